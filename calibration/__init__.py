@@ -1,0 +1,1 @@
+"""Runs an engine over medical slices: what it knows, what it loses."""

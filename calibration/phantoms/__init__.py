@@ -1,0 +1,1 @@
+"""Synthetic head-CT volumes with known findings, and an engine measured on them."""

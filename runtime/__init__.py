@@ -1,0 +1,1 @@
+"""What a device installs: read a scan, run an engine, triage, report."""

@@ -1,0 +1,29 @@
+"""The errors a user can meet. Each message says what was found, what was expected and what to do."""
+
+
+class EdgeMedgemmaError(Exception):
+    """Base of every error that the command line prints as one line; its exit status is 1."""
+
+
+class ScanError(EdgeMedgemmaError, ValueError):
+    """A scan that cannot be read: missing, empty, not an image, damaged."""
+
+
+class EngineError(EdgeMedgemmaError, ValueError):
+    """An engine directory that is missing, altered, of a later version or not for this device."""
+
+
+class CheckpointError(EdgeMedgemmaError, ValueError):
+    """A checkpoint that cannot be exported: another architecture, missing weights, gated, offline."""
+
+
+class ProtocolError(EdgeMedgemmaError, ValueError):
+    """A triage protocol that does not exist or does not parse, or a question that may not be asked."""
+
+
+class DependencyError(EdgeMedgemmaError, ImportError):
+    """An optional part is not installed; the message names the extra that brings it."""
+
+
+class ResourceError(EdgeMedgemmaError, OSError):
+    """Too little disk, memory or permission for the job; nothing half-written is left behind."""

@@ -1,0 +1,1 @@
+"""An engine directory in, token ids and logits out."""

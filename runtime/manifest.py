@@ -1,0 +1,263 @@
+"""The contract between export and runtime: what `manifest.json` of an engine directory says.
+
+The graphs, by tensor name, [axes] and dtype. `S` tokens of a chunk, `H` hidden size, `K` kv heads,
+`D` head dim, `G` capacity of the global caches, `L` capacity of the local ones, `V` vocabulary:
+
+vision.onnx
+    pixel_values     [N, 3, image_size, image_size]  float32, (x / 255 - mean) / std
+    -> image_features [N, tokens_per_image, H]        float32, after the projector, not scaled
+
+decoder.onnx
+    embeddings       [1, S, H]      float32, embedding rows times `embed_scale`; image rows unscaled
+    position_ids     [1, S]         int64, absolute positions, for rotary embedding
+    mask_global      [1, 1, S, Tg]  float32, added to the scores of full-attention layers
+    mask_local       [1, 1, S, Tl]  float32, added to the scores of sliding-attention layers
+    seqlen_global    [1]            int32, Tg - 1: rows of the global caches in use after the write, less one
+    total_global     []             int32, Tg
+    seqlen_local     [1]            int32, Tl - 1
+    total_local      []             int32, Tl
+    logit_rows       [R]            int64, rows of the chunk that are projected to the vocabulary
+    past_key.{i}     [1, K, G or L, D]  float32; layer i's cache, bound in place with present_key.{i}
+    past_value.{i}   [1, K, G or L, D]  float32
+    -> logits        [R, V]         float32
+    -> present_key.{i}, present_value.{i}
+
+The keys and values of a chunk are written at cache rows Tg - S .. Tg - 1 (Tl - S .. Tl - 1). Which
+row may see which is said by the masks alone: the graph knows no causality and no window.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from edge_medgemma.runtime.errors import EngineError
+
+SCHEMA_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+
+_Record = TypeVar("_Record")
+
+
+@dataclass(frozen=True, slots=True)
+class TextSpec:
+    """Shape of the language model, from `text_config` of the checkpoint."""
+
+    layers: int
+    hidden_size: int
+    intermediate_size: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocabulary: int
+    sliding_window: int
+    layer_is_global: tuple[bool, ...]
+    rms_norm_eps: float
+    query_scale: float
+    """query_pre_attn_scalar ** -0.5"""
+    rope_theta_global: float
+    rope_factor_global: float
+    """Linear position scaling of global layers: inverse frequencies are divided by it."""
+    rope_theta_local: float
+    embed_scale: float
+    """sqrt(hidden_size), rounded to the dtype of the checkpoint's weights."""
+    max_positions: int
+
+
+@dataclass(frozen=True, slots=True)
+class VisionSpec:
+    """Shape of the SigLIP tower and the projector, from `vision_config`."""
+
+    layers: int
+    hidden_size: int
+    intermediate_size: int
+    heads: int
+    image_size: int
+    patch_size: int
+    tokens_per_image: int
+    layer_norm_eps: float
+    image_mean: tuple[float, ...]
+    image_std: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenSpec:
+    """Ids with a meaning of their own."""
+
+    bos: int
+    pad: int
+    stop: tuple[int, ...]
+    image: int
+    image_begin: int
+    image_end: int
+    thought_begin: int | None
+    thought_end: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """How the weights of each part are stored: `fp32`, `int8` or `int4`."""
+
+    decoder: str
+    head: str
+    embedding: str
+    vision: str
+    block_size: int
+    """Rows of the input axis that share one scale; 0 where nothing is quantised in blocks."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileRecord:
+    """Size and SHA-256 of one file of the engine directory."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the weights come from."""
+
+    kind: str
+    """`checkpoint` or `synthetic`"""
+    name: str
+    """Hub id or folder name; never an absolute path."""
+    revision: str | None
+    sha256: str
+    adapter_sha256: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Demonstration:
+    """What an engine that knows only part of the protocols may be asked; absent for MedGemma."""
+
+    notice: str
+    findings: tuple[str, ...]
+    """Codes of the findings it was trained on; all others are reported as not assessed."""
+    platt: Mapping[str, tuple[float, float]]
+    """Per finding code: slope and intercept that turn its log-odds into a calibrated logit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """All that a runtime must know of an engine before it opens a graph."""
+
+    schema_version: int
+    architecture: str
+    text: TextSpec
+    vision: VisionSpec
+    tokens: TokenSpec
+    precision: Precision
+    source: Source
+    tools: Mapping[str, str]
+    files: Mapping[str, FileRecord]
+    licence: str
+    demonstration: Demonstration | None = None
+    calibration: Mapping[str, Any] | None = None
+
+    @property
+    def sha256(self) -> str:
+        """Identity of the engine: hash of the canonical manifest, which holds every file's hash."""
+        return hashlib.sha256(dump_manifest(self).encode()).hexdigest()
+
+
+def dump_manifest(manifest: Manifest) -> str:
+    """The manifest as canonical JSON text, ending in a newline."""
+    return json.dumps(asdict(manifest), indent=1, sort_keys=True) + "\n"
+
+
+def load_manifest(directory: Path) -> Manifest:
+    """The manifest of an engine directory.
+
+    Raises:
+        EngineError: no such directory or manifest, not JSON, a later schema version, or fields
+            that this version does not know.
+    """
+    path = directory / MANIFEST_NAME
+    if not directory.is_dir():
+        raise EngineError(
+            f"no engine directory at '{directory}'; make one with 'edge-medgemma export'"
+        )
+    if not path.is_file():
+        raise EngineError(f"'{directory}' has no {MANIFEST_NAME}; expected an engine directory")
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        version = raw["schema_version"]
+    except (ValueError, TypeError, KeyError, UnicodeDecodeError) as error:
+        raise EngineError(
+            f"'{path}' is not a manifest ({error}); export the engine again"
+        ) from None
+    if version != SCHEMA_VERSION:
+        raise EngineError(
+            f"'{path}' has schema version {version}, this program reads {SCHEMA_VERSION}; "
+            f"{'upgrade edge-medgemma' if _is_later(version) else 'export the engine again'}"
+        )
+    try:
+        return _parse(raw)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise EngineError(
+            f"'{path}' is not a manifest ({error}); export the engine again"
+        ) from None
+
+
+def verify_files(directory: Path, manifest: Manifest, *, contents: bool = True) -> None:
+    """Check presence and size of every file the manifest names and, with `contents`, its SHA-256.
+
+    Raises:
+        EngineError: the first file that is missing or altered, or whose name leaves the directory.
+    """
+    for name, record in manifest.files.items():
+        path = directory / name
+        if not path.resolve().is_relative_to(directory.resolve()):
+            raise EngineError(
+                f"the manifest of '{directory}' names '{name}', outside the directory"
+            )
+        if not path.is_file():
+            raise EngineError(f"engine file '{path}' is missing; copy or export the engine again")
+        size = path.stat().st_size
+        if size != record.bytes:
+            raise EngineError(
+                f"engine file '{path}' has {size} bytes, the manifest says {record.bytes}; "
+                "copy or export the engine again"
+            )
+        if contents and file_sha256(path) != record.sha256:
+            raise EngineError(
+                f"engine file '{path}' was altered (SHA-256 differs from the manifest); "
+                "copy or export the engine again"
+            )
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes as hexadecimal text."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _is_later(version: object) -> bool:
+    return isinstance(version, int) and version > SCHEMA_VERSION
+
+
+def _build(cls: type[_Record], raw: Mapping[str, Any]) -> _Record:
+    known = {field.name for field in fields(cls)}  # type: ignore[arg-type]
+    unknown = set(raw) - known
+    if unknown:
+        raise ValueError(f"unknown field {min(unknown)!r} in {cls.__name__}")
+    lists_as_tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}
+    return cls(**lists_as_tuples)
+
+
+def _parse(raw: Mapping[str, Any]) -> Manifest:
+    parts: dict[str, Any] = dict(raw)
+    parts["text"] = _build(TextSpec, raw["text"])
+    parts["vision"] = _build(VisionSpec, raw["vision"])
+    parts["tokens"] = _build(TokenSpec, raw["tokens"])
+    parts["precision"] = _build(Precision, raw["precision"])
+    parts["source"] = _build(Source, raw["source"])
+    parts["files"] = {name: _build(FileRecord, value) for name, value in raw["files"].items()}
+    if raw.get("demonstration") is not None:
+        demonstration = dict(raw["demonstration"])
+        demonstration["platt"] = {k: tuple(v) for k, v in demonstration["platt"].items()}
+        parts["demonstration"] = _build(Demonstration, demonstration)
+    return _build(Manifest, parts)

@@ -1,0 +1,1 @@
+"""A triage report in, files out."""

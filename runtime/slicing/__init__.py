@@ -1,0 +1,1 @@
+"""A folder of files in, ordered stacks of model-ready slices out."""

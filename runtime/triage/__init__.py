@@ -1,0 +1,1 @@
+"""A protocol and a stack in, a triage report out."""
