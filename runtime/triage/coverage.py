@@ -33,12 +33,6 @@ def coverage_problems(
         problems.append(
             Problem("slices_lost", f"{lost} of {len(requested)} slices could not be read.")
         )
-    if not np.isfinite(volume.array).all():
-        problems.append(Problem("values_not_finite", "Some pixel values are not numbers."))
-    elif volume.array.min() == volume.array.max():
-        problems.append(
-            Problem("constant_volume", f"Every pixel has the value {volume.array.flat[0]:g}.")
-        )
     return tuple(problem for problem in problems if problem is not None)
 
 

@@ -17,9 +17,6 @@ GROUPING_FROM_SLICES = 17
 
 OPENED_GROUPS = 2
 
-MAX_QUESTIONS_PER_PASS = 16
-"""Bounds the chunk and its mask: 16 questions of about 40 tokens are some 2 to 3 slices."""
-
 ScoreWithout = Callable[[Sequence[frozenset[int]]], NDArray[np.float64]]
 """Log-odds [variants] of one finding when each set of slices (0-based, as shown) is hidden."""
 
@@ -49,9 +46,3 @@ def key_slices(drops: dict[int, float]) -> list[int]:
     """At most `MAX_KEY_SLICES` slices with the largest drops above zero, in spatial order."""
     ranked = sorted((i for i in drops if drops[i] > 0), key=lambda i: -drops[i])
     return sorted(ranked[:MAX_KEY_SLICES])
-
-
-def in_passes(variants: Sequence[frozenset[int]]) -> list[Sequence[frozenset[int]]]:
-    """`variants` cut into lists that one pass can take."""
-    step = MAX_QUESTIONS_PER_PASS
-    return [variants[start : start + step] for start in range(0, len(variants), step)]

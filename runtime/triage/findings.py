@@ -11,7 +11,7 @@ from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.generation.prefix import Prefix
 from edge_medgemma.runtime.manifest import Manifest
 from edge_medgemma.runtime.slicing.volume import Problem, SliceStack
-from edge_medgemma.runtime.triage.evidence import in_passes, key_slices, score_drops
+from edge_medgemma.runtime.triage.evidence import key_slices, score_drops
 from edge_medgemma.runtime.triage.protocol import Finding, Protocol
 from edge_medgemma.runtime.triage.questions import Progress, no_progress, reason
 from edge_medgemma.runtime.triage.report import FindingResult, FindingStatus, KeySlice
@@ -44,7 +44,7 @@ def ask_fast(engine: Engine, prefix: Prefix, findings: Sequence[Finding]) -> Ans
     """All findings in one pass, scored at the first token of the answer."""
     if not findings:
         return Answers({})
-    questions = [engine.prompts.question(f.question) for f in findings]
+    questions = [engine.prompt.question(f.question) for f in findings]
     odds = log_odds(prefix.score(questions), AnswerTokens.of(engine.tokenizer))
     return Answers({f.code: float(value) for f, value in zip(findings, odds, strict=True)})
 
@@ -145,16 +145,12 @@ def with_evidence(
 
     Always asks the plain question: reasoning in words would repeat what hidden slices showed.
     """
-    question = engine.prompts.question(result.question)
+    question = engine.prompt.question(result.question)
     tokens = AnswerTokens.of(engine.tokenizer)
 
     def score_without(variants: Sequence[frozenset[int]]) -> NDArray[np.float64]:
         hidden = [[i + CHUNKS_BEFORE_SLICES for i in sorted(variant)] for variant in variants]
-        parts = [
-            log_odds(prefix.score([question] * len(part), part), tokens)
-            for part in in_passes(hidden)
-        ]
-        return np.concatenate(parts)
+        return log_odds(prefix.score([question] * len(hidden), hidden), tokens)
 
     full_score = float(score_without([frozenset()])[0])
     drops = score_drops(len(stack.slice_indices), full_score, score_without)

@@ -140,8 +140,8 @@ def _parse(raw: Mapping[str, Any], sha256: str) -> Protocol:
     return Protocol(
         name=_text(raw, "name"),
         title=_text(raw, "title"),
-        modalities=tuple(Modality(word) for word in _words(raw, "modalities", Modality)),
-        body_parts=tuple(BodyPart(word) for word in _words(raw, "body_parts", BodyPart)),
+        modalities=tuple(Modality(word) for word in _words(raw, "modalities", tuple(Modality))),
+        body_parts=tuple(BodyPart(word) for word in _words(raw, "body_parts", tuple(BodyPart))),
         slices=slices,
         minimum_extent_mm=extent_mm,
         instruction=_text(raw, "instruction"),
@@ -152,7 +152,7 @@ def _parse(raw: Mapping[str, Any], sha256: str) -> Protocol:
 
 def _parse_finding(raw: object) -> Finding:
     if not isinstance(raw, Mapping):
-        raise ValueError("has a finding that is not a table; write [[findings]]")
+        raise ValueError("has a finding that is not a table; write [[findings]]")  # noqa: TRY004
     _check_keys(raw, _FINDING_KEYS, {"standard_code"}, "a finding")
     code = _text(raw, "code")
     if not code.isidentifier() or code != code.lower():
@@ -212,6 +212,6 @@ def _words(raw: Mapping[str, Any], key: str, known: Collection[str]) -> list[str
     if not isinstance(value, list) or not value:
         raise ValueError(f"has {key} = {value!r}; expected a list of at least one")
     for word in value:
-        if word not in list(known):
+        if word not in known:
             raise ValueError(f"has {word!r} in {key}; expected " + ", ".join(known))
     return value

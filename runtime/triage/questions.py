@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_medgemma.runtime.generation.answer import split_thinking
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.generation.prefix import Prefix
 from edge_medgemma.runtime.generation.sampling import Sampling
@@ -45,8 +44,8 @@ def read_slices(
         features: [slices, tokens_per_image, hidden] of `Engine.encode_images`.
         on_progress: called with stage `prefill`.
     """
-    prefix = engine.new_prefix()
-    chunks = engine.prompts.prefix(instruction, len(features))
+    chunks = engine.prompt.prefix(instruction, len(features))
+    prefix = engine.new_prefix(sum(len(chunk.ids) for chunk in chunks))
     image = 0
     for done, chunk in enumerate(chunks, start=1):
         prefix.extend(chunk, features[image : image + chunk.images] if chunk.images else None)
@@ -68,20 +67,15 @@ class Reasoning:
 def reason(engine: Engine, prefix: Prefix, question: str) -> Reasoning:
     """Let the model reason, greedily, about a question that asks for a yes or no."""
     tokens = engine.manifest.tokens
-    asked = engine.prompts.question(question + REASONING_REQUEST)
-    steps = prefix.generate(asked, Sampling(), REASONING_TOKENS)
-    reply = [step.token_id for step in steps]
-    finished = bool(reply) and reply[-1] in tokens.stop
-    reply = [token for token in reply if token not in tokens.stop]
-    thought, _ = split_thinking(reply, tokens)
-    in_thought = (
-        bool(thought) and tokens.thought_end is not None and (tokens.thought_end not in reply)
-    )
-    if in_thought and tokens.thought_end is not None:
+    asked = engine.prompt.question(question + REASONING_REQUEST)
+    reply = [s.token_id for s in prefix.generate(asked, Sampling(), REASONING_TOKENS)]
+    finished = len(reply) < REASONING_TOKENS
+    thought_is_open = tokens.thought_begin in reply and tokens.thought_end not in reply
+    if thought_is_open and tokens.thought_end is not None:
         reply.append(tokens.thought_end)
     begin = _after_thought(reply, tokens.thought_end)
-    cut = _up_to_final_answer(engine, reply, begin)
-    return Reasoning((*asked, *cut), finished and not in_thought)
+    ids = (*asked, *_up_to_final_answer(engine, reply, begin))
+    return Reasoning(ids, finished and not thought_is_open)
 
 
 def _after_thought(reply: Sequence[int], thought_end: int | None) -> int:
@@ -119,9 +113,8 @@ def stream_answer(
     ids: list[int] = []
     shown = ""
     is_thought = False
-    for step in prefix.generate(engine.prompts.question(question), sampling, max_tokens):
-        if step.token_id in tokens.stop:
-            break
+    asked = engine.prompt.question(question)
+    for step in prefix.generate(asked, sampling, max_tokens):
         if step.token_id in (tokens.thought_begin, tokens.thought_end):
             is_thought = step.token_id == tokens.thought_begin
             ids, shown = [], ""

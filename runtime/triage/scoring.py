@@ -55,10 +55,10 @@ def log_odds(logits: NDArray[np.float32], tokens: AnswerTokens) -> NDArray[np.fl
     Returns:
         [questions], float64; NaN where the logits of a question are not all finite.
     """
-    finite = np.isfinite(logits).all(axis=-1)
-    log_probability = log_softmax(np.where(finite[:, None], logits, np.float32(0)))
+    finite: NDArray[np.bool_] = np.logical_and.reduce(np.isfinite(logits), axis=-1, keepdims=True)
+    log_probability = log_softmax(np.where(finite, logits, np.float32(0)))
     odds = _log_sum(log_probability[:, tokens.yes]) - _log_sum(log_probability[:, tokens.no])
-    return np.where(finite, odds, np.nan)
+    return np.where(finite[:, 0], odds, np.nan)
 
 
 def _log_sum(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,8 +1,10 @@
 """Triage of a scan: every study read, asked and judged, the failure of one costing no other."""
 
 from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +18,16 @@ from edge_medgemma.runtime.errors import (
     ResourceError,
 )
 from edge_medgemma.runtime.generation.engine import Engine
+from edge_medgemma.runtime.generation.prefix import Prefix
 from edge_medgemma.runtime.profiling.spans import SpanRecorder
 from edge_medgemma.runtime.slicing.sampling import sample_slices
 from edge_medgemma.runtime.slicing.scan import find_series, read_volume
-from edge_medgemma.runtime.slicing.volume import Problem, Series, SliceStack
+from edge_medgemma.runtime.slicing.volume import Problem, Series, SliceStack, Volume
 from edge_medgemma.runtime.slicing.windows import render_stack
 from edge_medgemma.runtime.triage.control import ControlCache, blank_volume, control_key
 from edge_medgemma.runtime.triage.coverage import coverage_problems
 from edge_medgemma.runtime.triage.findings import (
+    Answers,
     ask_fast,
     ask_reasoned,
     assessed_findings,
@@ -32,11 +36,12 @@ from edge_medgemma.runtime.triage.findings import (
     with_evidence,
 )
 from edge_medgemma.runtime.triage.plan import Reading, plan_readings
-from edge_medgemma.runtime.triage.protocol import Protocol
+from edge_medgemma.runtime.triage.protocol import Finding, Protocol
 from edge_medgemma.runtime.triage.questions import Progress, no_progress, read_slices
 from edge_medgemma.runtime.triage.records import engine_record, program_version, study_report
 from edge_medgemma.runtime.triage.report import (
     Effort,
+    FindingResult,
     FindingStatus,
     StudyReport,
     TriageReport,
@@ -60,7 +65,7 @@ class TriageOptions:
 def triage_scan(
     engine: Engine,
     scan: Path,
-    options: TriageOptions = TriageOptions(),  # noqa: B008 (frozen)
+    options: TriageOptions = TriageOptions(),
     on_progress: Progress = no_progress,
 ) -> TriageReport:
     """Triage every study of a scan.
@@ -82,7 +87,7 @@ def triage_scan(
     """
     recorder = SpanRecorder()
     with recorder.span("discover"):
-        listing = find_series(scan, lambda done, total: on_progress("discover", done, total))
+        listing = find_series(scan, partial(on_progress, "discover"))
         readings = plan_readings(listing, options.protocol, options.series_uid)
     studies = [triage_reading(engine, reading, options, on_progress) for reading in readings]
     return TriageReport(
@@ -99,7 +104,7 @@ def triage_scan(
 def triage_reading(
     engine: Engine,
     reading: Reading,
-    options: TriageOptions = TriageOptions(),  # noqa: B008 (frozen)
+    options: TriageOptions = TriageOptions(),
     on_progress: Progress = no_progress,
 ) -> StudyReport:
     """Apply one protocol to one study; see `triage_scan`."""
@@ -115,7 +120,7 @@ def triage_reading(
         reason = "there was not enough memory; use fewer slices or an int4 engine"
     except EdgeMedgemmaError:
         reason = "its pixels could not be read; 'edge-medgemma inspect' says why"
-    except Exception as error:  # one study must not take the rest of the queue with it
+    except Exception as error:  # noqa: BLE001 (one study must not cost the queue the others)
         reason = f"of an internal error ({type(error).__name__})"
     problem = Problem("triage_failed", f"The study could not be triaged: {reason}.")
     return study_report(reading, recorder, (*reading.problems, problem))
@@ -133,79 +138,92 @@ class _StudyWork:
     on_progress: Progress
 
     def run(self, reading: Reading) -> StudyReport:
-        stack, blank, problems = self._read()
-        findings = assessed_findings(self.protocol, self.engine.manifest)
-        codes = frozenset(finding.code for finding in findings)
-        rows, columns = stack.pixels.shape[1:3]
-        key = control_key(
-            self.engine.manifest.sha256,
-            self.protocol.sha256,
-            stack.preset,
-            len(stack.pixels),
-            (rows, columns),
-        )
-        # After reasoning in words there is no control: a blank stack is reasoned about differently.
-        wants_control = self.options.effort is Effort.FAST and bool(findings)
-        cache = ControlCache(self.options.control_folder)
-        controls = cache.read(key, codes) if wants_control else None
-        needs_control = wants_control and controls is None
-        # All images are encoded before any prefix is read: vision and decoder need not both fit.
-        features = self._encode(
-            np.concatenate([stack.pixels, blank]) if needs_control else stack.pixels
-        )
-        count = len(stack.pixels)
-        if needs_control:
-            controls = self._control(np.repeat(features[count:], count, axis=0))
-            cache.write(key, controls)
+        """All stages in order."""
+        volume, problems = self._decode()
+        problems = (*reading.problems, *problems)
+        if any(problem.name == "not_hounsfield" for problem in problems):
+            return study_report(reading, self.recorder, problems)  # windows would lie
+        with self.recorder.span("render"):
+            stack = render_stack(volume)
+            blank = render_stack(blank_volume(volume), stack.preset)
+        problems = (*problems, *(p for p in stack.problems if p not in problems))
+        features, controls = self._features_and_controls(stack, blank)
         with self.recorder.span("prefill"):
-            prefix = read_slices(
-                self.engine, self.protocol.instruction, features[:count], self.on_progress
-            )
+            prefix = read_slices(self.engine, self.protocol.instruction, features, self.on_progress)
         with self.recorder.span("score"):
-            if self.options.effort is Effort.REASONED:
-                answers = ask_reasoned(self.engine, prefix, findings, self.on_progress)
-            else:
-                answers = ask_fast(self.engine, prefix, findings)
+            answers = self._ask(prefix)
             results = judge(self.protocol, self.engine.manifest, answers, controls)
-        flagged = [r for r in results if r.status is FindingStatus.FLAGGED]
         with self.recorder.span("evidence"):
-            evidence = {}
-            for done, result in enumerate(flagged, start=1):
-                evidence[result.code] = with_evidence(self.engine, prefix, stack, result)
-                self.on_progress("evidence", done, len(flagged))
-        results = tuple(evidence.get(result.code, result) for result in results)
-        problems = (*reading.problems, *problems, *answers.problems, *doubt_problems(results))
+            results = self._explain(prefix, stack, results)
+        problems = (*problems, *answers.problems, *doubt_problems(results))
         return study_report(reading, self.recorder, problems, stack, results)
 
-    def _read(self) -> tuple[SliceStack, NDArray[np.uint8], tuple[Problem, ...]]:
-        """The stack, one blank slice [1, rows, columns, 3], and all problems so far."""
+    def _decode(self) -> tuple[Volume, tuple[Problem, ...]]:
+        """The sampled slices and all that is known to be wrong with them."""
         maximum = self.options.slices or self.protocol.slices
         requested = sample_slices(self.series.shape[0], maximum)
         with self.recorder.span("decode"):
-            volume = read_volume(
-                self.series,
-                requested,
-                lambda done, total: self.on_progress("decode", done, total),
-            )
-        with self.recorder.span("render"):
-            stack = render_stack(volume)
-            blank = render_stack(blank_volume(volume), stack.preset).pixels
-        problems = (*stack.problems, *coverage_problems(self.protocol, volume, requested))
-        return stack, blank, problems
+            volume = read_volume(self.series, requested, self._stage("decode"))
+        return volume, (*volume.problems, *coverage_problems(self.protocol, volume, requested))
 
-    def _encode(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        with self.recorder.span("vision"):
-            return self.engine.encode_images(
-                pixels, lambda done, total: self.on_progress("vision", done, total)
-            )
+    def _features_and_controls(
+        self, stack: SliceStack, blank: SliceStack
+    ) -> tuple[NDArray[np.float32], Mapping[str, float] | None]:
+        """Image features of the stack [slices, tokens, hidden], and the control's log-odds.
 
-    def _control(self, features: NDArray[np.float32]) -> dict[str, float]:
+        A control that is not cached has its one image encoded with the stack's, ahead of any
+        prefix: vision tower and decoder need not fit into memory together. After reasoning in
+        words there is no control: a model reasons differently about nothing.
+        """
+        count = len(stack.pixels)
+        if self.options.effort is Effort.REASONED or not self._findings():
+            return self._encode(stack.pixels), None
+        cache = ControlCache(self.options.control_folder)
+        key = self._control_key(stack)
+        controls = cache.read(key, frozenset(finding.code for finding in self._findings()))
+        if controls is not None:
+            return self._encode(stack.pixels), controls
+        features = self._encode(np.concatenate([stack.pixels, blank.pixels]))
         with self.recorder.span("control"):
+            progress = self._stage("control")
             prefix = read_slices(
                 self.engine,
                 self.protocol.instruction,
-                features,
-                lambda stage, done, total: self.on_progress("control", done, total),
+                np.repeat(features[count:], count, axis=0),
+                lambda _, done, total: progress(done, total),
             )
-            findings = assessed_findings(self.protocol, self.engine.manifest)
-            return dict(ask_fast(self.engine, prefix, findings).log_odds)
+            controls = dict(ask_fast(self.engine, prefix, self._findings()).log_odds)
+        cache.write(key, controls)
+        return features[:count], controls
+
+    def _ask(self, prefix: Prefix) -> Answers:
+        if self.options.effort is Effort.REASONED:
+            return ask_reasoned(self.engine, prefix, self._findings(), self.on_progress)
+        return ask_fast(self.engine, prefix, self._findings())
+
+    def _explain(
+        self, prefix: Prefix, stack: SliceStack, results: Sequence[FindingResult]
+    ) -> tuple[FindingResult, ...]:
+        explained = []
+        for done, result in enumerate(results, start=1):
+            is_flagged = result.status is FindingStatus.FLAGGED
+            explained.append(
+                with_evidence(self.engine, prefix, stack, result) if is_flagged else result
+            )
+            self.on_progress("evidence", done, len(results))
+        return tuple(explained)
+
+    def _findings(self) -> tuple[Finding, ...]:
+        return assessed_findings(self.protocol, self.engine.manifest)
+
+    def _control_key(self, stack: SliceStack) -> str:
+        count, rows, columns, _ = stack.pixels.shape
+        engine, protocol = self.engine.manifest.sha256, self.protocol.sha256
+        return control_key(engine, protocol, stack.preset, count, (rows, columns))
+
+    def _encode(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        with self.recorder.span("vision"):
+            return self.engine.encode_images(pixels, self._stage("vision"))
+
+    def _stage(self, name: str) -> Callable[[int, int], None]:
+        return partial(self.on_progress, name)

@@ -5,7 +5,7 @@ urgent is category 2, hours; routine is category 3 or no flag) with one word of 
 on which nothing can be said. A doubt only ever moves a study up.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from enum import StrEnum
 
 from edge_medgemma.runtime.slicing.volume import Problem
@@ -31,7 +31,7 @@ NO_FLAG_TEXT = "no flag raised: not a normal report"
 
 BLOCKING_PROBLEMS = {
     "body_part_conflict": "the protocol is not meant for this body part",
-    "constant_volume": "all slices are empty",
+    "constant_intensity": "all slices are empty",
     "finding_not_scored": "the engine gave no usable answer to a question",
     "insufficient_coverage": "too little of the body part is in the series",
     "no_finding_assessed": "this engine can answer none of the protocol's questions",
@@ -52,7 +52,7 @@ def most_urgent(urgencies: Iterable[Urgency]) -> Urgency:
 
 
 def study_urgency(
-    flagged: Sequence[Urgency], problems: Sequence[Problem]
+    flagged: Iterable[Urgency], problems: Iterable[Problem]
 ) -> tuple[Urgency, tuple[str, ...]]:
     """Urgency of a study and, in plain words, what stood in the way of assessing it.
 
