@@ -121,7 +121,7 @@ def _as_json(
 def _print_tables(volumes: list[InspectedVolume], skipped: tuple[SkippedFile, ...]) -> None:
     console = Console()
     table = Table(box=SIMPLE_HEAD, title="Volumes", title_justify="left")
-    for heading in ("", "kind", "slices × rows × columns", "spacing mm", "range"):
+    for heading in ("", "kind", "shape", "spacing mm", "range"):
         table.add_column(heading, no_wrap=True)
     for number, volume in enumerate(volumes, start=1):
         series, low_high = volume.series, volume.value_range

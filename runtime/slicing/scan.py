@@ -58,7 +58,7 @@ def find_series(scan: Path, on_progress: OnProgress | None = None) -> ScanListin
             else:
                 series.append(_new_nifti(path, series))
         except UnreadableFileError as error:
-            skipped.append(SkippedFile(path.relative_to(root).as_posix(), str(error)))
+            skipped.append(SkippedFile(_shown_path(path, root), str(error)))
         if on_progress is not None:
             on_progress(done, len(entries))
     stacks, dropped = group_slices(headers)
@@ -67,7 +67,7 @@ def find_series(scan: Path, on_progress: OnProgress | None = None) -> ScanListin
     if not series:
         raise ScanError(_nothing_readable(scan, skipped))
     series.sort(key=lambda one: (one.study_uid, one.series_uid))
-    return ScanListing(tuple(series), tuple(sorted(skipped, key=lambda one: one.path)))
+    return ScanListing(tuple(series), tuple(sorted(skipped, key=lambda file: file.path)))
 
 
 def read_volume(
@@ -164,7 +164,15 @@ def _new_nifti(path: Path, known: list[Series]) -> Series:
 def _dropped_files(dropped: list[tuple[SliceHeader, str]], root: Path) -> list[SkippedFile]:
     """One line per file: a multi-frame object may have many frames left out for one reason."""
     reasons = {(header.source.path, reason) for header, reason in dropped}
-    return [SkippedFile(path.relative_to(root).as_posix(), reason) for path, reason in reasons]
+    return [SkippedFile(_shown_path(path, root), reason) for path, reason in reasons]
+
+
+def _shown_path(path: Path, root: Path) -> str:
+    """Relative, and safe to print: a name may hold terminal escapes or bytes that are no text."""
+    name = path.relative_to(root).as_posix()
+    return "".join(
+        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in name
+    )
 
 
 def _nothing_readable(scan: Path, skipped: list[SkippedFile]) -> str:
