@@ -40,6 +40,7 @@ BLOCKING_PROBLEMS = {
     "no_series": "no series of the study can be used",
     "not_hounsfield": "the values are not Hounsfield units",
     "reasoning_not_finished": "the model did not finish its reasoning",
+    "slices_without_effect": "the engine answers as if the slices were blank",
     "slices_lost": "too many slices could not be read",
     "triage_failed": "the study could not be triaged",
 }
