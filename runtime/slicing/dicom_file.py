@@ -26,7 +26,9 @@ UNDEFINED_LENGTH = 0xFFFFFFFF
 _Result = TypeVar("_Result")
 
 
-def parse_guarded(parse: Callable[[], _Result]) -> _Result:
+def parse_guarded(
+    parse: Callable[[], _Result], failure: str = "damaged: not readable as DICOM"
+) -> _Result:
     """Run `parse` over a file's content, turning every failure into an `UnreadableFileError`.
 
     pydicom raises errors of any type on a damaged file (RecursionError on nested sequences,
@@ -41,7 +43,7 @@ def parse_guarded(parse: Callable[[], _Result]) -> _Result:
         except RecursionError as error:
             raise UnreadableFileError("sequences nested too deeply") from error
         except Exception as error:
-            raise UnreadableFileError("damaged: not readable as DICOM") from error
+            raise UnreadableFileError(failure) from error
 
 
 def read_header(path: Path, keywords: list[str]) -> tuple[Dataset, int | None]:

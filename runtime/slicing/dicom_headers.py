@@ -31,6 +31,9 @@ HOUNSFIELD_TYPES = ("", "HU", "US")
 """Rescale types (0028,1054) of CT that may be Hounsfield: absent means HU (PS3.3 C.8.2.1.1.2), and
 `US`, unspecified, is what enhanced CTs with Hounsfield values carry; pixels are checked later."""
 
+HOUNSFIELD_WORD = "HOUN"
+"""Some workstations write the unit out, with and without a spelling mistake."""
+
 KEYWORDS = [
     "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "ImageType",
     "BodyPartExamined", "ConvolutionKernel", "Rows", "Columns", "NumberOfFrames",
@@ -199,7 +202,8 @@ def _is_hounsfield(frame: Frame) -> bool:
     slope, intercept = frame.number("RescaleSlope", macro), frame.number("RescaleIntercept", macro)
     if not slope or intercept is None or not math.isfinite(slope * intercept):
         return False
-    return frame.term("RescaleType", macro) in HOUNSFIELD_TYPES
+    unit = frame.term("RescaleType", macro)
+    return unit in HOUNSFIELD_TYPES or unit.startswith(HOUNSFIELD_WORD)
 
 
 def _count(dataset: Dataset, keyword: str, default: int) -> int:

@@ -26,6 +26,9 @@ magnitudes are not negative."""
 THICK_SLICE_RATIO = 1.5
 """A volume whose coarsest axis exceeds its finest by this was acquired as slices along it."""
 
+THIN_SLAB_RATIO = 2
+"""So was one with this many times fewer voxels along one axis than along the next."""
+
 
 def read_nifti_series(path: Path) -> Series:
     """Describe one NIfTI file. The values are read too: nothing else tells CT from MR.
@@ -128,7 +131,7 @@ def _as_slices(
     shape = volume.shape
     volume = apply_orientation(volume, axes)
     lps = lps @ inv_ornt_aff(axes, shape)
-    slice_axis = _slice_axis(np.linalg.norm(lps[:3, :3], axis=0))
+    slice_axis = _slice_axis(volume.shape, np.linalg.norm(lps[:3, :3], axis=0))
     order = {2: (2, 1, 0), 1: (1, 2, 0), 0: (0, 2, 1)}[slice_axis]
     stack = volume.transpose(order)
     lps = lps[:, [*order, 3]]
@@ -139,10 +142,13 @@ def _as_slices(
     return stack, lps
 
 
-def _slice_axis(steps_mm: NDArray[np.float64]) -> int:
-    """The coarsest of the left, posterior and head axes; head (axial) if none stands out."""
-    coarsest = int(np.argmax(steps_mm))
-    return coarsest if steps_mm[coarsest] > THICK_SLICE_RATIO * steps_mm.min() else 2
+def _slice_axis(shape: tuple[int, ...], steps_mm: NDArray[np.float64]) -> int:
+    """The axis of left, posterior and head that slices follow; head (axial) if none stands out."""
+    coarsest, thinnest = int(np.argmax(steps_mm)), int(np.argmin(shape))
+    if steps_mm[coarsest] > THICK_SLICE_RATIO * steps_mm.min():
+        return coarsest
+    is_slab = sorted(shape)[1] > THIN_SLAB_RATIO * shape[thinnest]
+    return thinnest if is_slab else 2
 
 
 def _guess_modality(finite: NDArray[np.float32]) -> Modality:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.pixels import get_decoder
 from pydicom.pixels.processing import apply_modality_lut
-from pydicom.uid import UID, ImplicitVRLittleEndian
+from pydicom.uid import UID
 
 from edge_medgemma.runtime.slicing.dicom_file import parse_guarded, read_whole
 from edge_medgemma.runtime.slicing.discovery import UnreadableFileError
@@ -32,10 +32,11 @@ def decode_slices(
         UnreadableFileError: the pixels cannot be decoded; the message says why.
     """
     dataset = parse_guarded(lambda: read_whole(path))
-    return [
-        parse_guarded(lambda frame=frame: _physical(Frame(dataset, frame), modality))  # type: ignore[misc]
-        for frame in frames
-    ]
+    syntax = parse_guarded(lambda: _syntax_name(dataset))
+    return parse_guarded(
+        lambda: [_physical(Frame(dataset, frame), modality) for frame in frames],
+        failure=f"pixels cannot be decoded ({syntax})",
+    )
 
 
 def decode_stored(dataset: Dataset, frame: int) -> NDArray[np.int32]:
@@ -46,14 +47,19 @@ def decode_stored(dataset: Dataset, frame: int) -> NDArray[np.int32]:
     """
     if max(int(dataset.Rows), int(dataset.Columns)) > MAX_ROWS_COLUMNS:
         raise UnreadableFileError(f"more than {MAX_ROWS_COLUMNS} rows or columns")
-    syntax = UID(dataset.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian))
     try:
-        decoder = get_decoder(syntax)
+        decoder = get_decoder(dataset.file_meta.TransferSyntaxUID)
     except NotImplementedError as error:
-        known = syntax.name if syntax.name != str(syntax) else "an unknown one"
-        raise UnreadableFileError(f"unsupported transfer syntax: {known}") from error
+        syntax = _syntax_name(dataset)
+        raise UnreadableFileError(f"unsupported transfer syntax ({syntax})") from error
     stored, _ = decoder.as_array(dataset, index=frame, raw=True)
     return cast(NDArray[np.int32], stored.astype(np.int32))
+
+
+def _syntax_name(dataset: Dataset) -> str:
+    """The name of the transfer syntax in the standard's list, never text from the file."""
+    syntax = UID(dataset.file_meta.TransferSyntaxUID)
+    return str(syntax.name) if syntax.name != str(syntax) else "not in the standard"
 
 
 def _physical(frame: Frame, modality: Modality) -> NDArray[np.float32]:

@@ -57,7 +57,7 @@ def find_series(scan: Path, on_progress: OnProgress | None = None) -> ScanListin
             if sniff(path) is FileKind.DICOM:
                 headers.extend(read_slice_headers(path))
             else:
-                series.append(read_nifti_series(path))
+                series.append(_new_nifti(path, series))
         except UnreadableFileError as error:
             skipped.append(SkippedFile(path.relative_to(root).as_posix(), str(error)))
         if on_progress is not None:
@@ -124,6 +124,13 @@ def _list_entries(scan: Path) -> list[tuple[Path, str | None]]:
     if not entries:
         raise ScanError(f"'{scan}' is empty; expected a folder of DICOM files or a NIfTI file")
     return entries
+
+
+def _new_nifti(path: Path, known: list[Series]) -> Series:
+    one = read_nifti_series(path)
+    if any(one.series_uid == other.series_uid for other in known):
+        raise UnreadableFileError("duplicate: the same content as another file")
+    return one
 
 
 def _dropped_files(dropped: list[tuple[SliceHeader, str]], root: Path) -> list[SkippedFile]:
