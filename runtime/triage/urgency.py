@@ -32,6 +32,7 @@ NO_FLAG_TEXT = "no flag raised: not a normal report"
 BLOCKING_PROBLEMS = {
     "body_part_conflict": "the protocol is not meant for this body part",
     "constant_intensity": "all slices are empty",
+    "coverage_unknown": "it is not known how much of the body part is in the series",
     "finding_not_scored": "the engine gave no usable answer to a question",
     "insufficient_coverage": "too little of the body part is in the series",
     "no_finding_assessed": "this engine can answer none of the protocol's questions",
