@@ -185,7 +185,7 @@ def _nothing_readable(scan: Path, skipped: list[SkippedFile]) -> str:
     reason = _most_frequent(file.reason for file in skipped)
     return (
         f"no CT, MR or X-ray image in '{scan}': {len(skipped)} files skipped, most often because: "
-        f"{reason}; give the folder that holds the DICOM images, or run `inspect` on its parent"
+        f"{reason}; give the folder that holds the DICOM or NIfTI images"
     )
 
 
