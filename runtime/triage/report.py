@@ -107,7 +107,7 @@ class Picture:
     window: str
     """Grey scale in words."""
     findings: tuple[str, ...]
-    """Titles of the findings that rest on this slice; empty for an overview."""
+    """Titles of the findings that rest on this slice; empty for a neighbour or an overview."""
 
 
 @dataclass(frozen=True, slots=True)
