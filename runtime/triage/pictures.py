@@ -80,7 +80,7 @@ def side_marks(series: Series) -> tuple[str, str]:
 
 
 def _titles_by_slice(flagged: Sequence[FindingResult]) -> Mapping[int, tuple[str, ...]]:
-    ranked = [sorted(f.key_slices, key=lambda key: -key.score_drop) for f in flagged]
+    ranked = [sorted(f.key_slices, key=lambda key: -key.effect) for f in flagged]
     chosen: list[int] = []
     for place in range(MAX_KEY_SLICES):
         for keys in ranked:
