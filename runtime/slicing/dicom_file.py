@@ -1,8 +1,10 @@
 """Opening one DICOM file without trusting it."""
 
+import os
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -17,10 +19,17 @@ from pydicom.uid import (
 )
 
 from edge_medgemma.runtime.slicing.discovery import DICOM_PREAMBLE_BYTES, UnreadableFileError
-from edge_medgemma.runtime.slicing.limits import MAX_INFLATED_BYTES
+from edge_medgemma.runtime.slicing.limits import (
+    MAX_HEADER_BYTES,
+    MAX_INFLATED_BYTES,
+    MAX_SEQUENCE_ITEMS,
+)
 from edge_medgemma.runtime.slicing.quiet import silenced
 
 PIXEL_DATA_TAG = (0x7FE0, 0x0010)
+ITEM_TAG_LITTLE, ITEM_TAG_BIG = b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00"
+"""(FFFE,E000), which begins every item of a sequence."""
+
 UNDEFINED_LENGTH = 0xFFFFFFFF
 """PS3.5 section 7.1.1: the length of encapsulated pixel data."""
 
@@ -40,32 +49,82 @@ def parse_guarded(
             return parse()
         except UnreadableFileError:
             raise
-        except RecursionError as error:
-            raise UnreadableFileError("sequences nested too deeply") from error
         except Exception as error:
-            raise UnreadableFileError(failure) from error
+            raise _reason(error, failure) from error
 
 
-def read_header(path: Path, keywords: list[str]) -> tuple[Dataset, int | None]:
-    """Read the named attributes and the bytes of pixel data the file holds, without the pixels.
+def _reason(error: Exception, failure: str) -> UnreadableFileError:
+    """The reason at the root of an error: pydicom covers any error inside a sequence by its own."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, UnreadableFileError):
+            return cause
+        if isinstance(cause, RecursionError):
+            return UnreadableFileError("sequences nested too deeply")
+        if isinstance(cause, MemoryError):
+            return UnreadableFileError("takes more memory to read than is allowed")
+        cause = cause.__context__
+    return UnreadableFileError(failure)
 
-    Returns the data set and the number of bytes (None: there is no pixel data element). Call it
-    inside `parse_guarded`.
+
+def read_header(path: Path, keywords: list[str] | None = None) -> tuple[Dataset, int | None]:
+    """Read the named attributes (None: all) and the bytes of pixel data the file holds.
+
+    Returns the data set without pixels and the number of bytes (None: there is no pixel data
+    element). Call it inside `parse_guarded`.
     """
     with path.open("rb") as file:
-        source = _inflate(path, file)
+        source = _HeaderReader(_inflate(path, file))
         dataset = pydicom.dcmread(
-            source, force=True, stop_before_pixels=True, specific_tags=list(keywords)
+            source, force=True, stop_before_pixels=True, specific_tags=keywords
         )
-        return dataset, _pixel_bytes(source, dataset)
+        length = _to_pixels(source.file, dataset)
+        if length is None:
+            return dataset, None
+        begin = source.file.tell()
+        present = source.file.seek(0, os.SEEK_END) - begin
+        return dataset, present if length == UNDEFINED_LENGTH else min(length, present)
 
 
-def read_whole(path: Path) -> Dataset:
-    """Read the file with its pixel data. Call it inside `parse_guarded`."""
+@contextmanager
+def opened_at_pixels(path: Path) -> Iterator[tuple[Dataset, BinaryIO]]:
+    """The data set without its pixels, and the file at the first byte of them.
+
+    Raises:
+        UnreadableFileError: damaged, beyond the limits, or without pixel data.
+    """
     with path.open("rb") as file:
-        dataset = pydicom.dcmread(_inflate(path, file), force=True)
+        yield parse_guarded(lambda: _read_to_pixels(path, file))
+
+
+def _read_to_pixels(path: Path, file: BinaryIO) -> tuple[Dataset, BinaryIO]:
+    source = _HeaderReader(_inflate(path, file))
+    dataset = pydicom.dcmread(source, force=True, stop_before_pixels=True)
     dataset.file_meta.setdefault("TransferSyntaxUID", ImplicitVRLittleEndian)
-    return dataset
+    if _to_pixels(source.file, dataset) is None:
+        raise UnreadableFileError("no pixel data; the file may be truncated")
+    return dataset, source.file
+
+
+class _HeaderReader:
+    """A file for pydicom to parse that ends the parse before it takes too much memory."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self._bytes_left = MAX_HEADER_BYTES
+        self._items_left = MAX_SEQUENCE_ITEMS
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int = -1) -> bytes:
+        wanted = min(size, self._bytes_left + 1) if size >= 0 else self._bytes_left + 1
+        content = self.file.read(wanted)
+        self._bytes_left -= len(content)
+        self._items_left -= content.count(ITEM_TAG_LITTLE) + content.count(ITEM_TAG_BIG)
+        if self._bytes_left < 0:
+            raise UnreadableFileError(f"header of more than {MAX_HEADER_BYTES // 1024**2} MiB")
+        if self._items_left < 0:
+            raise UnreadableFileError(f"header of more than {MAX_SEQUENCE_ITEMS:,} sequence items")
+        return content
 
 
 def is_compressed(path: Path) -> bool:
@@ -92,22 +151,20 @@ def _inflate(path: Path, file: BinaryIO) -> BinaryIO:
     end = DICOM_PREAMBLE_BYTES + 4 + 12 + int(meta.FileMetaInformationGroupLength)
     start = file.read(end)
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    content = inflater.decompress(file.read(), MAX_INFLATED_BYTES)
-    if inflater.unconsumed_tail:
+    content = inflater.decompress(file.read(MAX_INFLATED_BYTES), MAX_INFLATED_BYTES)
+    if inflater.unconsumed_tail or file.read(1):
         limit = MAX_INFLATED_BYTES // 1024**2
         raise UnreadableFileError(f"inflates to more than {limit} MiB")
     plain = ExplicitVRLittleEndian.encode().ljust(len(deflated), b"\0")
     return BytesIO(start.replace(deflated, plain) + content)
 
 
-def _pixel_bytes(source: BinaryIO, dataset: Dataset) -> int | None:
-    """Bytes of pixel data present, the reading position being at its tag."""
+def _to_pixels(file: BinaryIO, dataset: Dataset) -> int | None:
+    """Move from the tag of the pixel data to its first byte; its length, None without that tag."""
     is_implicit, is_little = dataset.original_encoding
     order = "<" if is_little else ">"
-    header = source.read(8 if is_implicit else 12)
+    header = file.read(8 if is_implicit else 12)
     if len(header) < 8 or struct.unpack(order + "HH", header[:4]) != PIXEL_DATA_TAG:
         return None
     (length,) = struct.unpack(order + "I", header[-4:])
-    begin = source.tell()
-    present = source.seek(0, 2) - begin
-    return present if length == UNDEFINED_LENGTH else min(int(length), present)
+    return int(length)

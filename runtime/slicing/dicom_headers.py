@@ -2,7 +2,7 @@
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,8 @@ from edge_medgemma.runtime.slicing.dicom_file import parse_guarded, read_header
 from edge_medgemma.runtime.slicing.discovery import UnreadableFileError
 from edge_medgemma.runtime.slicing.frames import Frame
 from edge_medgemma.runtime.slicing.geometry import MAX_POSITION_MM, is_orientation
-from edge_medgemma.runtime.slicing.limits import MAX_FRAMES, MAX_ROWS_COLUMNS
+from edge_medgemma.runtime.slicing.limits import MAX_FRAMES, MAX_PIXELS, MAX_ROWS_COLUMNS
+from edge_medgemma.runtime.slicing.mosaic import is_mosaic, read_mosaic
 from edge_medgemma.runtime.slicing.volume import BodyPart, Modality, SliceSource
 
 IMAGE_CLASSES = {
@@ -99,7 +100,26 @@ def _read(path: Path) -> list[SliceHeader]:
     frame_count = _count(dataset, "NumberOfFrames", 1)
     _check_pixels(dataset, frame_count, pixel_bytes)
     frames = (Frame(dataset, index) for index in range(frame_count))
-    return [_slice_header(path, frame, modality) for frame in frames]
+    headers = [_slice_header(path, frame, modality) for frame in frames]
+    return _tiles(path, headers[0]) if is_mosaic(dataset) else headers
+
+
+def _tiles(path: Path, picture: SliceHeader) -> list[SliceHeader]:
+    """One header per tile of a mosaic."""
+    position, orientation = picture.position_mm, picture.orientation
+    if position is None or orientation is None or picture.pixel_spacing_mm is None:
+        raise UnreadableFileError("mosaic of tiles without a position; export it as single slices")
+    mosaic = read_mosaic(read_header(path)[0])
+    return [
+        replace(
+            picture,
+            source=replace(picture.source, frame=tile),
+            rows=mosaic.rows,
+            columns=mosaic.columns,
+            position_mm=mosaic.corner_mm(tile, position, orientation, picture.pixel_spacing_mm),
+        )
+        for tile in range(mosaic.count)
+    ]
 
 
 def _modality(dataset: Dataset) -> Modality:
@@ -121,6 +141,8 @@ def _check_pixels(dataset: Dataset, frame_count: int, pixel_bytes: int | None) -
         raise UnreadableFileError(
             f"{rows} × {columns} pixels; expected 1 to {MAX_ROWS_COLUMNS} each way"
         )
+    if rows * columns > MAX_PIXELS:
+        raise UnreadableFileError(f"{rows} × {columns} pixels; expected at most {MAX_PIXELS:,}")
     if not 0 < frame_count <= MAX_FRAMES:
         raise UnreadableFileError(f"{frame_count} frames; expected 1 to {MAX_FRAMES}")
     if _count(dataset, "SamplesPerPixel", 1) != 1:
@@ -133,8 +155,6 @@ def _check_pixels(dataset: Dataset, frame_count: int, pixel_bytes: int | None) -
         raise UnreadableFileError(
             f"truncated: {pixel_bytes:,} of {expected:,} bytes of pixel data are there"
         )
-    if "MOSAIC" in Frame(dataset, 0).term("ImageType").split("\\"):
-        raise UnreadableFileError("mosaic of tiles, not a plane; convert it to single slices")
 
 
 def _slice_header(path: Path, frame: Frame, modality: Modality) -> SliceHeader:

@@ -12,14 +12,23 @@ MAX_INFLATED_BYTES = 128 * 1024**2
 MAX_ROWS_COLUMNS = 8192
 """Rows or columns of one image; the largest digital radiographs are below 6000."""
 
+MAX_PIXELS = 32 * 1024**2
+"""Pixels of one image; the largest mammograms have 26 million."""
+
+MAX_HEADER_BYTES = 16 * 1024**2
+"""Everything before the pixels; 2,000 frames of an enhanced MR take about 10 MB."""
+
+MAX_SEQUENCE_ITEMS = 200_000
+"""Items of all sequences before the pixels, for each costs a kilobyte; 4,096 frames have 100,000."""
+
 MAX_FRAMES = 4096
 """Frames of one multi-frame object."""
 
-MAX_VOLUME_BYTES = 2 * 1024**3
-"""Decoded float32 slices held at once."""
+MAX_VOLUME_BYTES = 512 * 1024**2
+"""Decoded float32 slices held at once: 512 of 512 × 512."""
 
-MAX_CODEC_BYTES = 2 * 1024**3
-"""Address space of the process that decodes compressed slices, its libraries included."""
+MAX_CODEC_BYTES = 10**9
+"""Address space of a process that decodes compressed slices, its libraries included."""
 
 MAX_BYTES_AT_ONCE = 64 * 1024**2
 """Float32 slices of one file decoded together: 64 of 512 × 512."""

@@ -2,19 +2,21 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from typing import BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.pixels import get_decoder
 from pydicom.pixels.processing import apply_modality_lut
+from pydicom.pixels.utils import as_pixel_options
 from pydicom.uid import UID
 
-from edge_medgemma.runtime.slicing.dicom_file import parse_guarded, read_whole
+from edge_medgemma.runtime.slicing.dicom_file import opened_at_pixels, parse_guarded
 from edge_medgemma.runtime.slicing.discovery import UnreadableFileError
 from edge_medgemma.runtime.slicing.frames import Frame, as_numbers
-from edge_medgemma.runtime.slicing.limits import MAX_ROWS_COLUMNS
+from edge_medgemma.runtime.slicing.limits import MAX_PIXELS, MAX_ROWS_COLUMNS
+from edge_medgemma.runtime.slicing.mosaic import is_mosaic, read_mosaic
 from edge_medgemma.runtime.slicing.voi import display_values
 from edge_medgemma.runtime.slicing.volume import Modality
 
@@ -31,28 +33,53 @@ def decode_slices(
     Raises:
         UnreadableFileError: the pixels cannot be decoded; the message says why.
     """
-    dataset = parse_guarded(lambda: read_whole(path))
-    syntax = parse_guarded(lambda: _syntax_name(dataset))
-    return parse_guarded(
-        lambda: [_physical(Frame(dataset, frame), modality) for frame in frames],
-        failure=f"pixels cannot be decoded ({syntax})",
-    )
+    with opened_at_pixels(path) as (dataset, source):
+        syntax = parse_guarded(lambda: _syntax_name(dataset))
+        return parse_guarded(
+            lambda: _decode(dataset, source, frames, modality),
+            failure=f"pixels cannot be decoded ({syntax})",
+        )
 
 
-def decode_stored(dataset: Dataset, frame: int) -> NDArray[np.int32]:
+def _decode(
+    dataset: Dataset, source: BinaryIO, frames: Sequence[int], modality: Modality
+) -> list[NDArray[np.float32]]:
+    if is_mosaic(dataset):
+        mosaic = read_mosaic(dataset)
+        picture = _physical(Frame(dataset, 0), decode_stored(dataset, source, 0), modality)
+        return [mosaic.cut(picture, tile) for tile in frames]
+    return [
+        _physical(Frame(dataset, frame), decode_stored(dataset, source, frame), modality)
+        for frame in frames
+    ]
+
+
+def decode_stored(dataset: Dataset, source: BinaryIO, frame: int) -> NDArray[np.int32]:
     """Stored values [rows, columns] of one frame, unused high bits removed, signs extended.
+
+    `dataset` and `source` are those of `opened_at_pixels`; only this frame is read from the file.
 
     Raises:
         UnreadableFileError: no permissively licensed decoder takes the transfer syntax.
     """
-    if max(int(dataset.Rows), int(dataset.Columns)) > MAX_ROWS_COLUMNS:
-        raise UnreadableFileError(f"more than {MAX_ROWS_COLUMNS} rows or columns")
+    rows, columns = int(dataset.Rows), int(dataset.Columns)
+    if max(rows, columns) > MAX_ROWS_COLUMNS or rows * columns > MAX_PIXELS:
+        raise UnreadableFileError(f"{rows} × {columns} pixels are too many")
+    syntax = dataset.file_meta.TransferSyntaxUID
     try:
-        decoder = get_decoder(dataset.file_meta.TransferSyntaxUID)
+        decoder = get_decoder(syntax)
     except NotImplementedError as error:
-        syntax = _syntax_name(dataset)
-        raise UnreadableFileError(f"unsupported transfer syntax ({syntax})") from error
-    stored, _ = decoder.as_array(dataset, index=frame, raw=True)
+        name = _syntax_name(dataset)
+        raise UnreadableFileError(f"unsupported transfer syntax ({name})") from error
+    options = as_pixel_options(
+        dataset,
+        transfer_syntax_uid=syntax,
+        pixel_keyword="PixelData",
+        pixel_vr="OB" if int(dataset.BitsAllocated) <= 8 else "OW",
+    )
+    begin = source.tell()
+    stored, _ = decoder.as_array(source, index=frame, raw=True, **options)
+    source.seek(begin)
     return cast(NDArray[np.int32], stored.astype(np.int32))
 
 
@@ -62,8 +89,7 @@ def _syntax_name(dataset: Dataset) -> str:
     return str(syntax.name) if syntax.name != str(syntax) else "not in the standard"
 
 
-def _physical(frame: Frame, modality: Modality) -> NDArray[np.float32]:
-    stored = decode_stored(frame.dataset, frame.index)
+def _physical(frame: Frame, stored: NDArray[np.int32], modality: Modality) -> NDArray[np.float32]:
     is_padding = padding_mask(frame.dataset, stored)
     values = rescale(frame, stored, modality)
     if modality is Modality.CT:
@@ -93,8 +119,10 @@ def rescale(frame: Frame, stored: NDArray[np.int32], modality: Modality) -> NDAr
         return stored.astype(np.float32)
     slope = frame.number("RescaleSlope", "PixelValueTransformationSequence")
     intercept = frame.number("RescaleIntercept", "PixelValueTransformationSequence")
-    values = stored * (slope if slope else 1.0) + (intercept or 0.0)
-    return values.astype(np.float32)
+    values = stored.astype(np.float32)
+    values *= np.float32(slope if slope else 1.0)
+    values += np.float32(intercept or 0.0)
+    return values
 
 
 def padding_mask(dataset: Dataset, stored: NDArray[np.int32]) -> NDArray[np.bool_]:

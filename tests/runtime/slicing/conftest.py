@@ -24,7 +24,10 @@ def phantom_pixels(index: int, rows: int = 16, columns: int = 24) -> NDArray[np.
 
 
 def slice_dataset(index: int, **changes: Any) -> Dataset:
-    """An axial CT slice at z = 2.5·index mm; `changes` are DICOM keywords, None deletes one."""
+    """An axial CT slice at z = 2.5·index mm.
+
+    `changes` are DICOM keywords (None deletes one), `pixels`, and `elements`, private ones.
+    """
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -53,6 +56,8 @@ def slice_dataset(index: int, **changes: Any) -> Dataset:
     }
     attributes.update(changes)
     pixels = attributes.pop("pixels")
+    for element in attributes.pop("elements", {}).values():
+        dataset.add(element)
     dataset.Rows, dataset.Columns = pixels.shape[-2:]
     for keyword, value in attributes.items():
         if value is not None:
