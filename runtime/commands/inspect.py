@@ -1,22 +1,22 @@
 """`edge-medgemma inspect`: what a scan holds, and what was skipped and why."""
 
 import json
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import click
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from edge_medgemma.runtime.commands.progress import progress_bar
+from edge_medgemma.runtime.commands.tables import print_table
 from edge_medgemma.runtime.errors import ScanError
 from edge_medgemma.runtime.files import write_atomically
+from edge_medgemma.runtime.slicing.choose import series_keys
 from edge_medgemma.runtime.slicing.contact_sheet import contact_sheet_png
 from edge_medgemma.runtime.slicing.sampling import sample_slices
-from edge_medgemma.runtime.slicing.scan import OnProgress, find_series, measure_range, read_volume
+from edge_medgemma.runtime.slicing.scan import find_series, measure_range, read_volume
 from edge_medgemma.runtime.slicing.volume import Problem, Series, SkippedFile, SliceStack
 from edge_medgemma.runtime.slicing.windows import render_stack
 
@@ -25,6 +25,8 @@ from edge_medgemma.runtime.slicing.windows import render_stack
 class InspectedVolume:
     """A series, and what decoding all of it showed."""
 
+    key: str
+    """What `--series` of the other commands takes."""
     series: Series
     value_range: tuple[float, float] | None
     """Lowest and highest value after rescale, padding of a CT taken as air; None: undecodable."""
@@ -47,37 +49,21 @@ def command(scan: Path, as_json: bool, sheet_path: Path | None) -> None:
     SCAN is a folder of DICOM or NIfTI files, or one such file. Every slice is decoded: the range
     is lowest to highest value after rescale (Hounsfield units for CT, with padding as air).
     """
-    with _progress() as progress:
-        listing = find_series(scan, _track(progress, "reading headers"))
-        volumes = []
-        for number, series in enumerate(listing.series, start=1):
-            on_slices = _track(progress, f"decoding series {number} of {len(listing.series)}")
-            volumes.append(InspectedVolume(series, *measure_range(series, on_slices)))
-        if sheet_path is not None:
-            write_atomically(sheet_path, contact_sheet_png(_stacks(volumes)))
+    with progress_bar("reading headers") as on_files:
+        listing = find_series(scan, on_files)
+    volumes = []
+    keys = series_keys(listing.series)
+    for number, (key, series) in enumerate(zip(keys, listing.series, strict=True), start=1):
+        with progress_bar(f"decoding series {number} of {len(keys)}") as on_slices:
+            volumes.append(InspectedVolume(key, series, *measure_range(series, on_slices)))
+    if sheet_path is not None:
+        write_atomically(sheet_path, contact_sheet_png(_stacks(volumes)))
     if as_json:
         click.echo(json.dumps(_as_json(volumes, listing.skipped), indent=2))
     else:
         _print_tables(volumes, listing.skipped)
     if sheet_path is not None:
         click.echo(f"contact sheet: {sheet_path}", err=as_json)
-
-
-def _progress() -> Progress:
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        console=console,
-        transient=True,
-        disable=not sys.stderr.isatty(),
-    )
-
-
-def _track(progress: Progress, description: str) -> OnProgress:
-    task = progress.add_task(description, total=None)
-    return lambda done, total: progress.update(task, completed=done, total=total)
 
 
 def _stacks(volumes: list[InspectedVolume]) -> list[SliceStack]:
@@ -104,6 +90,7 @@ def _as_json(
     return {
         "volumes": [
             {
+                "key": volume.key,
                 "series_uid": volume.series.series_uid,
                 "modality": volume.series.modality.value,
                 "shape": list(volume.series.shape),
@@ -119,7 +106,6 @@ def _as_json(
 
 
 def _print_tables(volumes: list[InspectedVolume], skipped: tuple[SkippedFile, ...]) -> None:
-    console = Console()
     table = Table(box=SIMPLE_HEAD, title="Volumes", title_justify="left")
     for heading in ("", "kind", "shape", "spacing mm", "range"):
         table.add_column(heading, no_wrap=True)
@@ -132,15 +118,15 @@ def _print_tables(volumes: list[InspectedVolume], skipped: tuple[SkippedFile, ..
             " × ".join(f"{spacing:.3f}" for spacing in series.spacing_mm),
             f"{low_high[0]:g} … {low_high[1]:g}" if low_high else "not decodable",
         )
-    console.print(table)
+    print_table(table)
     for number, volume in enumerate(volumes, start=1):
-        console.print(f"{number}  series {volume.series.series_uid}", highlight=False)
+        click.echo(f"{number}  series {volume.key}")
         for problem in volume.problems:
-            console.print(f"   {problem.name}: {problem.detail}", highlight=False, markup=False)
+            click.echo(f"   {problem.name}: {problem.detail}")
     if skipped:
         skips = Table(box=SIMPLE_HEAD, title="Skipped", title_justify="left")
         skips.add_column("file", overflow="fold")
-        skips.add_column("reason")
+        skips.add_column("reason", overflow="fold")
         for file in skipped:
-            skips.add_row(Text(file.path), file.reason)
-        console.print(skips)
+            skips.add_row(Text(file.path), Text(file.reason))
+        print_table(skips)

@@ -1,5 +1,6 @@
 """Which series of a study is triaged when it holds several, and why, in one sentence."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from edge_medgemma.runtime.slicing.volume import BodyPart, Modality, Series
@@ -30,6 +31,21 @@ def choose_series(
         return chosen, f"the only {wanted} series was taken: {_description(chosen)}"
     others = _others(chosen, fitting, longest_mm)
     return chosen, f"{_description(chosen)} was taken of {len(fitting)} series{others}"
+
+
+def series_keys(series: Sequence[Series]) -> list[str]:
+    """A name for each series of a listing: its UID, with `#2`, `#3`... for more of the same UID.
+
+    A series UID may hold several stacks; the order of `ScanListing.series` depends on content
+    alone, so a key stays with its stack whatever the files are called.
+    """
+    seen: Counter[str] = Counter()
+    keys = []
+    for one in series:
+        seen[one.series_uid] += 1
+        count = seen[one.series_uid]
+        keys.append(one.series_uid if count == 1 else f"{one.series_uid}#{count}")
+    return keys
 
 
 def coverage_mm(series: Series) -> float:

@@ -19,7 +19,7 @@ from edge_medgemma.runtime.slicing.volume import Modality
 START_LIMIT_S = 30.0
 """For the first request of a process: Python and its imports, on a slow device under load."""
 
-FILE_LIMIT_S = 5.0
+FILE_LIMIT_S = 4.0
 FRAME_LIMIT_S = 1.0
 """A request may take the first plus the second for each frame; a 512 × 512 slice takes 0.05 s."""
 
@@ -39,7 +39,7 @@ class CodecProcess:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._stop()
+        self.stop()
 
     def decode(self, path: Path, frames: Sequence[int], modality: Modality) -> NDArray[np.float32]:
         """Slices [N, rows, columns] as `pixels.decode_slices` gives them.
@@ -62,7 +62,7 @@ class CodecProcess:
         try:
             return _ask(process, path, frames, modality)
         except (OSError, EOFError) as error:
-            self._stop()
+            self.stop()
             took = (
                 f"takes longer than {limit_s:.0f} s" if timed_out.is_set() else "crashes the codec"
             )
@@ -70,7 +70,13 @@ class CodecProcess:
         finally:
             timer.cancel()
 
-    def _stop(self) -> None:
+    def kill(self) -> None:
+        """End the process from another thread: a `decode` under way there fails at once."""
+        if process := self._process:
+            process.kill()
+
+    def stop(self) -> None:
+        """End the process; the next request starts a new one."""
         if self._process is not None:
             self._process.kill()
             self._process.communicate()

@@ -15,11 +15,11 @@ MAX_ROWS_COLUMNS = 8192
 MAX_PIXELS = 32 * 1024**2
 """Pixels of one image; the largest mammograms have 26 million."""
 
-MAX_HEADER_BYTES = 16 * 1024**2
-"""Everything before the pixels; 2,000 frames of an enhanced MR take about 10 MB."""
+MAX_HEADER_BYTES = 8 * 1024**2
+"""Everything before the pixels; a frame of an enhanced CT or MR takes about 2 kB of it."""
 
-MAX_SEQUENCE_ITEMS = 200_000
-"""Items of all sequences before the pixels, for each costs a kilobyte; 4,096 frames have 100,000."""
+MAX_SEQUENCE_ITEMS = 100_000
+"""Items of all sequences before the pixels, for each costs a kilobyte; a frame has 14 to 20."""
 
 MAX_FRAMES = 4096
 """Frames of one multi-frame object."""

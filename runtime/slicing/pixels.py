@@ -10,11 +10,12 @@ from pydicom.dataset import Dataset
 from pydicom.pixels import get_decoder
 from pydicom.pixels.processing import apply_modality_lut
 from pydicom.pixels.utils import as_pixel_options
-from pydicom.uid import UID
+from pydicom.uid import UID, JPEGExtended12Bit
 
 from edge_medgemma.runtime.slicing.dicom_file import opened_at_pixels, parse_guarded
 from edge_medgemma.runtime.slicing.discovery import UnreadableFileError
 from edge_medgemma.runtime.slicing.frames import Frame, as_numbers
+from edge_medgemma.runtime.slicing.jpeg12 import decode_jpeg12
 from edge_medgemma.runtime.slicing.limits import MAX_PIXELS, MAX_ROWS_COLUMNS
 from edge_medgemma.runtime.slicing.mosaic import is_mosaic, read_mosaic
 from edge_medgemma.runtime.slicing.voi import display_values
@@ -66,6 +67,11 @@ def decode_stored(dataset: Dataset, source: BinaryIO, frame: int) -> NDArray[np.
     if max(rows, columns) > MAX_ROWS_COLUMNS or rows * columns > MAX_PIXELS:
         raise UnreadableFileError(f"{rows} × {columns} pixels are too many")
     syntax = dataset.file_meta.TransferSyntaxUID
+    begin = source.tell()
+    if syntax == JPEGExtended12Bit and int(dataset.BitsStored) > 8:
+        values = decode_jpeg12(dataset, source, frame)
+        source.seek(begin)
+        return values.astype(np.int32)
     try:
         decoder = get_decoder(syntax)
     except NotImplementedError as error:
@@ -77,7 +83,6 @@ def decode_stored(dataset: Dataset, source: BinaryIO, frame: int) -> NDArray[np.
         pixel_keyword="PixelData",
         pixel_vr="OB" if int(dataset.BitsAllocated) <= 8 else "OW",
     )
-    begin = source.tell()
     stored, _ = decoder.as_array(source, index=frame, raw=True, **options)
     source.seek(begin)
     return cast(NDArray[np.int32], stored.astype(np.int32))

@@ -1,15 +1,14 @@
 """The door of this room: what a scan holds, and the slices of one of its series."""
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_medgemma.runtime.errors import ScanError
-from edge_medgemma.runtime.slicing.codec_process import CodecProcess
-from edge_medgemma.runtime.slicing.dicom_file import is_compressed, parse_guarded
+from edge_medgemma.runtime.slicing.decoding import OnProgress, decode_by_file
 from edge_medgemma.runtime.slicing.dicom_headers import SliceHeader, read_slice_headers
 from edge_medgemma.runtime.slicing.discovery import (
     FileKind,
@@ -18,9 +17,8 @@ from edge_medgemma.runtime.slicing.discovery import (
     walk_files,
 )
 from edge_medgemma.runtime.slicing.grouping import group_slices
-from edge_medgemma.runtime.slicing.limits import MAX_BYTES_AT_ONCE, MAX_FILES, MAX_VOLUME_BYTES
-from edge_medgemma.runtime.slicing.nifti import decode_nifti, read_nifti_series
-from edge_medgemma.runtime.slicing.pixels import decode_slices
+from edge_medgemma.runtime.slicing.limits import MAX_FILES, MAX_VOLUME_BYTES
+from edge_medgemma.runtime.slicing.nifti import read_nifti_series
 from edge_medgemma.runtime.slicing.series import describe_stack
 from edge_medgemma.runtime.slicing.volume import (
     Modality,
@@ -30,9 +28,6 @@ from edge_medgemma.runtime.slicing.volume import (
     SkippedFile,
     Volume,
 )
-
-OnProgress = Callable[[int, int], None]
-"""Called with (done, total)."""
 
 PLAUSIBLE_AIR_HU = -500.0
 """A CT without any voxel below this shows no air at all: its values are not Hounsfield units."""
@@ -87,7 +82,7 @@ def read_volume(
     indices = _checked_indices(series, slice_indices)
     array = np.empty((len(indices), *series.shape[1:]), dtype=np.float32)
     failures: dict[int, str] = {}
-    for slots, slices in _decode_by_file(series, indices, failures, on_progress):
+    for slots, slices in decode_by_file(series, indices, failures, on_progress):
         array[slots] = slices
     if len(failures) == len(indices):
         reason = _most_frequent(failures.values())
@@ -108,39 +103,10 @@ def measure_range(
     failures: dict[int, str] = {}
     lowest, highest = np.inf, -np.inf
     every = np.arange(series.shape[0])
-    for _, slices in _decode_by_file(series, every, failures, on_progress):
+    for _, slices in decode_by_file(series, every, failures, on_progress):
         lowest, highest = min(lowest, float(slices.min())), max(highest, float(slices.max()))
     value_range = None if np.isinf(lowest) else (lowest, highest)
     return value_range, _decoding_problems(series, lowest, failures)
-
-
-def _decode_by_file(
-    series: Series,
-    indices: NDArray[np.int64],
-    failures: dict[int, str],
-    on_progress: OnProgress | None,
-) -> Iterator[tuple[list[int], NDArray[np.float32]]]:
-    """Yield (places in `indices`, slices [N, rows, columns]) of each file, or part of a large one.
-
-    Places of the others go into `failures` with the reason.
-    """
-    by_path: dict[Path, list[int]] = defaultdict(list)
-    for slot, index in enumerate(indices):
-        by_path[series.sources[index].path].append(slot)
-    at_once = max(1, MAX_BYTES_AT_ONCE // (4 * series.shape[1] * series.shape[2]))
-    done = 0
-    with CodecProcess() as codecs:
-        for path, all_slots in by_path.items():
-            for start in range(0, len(all_slots), at_once):
-                slots = all_slots[start : start + at_once]
-                frames = [series.sources[indices[slot]].frame for slot in slots]
-                try:
-                    yield slots, _decode(path, frames, series, codecs)
-                except UnreadableFileError as error:
-                    failures.update(dict.fromkeys(slots, str(error)))
-                done += len(slots)
-                if on_progress is not None:
-                    on_progress(done, len(indices))
 
 
 def _list_entries(scan: Path) -> list[tuple[Path, str | None]]:
@@ -208,20 +174,6 @@ def _checked_indices(
             f"{MAX_VOLUME_BYTES / 1e9:.1f} GB; choose fewer slices"
         )
     return indices
-
-
-def _decode(
-    path: Path, frames: list[int], series: Series, codecs: CodecProcess
-) -> NDArray[np.float32]:
-    if sniff(path) is FileKind.NIFTI:
-        return decode_nifti(path, frames)
-    if parse_guarded(lambda: is_compressed(path)):
-        slices = codecs.decode(path, frames, series.modality)
-    else:
-        slices = np.stack(decode_slices(path, frames, series.modality))
-    if slices.shape[1:] != series.shape[1:]:
-        raise UnreadableFileError("changed since it was listed")
-    return slices
 
 
 def _decoding_problems(

@@ -36,6 +36,7 @@ def test_json_has_the_documented_shape(phantom: Path) -> None:
     assert json.loads(inspect(phantom, "--json").output) == {
         "volumes": [
             {
+                "key": "1.2.3.4",
                 "series_uid": "1.2.3.4",
                 "modality": "CT",
                 "shape": [9, 16, 24],
@@ -97,6 +98,17 @@ def test_no_text_of_a_header_gets_out(write_slice: WriteSlice) -> None:
         assert f"{len(TEXT_KEYWORDS) - 3}" in output  # three stand in series of their own
         assert "DOE" not in output
         assert "JANE" not in output
+
+
+def test_two_stacks_of_one_series_have_keys_of_their_own(
+    phantom: Path, write_slice: WriteSlice
+) -> None:
+    for index in range(3):
+        pixels = np.full((8, 8), 24, np.int16)
+        write_slice(index, f"small{index}", SOPInstanceUID=f"1.2.8.{index}", pixels=pixels)
+    volumes = json.loads(inspect(phantom, "--json").output)["volumes"]
+    assert [volume["key"] for volume in volumes] == ["1.2.3.4", "1.2.3.4#2"]
+    assert "series 1.2.3.4#2\n   mixed_series: one series UID" in inspect(phantom).output
 
 
 @pytest.mark.parametrize("arguments", [[], ["--json"], ["--contact-sheet", "sheet.png"]])

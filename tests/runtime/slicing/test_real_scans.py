@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from edge_medgemma.runtime.errors import ScanError
 from edge_medgemma.runtime.slicing.dicom_file import opened_at_pixels
@@ -26,6 +27,11 @@ def value_range(series: Series) -> tuple[float, float]:
     found, _ = measure_range(series)
     assert found is not None
     return found
+
+
+def stored_values(path: Path) -> NDArray[np.int32]:
+    with opened_at_pixels(path) as (dataset, source):
+        return decode_stored(dataset, source, 0)
 
 
 def test_tilted_head_of_two_blocks(shared_data: Path) -> None:
@@ -135,9 +141,23 @@ def test_every_transfer_syntax_decodes_to_the_same_pixels(shared_data: Path) -> 
         paths.update({shared_data / name: digest for name, digest in group.items()})
     wrong = []
     for path, digest in paths.items():
-        with opened_at_pixels(path) as (dataset, source):
-            stored = decode_stored(dataset, source, 0)
-        if hashlib.sha256(stored.astype("<i4").tobytes()).hexdigest() != digest:
+        if hashlib.sha256(stored_values(path).astype("<i4").tobytes()).hexdigest() != digest:
             wrong.append(path.name)
     assert len(paths) > 40
     assert wrong == []
+
+
+@pytest.mark.parametrize(
+    ("name", "mean_difference"), [("MR1", 12), ("MR2", 6), ("MR3", 5), ("MR4", 4)]
+)
+def test_12_bit_jpeg_is_near_the_uncompressed_image(
+    shared_data: Path, name: str, mean_difference: float
+) -> None:
+    lossy, plain = (
+        stored_values(next((shared_data / "nema_wg04_codecs").rglob(f"{name}_{suffix}")))
+        for suffix in ("JPLY", "UNC")
+    )
+    differences = np.abs(lossy - plain)
+    print(f"{name}: max {differences.max()}, mean {differences.mean():.2f} of {plain.max()}")
+    assert differences.mean() < mean_difference
+    assert np.corrcoef(lossy.ravel(), plain.ravel())[0, 1] > 0.997

@@ -1,0 +1,117 @@
+"""Slices of one series decoded file by file, several compressed files at a time."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_medgemma.runtime.slicing.codec_pool import CodecPool
+from edge_medgemma.runtime.slicing.dicom_file import is_compressed, parse_guarded
+from edge_medgemma.runtime.slicing.discovery import FileKind, UnreadableFileError, sniff
+from edge_medgemma.runtime.slicing.limits import MAX_BYTES_AT_ONCE
+from edge_medgemma.runtime.slicing.nifti import decode_nifti
+from edge_medgemma.runtime.slicing.pixels import decode_slices
+from edge_medgemma.runtime.slicing.volume import Series
+
+OnProgress = Callable[[int, int], None]
+"""Called with (done, total)."""
+
+Outcome = NDArray[np.float32] | UnreadableFileError
+"""Slices [N, rows, columns], or why there are none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Portion:
+    """Slices of one file that are decoded together."""
+
+    path: Path
+    frames: list[int]
+    slots: list[int]
+    """Where each of them stands among the slices asked for."""
+
+
+def decode_by_file(
+    series: Series,
+    indices: NDArray[np.int64],
+    failures: dict[int, str],
+    on_progress: OnProgress | None,
+) -> Iterator[tuple[list[int], NDArray[np.float32]]]:
+    """Yield slots (places in `indices`) and their slices, in whatever order they get ready.
+
+    Slots that cannot be decoded go into `failures` with the reason.
+    """
+    done = 0
+    portions = _portions(series, indices)
+    with CodecPool(len(portions)) as pool:
+        for portion, outcome in _outcomes(series, portions, pool):
+            done += len(portion.slots)
+            if on_progress is not None:
+                on_progress(done, len(indices))
+            if isinstance(outcome, UnreadableFileError):
+                failures.update(dict.fromkeys(portion.slots, str(outcome)))
+            elif outcome.shape[1:] != series.shape[1:]:
+                failures.update(dict.fromkeys(portion.slots, "changed since it was listed"))
+            else:
+                yield portion.slots, outcome
+
+
+def _outcomes(
+    series: Series, portions: list[Portion], pool: CodecPool
+) -> Iterator[tuple[Portion, Outcome]]:
+    """Few compressed portions wait at a time, so that memory stays bounded."""
+    running: dict[Future[NDArray[np.float32]], Portion] = {}
+    for portion in portions:
+        outcome = _try(lambda portion=portion: _decode_here(portion, series))  # type: ignore[misc]
+        if outcome is not None:
+            yield portion, outcome
+            continue
+        running[pool.submit(portion.path, portion.frames, series.modality)] = portion
+        if len(running) > 2 * pool.size:
+            yield from _finished(running)
+    while running:
+        yield from _finished(running)
+
+
+def _finished(
+    running: dict[Future[NDArray[np.float32]], Portion],
+) -> Iterator[tuple[Portion, Outcome]]:
+    for future in wait(running, return_when=FIRST_COMPLETED).done:
+        outcome = _try(future.result)
+        assert outcome is not None
+        yield running.pop(future), outcome
+
+
+def _try(decode: Callable[[], NDArray[np.float32] | None]) -> Outcome | None:
+    try:
+        return decode()
+    except UnreadableFileError as error:
+        return error
+
+
+def _portions(series: Series, indices: NDArray[np.int64]) -> list[Portion]:
+    by_path: dict[Path, list[int]] = defaultdict(list)
+    for slot, index in enumerate(indices):
+        by_path[series.sources[index].path].append(slot)
+    at_once = max(1, MAX_BYTES_AT_ONCE // (4 * series.shape[1] * series.shape[2]))
+    parts = [
+        (path, slots[start : start + at_once])
+        for path, slots in by_path.items()
+        for start in range(0, len(slots), at_once)
+    ]
+    return [
+        Portion(path, [series.sources[indices[slot]].frame for slot in slots], slots)
+        for path, slots in parts
+    ]
+
+
+def _decode_here(portion: Portion, series: Series) -> NDArray[np.float32] | None:
+    """Slices that no codec is needed for; None if one is."""
+    if sniff(portion.path) is FileKind.NIFTI:
+        return decode_nifti(portion.path, portion.frames)
+    if parse_guarded(lambda: is_compressed(portion.path)):
+        return None
+    return np.stack(decode_slices(portion.path, portion.frames, series.modality))
