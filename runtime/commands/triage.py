@@ -17,7 +17,7 @@ from edge_medgemma.runtime.reporting.json_report import (
     dump_report,
     write_json_report,
 )
-from edge_medgemma.runtime.reporting.words import URGENCY_WORDS, count
+from edge_medgemma.runtime.reporting.words import URGENCY_WORDS, count, sentence
 from edge_medgemma.runtime.triage.protocol import load_protocol
 from edge_medgemma.runtime.triage.report import Effort, StudyReport, TriageReport
 from edge_medgemma.runtime.triage.study import TriageOptions, triage_scan
@@ -130,7 +130,7 @@ def _print_table(report: TriageReport) -> None:
     console.print(table)
     for study in report.studies:
         for problem in study.problems:
-            console.print(Text(f"{study.name}: {printable(problem.detail)}"))
+            console.print(Text(f"{study.name}: {printable(sentence(problem.detail))}"))
     if report.skipped:
         console.print(f"{count(sum(report.skipped.values()), 'file')} skipped; see inspect")
     console.print(INTENDED_USE)
