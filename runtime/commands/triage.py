@@ -17,11 +17,11 @@ from edge_medgemma.runtime.reporting.json_report import (
     dump_report,
     write_json_report,
 )
-from edge_medgemma.runtime.reporting.words import URGENCY_WORDS, count
+from edge_medgemma.runtime.reporting.words import URGENCY_WORDS, count, sentence
 from edge_medgemma.runtime.triage.protocol import load_protocol
 from edge_medgemma.runtime.triage.report import Effort, StudyReport, TriageReport
 from edge_medgemma.runtime.triage.study import TriageOptions, triage_scan
-from edge_medgemma.runtime.triage.urgency import Urgency
+from edge_medgemma.runtime.triage.urgency import NO_FLAG_TEXT, Urgency
 
 EXIT_STATUS = {
     Urgency.CRITICAL: 20,
@@ -130,7 +130,7 @@ def _print_table(report: TriageReport) -> None:
     console.print(table)
     for study in report.studies:
         for problem in study.problems:
-            console.print(Text(f"{study.name}: {printable(problem.detail)}"))
+            console.print(Text(f"{study.name}: {printable(sentence(problem.detail))}"))
     if report.skipped:
         console.print(f"{count(sum(report.skipped.values()), 'file')} skipped; see inspect")
     console.print(INTENDED_USE)
@@ -138,4 +138,7 @@ def _print_table(report: TriageReport) -> None:
 
 def _reasons(study: StudyReport) -> str:
     flags = [f"{finding.title} ({score_words(finding)})" for finding in study.flagged]
-    return "; ".join([*flags, *study.doubts]) or "no flag raised: not a normal report"
+    reasons = [*flags, *study.doubts] or [NO_FLAG_TEXT]
+    if study.not_assessed:
+        reasons.append(f"{study.not_assessed} of {len(study.findings)} findings not assessed")
+    return "; ".join(reasons)
