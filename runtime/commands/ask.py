@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from edge_medgemma.runtime.commands.options import engine_option, slices_option, threads_option
-from edge_medgemma.runtime.commands.stages import stage_progress
+from edge_medgemma.runtime.commands.progress import stage_progress
 from edge_medgemma.runtime.commands.terminal import printable
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.generation.sampling import Sampling
