@@ -39,7 +39,8 @@ HOUNSFIELD_WORD = "HOUN"
 """Some workstations write the unit out, with and without a spelling mistake."""
 
 KEYWORDS = [
-    "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "ImageType",
+    "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber",
+    "ImageType",
     "BodyPartExamined", "ConvolutionKernel", "Rows", "Columns", "NumberOfFrames",
     "SamplesPerPixel", "BitsAllocated", "PixelSpacing", "ImagerPixelSpacing", "SliceThickness",
     "SpacingBetweenSlices", "ImagePositionPatient", "ImageOrientationPatient", "InstanceNumber",
@@ -69,7 +70,7 @@ class SliceHeader:
     orientation: tuple[float, ...] | None
     """Direction cosines of a row (along columns), then of a column."""
     contrast: tuple[str, ...]
-    """Echo time, complex component, stack: slices that differ here are never one volume."""
+    """Series number, stack and, in MR, echo time and kind of image: one volume shares them all."""
     repeats: tuple[str, ...]
     """Values that may tell apart slices at one position, named by `REPEAT_NAMES`."""
     instance_number: int
@@ -208,13 +209,13 @@ def _image_type(frame: Frame, modality: Modality) -> list[str]:
 
 
 def _contrast(frame: Frame, modality: Modality, image_type: list[str]) -> tuple[str, ...]:
-    stack = frame.term("StackID", "FrameContentSequence")
+    group = frame.term("SeriesNumber"), frame.term("StackID", "FrameContentSequence")
     if modality != Modality.MR:
-        return (stack,)
+        return group
     echo_ms = frame.number("EffectiveEchoTime", "MREchoSequence")
     echo_ms = frame.number("EchoTime") if echo_ms is None else echo_ms
     component = frame.term("ComplexImageComponent", "MRImageFrameTypeSequence")
-    return (stack, "" if echo_ms is None else f"{echo_ms:.3f}", component, *image_type[2:4])
+    return (*group, "" if echo_ms is None else f"{echo_ms:.3f}", component, *image_type[2:4])
 
 
 def _repeats(frame: Frame, image_type: list[str], kernel: str) -> tuple[str, ...]:
