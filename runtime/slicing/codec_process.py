@@ -19,7 +19,7 @@ from edge_medgemma.runtime.slicing.volume import Modality
 START_LIMIT_S = 30.0
 """For the first request of a process: Python and its imports, on a slow device under load."""
 
-FILE_LIMIT_S = 4.0
+FILE_LIMIT_S = 3.0
 FRAME_LIMIT_S = 1.0
 """A request may take the first plus the second for each frame; a 512 × 512 slice takes 0.05 s."""
 

@@ -30,5 +30,8 @@ MAX_VOLUME_BYTES = 512 * 1024**2
 MAX_CODEC_BYTES = 10**9
 """Address space of a process that decodes compressed slices, its libraries included."""
 
+MAX_NIFTI_BYTES = 1024**3
+"""Stored values of one time point: 2,000 slices of 512 × 512, inflated in about 5 s."""
+
 MAX_BYTES_AT_ONCE = 64 * 1024**2
 """Float32 slices of one file decoded together: 64 of 512 × 512."""

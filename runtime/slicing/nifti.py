@@ -4,19 +4,27 @@ import gzip
 import hashlib
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import nibabel
 import numpy as np
-from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
+from nibabel.orientations import io_orientation
 from numpy.typing import NDArray
 from pydicom.uid import generate_uid
 
 from edge_medgemma.runtime.slicing.discovery import UnreadableFileError
 from edge_medgemma.runtime.slicing.geometry import plane_name
-from edge_medgemma.runtime.slicing.limits import MAX_ROWS_COLUMNS, MAX_VOLUME_BYTES
+from edge_medgemma.runtime.slicing.limits import (
+    MAX_BYTES_AT_ONCE,
+    MAX_HEADER_BYTES,
+    MAX_NIFTI_BYTES,
+    MAX_PIXELS,
+    MAX_ROWS_COLUMNS,
+)
 from edge_medgemma.runtime.slicing.quiet import silenced
 from edge_medgemma.runtime.slicing.volume import BodyPart, Modality, Problem, Series, SliceSource
 
@@ -30,6 +38,12 @@ THICK_SLICE_RATIO = 1.5
 THIN_SLAB_RATIO = 2
 """So was one with this many times fewer voxels along one axis than along the next."""
 
+MIN_STEP_MM, MAX_STEP_MM = 1e-3, 1e3
+"""Voxels outside these are damage."""
+
+MIN_DETERMINANT = 1e-3
+"""Of the unit directions of the axes: less, and two of them are all but parallel."""
+
 
 def read_nifti_series(path: Path) -> Series:
     """Describe one NIfTI file. The values are read too: nothing else tells CT from MR.
@@ -37,34 +51,43 @@ def read_nifti_series(path: Path) -> Series:
     Raises:
         UnreadableFileError: damaged, too large, or not a volume of numbers.
     """
-    volume, affine, time_points = _load(path)
-    stack, affine = _as_slices(volume, affine)
-    finite = stack[np.isfinite(stack)]
-    if not finite.size:
+    with _opened(path) as image:
+        layout = _layout(image)
+        lowest, is_whole, finite_count = np.inf, True, 0
+        for _, slab in _slabs(image):
+            finite = slab[np.isfinite(slab)]
+            finite_count += finite.size
+            lowest = min(lowest, finite.min(initial=np.inf))
+            is_whole = is_whole and bool(np.all(finite == np.rint(finite)))
+    if not finite_count:
         raise UnreadableFileError("NIfTI without a finite value")
-    modality = _guess_modality(finite)
+    modality = Modality.CT if is_whole and lowest <= AIR_BELOW_HU else Modality.MR
     problems = [
         Problem("modality_guessed", f"NIfTI does not tell the kind of scan; {modality} is assumed")
     ]
-    if time_points > 1:
-        problems.append(Problem("time_series", f"{time_points} time points; the first is read"))
-    if finite.size < stack.size:
-        count = stack.size - finite.size
-        problems.append(Problem("non_finite_values", f"{count} voxels are not numbers; set to air"))
-    steps = np.linalg.norm(affine[:3, :3], axis=0)
-    normal = affine[:3, 0] / steps[0]
+    if layout.time_points > 1:
+        problems.append(
+            Problem("time_series", f"{layout.time_points} time points; the first is read")
+        )
+    if missing := math.prod(layout.shape) - finite_count:
+        problems.append(
+            Problem("non_finite_values", f"{missing} voxels are not numbers; set to air")
+        )
+    steps = np.linalg.norm(layout.affine_lps_mm[:3, :3], axis=0)
+    normal = layout.affine_lps_mm[:3, 0] / steps[0]
     uid = generate_uid(entropy_srcs=[_digest(path)])
+    count = layout.shape[0]
     return Series(
         study_uid=uid,
         series_uid=uid,
         modality=modality,
         body_part=BodyPart.UNKNOWN,
-        shape=cast(tuple[int, int, int], stack.shape),
-        affine_lps_mm=affine,
-        positions_mm=(affine[:3, 3] @ normal) + np.arange(len(stack)) * steps[0],
+        shape=layout.shape,
+        affine_lps_mm=layout.affine_lps_mm,
+        positions_mm=(layout.affine_lps_mm[:3, 3] @ normal) + np.arange(count) * steps[0],
         spacing_mm=(float(steps[0]), float(steps[1]), float(steps[2])),
         orientation=plane_name(normal),
-        sources=tuple(SliceSource(path, index, "") for index in range(len(stack))),
+        sources=tuple(SliceSource(path, index, "") for index in range(count)),
         problems=tuple(problems),
     )
 
@@ -75,17 +98,91 @@ def decode_nifti(path: Path, indices: Sequence[int]) -> NDArray[np.float32]:
     Raises:
         UnreadableFileError: as `read_nifti_series`.
     """
-    volume, affine, _ = _load(path)
-    stack, _ = _as_slices(volume, affine)
-    slices = np.ascontiguousarray(stack[list(indices)])
+    with _opened(path) as image:
+        layout = _layout(image)
+        slice_axis = layout.axes[0]
+        wanted = np.array(indices, dtype=np.int64)
+        if layout.is_flipped[0]:
+            wanted = layout.shape[0] - 1 - wanted
+        shape = list(image.shape[:3])
+        shape[slice_axis] = len(wanted)
+        stored = np.empty(shape, dtype=np.float32)
+        for first, slab in _slabs(image):
+            last = first + slab.shape[2]
+            if slice_axis == 2:
+                here = (wanted >= first) & (wanted < last)
+                stored[:, :, here] = slab[:, :, wanted[here] - first]
+            else:
+                stored[:, :, first:last] = np.take(slab, wanted, axis=slice_axis)
+    slices = stored.transpose(layout.axes)
+    slices = np.flip(slices, tuple(axis for axis in (1, 2) if layout.is_flipped[axis]))
+    slices = np.ascontiguousarray(slices)
     finite = np.isfinite(slices)
     if not finite.all():
         slices[~finite] = slices[finite].min() if finite.any() else 0
     return slices
 
 
-def _load(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float64], int]:
-    """Scaled values [i, j, k] of the first time point, affine to RAS mm, number of time points."""
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """How stored voxels [i, j, k] become slices, rows and columns as a viewer shows them.
+
+    Slices ascend towards left, posterior or head. Rows run down the picture: to the back in axial
+    slices, to the feet otherwise. Columns run to the patient's left, in sagittal ones to the back.
+    """
+
+    shape: tuple[int, int, int]
+    """Slices, rows, columns."""
+    axes: tuple[int, int, int]
+    """Stored axis that each of them follows."""
+    is_flipped: tuple[bool, bool, bool]
+    affine_lps_mm: NDArray[np.float64]
+    """[4, 4] from (slice, row, column, 1)."""
+    time_points: int
+
+
+def _layout(image: Any) -> _Layout:
+    lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ np.asarray(image.affine, dtype=np.float64)
+    to_patient = io_orientation(lps)
+    if np.isnan(to_patient).any():
+        raise UnreadableFileError("NIfTI whose affine gives no volume")
+    stored_axis = np.argsort(to_patient[:, 0])
+    steps = np.linalg.norm(lps[:3, :3], axis=0)[stored_axis]
+    counts = tuple(int(image.shape[axis]) for axis in stored_axis)
+    slice_axis = _slice_axis(counts, steps)
+    order = {2: (2, 1, 0), 1: (1, 2, 0), 0: (0, 2, 1)}[slice_axis]
+    axes = tuple(int(stored_axis[axis]) for axis in order)
+    # patient axes run to the left, back and head; rows of pictures that are not axial to the feet
+    wanted_sign = np.where((np.array(order) == 2) & (slice_axis != 2), -1, 1)
+    is_flipped = tuple(bool(flag) for flag in to_patient[list(axes), 1] != wanted_sign)
+    shape = tuple(counts[axis] for axis in order)
+    affine = np.eye(4)
+    affine[:3, 3] = lps[:3, 3]
+    for place, (axis, flipped) in enumerate(zip(axes, is_flipped, strict=True)):
+        affine[:3, place] = -lps[:3, axis] if flipped else lps[:3, axis]
+        if flipped:
+            affine[:3, 3] += lps[:3, axis] * (shape[place] - 1)
+    return _Layout(
+        cast(tuple[int, int, int], shape),
+        cast(tuple[int, int, int], axes),
+        cast(tuple[bool, bool, bool], is_flipped),
+        affine,
+        math.prod(image.shape[3:]),
+    )
+
+
+def _slice_axis(counts: tuple[int, ...], steps_mm: NDArray[np.float64]) -> int:
+    """The axis of left, posterior and head that slices follow; head (axial) if none stands out."""
+    coarsest, thinnest = int(np.argmax(steps_mm)), int(np.argmin(counts))
+    if steps_mm[coarsest] > THICK_SLICE_RATIO * steps_mm.min():
+        return coarsest
+    is_slab = sorted(counts)[1] > THIN_SLAB_RATIO * counts[thinnest]
+    return thinnest if is_slab else 2
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A nibabel image on an open file, checked but with no values read."""
     try:
         with path.open("rb") as file, silenced("nibabel.global"):
             is_gzipped = file.read(2) == b"\x1f\x8b"
@@ -96,9 +193,7 @@ def _load(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float64], int]:
             kind = nibabel.Nifti2Image if is_second else nibabel.Nifti1Image
             image = kind.from_stream(stream)
             _check(image)
-            shape = (*image.shape, 1, 1)
-            first = image.dataobj[(..., *(0,) * (len(image.shape) - 3))]
-            values = np.asarray(first, dtype=np.float32)
+            yield image
     except UnreadableFileError:
         raise
     except (EOFError, zlib.error) as error:
@@ -106,55 +201,38 @@ def _load(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float64], int]:
     # nibabel raises errors of many kinds on a damaged header, and quotes values in them
     except Exception as error:
         raise UnreadableFileError("damaged: not readable as NIfTI") from error
-    return values, np.asarray(image.affine, dtype=np.float64), math.prod(shape[3:])
 
 
 def _check(image: Any) -> None:
-    shape = image.shape
-    if image.get_data_dtype().kind not in "iuf" or len(shape) < 3:
+    shape, data = image.shape, image.dataobj
+    if image.get_data_dtype().kind not in "iuf" or len(shape) < 3 or min(shape) < 1:
         raise UnreadableFileError("NIfTI that is not a 3D volume of numbers")
-    if max(shape[:3]) > MAX_ROWS_COLUMNS or 4 * math.prod(shape[:3]) > MAX_VOLUME_BYTES:
+    voxel_bytes = image.get_data_dtype().itemsize
+    if (
+        max(shape[:3]) > MAX_ROWS_COLUMNS
+        or shape[0] * shape[1] > MAX_PIXELS
+        or data.offset > MAX_HEADER_BYTES
+        or voxel_bytes * math.prod(shape[:3]) > MAX_NIFTI_BYTES
+    ):
         raise UnreadableFileError("NIfTI volume too large to read")
-    if abs(np.linalg.det(image.affine[:3, :3])) < 1e-9:
+    affine = np.asarray(image.affine, dtype=np.float64)
+    steps = np.linalg.norm(affine[:3, :3], axis=0)
+    if (
+        not np.isfinite(affine).all()
+        or not (steps.min() >= MIN_STEP_MM and steps.max() <= MAX_STEP_MM)
+        or abs(np.linalg.det(affine[:3, :3] / steps)) < MIN_DETERMINANT
+    ):
         raise UnreadableFileError("NIfTI whose affine gives no volume")
 
 
-def _as_slices(
-    volume: NDArray[np.float32], affine_ras_mm: NDArray[np.float64]
-) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """Reorder [i, j, k] to [slice, row, column] as a viewer shows them; affine to LPS mm.
-
-    Slices ascend towards left, posterior or head. Rows run down the picture: to the back in axial
-    slices, to the feet otherwise. Columns run to the patient's left, in sagittal ones to the back.
-    """
-    lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine_ras_mm
-    axes = io_orientation(lps)
-    shape = volume.shape
-    volume = apply_orientation(volume, axes)
-    lps = lps @ inv_ornt_aff(axes, shape)
-    slice_axis = _slice_axis(volume.shape, np.linalg.norm(lps[:3, :3], axis=0))
-    order = {2: (2, 1, 0), 1: (1, 2, 0), 0: (0, 2, 1)}[slice_axis]
-    stack = volume.transpose(order)
-    lps = lps[:, [*order, 3]]
-    if slice_axis != 2:
-        stack = stack[:, ::-1]
-        lps[:3, 3] += lps[:3, 1] * (stack.shape[1] - 1)
-        lps[:3, 1] *= -1
-    return stack, lps
-
-
-def _slice_axis(shape: tuple[int, ...], steps_mm: NDArray[np.float64]) -> int:
-    """The axis of left, posterior and head that slices follow; head (axial) if none stands out."""
-    coarsest, thinnest = int(np.argmax(steps_mm)), int(np.argmin(shape))
-    if steps_mm[coarsest] > THICK_SLICE_RATIO * steps_mm.min():
-        return coarsest
-    is_slab = sorted(shape)[1] > THIN_SLAB_RATIO * shape[thinnest]
-    return thinnest if is_slab else 2
-
-
-def _guess_modality(finite: NDArray[np.float32]) -> Modality:
-    is_hounsfield = finite.min() <= AIR_BELOW_HU and bool(np.all(finite == np.rint(finite)))
-    return Modality.CT if is_hounsfield else Modality.MR
+def _slabs(image: Any) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """Scaled values [i, j, some k] of the first time point with their first k, ascending."""
+    rows, columns, count = image.shape[:3]
+    at_once = max(1, MAX_BYTES_AT_ONCE // (4 * rows * columns))
+    first_time = (0,) * (len(image.shape) - 3)
+    for first in range(0, count, at_once):
+        slab = image.dataobj[(..., slice(first, min(first + at_once, count)), *first_time)]
+        yield first, np.asarray(slab, dtype=np.float32)
 
 
 def _digest(path: Path) -> str:
