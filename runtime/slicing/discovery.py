@@ -4,6 +4,7 @@ import gzip
 import os
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
@@ -15,6 +16,12 @@ DICOM_PREAMBLE_BYTES = 128
 NIFTI1_HEADER_BYTES, NIFTI2_HEADER_BYTES = 348, 540
 """sizeof_hdr of the two versions, the first field of either header."""
 
+ZIP_MAGICS = (b"PK\x03\x04", b"PK\x05\x06")
+"""A local file header, or the end of an archive without any."""
+
+TAR_MAGIC_OFFSET = 257
+"""Of `ustar` in the first header of a POSIX or GNU archive."""
+
 SNIFF_BYTES = 512
 
 
@@ -23,22 +30,41 @@ class FileKind(Enum):
 
     DICOM = "dicom"
     NIFTI = "nifti"
+    ZIP = "zip"
+    TAR = "tar"
+    """Plain or gzipped."""
 
 
 class UnreadableFileError(Exception):
     """A file that gives no slice; its message is the reason, free of any text from the file."""
 
 
-def walk_files(scan: Path) -> Iterator[tuple[Path, str | None]]:
-    """Every entry below `scan` in sorted order, as (path, reason to skip it or None).
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file of the scan, by what name it is listed if it is skipped, and why it is at once."""
+
+    path: Path
+    shown: str
+    reason: str | None = None
+    is_unpacked: bool = False
+    """It comes from an archive."""
+
+
+def walk_files(scan: Path) -> Iterator[Entry]:
+    """Every entry below `scan` in sorted order.
 
     Nothing outside the folder is visited: links to folders are not followed, and links to files
     only when they end inside. DICOMDIR is ignored, its references could name any path.
     """
     root = scan.resolve()
     if root.is_file():
-        yield root, None
+        yield Entry(root, root.name)
         return
+    for path, reason in _walk(root):
+        yield Entry(path, path.relative_to(root).as_posix(), reason)
+
+
+def _walk(root: Path) -> Iterator[tuple[Path, str | None]]:
     closed: list[OSError] = []
     for folder, subfolders, names in os.walk(root, onerror=closed.append):
         subfolders.sort()
@@ -63,10 +89,10 @@ def _reason_to_leave(path: Path, root: Path) -> str | None:
 
 
 def sniff(path: Path) -> FileKind:
-    """Tell DICOM (with or without its preamble) and NIfTI (plain or gzipped) by content.
+    """Tell DICOM (with or without its preamble), NIfTI and archives by content.
 
     Raises:
-        UnreadableFileError: empty, too large, unreadable, or neither of the two.
+        UnreadableFileError: empty, too large, unreadable, or none of these.
     """
     try:
         size = path.stat().st_size
@@ -80,8 +106,12 @@ def sniff(path: Path) -> FileKind:
         raise UnreadableFileError("empty file")
     if start[DICOM_PREAMBLE_BYTES : DICOM_PREAMBLE_BYTES + 4] == b"DICM":
         return FileKind.DICOM
+    if start[:4] in ZIP_MAGICS:
+        return FileKind.ZIP
     if start[:2] == b"\x1f\x8b":
         start = _gunzip_start(path)
+    if start[TAR_MAGIC_OFFSET:].startswith(b"ustar"):
+        return FileKind.TAR
     if _is_nifti(start):
         return FileKind.NIFTI
     if _looks_headerless(start):
@@ -111,8 +141,6 @@ def _looks_headerless(start: bytes) -> bool:
 
 
 def _other_kind(start: bytes) -> str:
-    if start[:4] == b"PK\x03\x04":
-        return "zip archive; unpack it first"
     if start[:4] == b"%PDF":
         return "PDF document"
     if start[:4] == b"\x89PNG" or start[:3] == b"\xff\xd8\xff":

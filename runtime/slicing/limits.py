@@ -9,6 +9,12 @@ MAX_FILE_BYTES = 2 * 1024**3
 MAX_INFLATED_BYTES = 128 * 1024**2
 """A deflated data set after inflation, headers and pixels together."""
 
+MAX_UNPACKED_BYTES = 4 * 1024**3
+"""All files of one archive; a 4D study of 5,000 slices takes 2.6 GB."""
+
+MAX_INFLATE_RATIO = 200
+"""Unpacked to packed size of an archive; scans reach 2 to 10, masks of mostly nothing 100."""
+
 MAX_ROWS_COLUMNS = 8192
 """Rows or columns of one image; the largest digital radiographs are below 6000."""
 

@@ -8,9 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_medgemma.runtime.errors import ScanError
+from edge_medgemma.runtime.slicing.archives import UnpackBudget, unpack
 from edge_medgemma.runtime.slicing.decoding import OnProgress, decode_by_file
 from edge_medgemma.runtime.slicing.dicom_headers import SliceHeader, read_slice_headers
 from edge_medgemma.runtime.slicing.discovery import (
+    Entry,
     FileKind,
     UnreadableFileError,
     sniff,
@@ -36,31 +38,34 @@ PLAUSIBLE_AIR_HU = -500.0
 def find_series(scan: Path, on_progress: OnProgress | None = None) -> ScanListing:
     """Every series in a folder (or one file), from headers alone, and every file skipped.
 
-    Names, extensions and order of files do not matter. `on_progress` counts files.
+    Names, extensions and order of files do not matter. Archives are unpacked into a folder that
+    goes when the process ends. `on_progress` counts files.
 
     Raises:
         ScanError: the path is missing, the folder is empty or too full, or nothing is readable.
     """
     entries = _list_entries(scan)
-    root = scan.resolve() if scan.is_dir() else scan.resolve().parent
+    budget = UnpackBudget(MAX_FILES - len(entries))
     headers: list[SliceHeader] = []
     series: list[Series] = []
     skipped: list[SkippedFile] = []
-    for done, (path, reason) in enumerate(entries, start=1):
+    for done, entry in enumerate(entries, start=1):
         try:
-            if reason is not None:
-                raise UnreadableFileError(reason)
-            if sniff(path) is FileKind.DICOM:
-                headers.extend(read_slice_headers(path))
+            kind = _kind(entry)
+            if kind is FileKind.DICOM:
+                headers.extend(read_slice_headers(entry.path))
+            elif kind is FileKind.NIFTI:
+                series.append(_new_nifti(entry.path, series))
             else:
-                series.append(_new_nifti(path, series))
+                entries.extend(unpack(entry.path, kind, entry.shown, budget))
         except UnreadableFileError as error:
-            skipped.append(SkippedFile(_shown_path(path, root), str(error)))
+            skipped.append(SkippedFile(_printable(entry.shown), str(error)))
         if on_progress is not None:
             on_progress(done, len(entries))
+    names = {entry.path: entry.shown for entry in entries}
     stacks, dropped = group_slices(headers)
     series.extend(describe_stack(stack) for stack in stacks)
-    skipped.extend(_dropped_files(dropped, root))
+    skipped.extend(_dropped_files(dropped, names))
     if not series:
         raise ScanError(_nothing_readable(scan, skipped))
     series.sort(key=lambda one: (one.study_uid, one.series_uid))
@@ -109,7 +114,7 @@ def measure_range(
     return value_range, _decoding_problems(series, lowest, failures)
 
 
-def _list_entries(scan: Path) -> list[tuple[Path, str | None]]:
+def _list_entries(scan: Path) -> list[Entry]:
     if not scan.exists():
         raise ScanError(
             f"'{scan}' does not exist; expected a folder of DICOM files or a NIfTI file"
@@ -133,15 +138,25 @@ def _new_nifti(path: Path, known: list[Series]) -> Series:
     return one
 
 
-def _dropped_files(dropped: list[tuple[SliceHeader, str]], root: Path) -> list[SkippedFile]:
+def _kind(entry: Entry) -> FileKind:
+    if entry.reason is not None:
+        raise UnreadableFileError(entry.reason)
+    kind = sniff(entry.path)
+    if entry.is_unpacked and kind in (FileKind.ZIP, FileKind.TAR):
+        raise UnreadableFileError("archive in an archive; unpack it first")
+    return kind
+
+
+def _dropped_files(
+    dropped: list[tuple[SliceHeader, str]], names: dict[Path, str]
+) -> list[SkippedFile]:
     """One line per file: a multi-frame object may have many frames left out for one reason."""
     reasons = {(header.source.path, reason) for header, reason in dropped}
-    return [SkippedFile(_shown_path(path, root), reason) for path, reason in reasons]
+    return [SkippedFile(_printable(names[path]), reason) for path, reason in reasons]
 
 
-def _shown_path(path: Path, root: Path) -> str:
-    """Relative, and safe to print: a name may hold terminal escapes or bytes that are no text."""
-    name = path.relative_to(root).as_posix()
+def _printable(name: str) -> str:
+    """A name may hold terminal escapes or bytes that are no text."""
     return "".join(
         letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in name
     )
