@@ -102,6 +102,8 @@ class Volume:
     window, 0 (black) to 1 (white)."""
     problems: tuple[Problem, ...]
     """Those of the series and those found while decoding."""
+    value_range: tuple[float, float] | None = None
+    """For MR, lowest and highest value of all slices of the series, read or not."""
 
 
 @dataclass(frozen=True, slots=True)
