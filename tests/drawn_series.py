@@ -71,6 +71,7 @@ def write_head_ct(
             "SOPInstanceUID": generate_uid(entropy_srcs=["slice", study, str(index)]),
             "StudyInstanceUID": f"1.2.3.{study}",
             "SeriesInstanceUID": f"1.2.3.{study}.1",
+            "FrameOfReferenceUID": f"1.2.3.{study}.2",
             "Modality": "CT",
             "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"],
             "BodyPartExamined": "HEAD",

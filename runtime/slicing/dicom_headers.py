@@ -9,7 +9,11 @@ import numpy as np
 import pydicom.uid
 from pydicom.dataset import Dataset
 
-from edge_medgemma.runtime.slicing.anatomy import body_part_from_term, is_sharp_kernel
+from edge_medgemma.runtime.slicing.anatomy import (
+    body_part_from_codes,
+    body_part_from_term,
+    is_sharp_kernel,
+)
 from edge_medgemma.runtime.slicing.dicom_file import parse_guarded, read_header
 from edge_medgemma.runtime.slicing.discovery import UnreadableFileError
 from edge_medgemma.runtime.slicing.frames import Frame
@@ -40,6 +44,7 @@ HOUNSFIELD_WORD = "HOUN"
 
 KEYWORDS = [
     "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber",
+    "FrameOfReferenceUID", "AnatomicRegionSequence",
     "ImageType",
     "BodyPartExamined", "ConvolutionKernel", "Rows", "Columns", "NumberOfFrames",
     "SamplesPerPixel", "BitsAllocated", "PixelSpacing", "ImagerPixelSpacing", "SliceThickness",
@@ -57,6 +62,8 @@ class SliceHeader:
     source: SliceSource
     study_uid: str
     series_uid: str
+    frame_of_reference: str
+    """UID; empty if the file has none."""
     modality: Modality
     body_part: BodyPart
     rows: int
@@ -171,8 +178,9 @@ def _slice_header(path: Path, frame: Frame, modality: Modality) -> SliceHeader:
         source=SliceSource(path, frame.index, _uid(dataset, "SOPInstanceUID")),
         study_uid=_uid(dataset, "StudyInstanceUID"),
         series_uid=_uid(dataset, "SeriesInstanceUID"),
+        frame_of_reference=_uid(dataset, "FrameOfReferenceUID", default=""),
         modality=modality,
-        body_part=body_part_from_term(frame.term("BodyPartExamined")),
+        body_part=_body_part(frame),
         rows=int(dataset.Rows),
         columns=int(dataset.Columns),
         pixel_spacing_mm=(spacing[0], spacing[1]) if spacing and min(spacing) > 0 else None,
@@ -240,9 +248,21 @@ def _is_hounsfield(frame: Frame) -> bool:
     return unit in HOUNSFIELD_TYPES or unit.startswith(HOUNSFIELD_WORD)
 
 
-def _uid(dataset: Dataset, keyword: str) -> str:
+def _body_part(frame: Frame) -> BodyPart:
+    """By body part examined (0018,0015), else by the code of the anatomic region (0008,2218)."""
+    part = body_part_from_term(frame.term("BodyPartExamined"))
+    if part is not BodyPart.UNKNOWN:
+        return part
+    anatomy = frame.group("FrameAnatomySequence") or frame.dataset
+    regions = anatomy.get("AnatomicRegionSequence") or []
+    return body_part_from_codes([str(region.get("CodeValue") or "") for region in regions])
+
+
+def _uid(dataset: Dataset, keyword: str, default: str | None = None) -> str:
     """A UID of digits and dots; anything else is hashed into one, for it could be a name."""
     uid = str(dataset.get(keyword) or "")
+    if not uid and default is not None:
+        return default
     if re.fullmatch(r"[0-9.]{1,64}", uid):
         return uid
     return str(pydicom.uid.generate_uid(entropy_srcs=[keyword, uid]))

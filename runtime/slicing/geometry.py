@@ -29,6 +29,9 @@ SPACING_TOLERANCE = 0.01
 ROUNDED_POSITION_MM = 0.051
 """Absolute deviation that is still regular spacing: positions rounded to one decimal."""
 
+ANISOTROPIC_RATIO = 1.05
+"""Pixels longer than wide by more than this look deformed to a model that takes them for square."""
+
 MISSING_SLICE_RATIO = 1.5
 """A step wider than this many medians hides a missing slice (ITK warns from there, too)."""
 

@@ -116,6 +116,7 @@ def _kind(header: SliceHeader) -> Hashable:
         return header.source.sop_instance_uid, header.source.frame
     return (
         header.modality,
+        header.frame_of_reference,
         header.rows,
         header.columns,
         spacing and (round(spacing[0], 3), round(spacing[1], 3)),

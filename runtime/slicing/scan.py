@@ -79,23 +79,33 @@ def read_volume(
 ) -> Volume:
     """Decode some slices of a series (None: all), ascending. `on_progress` counts slices.
 
-    Slices that cannot be decoded are left out with the problem `undecodable_slices`.
+    Of an MR every slice is decoded, one part at a time, for the range of all values: the display of
+    an MR runs from the lowest to the highest value of the volume. Slices that cannot be decoded are
+    left out with the problem `undecodable_slices`.
 
     Raises:
         ScanError: an index outside the series, too many slices to hold, or none can be decoded.
     """
     indices = _checked_indices(series, slice_indices)
+    is_mr = series.modality is Modality.MR
+    decoded = np.arange(series.shape[0]) if is_mr else indices
+    slot_of = {int(index): slot for slot, index in enumerate(indices)}
     array = np.empty((len(indices), *series.shape[1:]), dtype=np.float32)
+    low, high = np.inf, -np.inf
     failures: dict[int, str] = {}
-    for slots, slices in decode_by_file(series, indices, failures, on_progress):
-        array[slots] = slices
-    if len(failures) == len(indices):
-        reason = _most_frequent(failures.values())
+    for places, slices in decode_by_file(series, decoded, failures, on_progress):
+        low, high = min(low, float(slices.min())), max(high, float(slices.max()))
+        for place, one in zip(places, slices, strict=True):
+            if (slot := slot_of.get(int(decoded[place]))) is not None:
+                array[slot] = one
+    lost = {int(decoded[place]): reason for place, reason in failures.items()}
+    kept = np.array([slot for index, slot in slot_of.items() if index not in lost], dtype=np.int64)
+    if not len(kept):
+        reason = _most_frequent(lost.values())
         raise ScanError(f"no slice of the series can be decoded: {reason}; export it once more")
-    kept = np.array([slot for slot in range(len(indices)) if slot not in failures])
-    array = array[kept] if failures else array
+    array = array[kept] if len(kept) < len(indices) else array
     problems = _decoding_problems(series, float(array.min()), failures)
-    return Volume(series, indices[kept], array, problems)
+    return Volume(series, indices[kept], array, problems, (low, high) if is_mr else None)
 
 
 def measure_range(

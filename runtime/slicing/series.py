@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 
 from edge_medgemma.runtime.slicing.dicom_headers import SliceHeader
 from edge_medgemma.runtime.slicing.geometry import (
+    ANISOTROPIC_RATIO,
     MIN_TILT_DEG,
     affine_lps_mm,
     is_uniform,
@@ -37,6 +38,10 @@ def describe_stack(stack: Stack) -> Series:
     positions = corners @ stack_normal(orientation)
     spacing = _slice_spacing(first, positions)
     problems += _spacing_problems(first.modality, orientation, corners, positions)
+    if first.modality not in RADIOGRAPHS and not first.frame_of_reference:
+        problems.append(
+            Problem("no_frame_of_reference", "positions cannot be compared with other series")
+        )
     if first.modality is Modality.CT and not all(header.is_hounsfield for header in slices):
         problems.append(_not_hounsfield())
     return Series(
@@ -58,6 +63,10 @@ def describe_stack(stack: Stack) -> Series:
 
 def _pixel_spacing(first: SliceHeader, problems: list[Problem]) -> tuple[float, float]:
     if first.pixel_spacing_mm is not None:
+        height, width = first.pixel_spacing_mm
+        if max(height, width) > ANISOTROPIC_RATIO * min(height, width):
+            detail = f"pixels are {height:g} × {width:g} mm; the model is shown them as squares"
+            problems.append(Problem("anisotropic_pixels", detail))
         return first.pixel_spacing_mm
     problems.append(
         Problem(

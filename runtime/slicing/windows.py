@@ -23,8 +23,8 @@ def render_stack(volume: Volume, preset: str | None = None) -> SliceStack:
     """Make the model's pixels [N, rows, columns, 3] uint8 of a volume.
 
     `preset` is one of `medgemma-ct`, `medgemma-mr`, `medgemma-xray`; by default the modality's.
-    MR runs from the lowest to the highest value of the slices that were read, so read those that
-    the model gets. A volume of one value gives black slices and the problem `constant_intensity`.
+    MR runs from the lowest to the highest value of the volume, as in Google's server. A volume of
+    one value gives black slices and the problem `constant_intensity`.
 
     Raises:
         ScanError: an unknown preset, or a CT that is not in Hounsfield units, whose windows would
@@ -41,7 +41,7 @@ def render_stack(volume: Volume, preset: str | None = None) -> SliceStack:
             "export it from the scanner or archive as original CT images"
         )
     problems = volume.problems
-    low, high = float(volume.array.min()), float(volume.array.max())
+    low, high = volume.value_range or (float(volume.array.min()), float(volume.array.max()))
     if low == high:
         problems += (Problem("constant_intensity", f"every voxel has the value {low:g}"),)
     return SliceStack(

@@ -40,7 +40,7 @@ def test_json_has_the_documented_shape(phantom: Path) -> None:
                 "series_uid": "1.2.3.4",
                 "modality": "CT",
                 "shape": [9, 16, 24],
-                "spacing_mm": [2.5, 0.5, 0.75],
+                "spacing_mm": [2.5, 0.5, 0.52],
                 "orientation": "axial",
                 "range": [-1000.0, 80.0],
                 "problems": [],
@@ -54,7 +54,7 @@ def test_the_table_shows_the_same(phantom: Path) -> None:
     output = inspect(phantom).output
     assert "CT axial" in output
     assert "9 × 16 × 24" in output
-    assert "2.500 × 0.500 × 0.750" in output
+    assert "2.500 × 0.500 × 0.520" in output
 
 
 def test_the_contact_sheet_shows_every_slice(phantom: Path, tmp_path: Path) -> None:

@@ -67,11 +67,11 @@ def test_tiles_are_slices_with_their_own_corners(
 ) -> None:
     (series,) = find_series(write_mosaic(write_slice, csa_header(TILES, normal))).series
     assert series.shape == (TILES, TILE_ROWS, TILE_COLUMNS)
-    assert series.spacing_mm == (4, 0.5, 0.75)
+    assert series.spacing_mm == (4, 0.5, 0.52)
     assert series.problems == ()
     # the corner of the picture lies one tile before that of a slice, in rows and in columns
     np.testing.assert_allclose(
-        series.affine_lps_mm[:3, 3], [-100 + TILE_COLUMNS * 0.75, -50 + TILE_ROWS * 0.5, first_z_mm]
+        series.affine_lps_mm[:3, 3], [-100 + TILE_COLUMNS * 0.52, -50 + TILE_ROWS * 0.5, first_z_mm]
     )
     values = read_volume(series).array
     assert (values == values[:, :1, :1]).all()

@@ -48,7 +48,7 @@ def write_enhanced(write_slice: WriteSlice, positions_mm: list[float]) -> Path:
                         [item(ImageOrientationPatient=[1, 0, 0, 0, 1, 0])]
                     ),
                     PixelMeasuresSequence=Sequence(
-                        [item(PixelSpacing=[0.5, 0.25], SliceThickness=9)]
+                        [item(PixelSpacing=[0.5, 0.49], SliceThickness=9)]
                     ),
                 )
             ]
@@ -64,7 +64,7 @@ def test_frames_are_ordered_and_rescaled_one_by_one(write_slice: WriteSlice) -> 
     path = write_enhanced(write_slice, [6.0, 0.0, 3.0])
     (series,) = find_series(path).series
     assert series.shape == (3, 8, 8)
-    assert series.spacing_mm == (3, 0.5, 0.25)
+    assert series.spacing_mm == (3, 0.5, 0.49)
     assert [source.frame for source in series.sources] == [1, 2, 0]
     assert series.problems == ()
     # stored value = frame, slope 2, intercept -1000 - 100·frame; floor at air

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from pydicom.dataset import Dataset
 from pydicom.uid import (
     DigitalXRayImageStorageForPresentation,
     MRImageStorage,
@@ -15,7 +16,8 @@ from pydicom.uid import (
 )
 
 from edge_medgemma.runtime.slicing.scan import find_series, read_volume
-from edge_medgemma.runtime.slicing.volume import Modality, ScanListing, Series
+from edge_medgemma.runtime.slicing.volume import BodyPart, Modality, ScanListing, Series
+from edge_medgemma.runtime.slicing.windows import render_stack
 
 WriteSlice = Callable[..., Path]
 
@@ -176,6 +178,29 @@ def test_without_positions_the_order_is_by_number_and_said(write_slice: WriteSli
     np.testing.assert_array_equal(read_volume(series).array[:, 8, 12], [0, 10, 20, 30, 40])
 
 
+def test_pixels_that_are_not_square_are_named(write_slice: WriteSlice) -> None:
+    path = write_slice(0, PixelSpacing=[0.5, 0.75])
+    assert problems(only(path.parent)) == {
+        "anisotropic_pixels": "pixels are 0.5 × 0.75 mm; the model is shown them as squares"
+    }
+
+
+def test_frames_of_reference_are_not_mixed_and_missed(write_slice: WriteSlice) -> None:
+    for index in range(4):
+        path = write_slice(index, FrameOfReferenceUID=["1.2.3.5", None][index % 2])
+    both = find_series(path.parent).series
+    assert [series.shape[0] for series in both] == [2, 2]
+    names = {name for series in both for name in problems(series)}
+    assert names == {"mixed_series", "no_frame_of_reference"}
+
+
+def test_the_body_part_may_be_a_code(write_slice: WriteSlice) -> None:
+    region = Dataset()
+    region.CodeValue, region.CodingSchemeDesignator = "51185008", "SCT"
+    path = write_slice(0, BodyPartExamined=None, AnatomicRegionSequence=[region])
+    assert only(path).body_part is BodyPart.CHEST
+
+
 def test_ct_without_rescale_is_named(write_slice: WriteSlice) -> None:
     path = write_slice(0, RescaleSlope=None, RescaleIntercept=None)
     assert list(problems(only(path.parent))) == ["not_hounsfield"]
@@ -219,6 +244,62 @@ def test_a_radiograph_is_windowed_and_its_polarity_undone(write_slice: WriteSlic
         (1, 2, 2),
     )
     np.testing.assert_allclose(read_volume(series).array[0], [[1, 0.5], [0, 0]])
+
+
+def lut(first: int, values: list[int]) -> Dataset:
+    table = Dataset()
+    table.LUTDescriptor = [len(values), first, 16]
+    table.add_new("LUTData", "US", values)
+    return table
+
+
+def test_a_modality_lut_maps_stored_values(write_slice: WriteSlice) -> None:
+    path = write_slice(
+        0,
+        SOPClassUID=MRImageStorage,
+        RescaleSlope=None,
+        RescaleIntercept=None,
+        PixelRepresentation=0,
+        ModalityLUTSequence=[lut(10, [100, 300, 200, 900])],
+        pixels=np.array([[9, 10, 11], [12, 13, 14]], np.uint16),
+    )
+    np.testing.assert_array_equal(
+        read_volume(only(path)).array[0], [[100, 100, 300], [200, 900, 900]]
+    )
+
+
+def test_a_modality_lut_gives_no_hounsfield_units(write_slice: WriteSlice) -> None:
+    path = write_slice(
+        0, RescaleSlope=None, RescaleIntercept=None, ModalityLUTSequence=[lut(0, [0, 1])]
+    )
+    assert list(problems(only(path))) == ["not_hounsfield"]
+
+
+def test_a_voi_lut_goes_before_the_window(write_slice: WriteSlice) -> None:
+    path = write_slice(
+        0,
+        SOPClassUID=DigitalXRayImageStorageForPresentation,
+        PixelRepresentation=0,
+        RescaleIntercept=0,
+        WindowCenter=1000,
+        WindowWidth=1,
+        VOILUTSequence=[lut(2, [0, 65535, 13107])],
+        pixels=np.array([[1, 2], [3, 4], [5, 6]], np.uint16),
+    )
+    np.testing.assert_allclose(
+        read_volume(only(path)).array[0], [[0, 0], [1, 0.2], [0.2, 0.2]], atol=1e-6
+    )
+
+
+def test_an_mr_is_ranged_over_all_its_slices(write_slice: WriteSlice) -> None:
+    for index in range(6):
+        path = write_slice(index, SOPClassUID=MRImageStorage, RescaleIntercept=0)
+    volume = read_volume(only(path.parent), [1, 2])
+    np.testing.assert_array_equal(volume.slice_indices, [1, 2])
+    np.testing.assert_array_equal(volume.array[:, 8, 12], [1034, 1044])
+    assert volume.value_range == (24, 1024 + 50)
+    pixels = render_stack(volume).pixels
+    assert pixels[0, 8, 12, 0] == round(255 * (1034 - 24) / 1050)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")

@@ -23,12 +23,12 @@ def test_a_regular_series_is_described_in_millimetres(phantom: Path) -> None:
     series = only(phantom)
     assert (series.modality, series.body_part) == (Modality.CT, BodyPart.HEAD)
     assert series.shape == (9, 16, 24)
-    assert series.spacing_mm == (2.5, 0.5, 0.75)  # from positions: the thickness tag says 5
+    assert series.spacing_mm == (2.5, 0.5, 0.52)  # from positions: the thickness tag says 5
     assert series.orientation == "axial"
     assert series.problems == ()
     np.testing.assert_allclose(series.positions_mm, 2.5 * np.arange(9))
     last_pixel = series.affine_lps_mm @ [8, 15, 23, 1]
-    np.testing.assert_allclose(last_pixel[:3], [-30 + 23 * 0.75, -20 + 15 * 0.5, 20])
+    np.testing.assert_allclose(last_pixel[:3], [-30 + 23 * 0.52, -20 + 15 * 0.5, 20])
 
 
 def test_slices_come_in_spatial_order_in_hounsfield_units(phantom: Path) -> None:
