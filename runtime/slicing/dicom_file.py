@@ -2,6 +2,7 @@
 
 import os
 import struct
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from pydicom.uid import (
 from edge_medgemma.runtime.slicing.discovery import DICOM_PREAMBLE_BYTES, UnreadableFileError
 from edge_medgemma.runtime.slicing.limits import (
     MAX_HEADER_BYTES,
+    MAX_HEADER_SECONDS,
     MAX_INFLATED_BYTES,
     MAX_SEQUENCE_ITEMS,
 )
@@ -113,6 +115,7 @@ class _HeaderReader:
         self.file = file
         self._bytes_left = MAX_HEADER_BYTES
         self._items_left = MAX_SEQUENCE_ITEMS
+        self._deadline = time.monotonic() + MAX_HEADER_SECONDS
         self.seek, self.tell = file.seek, file.tell
 
     def read(self, size: int = -1) -> bytes:
@@ -120,6 +123,8 @@ class _HeaderReader:
         content = self.file.read(wanted)
         self._bytes_left -= len(content)
         self._items_left -= content.count(ITEM_TAG_LITTLE) + content.count(ITEM_TAG_BIG)
+        if time.monotonic() > self._deadline:
+            raise UnreadableFileError(f"header takes longer than {MAX_HEADER_SECONDS:g} s to read")
         if self._bytes_left < 0:
             raise UnreadableFileError(f"header of more than {MAX_HEADER_BYTES // 1024**2} MiB")
         if self._items_left < 0:

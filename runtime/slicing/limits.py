@@ -27,6 +27,9 @@ MAX_HEADER_BYTES = 8 * 1024**2
 MAX_SEQUENCE_ITEMS = 100_000
 """Items of all sequences before the pixels, for each costs a kilobyte; a frame has 14 to 20."""
 
+MAX_HEADER_SECONDS = 3.0
+"""For parsing one header; a usual one takes 0.002 s, one of 4,000 frames 1 s."""
+
 MAX_FRAMES = 4096
 """Frames of one multi-frame object."""
 

@@ -1,24 +1,27 @@
 """Files made to harm: each costs little, is named, and leaves the others readable."""
 
-import random
 import resource
 import struct
 import time
-import warnings
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pydicom.encaps import encapsulate
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    RLELossless,
+)
 
-from edge_medgemma.runtime.errors import ScanError
 from edge_medgemma.runtime.slicing.scan import find_series, read_volume
 
 WriteSlice = Callable[..., Path]
 
 MAX_SECONDS_A_FILE = 5
+MAX_BYTES_A_PROCESS = 10**9
 
 
 def reason(scan: Path, name: str) -> str:
@@ -46,6 +49,7 @@ def test_a_deflated_bomb_is_not_inflated(phantom: Path) -> None:
     bomb = b"".join(packer.compress(chunk) for _ in range(160)) + packer.flush()
     (phantom / "bomb").write_bytes(file_start(DeflatedExplicitVRLittleEndian) + bomb)
     assert reason(phantom, "bomb") == "inflates to more than 128 MiB"
+    check_memory()
 
 
 def test_a_deflated_image_is_read(phantom: Path, write_slice: WriteSlice) -> None:
@@ -85,30 +89,82 @@ def test_absurd_dimensions_are_refused_before_pixels(
     assert reason(phantom, "huge") == "65535 × 24 pixels; expected 1 to 8192 each way"
 
 
-def test_damaged_files_never_break_the_scan(phantom: Path, write_slice: WriteSlice) -> None:
-    original = write_slice(4).read_bytes()
-    generator = random.Random(5)
-    victim = write_slice(4)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        for _ in range(100):
-            data = bytearray(original)
-            for _ in range(generator.randint(1, 8)):
-                data[generator.randrange(128, len(data))] ^= 1 << generator.randrange(8)
-            if generator.random() < 0.3:
-                del data[generator.randrange(len(data)) :]
-            victim.write_bytes(data)
-            started = time.monotonic()
-            listing = find_series(phantom)
-            assert max(series.shape[0] for series in listing.series) >= 8
-            for series in listing.series:
-                try:
-                    assert np.isfinite(read_volume(series).array).all()
-                except ScanError:
-                    assert series.shape[0] == 1
-            assert time.monotonic() - started < MAX_SECONDS_A_FILE
-    peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    assert peak_bytes < 10**9
+def sequence(content: bytes, length: int = 0xFFFFFFFF) -> bytes:
+    """Shared functional groups, of undefined length unless one is given."""
+    return struct.pack("<HH2sHI", 0x5200, 0x9229, b"SQ", 0, length) + content
+
+
+def item(content: bytes = b"") -> bytes:
+    return struct.pack("<HHI", 0xFFFE, 0xE000, len(content)) + content
+
+
+ELEMENTS = b"".join(
+    explicit(0x11 + 2 * (number >> 16), number & 0xFFFF, b"US", b"") for number in range(900_000)
+)
+"""The 7 MiB that take a parser longest."""
+
+
+@pytest.mark.parametrize(
+    ("header", "why"),
+    [
+        (sequence(item() * 150_000), "header of more than 100,000 sequence items"),
+        (sequence(item(ELEMENTS)), "header takes longer than 3 s to read"),
+        (sequence(item(ELEMENTS), 8 + len(ELEMENTS)), None),
+        (sequence(item(ELEMENTS + ELEMENTS)), "header of more than 8 MiB"),
+    ],
+    ids=["items", "elements", "elements in a value", "bytes"],
+)
+def test_a_header_of_absurd_size_ends_the_parse(
+    phantom: Path, write_slice: WriteSlice, header: bytes, why: str | None
+) -> None:
+    path = write_slice(30, "bomb", SeriesInstanceUID="1.2.66")
+    before, tag, pixels = path.read_bytes().partition(b"\xe0\x7f\x10\x00OW")
+    path.write_bytes(before + header + tag + pixels)
+    started = time.process_time()
+    listing = find_series(phantom)
+    print(f"{time.process_time() - started:.2f} s")
+    assert time.process_time() - started < MAX_SECONDS_A_FILE
+    reasons = [file.reason for file in listing.skipped]
+    # a slow machine meets the limit of time before that of bytes
+    assert reasons in ([why], ["header takes longer than 3 s to read"]) or why is None
+    check_memory()
+
+
+def test_an_rle_bomb_is_decoded_within_its_memory(phantom: Path, write_slice: WriteSlice) -> None:
+    side, frames = 4096, 16
+    run = bytes([129, 0]) * (side * side // 128)  # 128 zeros from two bytes
+    segments = struct.pack("<16I", 2, 64, 64 + len(run), *[0] * 13) + run + run
+    path = write_slice(
+        30, "bomb", NumberOfFrames=1, SeriesInstanceUID="1.2.66", pixels=np.zeros((2, 2), np.int16)
+    )
+    dataset = pydicom.dcmread(path)
+    dataset.Rows = dataset.Columns = side
+    dataset.NumberOfFrames = frames
+    dataset.file_meta.TransferSyntaxUID = RLELossless
+    dataset.PixelData = encapsulate([segments] * frames)
+    dataset["PixelData"].is_undefined_length = True
+    dataset.save_as(path)
+    sound, bomb = find_series(phantom).series
+    assert (sound.shape, bomb.shape) == ((9, 16, 24), (1, side, side))
+    assert read_volume(bomb).array.max() == -1024
+    assert read_volume(sound).array.shape == sound.shape
+    check_memory()
+
+
+def test_more_pixels_than_any_image_has_are_refused(phantom: Path, write_slice: WriteSlice) -> None:
+    path = write_slice(30, "huge", pixels=np.zeros((2, 2), np.int16))
+    dataset = pydicom.dcmread(path)
+    dataset.Rows = dataset.Columns = 8192
+    dataset.file_meta.TransferSyntaxUID = RLELossless
+    dataset.PixelData = encapsulate([bytes(64)])
+    dataset["PixelData"].is_undefined_length = True
+    dataset.save_as(path)
+    assert reason(phantom, "huge") == "8192 × 8192 pixels; expected at most 33,554,432"
+
+
+def check_memory() -> None:
+    for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN):
+        assert resource.getrusage(who).ru_maxrss * 1024 < MAX_BYTES_A_PROCESS
 
 
 @pytest.mark.parametrize("name", ["esc\x1b[31m", "new\nline"])

@@ -1,5 +1,7 @@
 import random
 import shutil
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,10 @@ import pytest
 from edge_medgemma.runtime.errors import ScanError
 from edge_medgemma.runtime.slicing.scan import find_series, read_volume
 from edge_medgemma.runtime.slicing.volume import BodyPart, Modality, Series
+
+WriteSlice = Callable[..., Path]
+
+MAX_LISTING_S = 15
 
 
 def only(scan: Path) -> Series:
@@ -80,3 +86,22 @@ def test_a_missing_path_an_empty_folder_and_an_unreadable_one(tmp_path: Path) ->
         find_series(tmp_path)
     with pytest.raises(ScanError, match="neither DICOM nor NIfTI"):
         find_series(tmp_path / "notes.dcm")
+
+
+def test_five_thousand_headers_are_listed_in_time(tmp_path: Path, write_slice: WriteSlice) -> None:
+    template = write_slice(
+        0, SOPInstanceUID="1.2.99.10000", ImagePositionPatient=["0", "0", "10000"]
+    ).read_bytes()
+    folder = tmp_path / "large"
+    folder.mkdir()
+    count = 5000
+    for number in range(10_000, 10_000 + count):
+        uid, height = f"1.2.99.{number}".encode(), f"0\\0\\{number}".encode()
+        content = template.replace(b"1.2.99.10000", uid).replace(b"0\\0\\10000", height)
+        (folder / f"{number * 7919 % 100_003}").write_bytes(content)
+    started = time.monotonic()
+    series = only(folder)
+    elapsed_s = time.monotonic() - started
+    print(f"{count} headers in {elapsed_s:.1f} s")
+    assert series.shape[0] == count
+    assert elapsed_s < MAX_LISTING_S
