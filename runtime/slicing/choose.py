@@ -48,6 +48,14 @@ def series_keys(series: Sequence[Series]) -> list[str]:
     return keys
 
 
+def series_of_key(series: Sequence[Series], key: str) -> list[Series]:
+    """The series that `key` names: one of `series_keys`, or every stack of a series UID."""
+    pairs = zip(series_keys(series), series, strict=True)
+    named = [one for own_key, one in pairs if own_key == key]
+    same_uid = [one for one in series if one.series_uid == key]
+    return same_uid if len(same_uid) > 1 else named
+
+
 def coverage_mm(series: Series) -> float:
     """Length of the stack along its normal, the first and last slice taken as one spacing thick."""
     return float(series.positions_mm[-1] - series.positions_mm[0]) + series.spacing_mm[0]

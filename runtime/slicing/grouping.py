@@ -4,9 +4,11 @@ A series instance UID does not identify a volume: scouts, echoes, phases and ref
 """
 
 import hashlib
+import math
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,7 +75,7 @@ def _without_copies(
         seen: set[bytes] = set()
         for header in same:
             if len(same) > 1:
-                digest = hashlib.sha256(header.source.path.read_bytes()).digest()
+                digest = _digest(header.source.path)
                 if digest in seen:
                     dropped.append((header, "duplicate: the same object as another file"))
                     copies[header.series_uid] += 1
@@ -81,6 +83,11 @@ def _without_copies(
                 seen.add(digest)
             unique.append(header)
     return unique, copies
+
+
+def _digest(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 def _copy_problems(count: int) -> tuple[Problem, ...]:
@@ -160,6 +167,10 @@ def _resolve_repeats(
         if len(parts) == 1 or any(len(_group_positions(part)) < len(part) for part in parts):
             continue
         if plane[0].modality is Modality.MR and name in TIME_NAMES:
+            positions = [
+                sorted(same, key=lambda header, index=index: _number(header.repeats[index]))  # type: ignore[misc]
+                for same in positions
+            ]
             break
         return [Stack(_in_order(_group_positions(part)), problems) for part in parts]
     return [_first_of_each(positions, problems, dropped)]
@@ -183,6 +194,14 @@ def _first_of_each(
         )
     dropped.extend((header, reason) for same in positions for header in same[1:])
     return Stack(_in_order(positions), (*problems, problem))
+
+
+def _number(value: str) -> float:
+    """For sorting times; what is no number comes last."""
+    try:
+        return float(value)
+    except ValueError:
+        return math.inf
 
 
 def _group_positions(plane: list[SliceHeader]) -> list[list[SliceHeader]]:

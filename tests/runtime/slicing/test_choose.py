@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from edge_medgemma.runtime.slicing.anatomy import body_part_from_term, is_sharp_kernel
-from edge_medgemma.runtime.slicing.choose import choose_series
+from edge_medgemma.runtime.slicing.choose import choose_series, series_keys, series_of_key
 from edge_medgemma.runtime.slicing.scan import find_series
 from edge_medgemma.runtime.slicing.volume import BodyPart, Modality, Problem, Series
 
@@ -46,6 +46,17 @@ def test_each_rule_in_turn(axial: Series) -> None:
 def test_the_order_of_the_list_does_not_matter(axial: Series) -> None:
     pair = [axial, replace(axial, series_uid="1.2.3.3")]
     assert choose_series(pair, [Modality.CT])[0] is choose_series(pair[::-1], [Modality.CT])[0]
+
+
+def test_a_key_names_one_stack_and_a_uid_all_of_its_stacks(axial: Series) -> None:
+    other = replace(axial, series_uid="1.2.3.3")
+    second = resliced(axial, 3, 1.0)
+    listed = [other, axial, second]
+    assert series_keys(listed) == ["1.2.3.3", "1.2.3.4", "1.2.3.4#2"]
+    assert series_of_key(listed, "1.2.3.4#2") == [second]
+    assert series_of_key(listed, "1.2.3.4") == [axial, second]
+    assert series_of_key(listed, "1.2.3.3") == [other]
+    assert series_of_key(listed, "1.2.3.3#2") == []
 
 
 def test_nothing_fits(axial: Series) -> None:

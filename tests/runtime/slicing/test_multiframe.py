@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
-from pydicom.uid import EnhancedCTImageStorage
+from pydicom.uid import EnhancedCTImageStorage, EnhancedMRImageStorage
 
 from edge_medgemma.runtime.slicing.scan import find_series, read_volume
 
@@ -20,8 +20,9 @@ def item(**attributes: object) -> Dataset:
     return dataset
 
 
-def frame_group(z_mm: float, intercept: float) -> Dataset:
+def frame_group(z_mm: float, intercept: float, content: dict[str, object]) -> Dataset:
     return item(
+        FrameContentSequence=Sequence([item(**content)]),
         PlanePositionSequence=Sequence([item(ImagePositionPatient=[0, 0, z_mm])]),
         PixelValueTransformationSequence=Sequence(
             [item(RescaleSlope=2, RescaleIntercept=intercept, RescaleType="HU")]
@@ -29,19 +30,25 @@ def frame_group(z_mm: float, intercept: float) -> Dataset:
     )
 
 
-def write_enhanced(write_slice: WriteSlice, positions_mm: list[float]) -> Path:
+def write_enhanced(
+    write_slice: WriteSlice,
+    positions_mm: list[float],
+    contents: list[dict[str, object]] | None = None,
+    **changes: object,
+) -> Path:
+    """Frame f has the value f; `contents` are attributes of each frame's content."""
+    contents = contents or [{}] * len(positions_mm)
     pixels = np.zeros((len(positions_mm), 8, 8), np.int16)
     pixels += np.arange(len(positions_mm), dtype=np.int16)[:, None, None]
-    return write_slice(
-        0,
-        SOPClassUID=EnhancedCTImageStorage,
-        NumberOfFrames=len(positions_mm),
-        ImagePositionPatient=None,
-        ImageOrientationPatient=None,
-        PixelSpacing=None,
-        RescaleSlope=None,
-        RescaleIntercept=None,
-        SharedFunctionalGroupsSequence=Sequence(
+    attributes: dict[str, object] = {
+        "SOPClassUID": EnhancedCTImageStorage,
+        "NumberOfFrames": len(positions_mm),
+        "ImagePositionPatient": None,
+        "ImageOrientationPatient": None,
+        "PixelSpacing": None,
+        "RescaleSlope": None,
+        "RescaleIntercept": None,
+        "SharedFunctionalGroupsSequence": Sequence(
             [
                 item(
                     PlaneOrientationSequence=Sequence(
@@ -53,11 +60,15 @@ def write_enhanced(write_slice: WriteSlice, positions_mm: list[float]) -> Path:
                 )
             ]
         ),
-        PerFrameFunctionalGroupsSequence=Sequence(
-            [frame_group(z, -1000 - 100 * index) for index, z in enumerate(positions_mm)]
+        "PerFrameFunctionalGroupsSequence": Sequence(
+            [
+                frame_group(z, -1000 - 100 * index, content)
+                for index, (z, content) in enumerate(zip(positions_mm, contents, strict=True))
+            ]
         ),
-        pixels=pixels,
-    )
+        "pixels": pixels,
+    }
+    return write_slice(0, **{**attributes, **changes})
 
 
 def test_frames_are_ordered_and_rescaled_one_by_one(write_slice: WriteSlice) -> None:
@@ -79,3 +90,20 @@ def test_frames_at_one_position_are_one_slice_and_named(write_slice: WriteSlice)
     assert series.shape[0] == 2
     assert [problem.name for problem in series.problems] == ["duplicate_slices"]
     assert [file.path for file in listing.skipped] == [path.name]
+
+
+def test_stacks_of_one_object_are_volumes_of_their_own(write_slice: WriteSlice) -> None:
+    contents: list[dict[str, object]] = [{"StackID": "1"}, {"StackID": "2"}] * 3
+    path = write_enhanced(write_slice, [0.0, 1, 2, 3, 4, 5], contents)
+    both = find_series(path).series
+    frames = [[source.frame for source in series.sources] for series in both]
+    assert sorted(frames) == [[0, 2, 4], [1, 3, 5]]
+    assert {problem.name for series in both for problem in series.problems} == {"mixed_series"}
+
+
+def test_of_time_points_in_one_object_the_first_is_read(write_slice: WriteSlice) -> None:
+    contents: list[dict[str, object]] = [{"TemporalPositionIndex": n} for n in (2, 2, 1, 1)]
+    path = write_enhanced(write_slice, [0.0, 3, 0, 3], contents, SOPClassUID=EnhancedMRImageStorage)
+    (series,) = find_series(path).series
+    assert [problem.name for problem in series.problems] == ["time_series"]
+    assert [source.frame for source in series.sources] == [2, 3]

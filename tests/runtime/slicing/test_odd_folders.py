@@ -145,6 +145,30 @@ def test_interleaved_echoes_become_two_volumes(write_slice: WriteSlice) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("keyword", "values"),
+    [
+        ("DiffusionBValue", [0.0, 1000.0]),
+        ("ConvolutionKernel", ["SOFT", "BONE"]),
+        ("ImageType", [["ORIGINAL", "PRIMARY", "M"], ["ORIGINAL", "PRIMARY", "P"]]),
+        ("AcquisitionNumber", [1, 2]),
+        ("SeriesNumber", [3, 4]),
+    ],
+)
+def test_what_shares_positions_is_split_by_what_tells_it_apart(
+    write_slice: WriteSlice, keyword: str, values: list[object]
+) -> None:
+    for index in range(10):
+        path = write_slice(
+            index, ImagePositionPatient=[0, 0, 3.0 * (index // 2)], **{keyword: values[index % 2]}
+        )
+    both = find_series(path.parent).series
+    assert sorted(read_volume(series).array[:, 8, 12].tolist() for series in both) == [
+        [0, 20, 40, 60, 80],
+        [10, 30, 50, 70, 90],
+    ]
+
+
 def test_of_a_time_series_the_first_point_is_read(write_slice: WriteSlice) -> None:
     for index in range(12):
         path = write_slice(
