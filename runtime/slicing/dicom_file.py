@@ -172,4 +172,25 @@ def _to_pixels(file: BinaryIO, dataset: Dataset) -> int | None:
     if len(header) < 8 or struct.unpack(order + "HH", header[:4]) != PIXEL_DATA_TAG:
         return None
     (length,) = struct.unpack(order + "I", header[-4:])
+    if length == UNDEFINED_LENGTH:
+        _check_fragments(file)
     return int(length)
+
+
+def _check_fragments(file: BinaryIO) -> None:
+    """See that no fragment of compressed pixels ends beyond the file; codecs may hang on those.
+
+    A missing delimiter at the very end is let pass, as many writers forget it.
+    """
+    begin = file.tell()
+    end = file.seek(0, os.SEEK_END)
+    position = begin
+    for _ in range(MAX_SEQUENCE_ITEMS):
+        file.seek(position)
+        start = file.read(8)
+        if len(start) < 8 or start[:4] != ITEM_TAG_LITTLE:
+            break
+        position += 8 + int.from_bytes(start[4:], "little")
+        if position > end:
+            raise UnreadableFileError("truncated: the compressed pixels end in mid-air")
+    file.seek(begin)

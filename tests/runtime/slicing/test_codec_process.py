@@ -38,7 +38,7 @@ def test_a_damaged_file_is_named_and_the_next_one_read(
 ) -> None:
     damaged = tmp_path / "damaged.dcm"
     damaged.write_bytes(HEAD_CT_SLICE.read_bytes()[:20_000])
-    with pytest.raises(UnreadableFileError, match=r"JPEG-LS Lossless|damaged"):
+    with pytest.raises(UnreadableFileError, match="truncated: the compressed pixels end"):
         codecs.decode(damaged, [0], Modality.CT)
     assert codecs.decode(HEAD_CT_SLICE, [0], Modality.CT).shape == (1, 512, 512)
 

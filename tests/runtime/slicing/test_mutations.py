@@ -1,5 +1,6 @@
 """2,000 damaged files: each read or refused with a reason, in bounded time and memory."""
 
+import gzip
 import random
 import re
 import resource
@@ -51,7 +52,7 @@ REASONS = re.compile(
 
 def compressed(path: Path, syntax: str) -> bytes:
     dataset = pydicom.dcmread(path)
-    dataset.compress(syntax)
+    dataset.compress(syntax, generate_instance_uid=False)
     dataset.save_as(path, enforce_file_format=True)
     return path.read_bytes()
 
@@ -70,6 +71,8 @@ def recoded(path: Path, syntax: str) -> bytes:
 
 
 def jpeg_lossless(path: Path) -> bytes:
+    """GDCM's pixels in the file as it was: GDCM itself writes the time of day into it."""
+    dataset = pydicom.dcmread(path)
     reader = gdcm.ImageReader()
     reader.SetFileName(str(path))
     assert reader.Read()
@@ -82,6 +85,10 @@ def jpeg_lossless(path: Path) -> bytes:
     writer.SetFile(reader.GetFile())
     writer.SetImage(change.GetOutput())
     assert writer.Write()
+    coded = pydicom.dcmread(path)
+    dataset["PixelData"] = coded["PixelData"]
+    dataset.file_meta.TransferSyntaxUID = coded.file_meta.TransferSyntaxUID
+    dataset.save_as(path)
     return path.read_bytes()
 
 
@@ -112,9 +119,9 @@ def originals(write_slice: WriteSlice, tmp_path: Path) -> dict[str, bytes]:
     }
     fresh().unlink()
     values = np.arange(6 * 7 * 8, dtype=np.int16).reshape(6, 7, 8)
-    for name in ("a.nii", "a.nii.gz"):
-        nibabel.save(nibabel.Nifti1Image(values, np.diag([1.0, 1, 3, 1])), tmp_path / name)
-        files[name] = (tmp_path / name).read_bytes()
+    nibabel.save(nibabel.Nifti1Image(values, np.diag([1.0, 1, 3, 1])), tmp_path / "a.nii")
+    files["nifti"] = (tmp_path / "a.nii").read_bytes()
+    files["gzipped nifti"] = gzip.compress(files["nifti"], mtime=0)
     return files
 
 
