@@ -202,31 +202,28 @@ def load_manifest(directory: Path) -> Manifest:
         ) from None
 
 
-def verify_files(directory: Path, manifest: Manifest, *, contents: bool = True) -> None:
-    """Check presence and size of every file the manifest names and, with `contents`, its SHA-256.
+def verify_file(directory: Path, name: str, record: FileRecord, *, contents: bool = True) -> None:
+    """Check presence and size of one file the manifest names and, with `contents`, its SHA-256.
 
     Raises:
-        EngineError: the first file that is missing or altered, or whose name leaves the directory.
+        EngineError: it is missing or altered, or its name leaves the directory.
     """
-    for name, record in manifest.files.items():
-        path = directory / name
-        if not path.resolve().is_relative_to(directory.resolve()):
-            raise EngineError(
-                f"the manifest of '{directory}' names '{name}', outside the directory"
-            )
-        if not path.is_file():
-            raise EngineError(f"engine file '{path}' is missing; copy or export the engine again")
-        size = path.stat().st_size
-        if size != record.bytes:
-            raise EngineError(
-                f"engine file '{path}' has {size} bytes, the manifest says {record.bytes}; "
-                "copy or export the engine again"
-            )
-        if contents and file_sha256(path) != record.sha256:
-            raise EngineError(
-                f"engine file '{path}' was altered (SHA-256 differs from the manifest); "
-                "copy or export the engine again"
-            )
+    path = directory / name
+    if not path.resolve().is_relative_to(directory.resolve()):
+        raise EngineError(f"the manifest of '{directory}' names '{name}', outside the directory")
+    if not path.is_file():
+        raise EngineError(f"engine file '{path}' is missing; copy or export the engine again")
+    size = path.stat().st_size
+    if size != record.bytes:
+        raise EngineError(
+            f"engine file '{path}' has {size} bytes, the manifest says {record.bytes}; "
+            "copy or export the engine again"
+        )
+    if contents and file_sha256(path) != record.sha256:
+        raise EngineError(
+            f"engine file '{path}' was altered (SHA-256 differs from the manifest); "
+            "copy or export the engine again"
+        )
 
 
 def file_sha256(path: Path) -> str:

@@ -1,0 +1,120 @@
+"""An engine directory, opened."""
+
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_medgemma.runtime.generation.embedding import Embedding
+from edge_medgemma.runtime.generation.images import to_pixel_values
+from edge_medgemma.runtime.generation.integrity import check_engine
+from edge_medgemma.runtime.generation.prefix import Prefix
+from edge_medgemma.runtime.generation.prompt import PromptBuilder
+from edge_medgemma.runtime.generation.session import DecoderSession, VisionSession
+from edge_medgemma.runtime.generation.tokenizer import Tokenizer
+from edge_medgemma.runtime.manifest import Manifest, load_manifest
+
+RESIDENT_TOGETHER_BYTES = 2**30
+"""Vision tower and decoder stay loaded side by side up to this size; larger ones take turns."""
+
+
+class Engine:
+    """Vision tower, decoder, tokenizer and prompt of one engine directory.
+
+    Sessions open when they are first needed. A large engine never holds both: encode all slices
+    of a scan first, then read them.
+    """
+
+    def __init__(self, directory: Path, manifest: Manifest, threads: int | None) -> None:
+        """Use `Engine.open`, which checks the files."""
+        self.directory = directory
+        self.manifest = manifest
+        self.tokenizer = Tokenizer(directory / "tokenizer.json", manifest.tokens)
+        self.prompt = PromptBuilder.open(directory, self.tokenizer, manifest)
+        self._threads = threads
+        self._embedding = Embedding(directory, manifest)
+        self._vision: VisionSession | None = None
+        self._decoder: DecoderSession | None = None
+        total = sum(record.bytes for record in manifest.files.values())
+        self._takes_turns = total > RESIDENT_TOGETHER_BYTES
+
+    @classmethod
+    def open(
+        cls, directory: Path, *, threads: int | None = None, check_files: bool = True
+    ) -> "Engine":
+        """Open an engine directory.
+
+        Args:
+            directory: holds `manifest.json`
+            threads: of the compute pool; None leaves the choice to the library
+            check_files: compare every file with its SHA-256 first
+
+        Raises:
+            EngineError: missing, altered, or of another version.
+        """
+        manifest = load_manifest(directory)
+        if check_files:
+            check_engine(directory, manifest)
+        return cls(directory, manifest, threads)
+
+    def encode_images(
+        self,
+        pixels: NDArray[np.uint8],
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> NDArray[np.float32]:
+        """The image tokens of slices, one slice at a time.
+
+        Args:
+            pixels: [N, rows, columns, 3]
+            on_progress: called with slices done and slices in all
+
+        Returns:
+            [N, tokens_per_image, hidden]
+        """
+        vision = self.manifest.vision
+        features = np.empty(
+            (len(pixels), vision.tokens_per_image, self.manifest.text.hidden_size), np.float32
+        )
+        session = self._vision_session()
+        for i in range(len(pixels)):
+            features[i] = session.run(to_pixel_values(pixels[i : i + 1], vision))[0]
+            if on_progress:
+                on_progress(i + 1, len(pixels))
+        return features
+
+    def new_prefix(self, expected_tokens: int = 0) -> Prefix:
+        """An empty prefix; `expected_tokens` reserves its memory at once."""
+        return Prefix(self._decoder_session(), self._embedding, self.manifest, expected_tokens)
+
+    def close(self) -> None:
+        """Release both sessions; a prefix that is still in use keeps its own alive."""
+        self._vision = None
+        self._decoder = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _vision_session(self) -> VisionSession:
+        if self._vision is None:
+            if self._takes_turns:
+                self._decoder = None
+            self._vision = VisionSession(self.directory, self._threads)
+        return self._vision
+
+    def _decoder_session(self) -> DecoderSession:
+        if self._decoder is None:
+            if self._takes_turns:
+                self._vision = None
+            self._decoder = DecoderSession(self.directory, self.manifest, self._threads)
+        return self._decoder

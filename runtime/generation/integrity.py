@@ -1,0 +1,52 @@
+"""Is an engine directory what its manifest says? Hashing gigabytes once is enough."""
+
+import contextlib
+import hashlib
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import platformdirs
+
+from edge_medgemma.runtime.errors import EdgeMedgemmaError
+from edge_medgemma.runtime.files import write_atomically
+from edge_medgemma.runtime.manifest import Manifest, verify_file
+
+ALWAYS_HASHED_BYTES = 64 * 2**20
+"""Engines up to this size are hashed at every start: it takes less than a tenth of a second."""
+
+
+def check_engine(directory: Path, manifest: Manifest) -> None:
+    """Check presence, size and SHA-256 of every file of the engine.
+
+    The hashes of a large engine are computed once: a stamp in the user's cache folder remembers
+    inode, size and times of the files that matched, and any change of these hashes them again.
+
+    Raises:
+        EngineError: a file is missing or altered.
+    """
+    for name, record in manifest.files.items():
+        verify_file(directory, name, record, contents=False)
+    stamp = _stamp(directory, manifest)
+    total = sum(record.bytes for record in manifest.files.values())
+    path = Path(platformdirs.user_cache_dir("edge-medgemma")) / "checked" / f"{manifest.sha256}.txt"
+    if total > ALWAYS_HASHED_BYTES:
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            if path.read_text() == stamp:
+                return
+    with ThreadPoolExecutor() as pool:  # hashlib lets go of the interpreter lock
+        for _ in pool.map(lambda item: verify_file(directory, *item), manifest.files.items()):
+            pass
+    if total > ALWAYS_HASHED_BYTES:
+        with contextlib.suppress(EdgeMedgemmaError):  # a read-only home costs time, nothing else
+            write_atomically(path, stamp.encode())
+
+
+def _stamp(directory: Path, manifest: Manifest) -> str:
+    state = []
+    for name in sorted(manifest.files):
+        stat = (directory / name).stat()
+        state.append(
+            [name, stat.st_ino, stat.st_dev, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+        )
+    return hashlib.sha256(json.dumps(state).encode()).hexdigest()

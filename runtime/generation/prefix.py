@@ -1,0 +1,271 @@
+"""What the model has read so far: a scan read once, asked many times."""
+
+import time
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_medgemma.runtime.generation.cache import Lane
+from edge_medgemma.runtime.generation.embedding import Embedding
+from edge_medgemma.runtime.generation.masks import (
+    NO_BRANCH,
+    NO_IMAGE,
+    Rows,
+    additive_mask,
+)
+from edge_medgemma.runtime.generation.prompt import Chunk
+from edge_medgemma.runtime.generation.sampling import Sampling, choose_token
+from edge_medgemma.runtime.generation.session import DecoderSession
+from edge_medgemma.runtime.manifest import Manifest
+
+LOCAL_SLACK_ROWS = 1024
+"""Rows of the local caches beyond the window: their compaction is paid once per so many tokens."""
+
+GLOBAL_GROWTH_ROWS = 2048
+"""The global caches grow by at least so many rows."""
+
+MAXIMUM_PASS_ROWS = 512
+"""Text longer than this is read in several passes, which bounds the memory of activations."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One generated token."""
+
+    token_id: int
+    logprob: float
+    """Natural logarithm of its probability."""
+    elapsed_s: float
+    """Since generation began."""
+
+
+class Prefix:
+    """A growing sequence of chunks with its caches; questions leave it as it was."""
+
+    def __init__(
+        self,
+        decoder: DecoderSession,
+        embedding: Embedding,
+        manifest: Manifest,
+        expected_tokens: int = 0,
+    ) -> None:
+        """Start empty; `expected_tokens` reserves the global caches at once."""
+        self._decoder = decoder
+        self._embedding = embedding
+        self._manifest = manifest
+        self._caches = decoder.new_caches()
+        self._global = Lane(None)
+        self._local = Lane(manifest.text.sliding_window)
+        self._images = 0
+        self._chunks = 0
+        self._expected_tokens = expected_tokens
+        self._asking = False
+        self._saved: list[NDArray[np.float32]] | None = None
+
+    @property
+    def length(self) -> int:
+        """Tokens read."""
+        return self._global.used
+
+    @property
+    def cache_bytes(self) -> int:
+        """Memory reserved for keys and values."""
+        return self._caches.bytes
+
+    def extend(
+        self, chunk: Chunk, features: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
+        """Read one chunk.
+
+        Args:
+            chunk: token ids, image tokens included
+            features: [images, tokens_per_image, hidden] for the chunk's images
+
+        Returns:
+            Logits after its last token, [vocabulary], where the chunk has no image; else empty:
+            nobody asks for what follows a slice.
+
+        Raises:
+            ValueError: the features do not fit the chunk.
+        """
+        ids = np.asarray(chunk.ids, np.int64)
+        embeddings = self._embedding.rows(chunk.ids)
+        images = np.full(len(ids), NO_IMAGE, np.int64)
+        where = np.flatnonzero(ids == self._manifest.tokens.image)
+        count = 0 if features is None else features.shape[0] * features.shape[1]
+        if len(where) != count:
+            raise ValueError(f"the chunk has {len(where)} image tokens, the features {count}")
+        if features is not None and count:
+            embeddings[where] = features.reshape(count, -1)
+            images[where] = self._images + np.repeat(np.arange(len(features)), features.shape[1])
+        rows = Rows(
+            self.length + np.arange(len(ids)),
+            images,
+            np.full(len(ids), self._chunks),
+            np.full(len(ids), NO_BRANCH),
+        )
+        logits = np.zeros(0, np.float32)
+        for part in _passes(images):
+            wants_logits = not chunk.images and part.stop == len(ids)
+            logit_rows = np.array([part.stop - part.start - 1] if wants_logits else [], np.int64)
+            logits = self._run(rows[part], embeddings[part], logit_rows)
+        self._images += chunk.images
+        self._chunks += 1
+        return logits.reshape(-1)
+
+    def score(
+        self,
+        questions: Sequence[Sequence[int]],
+        hidden_chunks: Sequence[Collection[int]] | None = None,
+    ) -> NDArray[np.float32]:
+        """Logits of the token after each question, all questions in as few passes as fit.
+
+        Each question continues the prefix as if it were alone; the prefix stays as it was.
+
+        Args:
+            questions: token ids of each question
+            hidden_chunks: for each question the prefix chunks that it may not see, numbered in
+                the order of `extend`
+
+        Returns:
+            [questions, vocabulary] float32
+        """
+        hidden = hidden_chunks or [()] * len(questions)
+        logits = []
+        first = 0
+        while first < len(questions):
+            last = first + 1
+            size = len(questions[first])
+            while last < len(questions) and size + len(questions[last]) <= MAXIMUM_PASS_ROWS:
+                size += len(questions[last])
+                last += 1
+            with self._question(size):
+                logits.append(self._ask(questions[first:last], hidden[first:last]))
+            first = last
+        return np.concatenate(logits)
+
+    def generate(self, ids: Sequence[int], sampling: Sampling, max_tokens: int) -> Iterator[Step]:
+        """Continue the prefix with `ids` and then with what the model says.
+
+        Ends at any stop id of the manifest (not yielded) or after `max_tokens`. The prefix is
+        rewound when the generator ends or is closed.
+        """
+        start = time.perf_counter()
+        generator = np.random.default_rng(sampling.seed)
+        with self._question(len(ids) + max_tokens):
+            logits = self._read_text(ids)
+            for count in range(1, max_tokens + 1):
+                token, logprob = choose_token(logits, sampling, generator)
+                if token in self._manifest.tokens.stop:
+                    return
+                yield Step(token, logprob, time.perf_counter() - start)
+                if count < max_tokens:
+                    logits = self._read_text([token])
+
+    def _read_text(self, ids: Sequence[int]) -> NDArray[np.float32]:
+        embeddings = self._embedding.rows(ids)
+        images = np.full(len(ids), NO_IMAGE, np.int64)
+        rows = Rows(self.length + np.arange(len(ids)), images, images, images)
+        logits = np.zeros((0, 0), np.float32)
+        for part in _passes(images):
+            last = [part.stop - part.start - 1] if part.stop == len(ids) else []
+            logits = self._run(rows[part], embeddings[part], np.array(last, np.int64))
+        last_row: NDArray[np.float32] = logits[0]
+        return last_row
+
+    def _ask(
+        self, questions: Sequence[Sequence[int]], hidden: Sequence[Collection[int]]
+    ) -> NDArray[np.float32]:
+        lengths = [len(question) for question in questions]
+        text = np.full(sum(lengths), NO_IMAGE, np.int64)
+        rows = Rows(
+            self.length + np.concatenate([np.arange(n) for n in lengths]),
+            text,
+            text,
+            np.repeat(np.arange(len(questions)), lengths),
+        )
+        embeddings = self._embedding.rows([i for question in questions for i in question])
+        hidden_chunks = {branch: chunks for branch, chunks in enumerate(hidden) if chunks}
+        return self._run(rows, embeddings, np.cumsum(lengths) - 1, hidden_chunks)
+
+    @contextmanager
+    def _question(self, tokens: int) -> Iterator[None]:
+        """What is read inside is forgotten at the end."""
+        if self._asking:
+            raise RuntimeError("a question is still open; close its generator first")
+        if self._local.used + tokens > self._caches.capacity("local"):
+            self._compact(self.length)
+        self._asking = True
+        used, local_rows = self._global.used, self._local.rows
+        try:
+            yield
+        finally:
+            self._global.truncate(used)
+            self._local.rows = local_rows
+            if self._saved is not None:
+                self._caches.restore("local", self._saved)
+                self._saved = None
+            self._asking = False
+
+    def _run(
+        self,
+        rows: Rows,
+        embeddings: NDArray[np.float32],
+        logit_rows: NDArray[np.int64],
+        hidden_chunks: dict[int, Collection[int]] | None = None,
+    ) -> NDArray[np.float32]:
+        self._make_room(len(rows), int(rows.positions.min()))
+        used = self._global.used, self._local.used
+        self._global.append(rows)
+        self._local.append(rows)
+        masks = [
+            additive_mask(rows, lane.rows, lane.window, hidden_chunks)
+            for lane in (self._global, self._local)
+        ]
+        try:
+            return self._decoder.run(
+                self._caches, embeddings, rows.positions, masks[0], masks[1], logit_rows
+            )
+        except BaseException:
+            self._global.truncate(used[0])
+            self._local.truncate(used[1])
+            raise
+
+    def _make_room(self, tokens: int, position: int) -> None:
+        wanted = self._global.used + tokens
+        if wanted > self._caches.capacity("global"):
+            rows = max(wanted + GLOBAL_GROWTH_ROWS, self._expected_tokens)
+            self._caches.reserve("global", rows, self._global.used)
+        if self._local.used + tokens > self._caches.capacity("local"):
+            self._compact(position)
+        wanted = self._local.used + tokens
+        if wanted > self._caches.capacity("local"):
+            window = self._manifest.text.sliding_window
+            self._caches.reserve("local", max(wanted, window + LOCAL_SLACK_ROWS), self._local.used)
+
+    def _compact(self, position: int) -> None:
+        count = self._local.droppable(position)
+        if count:
+            if self._asking and self._saved is None:
+                self._saved = self._caches.save("local", self._local.used)
+            self._caches.drop("local", count, self._local.used)
+            self._local.drop(count)
+
+
+def _passes(images: NDArray[np.int64]) -> Iterator[slice]:
+    """Parts of at most MAXIMUM_PASS_ROWS tokens, cut outside images (an image may exceed it)."""
+    start = 0
+    while start < len(images):
+        stop = min(start + MAXIMUM_PASS_ROWS, len(images))
+        while start < stop < len(images) and images[stop] != NO_IMAGE:
+            if images[stop] != images[stop - 1]:
+                break
+            stop -= 1
+        if stop == start:
+            after = np.flatnonzero(images[start:] != images[start])
+            stop = start + int(after[0]) if len(after) else len(images)
+        yield slice(start, stop)
+        start = stop
