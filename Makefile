@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: triage test lint types
+.PHONY: triage test lint types readme
 
 triage: $(VENV)/.triage-ready
 	$(BIN)/edge-medgemma triage tests/data/ct_head --out triage-output
@@ -27,3 +27,6 @@ $(VENV)/.triage-ready: pyproject.toml | $(BIN)/python
 $(VENV)/.test-ready: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
 	touch $@
+
+readme: $(VENV)/.test-ready
+	$(BIN)/python tests/readme.py

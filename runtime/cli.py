@@ -1,5 +1,6 @@
 """The command line: names every command and imports none of them until it runs."""
 
+import signal
 import sys
 from importlib import import_module
 
@@ -58,6 +59,8 @@ def cli() -> None:
 
 def main() -> None:
     """Entry point: every error a user can cause becomes one line on stderr and exit status 1."""
+    # A polite kill unwinds like Ctrl-C, so that temporary files are removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         cli.main(standalone_mode=False)
     except click.exceptions.Exit as stop:

@@ -65,6 +65,10 @@ class Series:
     """`axial`, `coronal`, `sagittal` or `oblique`; `projection` for a radiograph."""
     sources: tuple["SliceSource", ...]
     problems: tuple[Problem, ...]
+    is_original: bool = True
+    """False if image type (0008,0008) says DERIVED for any slice."""
+    is_sharp_kernel: bool = False
+    """True if convolution kernel (0018,1210) is one of those made for bone or lung."""
 
 
 @dataclass(frozen=True, slots=True)

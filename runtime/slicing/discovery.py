@@ -1,0 +1,117 @@
+"""Walking a scan folder: what each file is by its content, and why the others are left alone."""
+
+import gzip
+import os
+import zlib
+from collections.abc import Iterator
+from enum import Enum
+from pathlib import Path
+
+from edge_medgemma.runtime.slicing.limits import MAX_FILE_BYTES
+
+DICOM_PREAMBLE_BYTES = 128
+"""PS3.10 section 7.1: the prefix `DICM` follows a preamble of 128 bytes."""
+
+NIFTI1_HEADER_BYTES, NIFTI2_HEADER_BYTES = 348, 540
+"""sizeof_hdr of the two versions, the first field of either header."""
+
+SNIFF_BYTES = 512
+
+
+class FileKind(Enum):
+    """What the content of a file is, whatever its name says."""
+
+    DICOM = "dicom"
+    NIFTI = "nifti"
+
+
+class UnreadableFileError(Exception):
+    """A file that gives no slice; its message is the reason, free of any text from the file."""
+
+
+def walk_files(scan: Path) -> Iterator[tuple[Path, str | None]]:
+    """Every entry below `scan` in sorted order, as (path, reason to skip it or None).
+
+    Nothing outside the folder is visited: links to folders are not followed, and links to files
+    only when they end inside. DICOMDIR is ignored, its references could name any path.
+    """
+    root = scan.resolve()
+    if root.is_file():
+        yield root, None
+        return
+    for folder, subfolders, names in os.walk(root):
+        subfolders.sort()
+        for name in sorted(subfolders):
+            if Path(folder, name).is_symlink():
+                yield Path(folder, name), "link to a folder, not followed"
+        for name in sorted(names):
+            path = Path(folder, name)
+            yield path, _reason_to_leave(path, root)
+
+
+def _reason_to_leave(path: Path, root: Path) -> str | None:
+    if path.is_symlink() and not path.resolve().is_relative_to(root):
+        return "link to a file outside the scan folder, not followed"
+    if not path.is_file():
+        return "not a regular file"
+    if path.name.upper() == "DICOMDIR":
+        return "DICOMDIR, not followed: the files themselves are read"
+    return None
+
+
+def sniff(path: Path) -> FileKind:
+    """Tell DICOM (with or without its preamble) and NIfTI (plain or gzipped) by content.
+
+    Raises:
+        UnreadableFileError: empty, too large, unreadable, or neither of the two.
+    """
+    try:
+        size = path.stat().st_size
+        if size > MAX_FILE_BYTES:
+            raise UnreadableFileError(f"larger than {MAX_FILE_BYTES // 1024**3} GiB")
+        with path.open("rb") as file:
+            start = file.read(SNIFF_BYTES)
+    except OSError as error:
+        raise UnreadableFileError("cannot be opened; check its permissions") from error
+    if not start:
+        raise UnreadableFileError("empty file")
+    if start[DICOM_PREAMBLE_BYTES : DICOM_PREAMBLE_BYTES + 4] == b"DICM":
+        return FileKind.DICOM
+    if start[:2] == b"\x1f\x8b":
+        start = _gunzip_start(path)
+    if _is_nifti(start):
+        return FileKind.NIFTI
+    if _looks_headerless(start):
+        return FileKind.DICOM
+    raise UnreadableFileError(_other_kind(start))
+
+
+def _gunzip_start(path: Path) -> bytes:
+    try:
+        with gzip.open(path) as file:
+            return file.read(SNIFF_BYTES)
+    except (OSError, EOFError, zlib.error) as error:
+        raise UnreadableFileError("damaged gzip file") from error
+
+
+def _is_nifti(start: bytes) -> bool:
+    size = {int.from_bytes(start[:4], order) for order in ("little", "big")}
+    return (NIFTI1_HEADER_BYTES in size and start[344:347] in (b"n+1", b"ni1")) or (
+        NIFTI2_HEADER_BYTES in size and start[4:7] in (b"n+2", b"ni2")
+    )
+
+
+def _looks_headerless(start: bytes) -> bool:
+    """A data set without preamble begins with an element of group 0002 or 0008."""
+    little = start[:2] in (b"\x02\x00", b"\x08\x00") and start[3:4] == b"\x00"
+    return little or (start[:2] == b"\x00\x08" and start[2:3] == b"\x00")
+
+
+def _other_kind(start: bytes) -> str:
+    if start[:4] == b"PK\x03\x04":
+        return "zip archive; unpack it first"
+    if start[:4] == b"%PDF":
+        return "PDF document"
+    if start[:4] == b"\x89PNG" or start[:3] == b"\xff\xd8\xff":
+        return "PNG or JPEG picture, not a scan"
+    return "neither DICOM nor NIfTI by its content"

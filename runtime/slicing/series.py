@@ -1,0 +1,123 @@
+"""A stack of slice headers described as a `Series`, its problems named."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_medgemma.runtime.slicing.dicom_headers import SliceHeader
+from edge_medgemma.runtime.slicing.geometry import (
+    MIN_TILT_DEG,
+    affine_lps_mm,
+    is_uniform,
+    missing_slices,
+    plane_name,
+    stack_normal,
+    tilt_deg,
+)
+from edge_medgemma.runtime.slicing.grouping import Stack
+from edge_medgemma.runtime.slicing.volume import Modality, Problem, Series
+
+ASSUMED_SPACING_MM = 1.0
+"""Stands in for a spacing that no header gives; a problem says so."""
+
+RADIOGRAPHS = (Modality.CR, Modality.DX)
+
+
+def describe_stack(stack: Stack) -> Series:
+    """Geometry and problems of one stack, from headers alone."""
+    first = stack.slices[0]
+    problems = list(stack.problems)
+    pixel_spacing = _pixel_spacing(first, problems)
+    if first.modality in RADIOGRAPHS:
+        orientation, plane = np.array([1.0, 0, 0, 0, 1, 0]), "projection"
+        slices = stack.slices
+        corners = np.zeros((len(slices), 3))
+    else:
+        slices, orientation, corners = _placed(stack, problems)
+        plane = plane_name(stack_normal(orientation))
+    positions = corners @ stack_normal(orientation)
+    spacing = _slice_spacing(first, positions)
+    problems += _spacing_problems(first.modality, orientation, corners, positions)
+    if first.modality is Modality.CT and not all(header.is_hounsfield for header in slices):
+        problems.append(_not_hounsfield())
+    return Series(
+        study_uid=first.study_uid,
+        series_uid=first.series_uid,
+        modality=first.modality,
+        body_part=first.body_part,
+        shape=(len(slices), first.rows, first.columns),
+        affine_lps_mm=affine_lps_mm(orientation, corners, pixel_spacing, spacing),
+        positions_mm=positions,
+        spacing_mm=(spacing, *pixel_spacing),
+        orientation=plane,
+        sources=tuple(header.source for header in slices),
+        problems=tuple(problems),
+        is_original=all(header.is_original for header in slices),
+        is_sharp_kernel=first.is_sharp_kernel,
+    )
+
+
+def _pixel_spacing(first: SliceHeader, problems: list[Problem]) -> tuple[float, float]:
+    if first.pixel_spacing_mm is not None:
+        return first.pixel_spacing_mm
+    problems.append(
+        Problem(
+            "no_pixel_spacing", f"the pixel size is not given; {ASSUMED_SPACING_MM} mm is assumed"
+        )
+    )
+    return ASSUMED_SPACING_MM, ASSUMED_SPACING_MM
+
+
+def _placed(
+    stack: Stack, problems: list[Problem]
+) -> tuple[tuple[SliceHeader, ...], NDArray[np.float64], NDArray[np.float64]]:
+    """Slices in order, orientation [6] and corners [N, 3]; made up, and said so, if not given."""
+    slices = stack.slices
+    first = slices[0]
+    if first.orientation is not None and first.position_mm is not None:
+        corners = np.array([header.position_mm for header in slices], dtype=np.float64)
+        return slices, np.array(first.orientation), corners
+    problems.append(
+        Problem("no_positions", "positions are not given; slices are in order of instance number")
+    )
+    orientation = np.array(first.orientation or (1.0, 0, 0, 0, 1, 0))
+    step = first.thickness_mm or ASSUMED_SPACING_MM
+    return slices, orientation, np.outer(np.arange(len(slices)) * step, stack_normal(orientation))
+
+
+def _slice_spacing(first: SliceHeader, positions_mm: NDArray[np.float64]) -> float:
+    if len(positions_mm) > 1:
+        return float(np.median(np.diff(positions_mm)))
+    return first.thickness_mm or ASSUMED_SPACING_MM
+
+
+def _spacing_problems(
+    modality: Modality,
+    orientation: NDArray[np.float64],
+    corners_mm: NDArray[np.float64],
+    positions_mm: NDArray[np.float64],
+) -> list[Problem]:
+    problems = []
+    tilt = tilt_deg(stack_normal(orientation), corners_mm)
+    if tilt >= MIN_TILT_DEG:
+        name = "gantry_tilt" if modality is Modality.CT else "sheared_stack"
+        problems.append(Problem(name, f"slices are tilted by {tilt:.1f}° against the table"))
+    gaps = missing_slices(positions_mm)
+    if gaps:
+        count = sum(gap[2] for gap in gaps)
+        low, high = gaps[0][0], gaps[-1][1]
+        problems.append(
+            Problem("missing_slices", f"{count} missing between {low:.1f} and {high:.1f} mm")
+        )
+    if not is_uniform(positions_mm):
+        steps = np.diff(positions_mm)
+        problems.append(
+            Problem(
+                "non_uniform_spacing",
+                f"slices are {steps.min():.2f} to {steps.max():.2f} mm apart",
+            )
+        )
+    return problems
+
+
+def _not_hounsfield() -> Problem:
+    return Problem("not_hounsfield", "no rescale to Hounsfield units is given")

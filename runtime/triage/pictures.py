@@ -1,0 +1,108 @@
+"""Key slices as a human looks at them: one grey window, square pixels, left and right marked."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from edge_medgemma.runtime.slicing.volume import BodyPart, Modality, Series, SliceStack
+from edge_medgemma.runtime.triage.evidence import MAX_KEY_SLICES
+from edge_medgemma.runtime.triage.report import FindingResult, Picture
+
+MAX_PICTURES = MAX_KEY_SLICES
+OVERVIEW_PICTURES = 3
+"""Shown where no finding is flagged, spread evenly over the slices the model saw."""
+
+MAX_PICTURE_PIXELS = 384
+"""Longer side; prints at about 180 dots per inch in a third of an A4 page."""
+
+_CT_CHANNEL = {
+    BodyPart.HEAD: (2, "0 to 80 HU"),
+    BodyPart.ABDOMEN: (1, "−135 to 215 HU"),
+    BodyPart.CHEST: (0, "−1024 to 1024 HU"),
+    BodyPart.UNKNOWN: (1, "−135 to 215 HU"),
+}
+"""The channel of the model's own picture in which a reader knows the body part best."""
+
+_MIN_MARK_COSINE = 0.9
+"""Rows must run within 26 degrees of the patient's left-right axis to be marked."""
+
+
+def make_pictures(
+    stack: SliceStack, body_part: BodyPart, flagged: Sequence[FindingResult]
+) -> tuple[Picture, ...]:
+    """At most `MAX_PICTURES` key slices of the flagged findings, or an overview without any.
+
+    Args:
+        stack: slices as the model saw them.
+        body_part: of the protocol, which knows it where the series does not say.
+        flagged: most urgent first; each gets its best slice before any gets its second.
+    """
+    row_of = {int(index): row for row, index in enumerate(stack.slice_indices)}
+    titles = _titles_by_slice(flagged)
+    if not titles:
+        rows = np.linspace(0, len(row_of) - 1, OVERVIEW_PICTURES + 2).round().astype(int)[1:-1]
+        titles = {int(stack.slice_indices[row]): () for row in rows}
+    channel, window = _grey(stack.series.modality, body_part)
+    left, right = side_marks(stack.series)
+    return tuple(
+        Picture(
+            slice_index=index,
+            position_mm=float(stack.positions_mm[row_of[index]]),
+            pixels=_square(stack.pixels[row_of[index], :, :, channel], stack.series),
+            left_mark=left,
+            right_mark=right,
+            window=window,
+            findings=titles[index],
+        )
+        for index in sorted(titles)
+    )
+
+
+def side_marks(series: Series) -> tuple[str, str]:
+    """Patient side (`R`, `L`) at the left and right edge; empty unless the series is axial.
+
+    From the direction in which columns count up, in LPS: +x is the patient's left.
+    PS3.3 C.7.6.2.1.1
+    """
+    if series.orientation != "axial":
+        return "", ""
+    direction = series.affine_lps_mm[:3, 2]
+    length = float(np.linalg.norm(direction))
+    cosine = float(direction[0]) / length if length > 0 else 0.0
+    if abs(cosine) < _MIN_MARK_COSINE:
+        return "", ""
+    return ("R", "L") if cosine > 0 else ("L", "R")
+
+
+def _titles_by_slice(flagged: Sequence[FindingResult]) -> Mapping[int, tuple[str, ...]]:
+    ranked = [sorted(f.key_slices, key=lambda key: -key.score_drop) for f in flagged]
+    chosen: list[int] = []
+    for place in range(MAX_KEY_SLICES):
+        for keys in ranked:
+            if place < len(keys) and keys[place].slice_index not in chosen:
+                chosen.append(keys[place].slice_index)
+    return {
+        index: tuple(f.title for f in flagged if index in {k.slice_index for k in f.key_slices})
+        for index in chosen[:MAX_PICTURES]
+    }
+
+
+def _grey(modality: Modality, body_part: BodyPart) -> tuple[int, str]:
+    if modality is Modality.CT:
+        return _CT_CHANNEL[body_part]
+    return 0, "full range" if modality is Modality.MR else "as stored for viewing"
+
+
+def _square(grey: NDArray[np.uint8], series: Series) -> NDArray[np.uint8]:
+    """Resample to square pixels, the longer side at most `MAX_PICTURE_PIXELS`."""
+    rows, columns = grey.shape
+    height_mm, width_mm = rows * series.spacing_mm[1], columns * series.spacing_mm[2]
+    if not (height_mm > 0 and width_mm > 0):
+        height_mm, width_mm = float(rows), float(columns)
+    longer = min(MAX_PICTURE_PIXELS, max(rows, columns))
+    scale = longer / max(height_mm, width_mm)
+    size = max(1, round(width_mm * scale)), max(1, round(height_mm * scale))
+    resized = Image.fromarray(grey).resize(size, Image.Resampling.LANCZOS)
+    return np.asarray(resized, dtype=np.uint8)

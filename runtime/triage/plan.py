@@ -1,0 +1,109 @@
+"""Which protocol is applied to which series of which study."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edge_medgemma.runtime.errors import ScanError
+from edge_medgemma.runtime.slicing.choose import choose_series
+from edge_medgemma.runtime.slicing.volume import BodyPart, Problem, ScanListing, Series
+from edge_medgemma.runtime.triage.protocol import Protocol, builtin_protocols, covers
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One protocol to be applied to one study; without a series it can only be reported."""
+
+    study_name: str
+    study_uid: str
+    protocol: Protocol | None
+    series: Series | None
+    series_reason: str
+    other_series: tuple[Series, ...]
+    problems: tuple[Problem, ...]
+
+
+def plan_readings(
+    listing: ScanListing, protocol: Protocol | None = None, series_uid: str | None = None
+) -> tuple[Reading, ...]:
+    """At least one reading for every study of a scan.
+
+    Args:
+        listing: what the scan holds.
+        protocol: applied to every study; None takes every built-in protocol that is meant for the
+            modality and body part of one of the study's series. Nothing is guessed: a study whose
+            body part is unknown gets a reading that says so.
+        series_uid: only this series, of whatever study.
+
+    Raises:
+        ScanError: the scan has no series, or none with `series_uid`.
+    """
+    if not listing.series:
+        raise ScanError(
+            f"the scan holds no readable CT, MR or X-ray image ({len(listing.skipped)} files "
+            "skipped); 'edge-medgemma inspect' says why"
+        )
+    series = [s for s in listing.series if series_uid in (None, s.series_uid)]
+    if not series:
+        raise ScanError(
+            f"the scan has no series '{series_uid}'; 'edge-medgemma inspect' lists its series"
+        )
+    studies: dict[str, list[Series]] = {}
+    for one in series:
+        studies.setdefault(one.study_uid or one.series_uid, []).append(one)
+    readings: list[Reading] = []
+    for number, members in enumerate(studies.values(), start=1):
+        name = f"Study {number}"
+        chosen = [protocol] if protocol else _protocols_for(members)
+        readings += [_reading(name, one, members, named=protocol is not None) for one in chosen]
+        if not chosen:
+            readings.append(_without_protocol(name, members))
+    return tuple(readings)
+
+
+def _protocols_for(series: Sequence[Series]) -> list[Protocol]:
+    return [p for p in builtin_protocols() if any(covers(p, one) for one in series)]
+
+
+def _reading(name: str, protocol: Protocol, members: Sequence[Series], *, named: bool) -> Reading:
+    fitting = [s for s in members if covers(protocol, s)]
+    if named and not fitting:
+        fitting = [s for s in members if s.modality in protocol.modalities]
+    series, reason = choose_series(fitting, protocol.modalities)
+    problems: list[Problem] = []
+    if series is None:
+        expected = " or ".join(protocol.modalities)
+        reason = reason or f"no series of modality {expected}"
+        problems.append(Problem("no_series", f"No {expected} series could be used: {reason}."))
+    elif not covers(protocol, series):
+        problems.append(_body_part_problem(series, protocol))
+    others = tuple(s for s in members if s is not series)
+    return Reading(name, members[0].study_uid, protocol, series, reason, others, tuple(problems))
+
+
+def _body_part_problem(series: Series, protocol: Protocol) -> Problem:
+    if series.body_part is BodyPart.UNKNOWN:
+        return Problem(
+            "body_part_not_stated",
+            f"The scan does not state its body part; protocol {protocol.name} was asked for.",
+        )
+    return Problem(
+        "body_part_conflict",
+        f"The scan says body part {series.body_part}; protocol {protocol.name} was asked for.",
+    )
+
+
+def _without_protocol(name: str, members: Sequence[Series]) -> Reading:
+    known = {modality for p in builtin_protocols() for modality in p.modalities}
+    if any(s.modality in known and s.body_part is BodyPart.UNKNOWN for s in members):
+        problem = Problem(
+            "body_part_unknown",
+            "The scan does not state its body part and none was guessed; name a protocol with "
+            "--protocol.",
+        )
+    else:
+        kinds = sorted({f"{s.modality} {s.body_part}" for s in members})
+        problem = Problem(
+            "no_protocol",
+            f"No built-in protocol is meant for {', '.join(kinds)}; name one with --protocol.",
+        )
+    return Reading(name, members[0].study_uid, None, None, "", tuple(members), (problem,))

@@ -1,0 +1,126 @@
+"""Asking an engine about slices it has read."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_medgemma.runtime.generation.engine import Engine
+from edge_medgemma.runtime.generation.prefix import Prefix
+from edge_medgemma.runtime.generation.sampling import Sampling
+
+Progress = Callable[[str, int, int], None]
+"""Called with the stage, the steps done and the steps in all."""
+
+REASONING_TOKENS = 2000
+"""max_new_tokens of Google's CT notebook (high_dimensional_ct_hugging_face.ipynb)."""
+
+REASONING_REQUEST = (
+    " Please provide your reasoning and conclude with a 'Final Answer: yes' or 'Final Answer: no'."
+)
+"""Wording of the same notebook."""
+
+FINAL_ANSWER = "Final Answer:"
+
+_UNFINISHED_CHARACTER = "\N{REPLACEMENT CHARACTER}"
+
+
+def no_progress(stage: str, done: int, total: int) -> None:
+    """Report nothing."""
+
+
+def read_slices(
+    engine: Engine,
+    instruction: str,
+    features: NDArray[np.float32],
+    on_progress: Progress = no_progress,
+) -> Prefix:
+    """A prefix that holds the instruction and every slice.
+
+    Args:
+        engine: reads them.
+        instruction: of the protocol, never text of the scan.
+        features: [slices, tokens_per_image, hidden] of `Engine.encode_images`.
+        on_progress: called with stage `prefill`.
+    """
+    chunks = engine.prompt.prefix(instruction, len(features))
+    prefix = engine.new_prefix(sum(len(chunk.ids) for chunk in chunks))
+    image = 0
+    for done, chunk in enumerate(chunks, start=1):
+        prefix.extend(chunk, features[image : image + chunk.images] if chunk.images else None)
+        image += chunk.images
+        on_progress("prefill", done, len(chunks))
+    return prefix
+
+
+@dataclass(frozen=True, slots=True)
+class Reasoning:
+    """A question continued by the model's own reasoning, up to its final answer."""
+
+    ids: tuple[int, ...]
+    """Question, reasoning and "Final Answer:"; the next token is the answer."""
+    finished: bool
+    """False where the token budget ended it."""
+
+
+def reason(engine: Engine, prefix: Prefix, question: str) -> Reasoning:
+    """Let the model reason, greedily, about a question that asks for a yes or no."""
+    tokens = engine.manifest.tokens
+    asked = engine.prompt.question(question + REASONING_REQUEST)
+    reply = [s.token_id for s in prefix.generate(asked, Sampling(), REASONING_TOKENS)]
+    finished = len(reply) < REASONING_TOKENS
+    thought_is_open = tokens.thought_begin in reply and tokens.thought_end not in reply
+    if thought_is_open and tokens.thought_end is not None:
+        reply.append(tokens.thought_end)
+    begin = _after_thought(reply, tokens.thought_end)
+    ids = (*asked, *_up_to_final_answer(engine, reply, begin))
+    return Reasoning(ids, finished and not thought_is_open)
+
+
+def _after_thought(reply: Sequence[int], thought_end: int | None) -> int:
+    return reply.index(thought_end) + 1 if thought_end in reply else 0
+
+
+def _up_to_final_answer(engine: Engine, reply: Sequence[int], begin: int) -> list[int]:
+    """`reply` up to its last "Final Answer:" behind the thought, which is added where missing."""
+    for end in range(len(reply), begin, -1):
+        if engine.tokenizer.decode(reply[begin:end]).endswith(FINAL_ANSWER):
+            return list(reply[:end])
+    return [*reply, *engine.tokenizer.encode("\n\n" + FINAL_ANSWER)]
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerPiece:
+    """A few characters of an answer, as they come."""
+
+    text: str
+    is_thought: bool
+    """Part of the reasoning that precedes the answer."""
+
+
+def stream_answer(
+    engine: Engine, prefix: Prefix, question: str, sampling: Sampling, max_tokens: int
+) -> Iterator[AnswerPiece]:
+    """The model's free answer to a question about the slices, piece by piece.
+
+    The text is the model's own: escape it for wherever it is shown.
+
+    Raises:
+        ProtocolError: the question spells a control token.
+    """
+    tokens = engine.manifest.tokens
+    ids: list[int] = []
+    shown = ""
+    is_thought = False
+    asked = engine.prompt.question(question)
+    for step in prefix.generate(asked, sampling, max_tokens):
+        if step.token_id in (tokens.thought_begin, tokens.thought_end):
+            is_thought = step.token_id == tokens.thought_begin
+            ids, shown = [], ""
+            continue
+        ids.append(step.token_id)
+        text = engine.tokenizer.decode(ids)
+        if len(text) > len(shown) and not text.endswith(_UNFINISHED_CHARACTER):
+            yield AnswerPiece(text[len(shown) :], is_thought)
+            shown = text

@@ -1,0 +1,66 @@
+"""How soon a study should be looked at: decided here by rules, never by words of the model.
+
+The vocabulary is that of the ACR Actionable Reporting Work Group (critical is category 1, minutes;
+urgent is category 2, hours; routine is category 3 or no flag) with one word of our own for a study
+on which nothing can be said. A doubt only ever moves a study up.
+"""
+
+from collections.abc import Iterable
+from enum import StrEnum
+
+from edge_medgemma.runtime.slicing.volume import Problem
+
+
+class Urgency(StrEnum):
+    """Listed in the order of the queue, first looked at first."""
+
+    CRITICAL = "critical"
+    URGENT = "urgent"
+    NOT_ASSESSABLE = "not_assessable"
+    """Nothing was flagged and something stood in the way of looking: a human must look."""
+    ROUTINE = "routine"
+    """No flag raised, which is not a normal report."""
+
+    @property
+    def rank(self) -> int:
+        """Place in the queue, 0 first."""
+        return tuple(Urgency).index(self)
+
+
+NO_FLAG_TEXT = "no flag raised: not a normal report"
+
+BLOCKING_PROBLEMS = {
+    "body_part_conflict": "the protocol is not meant for this body part",
+    "constant_intensity": "all slices are empty",
+    "finding_not_scored": "the engine gave no usable answer to a question",
+    "insufficient_coverage": "too little of the body part is in the series",
+    "no_finding_assessed": "this engine can answer none of the protocol's questions",
+    "no_protocol": "no protocol fits this study",
+    "body_part_unknown": "it is not known which body part this is",
+    "no_series": "no series of the study can be used",
+    "not_hounsfield": "the values are not Hounsfield units",
+    "reasoning_not_finished": "the model did not finish its reasoning",
+    "slices_lost": "too many slices could not be read",
+    "triage_failed": "the study could not be triaged",
+}
+"""Problems under which the absence of a flag means nothing, and how a reader is told so."""
+
+
+def most_urgent(urgencies: Iterable[Urgency]) -> Urgency:
+    """The first in the queue; routine where there are none."""
+    return min(urgencies, key=lambda urgency: urgency.rank, default=Urgency.ROUTINE)
+
+
+def study_urgency(
+    flagged: Iterable[Urgency], problems: Iterable[Problem]
+) -> tuple[Urgency, tuple[str, ...]]:
+    """Urgency of a study and, in plain words, what stood in the way of assessing it.
+
+    Args:
+        flagged: urgency of each flagged finding.
+        problems: everything known to be wrong. One of `BLOCKING_PROBLEMS` keeps a study without an
+            urgent flag from being called routine; none can take a flag away.
+    """
+    blocking = [BLOCKING_PROBLEMS[p.name] for p in problems if p.name in BLOCKING_PROBLEMS]
+    doubts = [Urgency.NOT_ASSESSABLE] if blocking else []
+    return most_urgent([*flagged, *doubts]), tuple(dict.fromkeys(blocking))

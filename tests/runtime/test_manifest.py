@@ -1,0 +1,81 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from edge_medgemma.runtime.errors import EngineError
+from edge_medgemma.runtime.generation.engine import Engine
+from edge_medgemma.runtime.manifest import MANIFEST_NAME, dump_manifest, load_manifest
+
+
+@pytest.fixture
+def engine_copy(tiny_engine_directory: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_engine_directory, tmp_path / "engine"))
+
+
+def _edit(directory: Path, **changes: object) -> None:
+    path = directory / MANIFEST_NAME
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_manifest_survives_the_round_trip(tiny_engine_directory: Path) -> None:
+    manifest = load_manifest(tiny_engine_directory)
+    assert dump_manifest(manifest) == (tiny_engine_directory / MANIFEST_NAME).read_text()
+    assert set(manifest.files) == {
+        path.name for path in tiny_engine_directory.iterdir() if path.name != MANIFEST_NAME
+    }
+
+
+def test_missing_directory_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="edge-medgemma export"):
+        Engine.open(tmp_path / "nothing")
+
+
+def test_directory_without_manifest(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match=r"no manifest\.json"):
+        Engine.open(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"schema_version": 1}', "\x00\xff"])
+def test_a_file_that_is_no_manifest(tmp_path: Path, text: str) -> None:
+    (tmp_path / MANIFEST_NAME).write_text(text)
+    with pytest.raises(EngineError, match="not a manifest"):
+        Engine.open(tmp_path)
+
+
+def test_later_version_asks_for_an_upgrade(engine_copy: Path) -> None:
+    _edit(engine_copy, schema_version=99)
+    with pytest.raises(EngineError, match=r"version 99.*upgrade edge-medgemma"):
+        Engine.open(engine_copy)
+
+
+def test_unknown_field_is_not_ignored(engine_copy: Path) -> None:
+    _edit(engine_copy, surprise=1)
+    with pytest.raises(EngineError, match="surprise"):
+        Engine.open(engine_copy)
+
+
+@pytest.mark.parametrize("name", ["decoder.data", "vision.onnx", "tokenizer.json"])
+def test_missing_file_is_named(engine_copy: Path, name: str) -> None:
+    (engine_copy / name).unlink()
+    with pytest.raises(EngineError, match=f"{name}' is missing"):
+        Engine.open(engine_copy)
+
+
+@pytest.mark.parametrize("name", ["decoder.data", "embedding.data", "chat_template.jinja"])
+def test_one_flipped_bit_is_found(engine_copy: Path, name: str) -> None:
+    path = engine_copy / name
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(EngineError, match=f"{name}' was altered"):
+        Engine.open(engine_copy)
+
+
+def test_a_name_that_leaves_the_directory_is_refused(engine_copy: Path) -> None:
+    manifest = json.loads((engine_copy / MANIFEST_NAME).read_text())
+    files = manifest["files"]
+    _edit(engine_copy, files=files | {"../secret": {"bytes": 1, "sha256": "0" * 64}})
+    with pytest.raises(EngineError, match="outside the directory"):
+        Engine.open(engine_copy)
