@@ -112,19 +112,24 @@ class Head:
     swelling: Swelling | None
     haematoma: Ellipsoid | Shell | None
     mass: Mass | None
-    fracture: Fracture | None
+    fractures: tuple[Fracture, ...]
 
 
-def sample_head(rng: np.random.Generator, findings: frozenset[str] | None = None) -> Head:
-    """A head with `findings`, or with each finding drawn at `PREVALENCE` where none are given."""
+def sample_head(
+    rng: np.random.Generator, findings: frozenset[str] | None = None, fractures: int = 1
+) -> Head:
+    """A head with `findings`, or with each finding drawn at `PREVALENCE` where none are given.
+
+    A skull that is fractured has so many `fractures`.
+    """
     drawn = frozenset(code for code in FINDINGS if rng.random() < PREVALENCE)
     present = drawn if findings is None else findings
     axes = (rng.uniform(68, 77), rng.uniform(86, 97), rng.uniform(74, 86))
-    fracture = _sample_fracture(rng, axes)
+    breaks = tuple(_sample_fracture(rng) for _ in range(fractures))
     swelling = None
-    if FRACTURE in present and rng.random() < 0.6:
-        swelling = Swelling(fracture.azimuth, fracture.height_mm, 25.0, rng.uniform(3, 7))
-    elif rng.random() < 0.3:
+    if FRACTURE in present and rng.random() < 0.8:
+        swelling = Swelling(breaks[0].azimuth, breaks[0].height_mm, 25.0, rng.uniform(4, 8))
+    elif rng.random() < 0.2:
         swelling = Swelling(
             rng.uniform(-math.pi, math.pi), rng.uniform(0, 45), 25.0, rng.uniform(3, 8)
         )
@@ -148,11 +153,11 @@ def sample_head(rng: np.random.Generator, findings: frozenset[str] | None = None
         rotation=_rotation(rng.normal(0, 3), rng.normal(0, 3), rng.normal(0, 7)),
         centre_lps_mm=(rng.normal(0, 6), rng.normal(0, 8), 0.0),
         calcifications=_sample_calcifications(rng),
-        infarct=_sample_infarct(rng) if rng.random() < 0.2 else None,
+        infarct=_sample_infarct(rng) if rng.random() < 0.12 else None,
         swelling=swelling,
-        haematoma=_sample_haematoma(rng, axes) if HAEMORRHAGE in present else None,
+        haematoma=_sample_haematoma(rng) if HAEMORRHAGE in present else None,
         mass=_sample_mass(rng) if MASS_EFFECT in present else None,
-        fracture=fracture if FRACTURE in present else None,
+        fractures=breaks if FRACTURE in present else (),
     )
 
 
@@ -193,7 +198,7 @@ def _sample_infarct(rng: np.random.Generator) -> Ellipsoid:
     return Ellipsoid(centre, (rng.uniform(7, 12), rng.uniform(10, 18), 12), rng.uniform(14, 22))
 
 
-def _sample_haematoma(rng: np.random.Generator, skull_semi_axes_mm: Point) -> Ellipsoid | Shell:
+def _sample_haematoma(rng: np.random.Generator) -> Ellipsoid | Shell:
     density = rng.uniform(60, 80)
     kind = rng.random()
     if kind < 0.5:
@@ -212,26 +217,26 @@ def _sample_haematoma(rng: np.random.Generator, skull_semi_axes_mm: Point) -> El
 def _sample_mass(rng: np.random.Generator) -> Mass:
     side = _side(rng)
     centre = (side * rng.uniform(26, 40), rng.uniform(-40, 38), rng.uniform(5, 35))
-    radii = tuple(float(value) for value in rng.uniform(13, 23, 3))
+    radii = tuple(float(value) for value in rng.uniform(14, 24, 3))
     density = rng.uniform(16, 28) if rng.random() < 0.6 else rng.uniform(30, 40)
     return Mass(
         body=Ellipsoid(centre, (radii[0], radii[1], radii[2]), density),
-        oedema_mm=rng.uniform(3, 9),
+        oedema_mm=rng.uniform(4, 9),
         oedema_hounsfield=rng.uniform(17, 23),
-        shift_mm=-side * rng.uniform(7, 14),
+        shift_mm=-side * rng.uniform(8, 15),
         ventricle_factor=rng.uniform(0.3, 0.6),
     )
 
 
-def _sample_fracture(rng: np.random.Generator, skull_semi_axes_mm: Point) -> Fracture:
+def _sample_fracture(rng: np.random.Generator) -> Fracture:
     depressed = bool(rng.random() < 0.6)
     return Fracture(
         azimuth=rng.uniform(-math.pi, math.pi),
         height_mm=rng.uniform(5, 40),
         half_height_mm=rng.uniform(14, 26),
         width_mm=rng.uniform(18, 34) if depressed else rng.uniform(25, 40),
-        gap_mm=rng.uniform(3, 5),
-        depth_mm=rng.uniform(4.5, 8),
+        gap_mm=rng.uniform(4, 7),
+        depth_mm=rng.uniform(6, 11),
         skew=rng.uniform(-0.4, 0.4),
         depressed=depressed,
     )

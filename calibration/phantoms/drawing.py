@@ -1,7 +1,7 @@
 """Synthetic head CTs drawn from a seed, for training and measuring the demonstration engine."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,6 +44,8 @@ class Phantom:
     """Per finding present: the slices, as indices of the first axis, that show it."""
     finding_masks: Mapping[str, NDArray[np.bool_]]
     """Per finding present: [slices, rows, columns]. For mass effect, the mass."""
+    midline_shift_mm: NDArray[np.float32]
+    """[slices]: largest in each slice, positive towards the patient's left."""
     slice_indices: tuple[int, ...]
     """Which slices of the whole scan were drawn."""
 
@@ -63,6 +65,7 @@ def draw_phantom(
     seed: int,
     *,
     findings: frozenset[str] | None = None,
+    fractures: int = 1,
     count: int | None = None,
     noise: bool = True,
 ) -> Phantom:
@@ -71,11 +74,12 @@ def draw_phantom(
     Args:
         seed: any non-negative integer.
         findings: codes to draw; each with a chance of its own where none are given.
+        fractures: how many breaks a fractured skull has.
         count: draw only this many slices, evenly spaced over the scan, for speed.
         noise: False leaves the image noise out, for measuring.
     """
     rng = np.random.default_rng(seed)
-    head = sample_head(rng, findings)
+    head = sample_head(rng, findings, fractures)
     scan = _sample_scan(rng, head)
     chosen = _evenly(scan.slices, count)
     planes = []
@@ -93,10 +97,9 @@ def draw_phantom(
         code: _visible_slices(masks[code], VISIBLE_AREA_MM2[code] / pixel_mm2)
         for code in present - {MASS_EFFECT}
     }
+    shift = np.array([plane.midline_shift_mm for plane in planes], np.float32)
     if MASS_EFFECT in present:
-        shown[MASS_EFFECT] = tuple(
-            i for i, plane in enumerate(planes) if plane.midline_shift_mm >= VISIBLE_SHIFT_MM
-        )
+        shown[MASS_EFFECT] = tuple(map(int, np.flatnonzero(np.abs(shift) >= VISIBLE_SHIFT_MM)))
     return Phantom(
         seed=seed,
         hounsfield=np.clip(np.stack([plane.hounsfield for plane in planes]), -1024, 3071),
@@ -105,6 +108,7 @@ def draw_phantom(
         findings=present,
         finding_slices=shown,
         finding_masks=masks,
+        midline_shift_mm=shift,
         slice_indices=chosen,
     )
 
@@ -121,12 +125,13 @@ def draw_blank(slices: int = 24, rows: int = 192, spacing_mm: float = 5.0) -> Ph
         findings=frozenset(),
         finding_slices={},
         finding_masks={},
+        midline_shift_mm=np.zeros(slices, np.float32),
         slice_indices=tuple(range(slices)),
     )
 
 
 def _present(head: Head) -> frozenset[str]:
-    lesions = (head.haematoma, head.mass, head.fracture)
+    lesions = (head.haematoma, head.mass, head.fractures)
     return frozenset(code for code, lesion in zip(FINDINGS, lesions, strict=True) if lesion)
 
 
@@ -152,7 +157,11 @@ def _sample_scan(rng: np.random.Generator, head: Head) -> _Scan:
     row = np.array([0.0, math.cos(tilt), math.sin(tilt)])
     normal = np.cross(column, row)
     affine = np.eye(4)
-    affine[:3, 0], affine[:3, 1], affine[:3, 2] = normal * slice_mm, row * pixel_mm, column * pixel_mm
+    affine[:3, 0], affine[:3, 1], affine[:3, 2] = (
+        normal * slice_mm,
+        row * pixel_mm,
+        column * pixel_mm,
+    )
     half = (rows - 1) / 2 * pixel_mm
     affine[:3, 3] = normal * low - (row + column) * half
     return _Scan(
@@ -191,9 +200,7 @@ def _paint_table(hounsfield: NDArray[np.float32], scan: _Scan) -> None:
     hounsfield[free] += (sheet * np.float32(900))[free]
 
 
-def _add_noise(
-    hounsfield: NDArray[np.float32], scan: _Scan, rng: np.random.Generator
-) -> None:
+def _add_noise(hounsfield: NDArray[np.float32], scan: _Scan, rng: np.random.Generator) -> None:
     """Noise with the short correlation of a reconstruction kernel, and slight cupping."""
     noise = rng.standard_normal(hounsfield.shape, dtype=np.float32)
     noise = noise + np.roll(noise, 1, 0)

@@ -31,7 +31,7 @@ FALX_HOUNSFIELD = 46.0
 VISIBLE_SHIFT_MM = 4.0
 """Midline shift from which a plane counts as showing mass effect."""
 
-_Array = NDArray[np.float32]
+_Array = NDArray[np.floating]
 _PULL_Y_MM, _PULL_Z_MM = 45.0, 32.0  # reach of a mass along the midline
 _DEFORMATION_MARGIN_MM = 16.0  # above the largest shift
 
@@ -40,14 +40,15 @@ _DEFORMATION_MARGIN_MM = 16.0  # above the largest shift
 class PaintedPlane:
     """One plane [rows, columns] and what it shows."""
 
-    hounsfield: _Array
+    hounsfield: NDArray[np.float32]
     masks: dict[str, NDArray[np.bool_]]
     midline_shift_mm: float
+    """Largest in the plane; positive towards the patient's left."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Canvas:
-    hounsfield: _Array
+    hounsfield: NDArray[np.float32]
     x: _Array
     y: _Array
     z: _Array
@@ -63,13 +64,15 @@ class _Canvas:
 
     def edge(self, inside_mm: _Array) -> _Array:
         """Coverage of where `inside_mm` is positive."""
-        return np.clip(inside_mm / np.float32(self.pixel_mm) + np.float32(0.5), 0, 1)
+        inside = inside_mm / np.float32(self.pixel_mm) + np.float32(0.5)
+        return np.asarray(np.clip(inside, 0, 1), np.float32)
 
     def arc_mm(self, azimuth: float) -> _Array:
         """Signed distance along the circle of latitude from `azimuth`."""
         turn = np.float32(2 * math.pi)
         difference = self.azimuth - np.float32(azimuth)
-        return (difference - turn * np.round(difference / turn)) * self.radius
+        turned = difference - turn * np.round(difference / turn)
+        return np.asarray(turned * self.radius, np.float32)
 
 
 def paint_plane(
@@ -138,8 +141,8 @@ def _deformed(mass: Mass | None, canvas: _Canvas) -> tuple[float, _Canvas]:
     room = np.clip(1 - (canvas.x / half_width) ** 2, 0, 1)
     moved = np.float32(mass.shift_mm) * pull * room
     in_brain = (canvas.depth > 10) & (np.abs(canvas.x) < 15)
-    shift = float(np.abs(moved[in_brain]).max()) if in_brain.any() else 0.0
-    return shift, _Canvas(
+    most = float(np.abs(moved[in_brain]).max()) if in_brain.any() else 0.0
+    return math.copysign(most, mass.shift_mm), _Canvas(
         canvas.hounsfield,
         canvas.x - moved,
         canvas.y,
@@ -188,8 +191,8 @@ def _paint_brain(head: Head, canvas: _Canvas, inside: _Array) -> None:
     canvas.paint(canvas.edge(white), head.white_hounsfield)
     for side in (-1, 1):
         for centre, radii in (((11, 2, 6), (8, 13, 9)), ((25, -8, 6), (7, 17, 9))):
-            nucleus = Ellipsoid((side * centre[0], *centre[1:]), radii, head.grey_hounsfield)  # type: ignore[arg-type]
-            _paint_ellipsoid(canvas, nucleus, inside)
+            place = (side * centre[0], centre[1], centre[2])
+            _paint_ellipsoid(canvas, Ellipsoid(place, radii, head.grey_hounsfield), inside)
     above = canvas.edge(np.maximum(z - 30, np.abs(y + 2) - 38)) * inside
     canvas.paint(canvas.edge(1.8 - np.abs(x)) * above, head.fluid_hounsfield)
     canvas.paint(canvas.edge(0.9 - np.abs(x)) * above, FALX_HOUNSFIELD)
@@ -268,10 +271,11 @@ def _paint_skull(head: Head, canvas: _Canvas) -> NDArray[np.bool_]:
     depth = canvas.depth
     broken = np.zeros(depth.shape, np.bool_)
     whole: _Array = np.ones(depth.shape, np.float32)
-    if head.fracture is not None:
-        inward, gap, broken = _fracture(head.fracture, canvas)
+    for fracture in head.fractures:
+        inward, gap, region = _fracture(fracture, canvas)
         depth = depth - inward
-        whole = 1 - gap
+        whole = whole * (1 - gap)
+        broken |= region
     for azimuth in head.suture_azimuths:  # narrow, and through half the bone only
         shallow = canvas.edge(np.float32(head.skull_mm / 2) - depth)
         whole = whole * (1 - 0.7 * canvas.edge(0.6 - np.abs(canvas.arc_mm(azimuth))) * shallow)
@@ -280,7 +284,8 @@ def _paint_skull(head: Head, canvas: _Canvas) -> NDArray[np.bool_]:
     third = np.float32(head.skull_mm / 3)
     marrow = canvas.edge(depth - third) * canvas.edge(2 * third - depth)
     canvas.paint(marrow * whole, head.bone_hounsfield * 0.55)
-    return broken & (np.abs(depth - head.skull_mm / 2) < head.skull_mm / 2 + 2)
+    near = np.abs(depth - head.skull_mm / 2) < head.skull_mm / 2 + 2
+    return np.asarray(broken & near)
 
 
 def _fracture(fracture: Fracture, canvas: _Canvas) -> tuple[_Array, _Array, NDArray[np.bool_]]:

@@ -1,0 +1,132 @@
+"""Training sequences: a scan as one prefix, and every question about it as a branch of its own.
+
+The ids come from the runtime's prompt builder and the masks from the runtime's mask code, so the
+network learns on exactly what it will read on the device.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from edge_medgemma.calibration.phantoms.anatomy import FINDINGS, FRACTURE, HAEMORRHAGE, MASS_EFFECT
+from edge_medgemma.export.phantom.network import SLIDING_WINDOW
+from edge_medgemma.export.phantom.vocabulary import TOKENS
+from edge_medgemma.runtime.generation.masks import NO_BRANCH, NO_IMAGE, Rows, additive_mask
+from edge_medgemma.runtime.generation.prompt import PromptBuilder
+from edge_medgemma.runtime.generation.tokenizer import Tokenizer
+
+END_OF_TURN = TOKENS.stop[1]
+IGNORED = -100
+"""Label of a position that teaches nothing; torch's cross_entropy default."""
+
+OPEN_QUESTIONS = (
+    "Describe the findings.",
+    "What do you see?",
+    "Which findings are present?",
+    "Describe the scan.",
+)
+SENTENCES = {
+    HAEMORRHAGE: "There is an intracranial hemorrhage.",
+    MASS_EFFECT: "There is a mass effect with midline shift.",
+    FRACTURE: "There is a skull fracture.",
+}
+NOTHING_FOUND = "No hemorrhage, no mass effect and no fracture is seen."
+
+
+def description(findings: frozenset[str]) -> str:
+    """What the engine is taught to say of a scan, in closed sentences."""
+    sentences = [SENTENCES[code] for code in FINDINGS if code in findings]
+    return " ".join(sentences) or NOTHING_FOUND
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Everything of a training sequence that does not depend on the scan."""
+
+    ids: NDArray[np.int64]
+    """[S]: prefix, then the branches; answers are filled in per scan."""
+    position_ids: torch.Tensor
+    """[1, S]"""
+    masks: dict[str, torch.Tensor]
+    """Per layer type: [1, 1, S, S] additive."""
+    image_rows: torch.Tensor
+    """[image tokens]: indices into the sequence."""
+    answers: tuple[slice, ...]
+    """Per branch: where the answer stands, end of turn and padding included."""
+
+
+class Dialogue:
+    """Builds layouts and fills in the answers."""
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        builder: PromptBuilder,
+        instruction: str,
+        questions: Sequence[str],
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._builder = builder
+        self._instruction = instruction
+        self._questions = tuple(questions)
+        """Of FINDINGS, in their order."""
+        longest = description(frozenset(FINDINGS)), NOTHING_FOUND
+        self._open_tokens = max(len(tokenizer.encode(text)) for text in longest) + 1
+        self.yes, self.no = (self._single(word) for word in ("Yes", "No"))
+
+    def _single(self, word: str) -> int:
+        (token,) = self._tokenizer.encode(word)
+        return token
+
+    def layout(self, slices: int, open_question: str | None = None) -> Layout:
+        """The sequence of a scan of so many slices with a branch for every question."""
+        chunks = self._builder.prefix(self._instruction, slices)
+        ids = [token for chunk in chunks for token in chunk.ids]
+        prefix = len(ids)
+        images = np.full(prefix, NO_IMAGE, np.int64)
+        is_image = np.array(ids) == TOKENS.image
+        images[is_image] = np.repeat(np.arange(slices), is_image.sum() // slices)
+        positions, branches = [*range(prefix)], [NO_BRANCH] * prefix
+        answers = []
+        texts = [*self._questions, *([open_question] if open_question else [])]
+        for branch, text in enumerate(texts):
+            question = self._builder.question(text)
+            room = 2 if branch < len(self._questions) else self._open_tokens
+            answers.append(slice(len(ids) + len(question), len(ids) + len(question) + room))
+            ids += [*question, *[TOKENS.pad] * room]
+            positions += range(prefix, prefix + len(question) + room)
+            branches += [branch] * (len(question) + room)
+        images = np.pad(images, (0, len(ids) - prefix), constant_values=NO_IMAGE)
+        rows = Rows(np.array(positions), images, np.zeros(len(ids), np.int64), np.array(branches))
+        return Layout(
+            ids=np.array(ids),
+            position_ids=torch.tensor(positions)[None],
+            masks={
+                "full_attention": torch.from_numpy(additive_mask(rows, rows, None)),
+                "sliding_attention": torch.from_numpy(additive_mask(rows, rows, SLIDING_WINDOW)),
+            },
+            image_rows=torch.from_numpy(np.flatnonzero(images != NO_IMAGE)),
+            answers=tuple(answers),
+        )
+
+    def fill(
+        self, layout: Layout, findings: Sequence[frozenset[str]]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Ids [B, S] with the answers for scans with these findings, and labels [B, S]: at each
+        position the token to say next, or IGNORED."""
+        ids = np.repeat(layout.ids[None], len(findings), 0)
+        labels = np.full(ids.shape, IGNORED, np.int64)
+        for row, present in enumerate(findings):
+            for branch, where in enumerate(layout.answers):
+                if branch < len(FINDINGS):
+                    answer = [self.yes if FINDINGS[branch] in present else self.no]
+                else:
+                    answer = self._tokenizer.encode(description(present))
+                answer.append(END_OF_TURN)
+                stop = where.start + len(answer)
+                ids[row, where.start : stop] = answer
+                labels[row, where.start - 1 : stop - 1] = answer
+        return torch.from_numpy(ids), torch.from_numpy(labels)

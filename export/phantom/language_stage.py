@@ -1,0 +1,162 @@
+"""Second stage: the language model learns to answer, on what the trained tower sees.
+
+The tower is frozen, so every scan is encoded once; each step then takes another number of slices
+from another place, which makes one scan many.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from transformers import Gemma3ForConditionalGeneration
+
+from edge_medgemma.calibration.phantoms.anatomy import FINDINGS
+from edge_medgemma.calibration.phantoms.drawing import draw_blank, draw_phantom
+from edge_medgemma.calibration.phantoms.statistics import area_under_curve
+from edge_medgemma.export.phantom.dialogue import IGNORED, OPEN_QUESTIONS, Dialogue, Layout
+from edge_medgemma.export.phantom.images import pixel_values
+from edge_medgemma.export.phantom.schedule import Schedule
+from edge_medgemma.export.phantom.vision_stage import encode
+
+SCANS_PER_STEP = 8
+FEWEST_SLICES, MOST_SLICES = 4, 24
+REPORT_STEPS = 100
+OPEN_EVERY = 4
+"""Every so many steps the open question is asked too."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedScan:
+    """A phantom as the language model gets it."""
+
+    features: Tensor
+    """[slices, tokens, hidden]"""
+    shown: tuple[frozenset[str], ...]
+    """Per slice: the findings that it shows."""
+    findings: frozenset[str]
+
+
+@torch.no_grad()  # type: ignore[untyped-decorator]
+def encode_scans(
+    network: Gemma3ForConditionalGeneration, seeds: Sequence[int], report: bool = False
+) -> list[EncodedScan]:
+    """Draw and encode the phantoms of these seeds, at most MOST_SLICES slices of each."""
+    network.eval()
+    scans = []
+    start = time.perf_counter()
+    for count, seed in enumerate(seeds, 1):
+        phantom = draw_phantom(seed, count=MOST_SLICES)
+        _, tokens = encode(network, pixel_values(phantom.hounsfield))
+        shown = tuple(
+            frozenset(code for code in phantom.findings if i in phantom.finding_slices[code])
+            for i in range(len(tokens))
+        )
+        scans.append(EncodedScan(tokens, shown, phantom.findings))
+        if report and count % 200 == 0:
+            print(f"encoded {count}/{len(seeds)} {time.perf_counter() - start:.0f} s", flush=True)
+    return scans
+
+
+def encode_blanks(network: Gemma3ForConditionalGeneration, count: int) -> list[EncodedScan]:
+    """Scans of air, on which every answer is no."""
+    with torch.no_grad():
+        _, tokens = encode(network, pixel_values(draw_blank(slices=1).hounsfield))
+    features = tokens.expand(MOST_SLICES, -1, -1)
+    nothing = frozenset[str]()
+    return [EncodedScan(features, (nothing,) * MOST_SLICES, nothing)] * count
+
+
+def train_language(
+    network: Gemma3ForConditionalGeneration,
+    dialogue: Dialogue,
+    schedule: Schedule,
+    scans: Sequence[EncodedScan],
+    held_out: Sequence[EncodedScan],
+    rng: np.random.Generator,
+) -> None:
+    """Train the language model and the projected features' reading in place."""
+    trained = list(network.model.language_model.parameters())
+    optimiser = torch.optim.AdamW(trained, weight_decay=0.05, betas=(0.9, 0.98))
+    start, running = time.perf_counter(), []
+    for step in range(1, schedule.steps + 1):
+        network.train()
+        schedule.apply(optimiser, step)
+        open_question = str(rng.choice(OPEN_QUESTIONS)) if step % OPEN_EVERY == 0 else None
+        chosen = rng.choice(len(scans), SCANS_PER_STEP, replace=False)
+        most = min(len(scans[index].shown) for index in chosen)
+        slices = int(rng.integers(FEWEST_SLICES, most + 1))
+        layout = dialogue.layout(slices, open_question)
+        features, findings = [], []
+        for index in chosen:
+            scan = scans[index]
+            picked = _pick(len(scan.shown), slices, rng)
+            features.append(scan.features[picked])
+            findings.append(frozenset[str]().union(*(scan.shown[i] for i in picked)))
+        ids, labels = dialogue.fill(layout, findings)
+        asked = torch.nonzero((labels != IGNORED).any(0))[:, 0]
+        logits = run_sequence(network, layout, ids, torch.stack(features), asked)
+        loss = cross_entropy(logits.flatten(0, 1), labels[:, asked].flatten())
+        torch.autograd.backward(loss)
+        nn.utils.clip_grad_norm_(trained, 1.0)
+        optimiser.step()
+        optimiser.zero_grad()
+        running.append(float(loss.detach()))
+        if step % REPORT_STEPS == 0 or step == schedule.steps:
+            margins, present = score_scans(network, dialogue, held_out)
+            areas = [area_under_curve(margins[:, i], present[:, i]) for i in range(len(FINDINGS))]
+            print(
+                f"language {step}/{schedule.steps} {time.perf_counter() - start:.0f} s "
+                f"loss {np.mean(running[-REPORT_STEPS:]):.3f} AUC per scan "
+                + " ".join(
+                    f"{name} {area:.3f}" for name, area in zip(FINDINGS, areas, strict=True)
+                ),
+                flush=True,
+            )
+
+
+def run_sequence(
+    network: Gemma3ForConditionalGeneration,
+    layout: Layout,
+    ids: Tensor,
+    features: Tensor,
+    rows: Tensor,
+) -> Tensor:
+    """Logits [B, rows, vocabulary] of sequences [B, S] whose images have these features."""
+    model = network.model.language_model
+    embeddings = model.embed_tokens(ids)
+    embeddings = embeddings.index_copy(1, layout.image_rows, features.flatten(1, 2))
+    hidden = model(
+        inputs_embeds=embeddings,
+        attention_mask=layout.masks,
+        position_ids=layout.position_ids.expand(len(ids), -1),
+        use_cache=False,
+    ).last_hidden_state
+    logits: Tensor = network.lm_head(hidden[:, rows])
+    return logits
+
+
+@torch.no_grad()  # type: ignore[untyped-decorator]
+def score_scans(
+    network: Gemma3ForConditionalGeneration, dialogue: Dialogue, scans: Sequence[EncodedScan]
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Log-odds of yes against no [scans, findings], and which findings are present."""
+    network.eval()
+    margins = []
+    for scan in scans:
+        layout = dialogue.layout(len(scan.shown))
+        ids, _ = dialogue.fill(layout, [scan.findings])
+        rows = torch.tensor([answer.start - 1 for answer in layout.answers])
+        logits = run_sequence(network, layout, ids, scan.features[None], rows)[0]
+        margins.append((logits[:, dialogue.yes] - logits[:, dialogue.no]).numpy())
+    present = np.array([[code in scan.findings for code in FINDINGS] for scan in scans])
+    return np.array(margins), present
+
+
+def _pick(available: int, wanted: int, rng: np.random.Generator) -> list[int]:
+    """Ascending slices, evenly spread with jitter over a random stretch or the whole scan."""
+    return sorted(int(i) for i in rng.choice(available, wanted, replace=False))
