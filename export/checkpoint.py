@@ -20,7 +20,7 @@ from edge_medgemma.runtime.manifest import TextSpec, TokenSpec, VisionSpec, file
 
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_ID = re.compile(r"\w[\w-]*/\w[\w.-]*")
 
 
 class Tensor(Protocol):

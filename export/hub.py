@@ -18,6 +18,7 @@ def download(name: str, revision: str | None) -> Path:
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
+        HFValidationError,
         LocalEntryNotFoundError,
         OfflineModeIsEnabled,
         RepositoryNotFoundError,
@@ -25,9 +26,13 @@ def download(name: str, revision: str | None) -> Path:
     )
 
     page = f"https://huggingface.co/{name}"
-    elsewhere = "or copy the model's folder here and pass its path"
+    elsewhere = "or copy the model's folder to this machine and pass its path"
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=list(PATTERNS)))
+    except HFValidationError:
+        raise CheckpointError(
+            f"'{name}' is neither a folder nor a hub id; check the spelling"
+        ) from None
     except GatedRepoError:
         raise CheckpointError(
             f"'{name}' is gated: accept its terms at {page}, then run 'hf auth login' or set "

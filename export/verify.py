@@ -104,6 +104,7 @@ class Reference:
                 "verify needs torch and transformers; pip install 'edge-medgemma[cpu,verify]'"
             ) from None
         self._torch = torch
+        transformers.utils.logging.disable_progress_bar()
         try:
             model = transformers.Gemma3ForConditionalGeneration.from_pretrained(
                 checkpoint, dtype=torch.float32, attn_implementation="eager", local_files_only=True
@@ -115,6 +116,7 @@ class Reference:
                 "checkpoint the engine was exported from"
             ) from None
         self.model: Any = model.eval()
+        self.model.generation_config.eos_token_id = None  # every position is compared
         scale = self.model.model.language_model.embed_tokens.embed_scale
         scale.fill_(embed_scale)
 
@@ -150,7 +152,6 @@ class Reference:
                 attention_mask=torch.ones_like(input_ids),
                 max_new_tokens=tokens,
                 do_sample=False,
-                eos_token_id=-1,  # never stop early: every position is compared
                 return_dict_in_generate=True,
                 output_logits=True,
             )

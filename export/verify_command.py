@@ -5,11 +5,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from edge_medgemma.export.verify import GREEDY_TOKENS, Comparison, verify_engine
 from edge_medgemma.runtime.commands.progress import progress_bar
+from edge_medgemma.runtime.commands.tables import print_table
 from edge_medgemma.runtime.generation.engine import Engine
 
 
@@ -36,7 +36,7 @@ def command(engine: Path, checkpoint: Path, as_json: bool, threads: int | None) 
     if as_json:
         click.echo(json.dumps({"prompts": [asdict(c) for c in comparisons]}, indent=1))
     else:
-        Console().print(_table(comparisons))
+        print_table(_table(comparisons))
 
 
 def _table(comparisons: tuple[Comparison, ...]) -> Table:

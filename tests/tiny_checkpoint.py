@@ -39,7 +39,10 @@ def build_tiny_checkpoint(folder: Path, *, dtype: str = "float32", seed: int = 0
                 is_layer_norm_scale = "vision_tower" in name and name.endswith("norm.weight")
                 is_layer_norm_scale |= "layer_norm" in name and name.endswith(".weight")
                 parameter.normal_(1.0 if is_layer_norm_scale else 0.0, 0.2)
-            elif name.endswith(("embed_tokens.weight", "position_embedding.weight")):
+            elif name.endswith("embed_tokens.weight"):
+                # Larger, and the tied head would only echo the last token.
+                parameter.normal_(0.0, 0.08)
+            elif name.endswith("position_embedding.weight"):
                 parameter.normal_(0.0, 0.3)
             else:
                 is_projection = name.endswith("mm_input_projection_weight")

@@ -6,21 +6,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import click
-import numpy as np
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
+from rich.text import Text
 
 from edge_medgemma.runtime.errors import ScanError
 from edge_medgemma.runtime.files import write_atomically
 from edge_medgemma.runtime.slicing.contact_sheet import contact_sheet_png
 from edge_medgemma.runtime.slicing.sampling import sample_slices
-from edge_medgemma.runtime.slicing.scan import OnProgress, find_series, read_volume
+from edge_medgemma.runtime.slicing.scan import OnProgress, find_series, measure_range, read_volume
 from edge_medgemma.runtime.slicing.volume import Problem, Series, SkippedFile, SliceStack
 from edge_medgemma.runtime.slicing.windows import render_stack
-
-SLICES_AT_ONCE = 64
-"""Decoded together while looking for the range: 64 MB of 512 × 512 float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +49,10 @@ def command(scan: Path, as_json: bool, sheet_path: Path | None) -> None:
     """
     with _progress() as progress:
         listing = find_series(scan, _track(progress, "reading headers"))
-        on_slices = _track(progress, "decoding slices")
-        total = sum(series.shape[0] for series in listing.series)
-        volumes, done = [], 0
-        for series in listing.series:
-            volumes.append(_inspect(series))
-            done += series.shape[0]
-            on_slices(done, total)
+        volumes = []
+        for number, series in enumerate(listing.series, start=1):
+            on_slices = _track(progress, f"decoding series {number} of {len(listing.series)}")
+            volumes.append(InspectedVolume(series, *measure_range(series, on_slices)))
         if sheet_path is not None:
             write_atomically(sheet_path, contact_sheet_png(_stacks(volumes)))
     if as_json:
@@ -83,27 +78,6 @@ def _progress() -> Progress:
 def _track(progress: Progress, description: str) -> OnProgress:
     task = progress.add_task(description, total=None)
     return lambda done, total: progress.update(task, completed=done, total=total)
-
-
-def _inspect(series: Series) -> InspectedVolume:
-    """Decode the whole series a part at a time."""
-    lowest, highest = np.inf, -np.inf
-    problems: dict[str, Problem] = {problem.name: problem for problem in series.problems}
-    undecodable: list[str] = []
-    for start in range(0, series.shape[0], SLICES_AT_ONCE):
-        part = range(start, min(start + SLICES_AT_ONCE, series.shape[0]))
-        try:
-            volume = read_volume(series, part)
-        except ScanError as error:
-            undecodable.append(str(error))
-            continue
-        lowest = min(lowest, float(volume.array.min()))
-        highest = max(highest, float(volume.array.max()))
-        problems.update({problem.name: problem for problem in volume.problems})
-    if undecodable:
-        problems["undecodable_slices"] = Problem("undecodable_slices", undecodable[0])
-    value_range = None if np.isinf(lowest) else (lowest, highest)
-    return InspectedVolume(series, value_range, tuple(problems.values()))
 
 
 def _stacks(volumes: list[InspectedVolume]) -> list[SliceStack]:
@@ -146,27 +120,27 @@ def _as_json(
 
 def _print_tables(volumes: list[InspectedVolume], skipped: tuple[SkippedFile, ...]) -> None:
     console = Console()
-    table = Table(title="Volumes", title_justify="left")
-    for heading in ("series", "modality", "slices × rows × columns", "spacing mm", "orientation",
-                    "range", "problems"):  # fmt: skip
-        table.add_column(heading)
-    for volume in volumes:
-        series = volume.series
-        low_high = volume.value_range
+    table = Table(box=SIMPLE_HEAD, title="Volumes", title_justify="left")
+    for heading in ("", "kind", "shape", "spacing mm", "range"):
+        table.add_column(heading, no_wrap=True)
+    for number, volume in enumerate(volumes, start=1):
+        series, low_high = volume.series, volume.value_range
         table.add_row(
-            f"…{series.series_uid[-12:]}",
-            series.modality.value,
+            str(number),
+            f"{series.modality} {series.orientation}",
             " × ".join(map(str, series.shape)),
             " × ".join(f"{spacing:.3f}" for spacing in series.spacing_mm),
-            series.orientation,
             f"{low_high[0]:g} … {low_high[1]:g}" if low_high else "not decodable",
-            "\n".join(f"{problem.name}: {problem.detail}" for problem in volume.problems) or "none",
         )
     console.print(table)
+    for number, volume in enumerate(volumes, start=1):
+        console.print(f"{number}  series {volume.series.series_uid}", highlight=False)
+        for problem in volume.problems:
+            console.print(f"   {problem.name}: {problem.detail}", highlight=False, markup=False)
     if skipped:
-        skips = Table(title="Skipped", title_justify="left")
-        skips.add_column("file")
+        skips = Table(box=SIMPLE_HEAD, title="Skipped", title_justify="left")
+        skips.add_column("file", overflow="fold")
         skips.add_column("reason")
         for file in skipped:
-            skips.add_row(file.path, file.reason)
+            skips.add_row(Text(file.path), file.reason)
         console.print(skips)

@@ -1,7 +1,7 @@
 """Where the time goes: named, nested stretches of wall-clock time."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -52,9 +52,10 @@ class SpanRecorder:
         """The finished spans, each ahead of those it surrounds."""
         return tuple(span for span in self._spans if span is not None)
 
-    def total_s(self) -> dict[str, float]:
-        """Seconds per name, summed over the spans of that name, in order of first beginning."""
-        totals: dict[str, float] = {}
-        for span in self.spans:
-            totals[span.name] = totals.get(span.name, 0.0) + span.duration_s
-        return totals
+
+def total_s(spans: Iterable[Span]) -> dict[str, float]:
+    """Seconds per name, summed over the spans of that name, in order of first beginning."""
+    totals: dict[str, float] = {}
+    for span in spans:
+        totals[span.name] = totals.get(span.name, 0.0) + span.duration_s
+    return totals

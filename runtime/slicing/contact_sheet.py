@@ -59,7 +59,7 @@ def _heading(stack: SliceStack) -> str:
     count, rows, columns = stack.series.shape
     return (
         f"{stack.series.modality} {stack.series.orientation}, {len(stack.pixels)} of {count} "
-        f"slices of {rows} × {columns}, preset {stack.preset}"
+        f"slices of {rows} x {columns}, preset {stack.preset}"
     )
 
 

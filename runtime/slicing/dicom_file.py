@@ -1,9 +1,10 @@
 """Opening one DICOM file without trusting it."""
 
+import contextlib
 import struct
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -34,8 +35,7 @@ def parse_guarded(
     pydicom raises errors of any type on a damaged file (RecursionError on nested sequences,
     struct.error, KeyError...), and its warnings quote values from the file: neither gets out.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _silent_pydicom():
         try:
             return parse()
         except UnreadableFileError:
@@ -44,6 +44,19 @@ def parse_guarded(
             raise UnreadableFileError("sequences nested too deeply") from error
         except Exception as error:
             raise UnreadableFileError(failure) from error
+
+
+@contextlib.contextmanager
+def _silent_pydicom() -> Iterator[None]:
+    """No validation of values, no warnings and no log records, all of which quote the file."""
+    was_disabled = pydicom.config.logger.disabled
+    with warnings.catch_warnings(), pydicom.config.disable_value_validation():
+        warnings.simplefilter("ignore")
+        pydicom.config.logger.disabled = True
+        try:
+            yield
+        finally:
+            pydicom.config.logger.disabled = was_disabled
 
 
 def read_header(path: Path, keywords: list[str]) -> tuple[Dataset, int | None]:

@@ -1,9 +1,11 @@
 """What the headers of one DICOM file say about each slice in it."""
 
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pydicom.uid
 from pydicom.dataset import Dataset
 
@@ -11,6 +13,7 @@ from edge_medgemma.runtime.slicing.anatomy import body_part_from_term, is_sharp_
 from edge_medgemma.runtime.slicing.dicom_file import parse_guarded, read_header
 from edge_medgemma.runtime.slicing.discovery import UnreadableFileError
 from edge_medgemma.runtime.slicing.frames import Frame
+from edge_medgemma.runtime.slicing.geometry import MAX_POSITION_MM, is_orientation
 from edge_medgemma.runtime.slicing.limits import MAX_FRAMES, MAX_ROWS_COLUMNS
 from edge_medgemma.runtime.slicing.volume import BodyPart, Modality, SliceSource
 
@@ -144,17 +147,17 @@ def _slice_header(path: Path, frame: Frame, modality: Modality) -> SliceHeader:
     thickness = thickness or frame.number("SliceThickness", "PixelMeasuresSequence")
     kernel = frame.term("ConvolutionKernel", "CTReconstructionSequence")
     return SliceHeader(
-        source=SliceSource(path, frame.index, str(dataset.SOPInstanceUID)),
-        study_uid=str(dataset.get("StudyInstanceUID") or ""),
-        series_uid=str(dataset.SeriesInstanceUID),
+        source=SliceSource(path, frame.index, _uid(dataset, "SOPInstanceUID")),
+        study_uid=_uid(dataset, "StudyInstanceUID"),
+        series_uid=_uid(dataset, "SeriesInstanceUID"),
         modality=modality,
         body_part=body_part_from_term(frame.term("BodyPartExamined")),
         rows=int(dataset.Rows),
         columns=int(dataset.Columns),
         pixel_spacing_mm=(spacing[0], spacing[1]) if spacing and min(spacing) > 0 else None,
         thickness_mm=abs(thickness) if thickness else None,
-        position_mm=frame.numbers("ImagePositionPatient", "PlanePositionSequence", 3),
-        orientation=frame.numbers("ImageOrientationPatient", "PlaneOrientationSequence", 6),
+        position_mm=_position_mm(frame),
+        orientation=_orientation(frame),
         contrast=_contrast(frame, modality, image_type),
         repeats=_repeats(frame, image_type, kernel),
         instance_number=round(frame.number("InstanceNumber") or 0),
@@ -163,6 +166,16 @@ def _slice_header(path: Path, frame: Frame, modality: Modality) -> SliceHeader:
         is_sharp_kernel=is_sharp_kernel(kernel),
         is_hounsfield=_is_hounsfield(frame),
     )
+
+
+def _position_mm(frame: Frame) -> tuple[float, ...] | None:
+    position = frame.numbers("ImagePositionPatient", "PlanePositionSequence", 3)
+    return position if position and max(map(abs, position)) <= MAX_POSITION_MM else None
+
+
+def _orientation(frame: Frame) -> tuple[float, ...] | None:
+    cosines = frame.numbers("ImageOrientationPatient", "PlaneOrientationSequence", 6)
+    return cosines if cosines and is_orientation(np.array(cosines)) else None
 
 
 def _image_type(frame: Frame, modality: Modality) -> list[str]:
@@ -204,6 +217,14 @@ def _is_hounsfield(frame: Frame) -> bool:
         return False
     unit = frame.term("RescaleType", macro)
     return unit in HOUNSFIELD_TYPES or unit.startswith(HOUNSFIELD_WORD)
+
+
+def _uid(dataset: Dataset, keyword: str) -> str:
+    """A UID of digits and dots; anything else is hashed into one, for it could be a name."""
+    uid = str(dataset.get(keyword) or "")
+    if re.fullmatch(r"[0-9.]{1,64}", uid):
+        return uid
+    return str(pydicom.uid.generate_uid(entropy_srcs=[keyword, uid]))
 
 
 def _count(dataset: Dataset, keyword: str, default: int) -> int:

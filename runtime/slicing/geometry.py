@@ -10,6 +10,12 @@ SAME_DIRECTION_TOLERANCE = 1e-3
 """Largest difference of a direction cosine between slices of one stack; tags often carry 4 to 6
 decimals."""
 
+ORIENTATION_TOLERANCE = 0.02
+"""Deviation from perpendicular unit vectors still read: two decimals of the cosines."""
+
+MAX_POSITION_MM = 1e5
+"""Positions further from the origin than any table moves are damage."""
+
 SAME_POSITION_MM = 0.01
 """Slices closer along the normal are at the same position; the thinnest CT step is 0.2 mm."""
 
@@ -33,6 +39,13 @@ MIN_TILT_DEG = 1.0
 """Smaller angles are rounding or the shear of 3D MR (0.4° seen); gantries tilt by whole degrees."""
 
 
+def is_orientation(orientation: NDArray[np.float64]) -> bool:
+    """Whether six numbers are two perpendicular unit vectors, within `ORIENTATION_TOLERANCE`."""
+    row, column = orientation[:3], orientation[3:]
+    errors = row @ row - 1, column @ column - 1, row @ column
+    return bool(np.abs(errors).max() <= ORIENTATION_TOLERANCE)
+
+
 def stack_normal(orientation: NDArray[np.float64]) -> NDArray[np.float64]:
     """Unit normal [3] of image orientation (patient) [6], turned towards left, posterior or head.
 
@@ -43,8 +56,7 @@ def stack_normal(orientation: NDArray[np.float64]) -> NDArray[np.float64]:
         ValueError: the two directions are not perpendicular unit vectors.
     """
     row, column = orientation[:3], orientation[3:]
-    lengths = np.linalg.norm(row), np.linalg.norm(column)
-    if not np.allclose(lengths, 1, atol=0.01) or abs(row @ column) > 0.01:
+    if not is_orientation(orientation):
         raise ValueError("image orientation is not two perpendicular unit vectors")
     normal = np.cross(row, column)
     normal /= np.linalg.norm(normal)

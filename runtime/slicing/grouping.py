@@ -86,9 +86,8 @@ def _without_copies(
 def _copy_problems(count: int) -> tuple[Problem, ...]:
     if not count:
         return ()
-    return (
-        Problem("duplicate_slices", f"{count} slices are in the folder twice; one copy is read"),
-    )
+    detail = f"copies of slices in the folder: {count}; each slice is read once"
+    return (Problem("duplicate_slices", detail),)
 
 
 def _stacks_of_series(

@@ -6,7 +6,7 @@ MAX_FILES = 20_000
 MAX_FILE_BYTES = 2 * 1024**3
 """One file; DICOM's 32-bit element length allows no larger single pixel element than 4 GiB."""
 
-MAX_INFLATED_BYTES = 256 * 1024**2
+MAX_INFLATED_BYTES = 128 * 1024**2
 """A deflated data set after inflation, headers and pixels together."""
 
 MAX_ROWS_COLUMNS = 8192

@@ -1,7 +1,7 @@
 """The door of this room: what a scan holds, and the slices of one of its series."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,6 @@ from edge_medgemma.runtime.slicing.volume import (
     ScanListing,
     Series,
     SkippedFile,
-    SliceSource,
     Volume,
 )
 
@@ -59,7 +58,7 @@ def find_series(scan: Path, on_progress: OnProgress | None = None) -> ScanListin
             else:
                 series.append(_new_nifti(path, series))
         except UnreadableFileError as error:
-            skipped.append(SkippedFile(path.relative_to(root).as_posix(), str(error)))
+            skipped.append(SkippedFile(_shown_path(path, root), str(error)))
         if on_progress is not None:
             on_progress(done, len(entries))
     stacks, dropped = group_slices(headers)
@@ -68,7 +67,7 @@ def find_series(scan: Path, on_progress: OnProgress | None = None) -> ScanListin
     if not series:
         raise ScanError(_nothing_readable(scan, skipped))
     series.sort(key=lambda one: (one.study_uid, one.series_uid))
-    return ScanListing(tuple(series), tuple(sorted(skipped, key=lambda one: one.path)))
+    return ScanListing(tuple(series), tuple(sorted(skipped, key=lambda file: file.path)))
 
 
 def read_volume(
@@ -85,28 +84,57 @@ def read_volume(
     """
     indices = _checked_indices(series, slice_indices)
     array = np.empty((len(indices), *series.shape[1:]), dtype=np.float32)
+    failures: dict[int, str] = {}
+    for slots, slices in _decode_by_file(series, indices, failures, on_progress):
+        array[slots] = slices
+    if len(failures) == len(indices):
+        reason = _most_frequent(failures.values())
+        raise ScanError(f"no slice of the series can be decoded: {reason}; export it once more")
+    kept = np.array([slot for slot in range(len(indices)) if slot not in failures])
+    array = array[kept] if failures else array
+    problems = _decoding_problems(series, float(array.min()), failures)
+    return Volume(series, indices[kept], array, problems)
+
+
+def measure_range(
+    series: Series, on_progress: OnProgress | None = None
+) -> tuple[tuple[float, float] | None, tuple[Problem, ...]]:
+    """Lowest and highest value of all slices, one file in memory at a time, and all problems.
+
+    Values are those of `read_volume`: padding of a CT counts as air. None if none can be decoded.
+    """
+    failures: dict[int, str] = {}
+    lowest, highest = np.inf, -np.inf
+    every = np.arange(series.shape[0])
+    for _, slices in _decode_by_file(series, every, failures, on_progress):
+        lowest, highest = min(lowest, float(slices.min())), max(highest, float(slices.max()))
+    value_range = None if np.isinf(lowest) else (lowest, highest)
+    return value_range, _decoding_problems(series, lowest, failures)
+
+
+def _decode_by_file(
+    series: Series,
+    indices: NDArray[np.int64],
+    failures: dict[int, str],
+    on_progress: OnProgress | None,
+) -> Iterator[tuple[list[int], NDArray[np.float32]]]:
+    """Yield (places in `indices`, slices [N, rows, columns]) of each file that can be decoded.
+
+    Places of the others go into `failures` with the reason.
+    """
     by_path: dict[Path, list[int]] = defaultdict(list)
     for slot, index in enumerate(indices):
         by_path[series.sources[index].path].append(slot)
-    failures: dict[int, str] = {}
     done = 0
     for path, slots in by_path.items():
-        sources = [series.sources[indices[slot]] for slot in slots]
+        frames = [series.sources[indices[slot]].frame for slot in slots]
         try:
-            array[slots] = _decode(path, sources, series)
+            yield slots, _decode(path, frames, series)
         except UnreadableFileError as error:
             failures.update(dict.fromkeys(slots, str(error)))
         done += len(slots)
         if on_progress is not None:
             on_progress(done, len(indices))
-    if len(failures) == len(indices):
-        raise ScanError(
-            f"no slice of the series can be decoded: {_most_frequent(failures.values())}"
-        )
-    kept = np.array([slot for slot in range(len(indices)) if slot not in failures])
-    array = array[kept] if failures else array
-    problems = (*series.problems, *_decoding_problems(series, array, failures))
-    return Volume(series, indices[kept], array, problems)
 
 
 def _list_entries(scan: Path) -> list[tuple[Path, str | None]]:
@@ -136,7 +164,15 @@ def _new_nifti(path: Path, known: list[Series]) -> Series:
 def _dropped_files(dropped: list[tuple[SliceHeader, str]], root: Path) -> list[SkippedFile]:
     """One line per file: a multi-frame object may have many frames left out for one reason."""
     reasons = {(header.source.path, reason) for header, reason in dropped}
-    return [SkippedFile(path.relative_to(root).as_posix(), reason) for path, reason in reasons]
+    return [SkippedFile(_shown_path(path, root), reason) for path, reason in reasons]
+
+
+def _shown_path(path: Path, root: Path) -> str:
+    """Relative, and safe to print: a name may hold terminal escapes or bytes that are no text."""
+    name = path.relative_to(root).as_posix()
+    return "".join(
+        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in name
+    )
 
 
 def _nothing_readable(scan: Path, skipped: list[SkippedFile]) -> str:
@@ -168,8 +204,7 @@ def _checked_indices(
     return indices
 
 
-def _decode(path: Path, sources: list[SliceSource], series: Series) -> NDArray[np.float32]:
-    frames = [source.frame for source in sources]
+def _decode(path: Path, frames: list[int], series: Series) -> NDArray[np.float32]:
     if sniff(path) is FileKind.NIFTI:
         return decode_nifti(path, frames)
     slices = np.stack(decode_slices(path, frames, series.modality))
@@ -179,24 +214,16 @@ def _decode(path: Path, sources: list[SliceSource], series: Series) -> NDArray[n
 
 
 def _decoding_problems(
-    series: Series, array: NDArray[np.float32], failures: dict[int, str]
-) -> list[Problem]:
-    problems = []
+    series: Series, lowest: float, failures: dict[int, str]
+) -> tuple[Problem, ...]:
+    """The problems of the series and those its pixels show; `lowest` is their smallest value."""
+    problems = list(series.problems)
     if failures:
-        count, reason = len(failures), _most_frequent(failures.values())
-        problems.append(
-            Problem("undecodable_slices", f"{count} slices left out, most often because: {reason}")
-        )
-    known = {problem.name for problem in series.problems}
-    if (
-        series.modality is Modality.CT
-        and "not_hounsfield" not in known
-        and array.min() > PLAUSIBLE_AIR_HU
-    ):
-        problems.append(
-            Problem(
-                "not_hounsfield",
-                f"no voxel is below {PLAUSIBLE_AIR_HU:g} HU, so there is no air: not Hounsfield units",
-            )
-        )
-    return problems
+        reason = _most_frequent(failures.values())
+        detail = f"{len(failures)} slices left out, most often because: {reason}"
+        problems.append(Problem("undecodable_slices", detail))
+    is_flagged = any(problem.name == "not_hounsfield" for problem in problems)
+    if series.modality is Modality.CT and not is_flagged and PLAUSIBLE_AIR_HU < lowest < np.inf:
+        detail = f"no voxel is below {PLAUSIBLE_AIR_HU:g}, so nothing is air: not Hounsfield units"
+        problems.append(Problem("not_hounsfield", detail))
+    return tuple(problems)

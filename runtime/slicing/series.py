@@ -100,7 +100,7 @@ def _spacing_problems(
     tilt = tilt_deg(stack_normal(orientation), corners_mm)
     if tilt >= MIN_TILT_DEG:
         name = "gantry_tilt" if modality is Modality.CT else "sheared_stack"
-        problems.append(Problem(name, f"slices are tilted by {tilt:.1f}° against the table"))
+        problems.append(Problem(name, f"slices lean by {tilt:.1f}° from the stack's axis"))
     gaps = missing_slices(positions_mm)
     if gaps:
         count = sum(gap[2] for gap in gaps)

@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_medgemma.runtime.slicing.choose import coverage_mm
 from edge_medgemma.runtime.slicing.volume import Problem, Series, Volume
 from edge_medgemma.runtime.triage.protocol import Protocol
 
@@ -37,8 +38,12 @@ def coverage_problems(
 
 
 def _extent(protocol: Protocol, series: Series) -> Problem | None:
-    extent_mm = float(np.ptp(series.positions_mm)) + series.spacing_mm[0]
-    if protocol.minimum_extent_mm and not extent_mm >= protocol.minimum_extent_mm:
+    if not protocol.minimum_extent_mm:
+        return None
+    extent_mm = coverage_mm(series)
+    if any(problem.name == "no_positions" for problem in series.problems):
+        return Problem("coverage_unknown", "Slice positions are not given, nor the length covered.")
+    if not extent_mm >= protocol.minimum_extent_mm:
         return Problem(
             "insufficient_coverage",
             f"The series covers {extent_mm:.0f} mm; protocol {protocol.name} expects at least "

@@ -23,6 +23,9 @@ CHUNKS_BEFORE_SLICES = 1
 NOT_TRAINED = "this demonstration engine was not trained on it"
 NOT_SCORED = "the engine gave no usable answer"
 
+SAME_LOG_ODDS = 1e-6
+"""Slices that move no answer by more than this were not looked at."""
+
 
 @dataclass(frozen=True, slots=True)
 class Answers:
@@ -112,7 +115,7 @@ def _judge_one(
     score = score_finding(value, control, platt)
     if not math.isfinite(score.value):
         return replace(result, reason=NOT_SCORED)
-    flagged = score.value >= finding.threshold
+    flagged = score.value > finding.threshold
     return replace(
         result,
         status=FindingStatus.FLAGGED if flagged else FindingStatus.NOT_FLAGGED,
@@ -135,6 +138,14 @@ def doubt_problems(results: Sequence[FindingResult]) -> tuple[Problem, ...]:
         problems.append(
             Problem("no_finding_assessed", "No finding of the protocol could be assessed.")
         )
+    compared = [
+        abs(result.log_odds - result.control_log_odds)
+        for result in results
+        if result.log_odds is not None and result.control_log_odds is not None
+    ]
+    if compared and max(compared) <= SAME_LOG_ODDS:
+        detail = "The engine answers as if every slice were blank."
+        problems.append(Problem("slices_without_effect", detail))
     return tuple(problems)
 
 

@@ -25,6 +25,9 @@ _CT_CHANNEL = {
 }
 """The channel of the model's own picture in which a reader knows the body part best."""
 
+NO_POSITIONS = "no_positions"
+"""The slicing room's name for a series whose geometry it had to make up."""
+
 _MIN_MARK_COSINE = 0.9
 """Rows must run within 26 degrees of the patient's left-right axis to be marked."""
 
@@ -61,12 +64,12 @@ def make_pictures(
 
 
 def side_marks(series: Series) -> tuple[str, str]:
-    """Patient side (`R`, `L`) at the left and right edge; empty unless the series is axial.
+    """Patient side (`R`, `L`) at the left and right edge; empty unless the series is axial and says so.
 
     From the direction in which columns count up, in LPS: +x is the patient's left.
     PS3.3 C.7.6.2.1.1
     """
-    if series.orientation != "axial":
+    if series.orientation != "axial" or any(p.name == NO_POSITIONS for p in series.problems):
         return "", ""
     direction = series.affine_lps_mm[:3, 2]
     length = float(np.linalg.norm(direction))

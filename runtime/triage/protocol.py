@@ -47,7 +47,7 @@ class Finding:
     urgency: Urgency
     """Of the study when the finding is flagged: critical, urgent or routine."""
     threshold: float
-    """The finding is flagged when its score, in log-odds, is at or above this."""
+    """The finding is flagged when its score, in log-odds, is above this."""
     standard_code: StandardCode | None
 
 

@@ -1,11 +1,12 @@
 """Asking an engine about slices it has read."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_medgemma.runtime.errors import EngineError
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.generation.prefix import Prefix
 from edge_medgemma.runtime.generation.sampling import Sampling
@@ -22,8 +23,6 @@ REASONING_REQUEST = (
 """Wording of the same notebook."""
 
 FINAL_ANSWER = "Final Answer:"
-
-_UNFINISHED_CHARACTER = "\N{REPLACEMENT CHARACTER}"
 
 
 def no_progress(stage: str, done: int, total: int) -> None:
@@ -43,9 +42,19 @@ def read_slices(
         instruction: of the protocol, never text of the scan.
         features: [slices, tokens_per_image, hidden] of `Engine.encode_images`.
         on_progress: called with stage `prefill`.
+
+    Raises:
+        EngineError: more slices than the engine has positions for.
     """
     chunks = engine.prompt.prefix(instruction, len(features))
-    prefix = engine.new_prefix(sum(len(chunk.ids) for chunk in chunks))
+    tokens = sum(len(chunk.ids) for chunk in chunks)
+    limit = engine.manifest.text.max_positions
+    if tokens > limit:
+        raise EngineError(
+            f"{len(features)} slices need {tokens} tokens, the engine reads {limit}; use fewer "
+            "--slices"
+        )
+    prefix = engine.new_prefix(tokens)
     image = 0
     for done, chunk in enumerate(chunks, start=1):
         prefix.extend(chunk, features[image : image + chunk.images] if chunk.images else None)
@@ -88,39 +97,3 @@ def _up_to_final_answer(engine: Engine, reply: Sequence[int], begin: int) -> lis
         if engine.tokenizer.decode(reply[begin:end]).endswith(FINAL_ANSWER):
             return list(reply[:end])
     return [*reply, *engine.tokenizer.encode("\n\n" + FINAL_ANSWER)]
-
-
-@dataclass(frozen=True, slots=True)
-class AnswerPiece:
-    """A few characters of an answer, as they come."""
-
-    text: str
-    is_thought: bool
-    """Part of the reasoning that precedes the answer."""
-
-
-def stream_answer(
-    engine: Engine, prefix: Prefix, question: str, sampling: Sampling, max_tokens: int
-) -> Iterator[AnswerPiece]:
-    """The model's free answer to a question about the slices, piece by piece.
-
-    The text is the model's own: escape it for wherever it is shown.
-
-    Raises:
-        ProtocolError: the question spells a control token.
-    """
-    tokens = engine.manifest.tokens
-    ids: list[int] = []
-    shown = ""
-    is_thought = False
-    asked = engine.prompt.question(question)
-    for step in prefix.generate(asked, sampling, max_tokens):
-        if step.token_id in (tokens.thought_begin, tokens.thought_end):
-            is_thought = step.token_id == tokens.thought_begin
-            ids, shown = [], ""
-            continue
-        ids.append(step.token_id)
-        text = engine.tokenizer.decode(ids)
-        if len(text) > len(shown) and not text.endswith(_UNFINISHED_CHARACTER):
-            yield AnswerPiece(text[len(shown) :], is_thought)
-            shown = text

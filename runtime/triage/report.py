@@ -7,7 +7,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_medgemma.runtime.profiling.spans import Span
+from edge_medgemma.runtime.profiling.spans import Span, total_s
 from edge_medgemma.runtime.slicing.volume import BodyPart, Modality, Problem
 from edge_medgemma.runtime.triage.protocol import StandardCode
 from edge_medgemma.runtime.triage.urgency import Urgency
@@ -141,6 +141,11 @@ class StudyReport:
         """Flagged findings, most urgent first, then by score."""
         found = [f for f in self.findings if f.status is FindingStatus.FLAGGED]
         return tuple(sorted(found, key=lambda f: (f.urgency.rank, -(f.score or 0.0))))
+
+    @property
+    def total_s(self) -> dict[str, float]:
+        """Seconds per stage."""
+        return total_s(self.spans)
 
 
 @dataclass(frozen=True, slots=True)

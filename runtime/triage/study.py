@@ -62,10 +62,13 @@ class TriageOptions:
     """Where control log-odds are kept; None is the user's cache folder."""
 
 
+DEFAULT_OPTIONS = TriageOptions()
+
+
 def triage_scan(
     engine: Engine,
     scan: Path,
-    options: TriageOptions = TriageOptions(),
+    options: TriageOptions = DEFAULT_OPTIONS,
     on_progress: Progress = no_progress,
 ) -> TriageReport:
     """Triage every study of a scan.
@@ -97,14 +100,14 @@ def triage_scan(
         engine=engine_record(engine.manifest),
         studies=tuple(sorted(studies, key=lambda study: study.urgency.rank)),
         skipped=dict(Counter(file.reason for file in listing.skipped)),
-        discover_s=recorder.total_s()["discover"],
+        discover_s=recorder.spans[0].duration_s,
     )
 
 
 def triage_reading(
     engine: Engine,
     reading: Reading,
-    options: TriageOptions = TriageOptions(),
+    options: TriageOptions = DEFAULT_OPTIONS,
     on_progress: Progress = no_progress,
 ) -> StudyReport:
     """Apply one protocol to one study; see `triage_scan`."""

@@ -32,6 +32,7 @@ NO_FLAG_TEXT = "no flag raised: not a normal report"
 BLOCKING_PROBLEMS = {
     "body_part_conflict": "the protocol is not meant for this body part",
     "constant_intensity": "all slices are empty",
+    "coverage_unknown": "it is not known how much of the body part is in the series",
     "finding_not_scored": "the engine gave no usable answer to a question",
     "insufficient_coverage": "too little of the body part is in the series",
     "no_finding_assessed": "this engine can answer none of the protocol's questions",
@@ -40,6 +41,7 @@ BLOCKING_PROBLEMS = {
     "no_series": "no series of the study can be used",
     "not_hounsfield": "the values are not Hounsfield units",
     "reasoning_not_finished": "the model did not finish its reasoning",
+    "slices_without_effect": "the engine answers as if the slices were blank",
     "slices_lost": "too many slices could not be read",
     "triage_failed": "the study could not be triaged",
 }

@@ -1,0 +1,74 @@
+"""`edge-medgemma ask`: a free question about a scan."""
+
+from pathlib import Path
+
+import click
+
+from edge_medgemma.runtime.commands.options import engine_option, slices_option, threads_option
+from edge_medgemma.runtime.commands.stages import stage_progress
+from edge_medgemma.runtime.commands.terminal import printable
+from edge_medgemma.runtime.generation.engine import Engine
+from edge_medgemma.runtime.generation.sampling import Sampling
+from edge_medgemma.runtime.triage.conversation import open_scan
+from edge_medgemma.runtime.triage.protocol import load_protocol
+from edge_medgemma.runtime.triage.questions import REASONING_TOKENS
+from edge_medgemma.runtime.triage.study import TriageOptions
+
+
+@click.command(epilog='Example: edge-medgemma ask scan/ "Is there free fluid?"')
+@click.argument("scan", type=click.Path(path_type=Path))
+@click.argument("question")
+@engine_option
+@click.option(
+    "--protocol", "protocol_name", default="auto", show_default=True, metavar="auto|NAME|FILE",
+    help="Whose instruction opens the prompt; auto goes by modality and body part.",
+)  # fmt: skip
+@click.option("--series", "series_uid", metavar="UID", help="Look at this series only.")
+@slices_option
+@click.option(
+    "--max-tokens", type=click.IntRange(min=1), default=REASONING_TOKENS, show_default=True,
+    help="Longest answer, reasoning included.",
+)  # fmt: skip
+@click.option(
+    "--temperature", type=click.FloatRange(min=0), default=0.0, show_default=True,
+    help="0 always takes the most likely word.",
+)  # fmt: skip
+@click.option("--seed", type=int, default=0, show_default=True, help="For temperatures above 0.")
+@click.option("--show-thinking", is_flag=True, help="Also print the reasoning ahead of the answer.")
+@threads_option
+def command(
+    scan: Path,
+    question: str,
+    engine_directory: Path,
+    protocol_name: str,
+    series_uid: str | None,
+    slices: int | None,
+    max_tokens: int,
+    temperature: float,
+    seed: int,
+    show_thinking: bool,
+    threads: int | None,
+) -> None:
+    """Ask a free question about a scan.
+
+    SCAN is a folder of DICOM or NIfTI files, or one such file. The answer is a language model's:
+    read it as a hint, never as a report.
+    """
+    protocol = None if protocol_name == "auto" else load_protocol(protocol_name)
+    options = TriageOptions(protocol, series_uid, slices)
+    sampling = Sampling(temperature=temperature, seed=seed)
+    with Engine.open(engine_directory, threads=threads) as engine:
+        engine.prompt.question(question)  # a question that may not be asked costs no reading
+        with stage_progress() as progress:
+            conversation = open_scan(engine, scan, options, progress)
+        for problem in conversation.problems:
+            click.echo(f"note: {printable(problem.detail)}", err=True)
+        if engine.manifest.demonstration:
+            click.echo(f"note: {printable(engine.manifest.demonstration.notice)}", err=True)
+        for piece in conversation.ask(question, sampling, max_tokens):
+            if piece.is_thought:
+                if show_thinking:
+                    click.secho(printable(piece.text), nl=False, dim=True)
+            else:
+                click.echo(printable(piece.text), nl=False)
+        click.echo()

@@ -1,0 +1,131 @@
+"""`report.html`: one file a human checks in half a minute; no network, no scripts, prints on A4."""
+
+import base64
+import io
+import math
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+import jinja2
+from PIL import Image
+
+from edge_medgemma.runtime.files import write_atomically
+from edge_medgemma.runtime.reporting.json_report import INTENDED_USE
+from edge_medgemma.runtime.reporting.words import (
+    FINDING_STATUS_WORDS,
+    HEADLINES,
+    URGENCY_WORDS,
+    clock,
+    count,
+    sentence,
+    signed,
+)
+from edge_medgemma.runtime.triage.report import (
+    FindingResult,
+    Picture,
+    SeriesRecord,
+    StudyReport,
+    TriageReport,
+)
+
+TEMPLATE_NAME = "report.html"
+
+
+def write_html_report(report: TriageReport, path: Path) -> None:
+    """Write the report; readers see the old file or the whole new one.
+
+    Raises:
+        ResourceError: the disk is full or the folder cannot be written.
+    """
+    write_atomically(path, render_html(report).encode())
+
+
+def render_html(report: TriageReport) -> str:
+    """The report as one HTML document; everything in it is escaped."""
+    template = _environment().get_template(TEMPLATE_NAME)
+    return template.render(report=report, intended_use=INTENDED_USE)
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        clock=clock,
+        geometry=_geometry,
+        headline=HEADLINES.__getitem__,
+        millimetres=_millimetres,
+        one_based=_one_based,
+        png=png_data_uri,
+        precision_words=_precision_words,
+        score=score_words,
+        sentence=sentence,
+        signed=signed,
+        skipped_words=_skipped_words,
+        slices_seen=slices_seen,
+        status_word=FINDING_STATUS_WORDS.__getitem__,
+        timings=_timings,
+        urgency_word=URGENCY_WORDS.__getitem__,
+    )
+    return environment
+
+
+def png_data_uri(picture: Picture) -> str:
+    """The picture as a `data:` address of a PNG, which carries no metadata."""
+    file = io.BytesIO()
+    Image.fromarray(picture.pixels).save(file, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
+
+
+def score_words(finding: FindingResult) -> str:
+    """A calibrated probability in per cent, else the score with its sign."""
+    if finding.probability is not None:
+        return f"{100 * finding.probability:.0f} %"
+    return signed(finding.score)
+
+
+def slices_seen(study: StudyReport) -> str:
+    """How much of the series the model saw."""
+    if study.series is None or not study.slices:
+        return "nothing"
+    first_mm, last_mm = study.slices[0].position_mm, study.slices[-1].position_mm
+    total = study.series.shape[0]
+    return f"{len(study.slices)} of {count(total, 'slice')}, {first_mm:.0f} to {last_mm:.0f} mm"
+
+
+def _geometry(series: SeriesRecord) -> str:
+    spacing = " × ".join(f"{value:.2f}" for value in series.spacing_mm)
+    return f"{' × '.join(map(str, series.shape))} at {spacing} mm"
+
+
+def _millimetres(value: float) -> str:
+    return f"{value:.1f} mm" if math.isfinite(value) else "position unknown"
+
+
+def _one_based(index: int) -> int:
+    return index + 1
+
+
+def _precision_words(precision: Mapping[str, str]) -> str:
+    return ", ".join(f"{part} {name}" for part, name in precision.items())
+
+
+def _skipped_words(skipped: Mapping[str, int]) -> str:
+    if not skipped:
+        return "no file skipped"
+    reasons = ", ".join(f"{number} {reason}" for reason, number in sorted(skipped.items()))
+    return f"{count(sum(skipped.values()), 'file')} skipped ({reasons})"
+
+
+def _timings(study: StudyReport) -> str:
+    stages = study.total_s
+    if not stages:
+        return "nothing was run"
+    parts = ", ".join(f"{name} {seconds:.1f}" for name, seconds in stages.items())
+    return f"{sum(stages.values()):.1f} s ({parts})"

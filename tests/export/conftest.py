@@ -1,0 +1,56 @@
+"""One tiny checkpoint, its reference model and its fp32 engine for all export tests."""
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from edge_medgemma.export.checkpoint import open_checkpoint
+from edge_medgemma.export.engine import export_engine
+
+TESTS = Path(__file__).resolve().parents[1]
+
+
+def _load(name: str, path: Path) -> ModuleType:
+    """A helper module beside the tests; importlib mode puts no test folder on the path."""
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def decoder_session() -> ModuleType:
+    return _load("decoder_session", TESTS / "export" / "decoder_session.py")
+
+
+@pytest.fixture(scope="session")
+def checkpoint_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the tiny random checkpoint, float32; do not write to it."""
+    pytest.importorskip("transformers")
+    builder = _load("tiny_checkpoint", TESTS / "tiny_checkpoint.py")
+    return builder.build_tiny_checkpoint(tmp_path_factory.mktemp("checkpoint") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def reference(checkpoint_folder: Path) -> Any:
+    """transformers' own model of the checkpoint, eager attention, float32."""
+    import torch
+    from transformers import Gemma3ForConditionalGeneration
+
+    torch.set_num_threads(1)
+    return Gemma3ForConditionalGeneration.from_pretrained(
+        checkpoint_folder, dtype=torch.float32, attn_implementation="eager"
+    ).eval()
+
+
+@pytest.fixture(scope="session")
+def engine(checkpoint_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """fp32 engine directory of the tiny checkpoint."""
+    folder = tmp_path_factory.mktemp("engine") / "fp32"
+    export_engine(open_checkpoint(str(checkpoint_folder)), folder, weights="fp32", block_size=32)
+    return folder

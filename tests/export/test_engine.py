@@ -1,0 +1,161 @@
+import json
+import resource
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from edge_medgemma.export.checkpoint import open_checkpoint
+from edge_medgemma.export.engine import RECIPES, export_engine
+from edge_medgemma.export.synthetic import synthetic_checkpoint
+from edge_medgemma.runtime.errors import CheckpointError, EngineError, ResourceError
+from edge_medgemma.runtime.manifest import Demonstration, load_manifest, verify_files
+
+
+def export(checkpoint, folder, weights="int4", block_size=32):
+    return export_engine(checkpoint, folder, weights=weights, block_size=block_size)
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("weights", RECIPES)
+def test_the_manifest_describes_the_directory(checkpoint_folder, tmp_path, weights):
+    manifest = export(open_checkpoint(str(checkpoint_folder)), tmp_path / "engine", weights)
+    assert load_manifest(tmp_path / "engine") == manifest
+    verify_files(tmp_path / "engine", manifest)
+    names = {path.name for path in (tmp_path / "engine").iterdir()}
+    assert names == {"manifest.json", *manifest.files}
+    assert manifest.precision.decoder == weights
+    assert "HAI-DEF is provided under" in (tmp_path / "engine" / "NOTICE").read_text()
+    assert str(checkpoint_folder) not in (tmp_path / "engine" / "manifest.json").read_text()
+
+
+def test_embedding_rows_are_close_to_the_checkpoint(checkpoint_folder, tmp_path):
+    checkpoint = open_checkpoint(str(checkpoint_folder))
+    export(checkpoint, tmp_path / "engine")
+    integers = np.fromfile(tmp_path / "engine" / "embedding.data", np.int8).reshape(768, 128)
+    scale = np.fromfile(tmp_path / "engine" / "embedding_scale.data", np.float32)
+    expected = checkpoint.tensors["text.embed_tokens.weight"].read()
+    assert (np.abs(integers * scale[:, None] - expected) <= scale[:, None] / 2 + 1e-7).all()
+
+
+def test_two_exports_are_the_same_bytes(checkpoint_folder, tmp_path):
+    for name in ("one", "two"):
+        export(open_checkpoint(str(checkpoint_folder)), tmp_path / name)
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+
+
+def test_spellings_of_names_and_config_give_the_same_graphs(checkpoint_folder, tmp_path):
+    other = shutil.copytree(checkpoint_folder, tmp_path / "other")
+    tensors = load_file(other / "model.safetensors")
+    renamed = {
+        f"model.{name.replace('language_model.model.', 'language_model.')}": tensor
+        for name, tensor in tensors.items()
+    }
+    renamed["lm_head.weight"] = renamed["model.language_model.embed_tokens.weight"].copy()
+    save_file(renamed, other / "model.safetensors")
+    config = json.loads((other / "config.json").read_text())
+    text = config["text_config"]
+    for field in ("rope_parameters", "layer_types", "_sliding_window_pattern"):
+        del text[field]
+    text |= {"rope_theta": 1e6, "rope_local_base_freq": 1e4, "sliding_window_pattern": 6}
+    text["rope_scaling"] = {"rope_type": "linear", "factor": 8.0}
+    config["torch_dtype"] = config.pop("dtype")
+    (other / "config.json").write_text(json.dumps(config))
+
+    first = export(open_checkpoint(str(checkpoint_folder)), tmp_path / "first")
+    second = export(open_checkpoint(str(other)), tmp_path / "second")
+    assert {k: v for k, v in first.files.items() if k != "NOTICE"} == {
+        k: v for k, v in second.files.items() if k != "NOTICE"
+    }
+    assert (first.text, first.vision, first.tokens) == (second.text, second.vision, second.tokens)
+    assert first.source.sha256 != second.source.sha256
+
+
+def test_progress_ends_at_the_total(tmp_path):
+    seen = []
+    export_engine(
+        synthetic_checkpoint("tiny"),
+        tmp_path / "engine",
+        weights="int8",
+        block_size=32,
+        on_progress=lambda done, total: seen.append((done, total)),
+    )
+    dones = [done for done, _ in seen]
+    assert dones == sorted(dones)
+    assert seen[-1][0] == seen[-1][1]
+
+
+def test_demonstration_is_passed_on(tmp_path):
+    demonstration = Demonstration("for show", ("haemorrhage",), {"haemorrhage": (1.0, 0.0)})
+    export_engine(
+        synthetic_checkpoint("tiny"),
+        tmp_path / "engine",
+        weights="fp32",
+        block_size=32,
+        demonstration=demonstration,
+    )
+    assert load_manifest(tmp_path / "engine").demonstration == demonstration
+
+
+@pytest.mark.parametrize(("weights", "block_size"), [("int3", 32), ("int4", 48)])
+def test_unknown_recipes_are_refused(tmp_path, weights, block_size):
+    with pytest.raises(EngineError, match="expected one of"):
+        export(synthetic_checkpoint("tiny"), tmp_path / "engine", weights, block_size)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_directory_is_left_alone(tmp_path):
+    (tmp_path / "engine").mkdir()
+    (tmp_path / "engine" / "mine").write_text("kept")
+    with pytest.raises(ResourceError, match="exists already"):
+        export(synthetic_checkpoint("tiny"), tmp_path / "engine")
+    assert contents(tmp_path / "engine") == {"mine": b"kept"}
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("name", ["layers.2.mlp.up_proj.weight", "post_layernorm.bias"])
+def test_weights_that_are_not_finite_are_named(checkpoint_folder, tmp_path, name, value):
+    damaged = shutil.copytree(checkpoint_folder, tmp_path / "damaged")
+    tensors = load_file(damaged / "model.safetensors")
+    (stored,) = (key for key in tensors if key.endswith(name))
+    tensors[stored].flat[7] = value
+    save_file(tensors, damaged / "model.safetensors")
+    with pytest.raises(CheckpointError, match=f"{name}' holds a value that is not finite"):
+        export(open_checkpoint(str(damaged)), tmp_path / "engine")
+    assert [path.name for path in tmp_path.iterdir()] == ["damaged"]
+
+
+def test_a_full_disk_leaves_nothing(tmp_path):
+    """The size limit of files stands for the disk: both fail a write in the middle."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
+    try:
+        with pytest.raises(ResourceError, match="could not write"):
+            export(synthetic_checkpoint("tiny"), tmp_path / "engine")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_export_imports_neither_torch_nor_transformers(checkpoint_folder, tmp_path):
+    program = (
+        "import sys\n"
+        "from edge_medgemma.runtime.cli import cli\n"
+        f"cli.main(['export', {str(checkpoint_folder)!r}, '-o', {str(tmp_path / 'engine')!r}],"
+        " standalone_mode=False)\n"
+        "print(sorted({'torch', 'transformers', 'onnxruntime'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    )
+    *_, summary, modules = done.stdout.splitlines()
+    assert modules == "[]"
+    assert "GB in" in summary
+    assert done.stderr == ""
