@@ -1,6 +1,6 @@
 """Which phantoms serve what: no seed serves two purposes."""
 
-TRAINING_SEEDS = range(0, 1_000_000)
+TRAINING_SEEDS = range(1_000_000)
 LANGUAGE_FIRST_SEED = 500_000
 """Training seeds from here on teach the language model; those below the vision tower."""
 PLATT_FIRST_SEED = 2_000_000

@@ -99,8 +99,9 @@ def train_language(
             findings.append(frozenset[str]().union(*(scan.shown[i] for i in picked)))
         ids, labels = dialogue.fill(layout, findings)
         asked = torch.nonzero((labels != IGNORED).any(0))[:, 0]
-        logits = run_sequence(network, layout, ids, torch.stack(features), asked)
-        loss = cross_entropy(logits.flatten(0, 1), labels[:, asked].flatten())
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = run_sequence(network, layout, ids, torch.stack(features), asked)
+        loss = cross_entropy(logits.float().flatten(0, 1), labels[:, asked].flatten())
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(trained, 1.0)
         optimiser.step()
