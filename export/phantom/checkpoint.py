@@ -9,6 +9,7 @@ import torch
 from transformers import Gemma3ForConditionalGeneration
 
 from edge_medgemma.calibration.phantoms.anatomy import FINDINGS
+from edge_medgemma.export.phantom.build import RECORD_NAME
 from edge_medgemma.export.phantom.dialogue import (
     NOTHING_FOUND,
     OPEN_QUESTIONS,
@@ -23,7 +24,6 @@ from edge_medgemma.runtime.generation.prompt import PromptBuilder
 from edge_medgemma.runtime.generation.tokenizer import Tokenizer
 
 PROTOCOLS = Path(next(iter(triage.__path__))) / "protocols"
-RECORD_NAME = "phantom.json"
 
 
 @dataclass(frozen=True, slots=True)
