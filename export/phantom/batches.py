@@ -2,8 +2,9 @@
 
 import multiprocessing
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,20 +20,23 @@ PREVALENCE = {HAEMORRHAGE: 0.4, MASS_EFFECT: 0.65, FRACTURE: 0.6}
 """How often each finding is drawn for the vision tower: the harder to see, the more often."""
 MOST_FRACTURES = 5
 """In one skull: the more breaks, the more a slice teaches."""
-BATCHES_AHEAD = 4
+TASKS_AHEAD = 4
+
+_Task = TypeVar("_Task")
+_Drawn = TypeVar("_Drawn")
 
 Batch = tuple[torch.Tensor, SliceTargets]
 """Pixel values [N, 3, size, size] and what there is to see on them."""
 
 
-def draw_ahead(seeds_of_steps: Sequence[Sequence[int]]) -> Iterator[Batch]:
-    """The batch of every step, in order."""
+def draw_ahead(draw: Callable[[_Task], _Drawn], tasks: Sequence[_Task]) -> Iterator[_Drawn]:
+    """What `draw`, a function of a module, makes of each task, in their order."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        waiting: deque[Future[Batch]] = deque()
-        for seeds in seeds_of_steps:
-            waiting.append(pool.submit(draw_batch, seeds))
-            if len(waiting) > BATCHES_AHEAD:
+        waiting: deque[Future[_Drawn]] = deque()
+        for task in tasks:
+            waiting.append(pool.submit(draw, task))
+            if len(waiting) > TASKS_AHEAD:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()

@@ -10,12 +10,7 @@ from transformers import Gemma3ForConditionalGeneration
 
 from edge_medgemma.calibration.phantoms.anatomy import FINDINGS
 from edge_medgemma.export.phantom.build import RECORD_NAME
-from edge_medgemma.export.phantom.dialogue import (
-    NOTHING_FOUND,
-    OPEN_QUESTIONS,
-    SENTENCES,
-    Dialogue,
-)
+from edge_medgemma.export.phantom.dialogue import Dialogue, spoken_texts
 from edge_medgemma.export.phantom.network import IMAGE_SIZE, TOKENS_PER_IMAGE, prompt_manifest
 from edge_medgemma.export.phantom.vocabulary import TOKENS, protocol_texts, train_tokenizer
 from edge_medgemma.export.synthetic_tokenizer import CHAT_TEMPLATE
@@ -42,8 +37,7 @@ class Record:
 def write_texts(folder: Path) -> None:
     """Write tokenizer, chat template and image settings; the weights come later."""
     folder.mkdir(parents=True, exist_ok=True)
-    spoken = [*SENTENCES.values(), NOTHING_FOUND, *OPEN_QUESTIONS]
-    tokenizer = train_tokenizer([*protocol_texts(PROTOCOLS), *spoken])
+    tokenizer = train_tokenizer([*protocol_texts(PROTOCOLS), *spoken_texts()])
     tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE, encoding="utf-8")
     settings = {

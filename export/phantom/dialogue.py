@@ -17,6 +17,7 @@ from edge_medgemma.export.phantom.vocabulary import TOKENS
 from edge_medgemma.runtime.generation.masks import NO_BRANCH, NO_IMAGE, Rows, additive_mask
 from edge_medgemma.runtime.generation.prompt import PromptBuilder
 from edge_medgemma.runtime.generation.tokenizer import Tokenizer
+from edge_medgemma.runtime.triage.questions import FINAL_ANSWER, REASONING_REQUEST
 
 END_OF_TURN = TOKENS.stop[1]
 IGNORED = -100
@@ -33,6 +34,11 @@ SENTENCES = {
     MASS_EFFECT: "There is a mass effect with midline shift.",
     FRACTURE: "There is a skull fracture.",
 }
+ABSENCES = {
+    HAEMORRHAGE: "There is no intracranial hemorrhage.",
+    MASS_EFFECT: "There is no mass effect.",
+    FRACTURE: "There is no skull fracture.",
+}
 NOTHING_FOUND = "No hemorrhage, no mass effect and no fracture is seen."
 
 
@@ -40,6 +46,36 @@ def description(findings: frozenset[str]) -> str:
     """What the engine is taught to say of a scan, in closed sentences."""
     sentences = [SENTENCES[code] for code in FINDINGS if code in findings]
     return " ".join(sentences) or NOTHING_FOUND
+
+
+def spoken_texts() -> tuple[str, ...]:
+    """All that the engine is taught to say or to be asked beyond the protocol."""
+    return (
+        *SENTENCES.values(),
+        *ABSENCES.values(),
+        NOTHING_FOUND,
+        *OPEN_QUESTIONS,
+        REASONING_REQUEST.strip(),
+        f"{FINAL_ANSWER} yes",
+        f"{FINAL_ANSWER} no",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class SpokenQuestion:
+    """A question answered in words."""
+
+    text: str
+    code: str | None
+    """The finding that it asks to reason about; None asks for all."""
+
+    def answer(self, findings: frozenset[str]) -> str:
+        """What is to be said of a scan with these findings."""
+        if self.code is None:
+            return description(findings)
+        if self.code in findings:
+            return f"{SENTENCES[self.code]} {FINAL_ANSWER} yes"
+        return f"{ABSENCES[self.code]} {FINAL_ANSWER} no"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +90,8 @@ class Layout:
     """Per layer type: [1, 1, S, S] additive."""
     image_rows: torch.Tensor
     """[image tokens]: indices into the sequence."""
+    spoken: SpokenQuestion | None
+    """What the last branch asks, behind those of the findings."""
     answers: tuple[slice, ...]
     """Per branch: where the answer stands, end of turn and padding included."""
 
@@ -73,15 +111,21 @@ class Dialogue:
         self._instruction = instruction
         self._questions = tuple(questions)
         """Of FINDINGS, in their order."""
-        longest = description(frozenset(FINDINGS)), NOTHING_FOUND
-        self._open_tokens = max(len(tokenizer.encode(text)) for text in longest) + 1
+        self._spoken_tokens = len(tokenizer.encode(description(frozenset(FINDINGS)))) + 1
         self.yes, self.no = (self._single(word) for word in ("Yes", "No"))
 
     def _single(self, word: str) -> int:
         (token,) = self._tokenizer.encode(word)
         return token
 
-    def layout(self, slices: int, open_question: str | None = None) -> Layout:
+    def spoken_question(self, rng: np.random.Generator) -> SpokenQuestion:
+        """An open question, or one of the protocol's with the request to reason first."""
+        choice = int(rng.integers(2 * len(FINDINGS)))
+        if choice < len(FINDINGS):
+            return SpokenQuestion(self._questions[choice] + REASONING_REQUEST, FINDINGS[choice])
+        return SpokenQuestion(str(rng.choice(OPEN_QUESTIONS)), None)
+
+    def layout(self, slices: int, spoken: SpokenQuestion | None = None) -> Layout:
         """The sequence of a scan of so many slices with a branch for every question."""
         chunks = self._builder.prefix(self._instruction, slices)
         ids = [token for chunk in chunks for token in chunk.ids]
@@ -91,10 +135,10 @@ class Dialogue:
         images[is_image] = np.repeat(np.arange(slices), is_image.sum() // slices)
         positions, branches = [*range(prefix)], [NO_BRANCH] * prefix
         answers = []
-        texts = [*self._questions, *([open_question] if open_question else [])]
+        texts = [*self._questions, *([spoken.text] if spoken else [])]
         for branch, text in enumerate(texts):
             question = self._builder.question(text)
-            room = 2 if branch < len(self._questions) else self._open_tokens
+            room = 2 if branch < len(self._questions) else self._spoken_tokens
             answers.append(slice(len(ids) + len(question), len(ids) + len(question) + room))
             ids += [*question, *[TOKENS.pad] * room]
             positions += range(prefix, prefix + len(question) + room)
@@ -109,6 +153,7 @@ class Dialogue:
                 "sliding_attention": torch.from_numpy(additive_mask(rows, rows, SLIDING_WINDOW)),
             },
             image_rows=torch.from_numpy(np.flatnonzero(images != NO_IMAGE)),
+            spoken=spoken,
             answers=tuple(answers),
         )
 
@@ -120,12 +165,11 @@ class Dialogue:
         ids = np.repeat(layout.ids[None], len(findings), 0)
         labels = np.full(ids.shape, IGNORED, np.int64)
         for row, present in enumerate(findings):
-            for branch, where in enumerate(layout.answers):
-                if branch < len(FINDINGS):
-                    answer = [self.yes if FINDINGS[branch] in present else self.no]
-                else:
-                    answer = self._tokenizer.encode(description(present))
-                answer.append(END_OF_TURN)
+            replies = [[self.yes if code in present else self.no] for code in FINDINGS]
+            if layout.spoken is not None:
+                replies.append(self._tokenizer.encode(layout.spoken.answer(present)))
+            for where, reply in zip(layout.answers, replies, strict=True):
+                answer = [*reply, END_OF_TURN]
                 stop = where.start + len(answer)
                 ids[row, where.start : stop] = answer
                 labels[row, where.start - 1 : stop - 1] = answer

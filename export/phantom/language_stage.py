@@ -18,16 +18,21 @@ from transformers import Gemma3ForConditionalGeneration
 from edge_medgemma.calibration.phantoms.anatomy import FINDINGS
 from edge_medgemma.calibration.phantoms.drawing import draw_blank, draw_phantom
 from edge_medgemma.calibration.phantoms.statistics import area_under_curve
-from edge_medgemma.export.phantom.dialogue import IGNORED, OPEN_QUESTIONS, Dialogue, Layout
+from edge_medgemma.export.phantom.batches import draw_ahead
+from edge_medgemma.export.phantom.dialogue import IGNORED, Dialogue, Layout
 from edge_medgemma.export.phantom.images import pixel_values
 from edge_medgemma.export.phantom.schedule import Schedule
 from edge_medgemma.export.phantom.vision_stage import encode
 
 SCANS_PER_STEP = 8
 FEWEST_SLICES, MOST_SLICES = 4, 24
-REPORT_STEPS = 100
-OPEN_EVERY = 4
-"""Every so many steps the open question is asked too."""
+EARLY_SLICES = 12
+LATE_PHASE = 0.6
+"""Until this share of the steps, scans have at most EARLY_SLICES slices, which is quicker."""
+REPORT_STEPS = 50
+REPORT_SCANS = 100
+SPEAK_EVERY = 3
+"""Every so many steps a question is asked that wants words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,23 +48,29 @@ class EncodedScan:
 
 @torch.no_grad()  # type: ignore[untyped-decorator]
 def encode_scans(
-    network: Gemma3ForConditionalGeneration, seeds: Sequence[int], report: bool = False
+    network: Gemma3ForConditionalGeneration, seeds: Sequence[int]
 ) -> list[EncodedScan]:
     """Draw and encode the phantoms of these seeds, at most MOST_SLICES slices of each."""
     network.eval()
     scans = []
     start = time.perf_counter()
-    for count, seed in enumerate(seeds, 1):
-        phantom = draw_phantom(seed, count=MOST_SLICES)
-        _, tokens = encode(network, pixel_values(phantom.hounsfield))
-        shown = tuple(
-            frozenset(code for code in phantom.findings if i in phantom.finding_slices[code])
-            for i in range(len(tokens))
-        )
-        scans.append(EncodedScan(tokens, shown, phantom.findings))
-        if report and count % 200 == 0:
-            print(f"encoded {count}/{len(seeds)} {time.perf_counter() - start:.0f} s", flush=True)
+    for pixels, shown in draw_ahead(_draw_scan, seeds):
+        _, tokens = encode(network, pixels)
+        scans.append(EncodedScan(tokens, shown, frozenset[str]().union(*shown)))
+        if len(scans) % REPORT_SCANS == 0:
+            elapsed_s = time.perf_counter() - start
+            print(f"encoded {len(scans)}/{len(seeds)} {elapsed_s:.0f} s", flush=True)
     return scans
+
+
+def _draw_scan(seed: int) -> tuple[Tensor, tuple[frozenset[str], ...]]:
+    """Pixel values of a phantom's slices, and the findings that each shows."""
+    phantom = draw_phantom(seed, count=MOST_SLICES)
+    shown = tuple(
+        frozenset(code for code in phantom.findings if i in phantom.finding_slices[code])
+        for i in range(len(phantom.hounsfield))
+    )
+    return pixel_values(phantom.hounsfield), shown
 
 
 def encode_blanks(network: Gemma3ForConditionalGeneration, count: int) -> list[EncodedScan]:
@@ -86,11 +97,13 @@ def train_language(
     for step in range(1, schedule.steps + 1):
         network.train()
         schedule.apply(optimiser, step)
-        open_question = str(rng.choice(OPEN_QUESTIONS)) if step % OPEN_EVERY == 0 else None
+        spoken = dialogue.spoken_question(rng) if step % SPEAK_EVERY == 0 else None
         chosen = rng.choice(len(scans), SCANS_PER_STEP, replace=False)
         most = min(len(scans[index].shown) for index in chosen)
+        if step < LATE_PHASE * schedule.steps:
+            most = min(most, EARLY_SLICES)
         slices = int(rng.integers(FEWEST_SLICES, most + 1))
-        layout = dialogue.layout(slices, open_question)
+        layout = dialogue.layout(slices, spoken)
         features, findings = [], []
         for index in chosen:
             scan = scans[index]

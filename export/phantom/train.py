@@ -39,12 +39,12 @@ from edge_medgemma.export.phantom.schedule import Schedule
 from edge_medgemma.export.phantom.vision_stage import PHANTOMS_PER_STEP, train_vision
 
 VISION_SCHEDULE = Schedule(steps=1600, learning_rate=2e-3)
-LANGUAGE_SCHEDULE = Schedule(steps=700, learning_rate=1e-3)
-LANGUAGE_SCANS = 800
+LANGUAGE_SCHEDULE = Schedule(steps=600, learning_rate=1e-3)
+LANGUAGE_SCANS = 600
 BLANK_SCANS = 12
 WATCHED_SCANS = 60
 """Scored while training goes on."""
-PLATT_SCANS = 200
+PLATT_SCANS = 150
 THREADS = 1
 """More cost more than they bring for so small a network, and drawing needs a core too."""
 

@@ -71,7 +71,9 @@ def train_vision(
     optimiser = torch.optim.AdamW(trained, weight_decay=0.05, betas=(0.9, 0.98))
     held_out = draw_batch(validation_seeds)
     start = time.perf_counter()
-    for step, (images, targets) in enumerate(draw_ahead(_steps(seeds, schedule.steps)), 1):
+    for step, (images, targets) in enumerate(
+        draw_ahead(draw_batch, _steps(seeds, schedule.steps)), 1
+    ):
         schedule.apply(optimiser, step)
         with torch.autocast("cpu", torch.bfloat16):
             loss, _ = _loss(network, heads, images, targets)

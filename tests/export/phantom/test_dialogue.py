@@ -6,7 +6,7 @@ torch = pytest.importorskip("torch")
 
 from edge_medgemma.calibration.phantoms.anatomy import FINDINGS, HAEMORRHAGE
 from edge_medgemma.export.phantom.checkpoint import open_dialogue, write_texts
-from edge_medgemma.export.phantom.dialogue import END_OF_TURN, IGNORED
+from edge_medgemma.export.phantom.dialogue import END_OF_TURN, IGNORED, SpokenQuestion
 from edge_medgemma.export.phantom.language_stage import run_sequence
 from edge_medgemma.export.phantom.network import TOKENS_PER_IMAGE, new_network
 from edge_medgemma.export.phantom.vocabulary import TOKENS
@@ -46,7 +46,7 @@ def test_every_branch_sees_what_it_would_see_alone(dialogue):
 
 
 def test_labels_stand_one_before_the_answers(dialogue):
-    layout = dialogue.layout(4, "Describe the findings.")
+    layout = dialogue.layout(4, SpokenQuestion("Describe the findings.", None))
     ids, labels = dialogue.fill(layout, [frozenset([HAEMORRHAGE])])
     taught = labels[0][labels[0] != IGNORED].tolist()
     assert taught[:6] == [
