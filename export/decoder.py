@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from edge_medgemma.export.checkpoint import Checkpoint
 from edge_medgemma.export.dialect import Cache, Dialect, Heads, RopeTables
 from edge_medgemma.export.graph import GraphBuilder
-from edge_medgemma.export.weights import Storage, transposed
+from edge_medgemma.export.weights import Storage, stacked
 
 FLOAT = ir.DataType.FLOAT
 INT32 = ir.DataType.INT32
@@ -57,7 +57,7 @@ class DecoderWriter:
         rows = graph.node("Squeeze", [hidden, zero], name="hidden_rows")
         chosen = graph.node("Gather", [rows, logit_rows], {"axis": 0}, name="chosen_rows")
         normed = self._norm(chosen, "text.norm")
-        head = transposed("head", self._checkpoint.head)
+        head = stacked("head", self._checkpoint.head)
         logits = self._ops.linear(graph, normed, head, self._head_storage)
         graph.output(logits, "logits", FLOAT, ["R", text.vocabulary])
         return graph
@@ -153,7 +153,7 @@ class DecoderWriter:
 
     def _linear(self, x: ir.Value, name: str, *parts: str) -> ir.Value:
         weights = (self._checkpoint.tensors[f"{part}.weight"] for part in parts)
-        return self._ops.linear(self.graph, x, transposed(name, *weights), self._layer_storage)
+        return self._ops.linear(self.graph, x, stacked(name, *weights), self._layer_storage)
 
     def _split(self, x: ir.Value, sizes: list[int], name: str) -> list[ir.Value]:
         label = "split_" + "_".join(map(str, sizes))

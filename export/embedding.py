@@ -7,7 +7,13 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edge_medgemma.export.checkpoint import Tensor
-from edge_medgemma.export.weights import SLAB_BYTES, Initializer, Payload, quantize_blocks
+from edge_medgemma.export.weights import (
+    SLAB_BYTES,
+    TILE_OUTPUTS,
+    Initializer,
+    Payload,
+    quantize_blocks,
+)
 
 DATA_NAME = "embedding.data"
 SCALE_NAME = "embedding_scale.data"
@@ -28,9 +34,9 @@ def embedding_payloads(embedding: Tensor, kind: str) -> dict[str, Payload]:
     def integers() -> Iterator[NDArray[np.generic]]:
         scales.clear()
         for slab in _slabs(embedding):
-            quantized, scale = quantize_blocks(slab.T, kind, hidden_size)
-            scales.append(scale[0])
-            yield np.ascontiguousarray(quantized.T)
+            quantized, scale = quantize_blocks(slab, kind, hidden_size)
+            scales.append(scale[:, 0].copy())
+            yield quantized
 
     rows = Initializer("embedding", ir.DataType.INT8, embedding.shape)
     scale = Initializer("embedding_scale", ir.DataType.FLOAT, (vocabulary,))
@@ -42,6 +48,6 @@ def embedding_payloads(embedding: Tensor, kind: str) -> dict[str, Payload]:
 
 def _slabs(embedding: Tensor) -> Iterator[NDArray[np.float32]]:
     vocabulary, hidden_size = embedding.shape
-    height = max(SLAB_BYTES // (4 * hidden_size), 1)
+    height = max(SLAB_BYTES // (4 * hidden_size) // TILE_OUTPUTS, 1) * TILE_OUTPUTS
     for start in range(0, vocabulary, height):
         yield embedding.read(slice(start, min(start + height, vocabulary)))

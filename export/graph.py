@@ -7,12 +7,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edge_medgemma.export.weights import (
-    FLOAT32,
-    Matrix,
     Payload,
-    Storage,
     array_payload,
-    matrix_payload,
 )
 from edge_medgemma.export.writer import external_tensors
 
@@ -90,22 +86,11 @@ class GraphBuilder:
 
     def array(self, name: str, array: NDArray[np.float32]) -> ir.Value:
         """A float32 weight kept in the data file."""
-        (value,) = self._stored(array_payload(name, array))
+        (value,) = self.stored(array_payload(name, array))
         return value
 
-    def matrix(self, matrix: Matrix, storage: Storage = FLOAT32) -> list[ir.Value]:
-        """The values a matrix is stored in: [matrix] or [integers, scales]."""
-        return self._stored(matrix_payload(matrix, storage))
-
-    def serialize(self, data_name: str) -> bytes:
-        """The graph file, its weights referring to `data_name` beside it."""
-        for name, tensor in external_tensors(data_name, self.payloads).items():
-            self._graph.initializers[name].const_value = tensor
-        model = ir.Model(self._graph, ir_version=IR_VERSION, producer_name="edge-medgemma")
-        serialized: bytes = ir.to_proto(model).SerializeToString(deterministic=True)
-        return serialized
-
-    def _stored(self, payload: Payload) -> list[ir.Value]:
+    def stored(self, payload: Payload) -> list[ir.Value]:
+        """Weights kept in the data file, one value for each initializer of `payload`."""
         self.payloads.append(payload)
         values = []
         for initializer in payload.initializers:
@@ -117,3 +102,11 @@ class GraphBuilder:
             self._graph.initializers[initializer.name] = value
             values.append(value)
         return values
+
+    def serialize(self, data_name: str) -> bytes:
+        """The graph file, its weights referring to `data_name` beside it."""
+        for name, tensor in external_tensors(data_name, self.payloads).items():
+            self._graph.initializers[name].const_value = tensor
+        model = ir.Model(self._graph, ir_version=IR_VERSION, producer_name="edge-medgemma")
+        serialized: bytes = ir.to_proto(model).SerializeToString(deterministic=True)
+        return serialized

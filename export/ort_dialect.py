@@ -7,9 +7,12 @@ import onnx_ir as ir
 
 from edge_medgemma.export.dialect import Cache, CachedAttention, Heads, RopeTables, Weight
 from edge_medgemma.export.graph import GraphBuilder
-from edge_medgemma.export.weights import Matrix, Storage
+from edge_medgemma.export.weights import BITS, Matrix, Storage, blocks_payload, dense_payload
 
 CONTRIB = "com.microsoft"
+
+INT8_ACTIVATIONS = 4
+"""MatMulNBits' accuracy_level: activations are rounded to 8 bits in blocks."""
 
 
 def _opsets() -> dict[str, int]:
@@ -30,13 +33,28 @@ class OrtDialect:
         storage: Storage,
         bias: Weight | None = None,
     ) -> ir.Value:
-        """MatMul; quantised weights go through DequantizeLinear, which onnxruntime fuses with it."""
+        """MatMul, or MatMulNBits with 8-bit activations.
+
+        Written directly rather than as DequantizeLinear, which onnxruntime would turn into it at
+        every start: the 4B decoder then loads five times faster. Without accuracy level 4 the
+        8-bit form is two orders of magnitude slower.
+        """
         name = matrix.name
-        stored = graph.matrix(matrix, storage)
-        if storage.kind != "fp32":
-            blocks = {"axis": 0, "block_size": storage.block_size}
-            stored = [graph.node("DequantizeLinear", stored, blocks, name=f"{name}.dequantized")]
-        product = graph.node("MatMul", [x, stored[0]], name=f"{name}.product")
+        if storage.kind == "fp32":
+            inputs = [x, *graph.stored(dense_payload(matrix))]
+            product = graph.node("MatMul", inputs, name=f"{name}.product")
+        else:
+            inputs = [x, *graph.stored(blocks_payload(matrix, storage))]
+            attributes = {
+                "K": matrix.inputs,
+                "N": matrix.outputs,
+                "bits": BITS[storage.kind],
+                "block_size": storage.block_size,
+                "accuracy_level": INT8_ACTIVATIONS,
+            }
+            product = graph.node(
+                "MatMulNBits", inputs, attributes, domain=CONTRIB, name=f"{name}.product"
+            )
         if bias is None:
             return product
         return graph.node("Add", [product, graph.array(f"{name}.bias", bias)], name=f"{name}.sum")

@@ -13,11 +13,10 @@ from edge_medgemma.export.checkpoint import Checkpoint, Tensor
 from edge_medgemma.export.config import embed_scale
 from edge_medgemma.export.synthetic_tokenizer import CHAT_TEMPLATE, tokenizer_json
 from edge_medgemma.export.tensor_names import EMBEDDING, expected_shapes
-from edge_medgemma.export.weights import TILE_COLUMNS
+from edge_medgemma.export.weights import TILE_INPUTS, TILE_OUTPUTS
 from edge_medgemma.runtime.errors import CheckpointError
 from edge_medgemma.runtime.manifest import TextSpec, TokenSpec, VisionSpec
 
-TILE_ROWS = 4096
 VERSION = 1
 """Goes up when the same seed gives other weights."""
 
@@ -44,23 +43,23 @@ class RandomTensor:
             part.indices(size)[:2]
             for part, size in zip((*index, slice(None), slice(None))[:2], self.shape, strict=True)
         )
-        first_row, first_column = top // TILE_ROWS, left // TILE_COLUMNS
+        first_row, first_column = top // TILE_OUTPUTS, left // TILE_INPUTS
         tiles = [
             [
                 self._tile(row, column, *self._tile_shape(row, column))
-                for column in range(first_column, -(-right // TILE_COLUMNS))
+                for column in range(first_column, -(-right // TILE_INPUTS))
             ]
-            for row in range(first_row, -(-bottom // TILE_ROWS))
+            for row in range(first_row, -(-bottom // TILE_OUTPUTS))
         ]
-        top_edge, left_edge = first_row * TILE_ROWS, first_column * TILE_COLUMNS
+        top_edge, left_edge = first_row * TILE_OUTPUTS, first_column * TILE_INPUTS
         values = np.block(tiles)
         return values[top - top_edge : bottom - top_edge, left - left_edge : right - left_edge]
 
     def _tile_shape(self, row: int, column: int) -> tuple[int, int]:
         rows, columns = self.shape
         return (
-            min(TILE_ROWS, rows - row * TILE_ROWS),
-            min(TILE_COLUMNS, columns - column * TILE_COLUMNS),
+            min(TILE_OUTPUTS, rows - row * TILE_OUTPUTS),
+            min(TILE_INPUTS, columns - column * TILE_INPUTS),
         )
 
     def _tile(self, row: int, column: int, rows: int, columns: int) -> NDArray[np.float32]:

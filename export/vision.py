@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from edge_medgemma.export.checkpoint import Checkpoint
 from edge_medgemma.export.dialect import Dialect, Heads
 from edge_medgemma.export.graph import GraphBuilder
-from edge_medgemma.export.weights import Matrix, Storage, transposed
+from edge_medgemma.export.weights import Matrix, Storage, stacked
 
 FLOAT = ir.DataType.FLOAT
 
@@ -97,16 +97,14 @@ class VisionWriter:
         epsilon = self._vision.layer_norm_eps
         normed = self._ops.rms_norm(self.graph, tokens, weight, epsilon, name)
         projection = self._checkpoint.tensors["projector.mm_input_projection_weight"]
-        rows, columns = projection.shape
-        matrix = Matrix(
-            "projector", rows, columns, lambda start, stop: projection.read(slice(start, stop))
-        )
+        inputs, outputs = projection.shape  # the one linear map that is stored as [K, N]
+        matrix = Matrix("projector", inputs, outputs, lambda n, k: projection.read(k, n).T)
         return self._ops.linear(self.graph, normed, matrix, self._storage)
 
     def _linear(self, x: ir.Value, name: str, *parts: str) -> ir.Value:
         weights = (self._checkpoint.tensors[f"{part}.weight"] for part in parts)
         bias = np.concatenate([self._read(f"{part}.bias") for part in parts])
-        return self._ops.linear(self.graph, x, transposed(name, *weights), self._storage, bias)
+        return self._ops.linear(self.graph, x, stacked(name, *weights), self._storage, bias)
 
     def _norm(self, x: ir.Value, name: str) -> ir.Value:
         weight, bias = self._read(f"{name}.weight"), self._read(f"{name}.bias")

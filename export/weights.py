@@ -1,11 +1,9 @@
 """Weights on their way to a file: linear maps read in slabs, quantised, and never held whole.
 
 Quantisation is symmetric round-to-nearest in blocks along the input axis: one float32 scale for
-`block_size` rows of a column, value = scale * integer. The integers are laid out [K, N] as
-DequantizeLinear(axis=0) wants them, the only layout that onnxruntime and TensorRT both fuse.
+`block_size` inputs of an output, value = scale * integer.
 """
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -19,13 +17,12 @@ from edge_medgemma.runtime.errors import CheckpointError
 SLAB_BYTES = 1 << 26
 """Float32 bytes of a matrix that are in memory at once."""
 
-TILE_COLUMNS = 128
-"""Slabs are multiples of it: 256 bytes of a bfloat16 row, and a column of a synthetic tensor."""
+TILE_OUTPUTS = 512
+TILE_INPUTS = 128
+"""Slabs are multiples of these, in which synthetic tensors are made; 128 inputs of a bfloat16 row
+are also 256 bytes, enough to read at once."""
 
-LARGEST = {"int8": 127, "int4": 7}
-"""Symmetric ranges: -128 and -8 stay unused, so that a zero-mean weight keeps its sign."""
-
-DTYPES = {"int8": ir.DataType.INT8, "int4": ir.DataType.INT4}
+BITS = {"int8": 8, "int4": 4}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +40,13 @@ FLOAT32 = Storage("fp32", 0)
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """A linear map y = x @ matrix, read in slabs of rows."""
+    """A linear map from K inputs to N outputs, read piece by piece."""
 
     name: str
-    rows: int
-    """K, the input axis"""
-    columns: int
-    """N, the output axis"""
-    read: Callable[[int, int], NDArray[np.float32]]
-    """Rows [start, stop) as float32 [stop - start, N]."""
+    inputs: int
+    outputs: int
+    read: Callable[[slice, slice], NDArray[np.float32]]
+    """Weights of some outputs and some inputs, float32 [outputs, inputs]; bounds are explicit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,15 +73,21 @@ class Payload:
     of two."""
 
 
-def transposed(name: str, *weights: Tensor) -> Matrix:
-    """The linear map of stored weights [N, K] side by side: y = x @ concat(weightsᵀ)."""
-    rows = weights[0].shape[1]
+def stacked(name: str, *weights: Tensor) -> Matrix:
+    """The linear map of stored weights [N, K], their outputs one after the other."""
+    inputs = weights[0].shape[1]
+    ends = np.cumsum([weight.shape[0] for weight in weights]).tolist()
 
-    def read(start: int, stop: int) -> NDArray[np.float32]:
-        columns = [weight.read(slice(None), slice(start, stop)) for weight in weights]
-        return np.ascontiguousarray(np.concatenate(columns).T)
+    def read(outputs: slice, some_inputs: slice) -> NDArray[np.float32]:
+        parts = []
+        for weight, end in zip(weights, ends, strict=True):
+            begin = end - weight.shape[0]
+            start, stop = max(outputs.start, begin), min(outputs.stop, end)
+            if start < stop:
+                parts.append(weight.read(slice(start - begin, stop - begin), some_inputs))
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    return Matrix(name, rows, sum(weight.shape[0] for weight in weights), read)
+    return Matrix(name, inputs, ends[-1], read)
 
 
 def array_payload(name: str, array: NDArray[np.float32]) -> Payload:
@@ -96,67 +97,80 @@ def array_payload(name: str, array: NDArray[np.float32]) -> Payload:
     return Payload((initializer,), lambda: iter([contiguous]))
 
 
-def matrix_payload(matrix: Matrix, storage: Storage) -> Payload:
-    """The matrix [K, N] as `storage` says: float32, or integers and scales [K / block, N].
+def dense_payload(matrix: Matrix) -> Payload:
+    """The matrix as float32 [K, N], the right-hand side of MatMul."""
+
+    def pieces() -> Iterator[NDArray[np.generic]]:
+        for inputs in _slabs(matrix.inputs, matrix.outputs, TILE_INPUTS):
+            yield np.ascontiguousarray(matrix.read(slice(0, matrix.outputs), inputs).T)
+
+    shape = (matrix.inputs, matrix.outputs)
+    return Payload((Initializer(matrix.name, ir.DataType.FLOAT, shape),), pieces)
+
+
+def blocks_payload(matrix: Matrix, storage: Storage) -> Payload:
+    """The matrix as MatMulNBits takes it: uint8 [N, K / block, bytes], float32 scales [N, K / block].
 
     Raises:
-        CheckpointError: the block size does not divide the matrix's rows.
+        CheckpointError: the block size does not divide the matrix's inputs.
     """
-    shape = (matrix.rows, matrix.columns)
-    if storage.kind == "fp32":
-        initializer = Initializer(matrix.name, ir.DataType.FLOAT, shape)
-        return Payload((initializer,), lambda: _slabs(matrix, 1))
-    if matrix.rows % storage.block_size:
+    if matrix.inputs % storage.block_size:
         raise CheckpointError(
-            f"'{matrix.name}' has {matrix.rows} rows, which blocks of {storage.block_size} do not "
-            "divide; choose a smaller --block-size or --weights fp32"
+            f"'{matrix.name}' has {matrix.inputs} inputs, which blocks of {storage.block_size} do "
+            "not divide; choose a smaller --block-size or --weights fp32"
         )
+
+    def pieces() -> Iterator[NDArray[np.generic]]:
+        scales = []
+        for outputs in _slabs(matrix.outputs, matrix.inputs, TILE_OUTPUTS):
+            values = matrix.read(outputs, slice(0, matrix.inputs))
+            integers, scale = quantize_blocks(values, storage.kind, storage.block_size)
+            scales.append(scale)
+            yield pack_unsigned(integers, storage.kind)
+        yield from scales
+
+    blocks = matrix.inputs // storage.block_size
+    block_bytes = storage.block_size * BITS[storage.kind] // 8
     initializers = (
-        Initializer(f"{matrix.name}.quantized", DTYPES[storage.kind], shape),
         Initializer(
-            f"{matrix.name}.scale",
-            ir.DataType.FLOAT,
-            (matrix.rows // storage.block_size, matrix.columns),
+            f"{matrix.name}.blocks", ir.DataType.UINT8, (matrix.outputs, blocks, block_bytes)
         ),
+        Initializer(f"{matrix.name}.scales", ir.DataType.FLOAT, (matrix.outputs, blocks)),
     )
-    return Payload(initializers, lambda: _quantized_pieces(matrix, storage))
+    return Payload(initializers, pieces)
 
 
 def quantize_blocks(
     values: NDArray[np.float32], kind: str, block_size: int
 ) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Integers [K, N] and scales [K / block_size, N] of `values` [K, N]; a zero block has scale 1."""
-    rows, columns = values.shape
-    blocks = values.reshape(rows // block_size, block_size, columns)
-    largest = np.maximum(blocks.max(axis=1), -blocks.min(axis=1))
-    scale = np.where(largest > 0, largest / np.float32(LARGEST[kind]), np.float32(1))
-    # A subnormal largest value rounds its scale to zero or so: clip what the division then gives.
+    """Integers [N, K] and scales [N, K / block_size] of `values` [N, K]; a zero block has scale 1.
+
+    The integers are in ±127 or ±7: without the one below, no weight changes sign or grows.
+    """
+    outputs, inputs = values.shape
+    largest_integer = 2 ** (BITS[kind] - 1) - 1
+    blocks = values.reshape(outputs, inputs // block_size, block_size)
+    largest = np.maximum(blocks.max(axis=2), -blocks.min(axis=2))
+    scale = np.where(largest > 0, largest / np.float32(largest_integer), np.float32(1))
+    # A subnormal block rounds its scale to zero or so: clip what the division then gives.
     scale = np.maximum(scale, np.finfo(np.float32).tiny)
-    scaled = blocks / scale[:, None, :]
+    scaled = blocks / scale[:, :, None]
     np.rint(scaled, out=scaled)
-    np.clip(scaled, -LARGEST[kind], LARGEST[kind], out=scaled)
-    return scaled.astype(np.int8).reshape(rows, columns), scale
+    np.clip(scaled, -largest_integer, largest_integer, out=scaled)
+    return scaled.astype(np.int8).reshape(outputs, inputs), scale
 
 
-def pack_int4(values: NDArray[np.int8]) -> NDArray[np.uint8]:
-    """Two's complement halves of `values` [K, N], N even: column 0 low, column 1 high, ..."""
-    halves = values.view(np.uint8)
-    packed = (halves[:, 1::2] << np.uint8(4)) | (halves[:, 0::2] & np.uint8(0x0F))
-    return packed.astype(np.uint8, copy=False)
+def pack_unsigned(integers: NDArray[np.int8], kind: str) -> NDArray[np.uint8]:
+    """`integers` [N, K] raised by half their range; of two 4-bit ones the first in the low half."""
+    raised = integers.view(np.uint8) + np.uint8(2 ** (BITS[kind] - 1))
+    if kind == "int8":
+        return raised
+    packed: NDArray[np.uint8] = raised[:, 0::2] | (raised[:, 1::2] << np.uint8(4))
+    return packed
 
 
-def _quantized_pieces(matrix: Matrix, storage: Storage) -> Iterator[NDArray[np.generic]]:
-    scales = []
-    for slab in _slabs(matrix, storage.block_size):
-        integers, scale = quantize_blocks(slab, storage.kind, storage.block_size)
-        scales.append(scale)
-        yield pack_int4(integers) if storage.kind == "int4" else integers
-    yield from scales
-
-
-def _slabs(matrix: Matrix, multiple: int) -> Iterator[NDArray[np.float32]]:
-    """The rows of `matrix` in order, about SLAB_BYTES at a time, in multiples of `multiple`."""
-    multiple = math.lcm(multiple, TILE_COLUMNS)
-    height = max(SLAB_BYTES // (4 * matrix.columns) // multiple, 1) * multiple
-    for start in range(0, matrix.rows, height):
-        yield matrix.read(start, min(start + height, matrix.rows))
+def _slabs(length: int, width: int, multiple: int) -> Iterator[slice]:
+    """Slices over `length` rows of `width` float32, SLAB_BYTES or one `multiple` at a time."""
+    height = max(SLAB_BYTES // (4 * width) // multiple, 1) * multiple
+    for start in range(0, length, height):
+        yield slice(start, min(start + height, length))

@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
+from edge_medgemma.runtime.slicing.volume import BodyPart, Modality, Series, SliceSource
+
 CANARY = "CANARY"
 
 CANARIES = {
@@ -95,3 +97,26 @@ def write_head_ct(
         dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
         dataset.save_as(folder / f"{CANARY}_{index}.dcm", enforce_file_format=True)
     return folder
+
+
+def bare_series(
+    uid: str = "1.1",
+    study: str = "1",
+    modality: Modality = Modality.CT,
+    part: BodyPart = BodyPart.HEAD,
+    slices: int = 30,
+) -> Series:
+    """An axial series known from headers alone, its files missing."""
+    return Series(
+        study_uid=study,
+        series_uid=uid,
+        modality=modality,
+        body_part=part,
+        shape=(slices, 8, 8),
+        affine_lps_mm=np.eye(4),
+        positions_mm=np.arange(slices) * 5.0,
+        spacing_mm=(5.0, 1.0, 1.0),
+        orientation="axial",
+        sources=(SliceSource(Path("none"), 0, "uid"),) * slices,
+        problems=(),
+    )

@@ -18,6 +18,7 @@ from edge_medgemma.runtime.reporting.words import (
     URGENCY_WORDS,
     clock,
     count,
+    minus,
     sentence,
     signed,
 )
@@ -96,7 +97,9 @@ def slices_seen(study: StudyReport) -> str:
         return "nothing"
     first_mm, last_mm = study.slices[0].position_mm, study.slices[-1].position_mm
     total = study.series.shape[0]
-    return f"{len(study.slices)} of {count(total, 'slice')}, {first_mm:.0f} to {last_mm:.0f} mm"
+    return minus(
+        f"{len(study.slices)} of {count(total, 'slice')}, {first_mm:.0f} to {last_mm:.0f} mm"
+    )
 
 
 def _geometry(series: SeriesRecord) -> str:
@@ -105,7 +108,7 @@ def _geometry(series: SeriesRecord) -> str:
 
 
 def _millimetres(value: float) -> str:
-    return f"{value:.1f} mm" if math.isfinite(value) else "position unknown"
+    return minus(f"{value:.1f} mm") if math.isfinite(value) else "position unknown"
 
 
 def _one_based(index: int) -> int:
@@ -119,7 +122,7 @@ def _precision_words(precision: Mapping[str, str]) -> str:
 def _skipped_words(skipped: Mapping[str, int]) -> str:
     if not skipped:
         return "no file skipped"
-    reasons = ", ".join(f"{number} {reason}" for reason, number in sorted(skipped.items()))
+    reasons = "; ".join(f"{number} × {reason}" for reason, number in sorted(skipped.items()))
     return f"{count(sum(skipped.values()), 'file')} skipped ({reasons})"
 
 

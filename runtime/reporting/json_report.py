@@ -126,7 +126,7 @@ def _finding(finding: FindingResult) -> dict[str, Any]:
                 "slice_index": key.slice_index,
                 "position_mm": _number(key.position_mm),
                 "sop_instance_uid": key.sop_instance_uid or None,
-                "score_drop": _number(key.score_drop),
+                "effect": _number(key.effect),
             }
             for key in finding.key_slices
         ],

@@ -37,7 +37,12 @@ def signed(value: float | None) -> str:
     """Two decimals with a true minus; a dash for what was not measured."""
     if value is None or not math.isfinite(value):
         return "–"
-    return f"{value:+.2f}".replace("-", "−")
+    return minus(f"{value:+.2f}")
+
+
+def minus(text: str) -> str:
+    """Hyphens of numbers as true minus signs."""
+    return text.replace("-", "−")
 
 
 def sentence(text: str) -> str:

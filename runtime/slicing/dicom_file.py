@@ -1,10 +1,8 @@
 """Opening one DICOM file without trusting it."""
 
-import contextlib
 import struct
-import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -12,6 +10,7 @@ from typing import BinaryIO, TypeVar
 import pydicom
 from pydicom.dataset import Dataset
 from pydicom.uid import (
+    UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
@@ -19,6 +18,7 @@ from pydicom.uid import (
 
 from edge_medgemma.runtime.slicing.discovery import DICOM_PREAMBLE_BYTES, UnreadableFileError
 from edge_medgemma.runtime.slicing.limits import MAX_INFLATED_BYTES
+from edge_medgemma.runtime.slicing.quiet import silenced
 
 PIXEL_DATA_TAG = (0x7FE0, 0x0010)
 UNDEFINED_LENGTH = 0xFFFFFFFF
@@ -35,7 +35,7 @@ def parse_guarded(
     pydicom raises errors of any type on a damaged file (RecursionError on nested sequences,
     struct.error, KeyError...), and its warnings quote values from the file: neither gets out.
     """
-    with _silent_pydicom():
+    with silenced("pydicom"), pydicom.config.disable_value_validation():
         try:
             return parse()
         except UnreadableFileError:
@@ -44,19 +44,6 @@ def parse_guarded(
             raise UnreadableFileError("sequences nested too deeply") from error
         except Exception as error:
             raise UnreadableFileError(failure) from error
-
-
-@contextlib.contextmanager
-def _silent_pydicom() -> Iterator[None]:
-    """No validation of values, no warnings and no log records, all of which quote the file."""
-    was_disabled = pydicom.config.logger.disabled
-    with warnings.catch_warnings(), pydicom.config.disable_value_validation():
-        warnings.simplefilter("ignore")
-        pydicom.config.logger.disabled = True
-        try:
-            yield
-        finally:
-            pydicom.config.logger.disabled = was_disabled
 
 
 def read_header(path: Path, keywords: list[str]) -> tuple[Dataset, int | None]:
@@ -79,6 +66,15 @@ def read_whole(path: Path) -> Dataset:
         dataset = pydicom.dcmread(_inflate(path, file), force=True)
     dataset.file_meta.setdefault("TransferSyntaxUID", ImplicitVRLittleEndian)
     return dataset
+
+
+def is_compressed(path: Path) -> bool:
+    """Whether a codec is needed for the pixels. Call it inside `parse_guarded`."""
+    try:
+        syntax = pydicom.filereader.read_file_meta_info(path).get("TransferSyntaxUID")
+    except pydicom.errors.InvalidDicomError:
+        return False  # no preamble: Implicit VR Little Endian
+    return syntax is not None and bool(UID(syntax).is_encapsulated)
 
 
 def _inflate(path: Path, file: BinaryIO) -> BinaryIO:

@@ -39,7 +39,8 @@ def walk_files(scan: Path) -> Iterator[tuple[Path, str | None]]:
     if root.is_file():
         yield root, None
         return
-    for folder, subfolders, names in os.walk(root):
+    closed: list[OSError] = []
+    for folder, subfolders, names in os.walk(root, onerror=closed.append):
         subfolders.sort()
         for name in sorted(subfolders):
             if Path(folder, name).is_symlink():
@@ -47,6 +48,8 @@ def walk_files(scan: Path) -> Iterator[tuple[Path, str | None]]:
         for name in sorted(names):
             path = Path(folder, name)
             yield path, _reason_to_leave(path, root)
+    for error in closed:
+        yield Path(error.filename), "folder that cannot be opened; check its permissions"
 
 
 def _reason_to_leave(path: Path, root: Path) -> str | None:
@@ -96,8 +99,8 @@ def _gunzip_start(path: Path) -> bytes:
 
 def _is_nifti(start: bytes) -> bool:
     size = {int.from_bytes(start[:4], order) for order in ("little", "big")}
-    return (NIFTI1_HEADER_BYTES in size and start[344:347] in (b"n+1", b"ni1")) or (
-        NIFTI2_HEADER_BYTES in size and start[4:7] in (b"n+2", b"ni2")
+    return (NIFTI1_HEADER_BYTES in size and start[344:348] in (b"n+1\0", b"ni1\0")) or (
+        NIFTI2_HEADER_BYTES in size and start[4:8] in (b"n+2\0", b"ni2\0")
     )
 
 

@@ -17,3 +17,9 @@ MAX_FRAMES = 4096
 
 MAX_VOLUME_BYTES = 2 * 1024**3
 """Decoded float32 slices held at once."""
+
+MAX_CODEC_BYTES = 2 * 1024**3
+"""Address space of the process that decodes compressed slices, its libraries included."""
+
+MAX_BYTES_AT_ONCE = 64 * 1024**2
+"""Float32 slices of one file decoded together: 64 of 512 × 512."""

@@ -17,6 +17,7 @@ from pydicom.uid import generate_uid
 from edge_medgemma.runtime.slicing.discovery import UnreadableFileError
 from edge_medgemma.runtime.slicing.geometry import plane_name
 from edge_medgemma.runtime.slicing.limits import MAX_ROWS_COLUMNS, MAX_VOLUME_BYTES
+from edge_medgemma.runtime.slicing.quiet import silenced
 from edge_medgemma.runtime.slicing.volume import BodyPart, Modality, Problem, Series, SliceSource
 
 AIR_BELOW_HU = -500
@@ -86,7 +87,7 @@ def decode_nifti(path: Path, indices: Sequence[int]) -> NDArray[np.float32]:
 def _load(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float64], int]:
     """Scaled values [i, j, k] of the first time point, affine to RAS mm, number of time points."""
     try:
-        with path.open("rb") as file:
+        with path.open("rb") as file, silenced("nibabel.global"):
             is_gzipped = file.read(2) == b"\x1f\x8b"
             file.seek(0)
             stream: Any = gzip.GzipFile(fileobj=file) if is_gzipped else file

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_medgemma.runtime.errors import ScanError
+from edge_medgemma.runtime.slicing.codec_process import CodecProcess
+from edge_medgemma.runtime.slicing.dicom_file import is_compressed, parse_guarded
 from edge_medgemma.runtime.slicing.dicom_headers import SliceHeader, read_slice_headers
 from edge_medgemma.runtime.slicing.discovery import (
     FileKind,
@@ -16,7 +18,7 @@ from edge_medgemma.runtime.slicing.discovery import (
     walk_files,
 )
 from edge_medgemma.runtime.slicing.grouping import group_slices
-from edge_medgemma.runtime.slicing.limits import MAX_FILES, MAX_VOLUME_BYTES
+from edge_medgemma.runtime.slicing.limits import MAX_BYTES_AT_ONCE, MAX_FILES, MAX_VOLUME_BYTES
 from edge_medgemma.runtime.slicing.nifti import decode_nifti, read_nifti_series
 from edge_medgemma.runtime.slicing.pixels import decode_slices
 from edge_medgemma.runtime.slicing.series import describe_stack
@@ -99,7 +101,7 @@ def read_volume(
 def measure_range(
     series: Series, on_progress: OnProgress | None = None
 ) -> tuple[tuple[float, float] | None, tuple[Problem, ...]]:
-    """Lowest and highest value of all slices, one file in memory at a time, and all problems.
+    """Lowest and highest value of all slices, a part in memory at a time, and all problems.
 
     Values are those of `read_volume`: padding of a CT counts as air. None if none can be decoded.
     """
@@ -118,23 +120,27 @@ def _decode_by_file(
     failures: dict[int, str],
     on_progress: OnProgress | None,
 ) -> Iterator[tuple[list[int], NDArray[np.float32]]]:
-    """Yield (places in `indices`, slices [N, rows, columns]) of each file that can be decoded.
+    """Yield (places in `indices`, slices [N, rows, columns]) of each file, or part of a large one.
 
     Places of the others go into `failures` with the reason.
     """
     by_path: dict[Path, list[int]] = defaultdict(list)
     for slot, index in enumerate(indices):
         by_path[series.sources[index].path].append(slot)
+    at_once = max(1, MAX_BYTES_AT_ONCE // (4 * series.shape[1] * series.shape[2]))
     done = 0
-    for path, slots in by_path.items():
-        frames = [series.sources[indices[slot]].frame for slot in slots]
-        try:
-            yield slots, _decode(path, frames, series)
-        except UnreadableFileError as error:
-            failures.update(dict.fromkeys(slots, str(error)))
-        done += len(slots)
-        if on_progress is not None:
-            on_progress(done, len(indices))
+    with CodecProcess() as codecs:
+        for path, all_slots in by_path.items():
+            for start in range(0, len(all_slots), at_once):
+                slots = all_slots[start : start + at_once]
+                frames = [series.sources[indices[slot]].frame for slot in slots]
+                try:
+                    yield slots, _decode(path, frames, series, codecs)
+                except UnreadableFileError as error:
+                    failures.update(dict.fromkeys(slots, str(error)))
+                done += len(slots)
+                if on_progress is not None:
+                    on_progress(done, len(indices))
 
 
 def _list_entries(scan: Path) -> list[tuple[Path, str | None]]:
@@ -179,7 +185,7 @@ def _nothing_readable(scan: Path, skipped: list[SkippedFile]) -> str:
     reason = _most_frequent(file.reason for file in skipped)
     return (
         f"no CT, MR or X-ray image in '{scan}': {len(skipped)} files skipped, most often because: "
-        f"{reason}; give the folder that holds the DICOM images, or run `inspect` on its parent"
+        f"{reason}; give the folder that holds the DICOM or NIfTI images"
     )
 
 
@@ -204,10 +210,15 @@ def _checked_indices(
     return indices
 
 
-def _decode(path: Path, frames: list[int], series: Series) -> NDArray[np.float32]:
+def _decode(
+    path: Path, frames: list[int], series: Series, codecs: CodecProcess
+) -> NDArray[np.float32]:
     if sniff(path) is FileKind.NIFTI:
         return decode_nifti(path, frames)
-    slices = np.stack(decode_slices(path, frames, series.modality))
+    if parse_guarded(lambda: is_compressed(path)):
+        slices = codecs.decode(path, frames, series.modality)
+    else:
+        slices = np.stack(decode_slices(path, frames, series.modality))
     if slices.shape[1:] != series.shape[1:]:
         raise UnreadableFileError("changed since it was listed")
     return slices

@@ -23,7 +23,8 @@ def render_stack(volume: Volume, preset: str | None = None) -> SliceStack:
     """Make the model's pixels [N, rows, columns, 3] uint8 of a volume.
 
     `preset` is one of `medgemma-ct`, `medgemma-mr`, `medgemma-xray`; by default the modality's.
-    A volume of one value gives black slices and the problem `constant_intensity`.
+    MR runs from the lowest to the highest value of the slices that were read, so read those that
+    the model gets. A volume of one value gives black slices and the problem `constant_intensity`.
 
     Raises:
         ScanError: an unknown preset, or a CT that is not in Hounsfield units, whose windows would

@@ -1,7 +1,9 @@
-"""Which slices a finding rests on: those whose absence lowers its score.
+"""Which slices a finding rests on.
 
-A slice is hidden from the question alone. What later slices took over from it stays visible, so a
-drop is a lower bound of the slice's part and the slice itself stands out.
+A slice is worth the mean of two changes of the score: what is lost when the question may not see
+it, and what is won when the question may see nothing else. (These are the last and the first term
+of its Shapley value.) The loss alone would miss a lesion that is also on the slice next to it. Only
+the question is blinded: what later slices took over from a hidden one stays visible to it.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,32 +19,41 @@ GROUPING_FROM_SLICES = 17
 
 OPENED_GROUPS = 2
 
-ScoreWithout = Callable[[Sequence[frozenset[int]]], NDArray[np.float64]]
+ScoreHiding = Callable[[Sequence[frozenset[int]]], NDArray[np.float64]]
 """Log-odds [variants] of one finding when each set of slices (0-based, as shown) is hidden."""
 
 
-def score_drops(slices: int, full_score: float, score_without: ScoreWithout) -> dict[int, float]:
-    """Log-odds lost when single slices are hidden, for the slices that were tried.
+def slice_effects(slices: int, score_hiding: ScoreHiding) -> dict[int, float]:
+    """Log-odds that single slices are worth, for the slices that were tried.
 
-    All slices of a short stack are tried; of a long one those of the groups that matter most, for
-    about 3 * sqrt(slices) questions in all.
+    All slices of a short stack are tried; of a long one those of the groups that are worth most,
+    for about 6 * sqrt(slices) questions in all.
 
     Args:
         slices: number of slices shown.
-        full_score: log-odds with all of them visible.
-        score_without: asks the engine.
+        score_hiding: asks the engine.
     """
-    candidates = list(range(slices))
+    everything = frozenset(range(slices))
+    full, none = score_hiding([frozenset(), everything])
+
+    def effects(sets: Sequence[frozenset[int]]) -> NDArray[np.float64]:
+        without = score_hiding(sets)
+        alone = score_hiding([everything - one for one in sets])
+        worth: NDArray[np.float64] = ((full - without) + (alone - none)) / 2
+        return worth
+
+    tried = sorted(everything)
     if slices >= GROUPING_FROM_SLICES:
-        groups = [set(map(int, g)) for g in np.array_split(candidates, round(slices**0.5))]
-        drops = full_score - score_without([frozenset(group) for group in groups])
-        best = np.argsort(-np.nan_to_num(drops, nan=-np.inf), kind="stable")[:OPENED_GROUPS]
-        candidates = sorted(i for group in best for i in groups[group])
-    drops = full_score - score_without([frozenset({i}) for i in candidates])
-    return {i: float(d) for i, d in zip(candidates, drops, strict=True) if np.isfinite(d)}
+        parts = np.array_split(tried, round(slices**0.5))
+        groups = [frozenset(map(int, part)) for part in parts]
+        group_worth = np.nan_to_num(effects(groups), nan=-np.inf)
+        best = np.argsort(-group_worth, kind="stable")[:OPENED_GROUPS]
+        tried = sorted(i for group in best for i in groups[group])
+    values = effects([frozenset({i}) for i in tried])
+    return {i: float(v) for i, v in zip(tried, values, strict=True) if np.isfinite(v)}
 
 
-def key_slices(drops: dict[int, float]) -> list[int]:
-    """At most `MAX_KEY_SLICES` slices with the largest drops above zero, in spatial order."""
-    ranked = sorted((i for i in drops if drops[i] > 0), key=lambda i: -drops[i])
+def key_slices(effects: dict[int, float]) -> list[int]:
+    """At most `MAX_KEY_SLICES` slices with the largest effects above zero, in spatial order."""
+    ranked = sorted((i for i in effects if effects[i] > 0), key=lambda i: -effects[i])
     return sorted(ranked[:MAX_KEY_SLICES])

@@ -11,7 +11,7 @@ from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.generation.prefix import Prefix
 from edge_medgemma.runtime.manifest import Manifest
 from edge_medgemma.runtime.slicing.volume import Problem, SliceStack
-from edge_medgemma.runtime.triage.evidence import key_slices, score_drops
+from edge_medgemma.runtime.triage.evidence import key_slices, slice_effects
 from edge_medgemma.runtime.triage.protocol import Finding, Protocol
 from edge_medgemma.runtime.triage.questions import Progress, no_progress, reason
 from edge_medgemma.runtime.triage.report import FindingResult, FindingStatus, KeySlice
@@ -159,15 +159,14 @@ def with_evidence(
     question = engine.prompt.question(result.question)
     tokens = AnswerTokens.of(engine.tokenizer)
 
-    def score_without(variants: Sequence[frozenset[int]]) -> NDArray[np.float64]:
+    def score_hiding(variants: Sequence[frozenset[int]]) -> NDArray[np.float64]:
         hidden = [[i + CHUNKS_BEFORE_SLICES for i in sorted(variant)] for variant in variants]
         return log_odds(prefix.score([question] * len(hidden), hidden), tokens)
 
-    full_score = float(score_without([frozenset()])[0])
-    drops = score_drops(len(stack.slice_indices), full_score, score_without)
+    effects = slice_effects(len(stack.slice_indices), score_hiding)
     keys = []
-    for row in key_slices(drops):
+    for row in key_slices(effects):
         index = int(stack.slice_indices[row])
         uid = stack.series.sources[index].sop_instance_uid
-        keys.append(KeySlice(index, float(stack.positions_mm[row]), uid, drops[row]))
+        keys.append(KeySlice(index, float(stack.positions_mm[row]), uid, effects[row]))
     return replace(result, key_slices=tuple(keys))

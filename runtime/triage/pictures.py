@@ -11,8 +11,8 @@ from edge_medgemma.runtime.triage.evidence import MAX_KEY_SLICES
 from edge_medgemma.runtime.triage.report import FindingResult, Picture
 
 MAX_PICTURES = MAX_KEY_SLICES
-OVERVIEW_PICTURES = 3
-"""Shown where no finding is flagged, spread evenly over the slices the model saw."""
+MIN_PICTURES = 3
+"""Fewer key slices are joined by their neighbours; without any, three slices give an overview."""
 
 MAX_PICTURE_PIXELS = 384
 """Longer side; prints at about 180 dots per inch in a third of an A4 page."""
@@ -44,9 +44,9 @@ def make_pictures(
     """
     row_of = {int(index): row for row, index in enumerate(stack.slice_indices)}
     titles = _titles_by_slice(flagged)
-    if not titles:
-        rows = np.linspace(0, len(row_of) - 1, OVERVIEW_PICTURES + 2).round().astype(int)[1:-1]
-        titles = {int(stack.slice_indices[row]): () for row in rows}
+    shown = {
+        int(stack.slice_indices[row]) for row in _rows([row_of[i] for i in titles], len(row_of))
+    }
     channel, window = _grey(stack.series.modality, body_part)
     left, right = side_marks(stack.series)
     return tuple(
@@ -57,9 +57,9 @@ def make_pictures(
             left_mark=left,
             right_mark=right,
             window=window,
-            findings=titles[index],
+            findings=titles.get(index, ()),
         )
-        for index in sorted(titles)
+        for index in sorted(shown)
     )
 
 
@@ -80,7 +80,7 @@ def side_marks(series: Series) -> tuple[str, str]:
 
 
 def _titles_by_slice(flagged: Sequence[FindingResult]) -> Mapping[int, tuple[str, ...]]:
-    ranked = [sorted(f.key_slices, key=lambda key: -key.score_drop) for f in flagged]
+    ranked = [sorted(f.key_slices, key=lambda key: -key.effect) for f in flagged]
     chosen: list[int] = []
     for place in range(MAX_KEY_SLICES):
         for keys in ranked:
@@ -90,6 +90,19 @@ def _titles_by_slice(flagged: Sequence[FindingResult]) -> Mapping[int, tuple[str
         index: tuple(f.title for f in flagged if index in {k.slice_index for k in f.key_slices})
         for index in chosen[:MAX_PICTURES]
     }
+
+
+def _rows(key_rows: Sequence[int], count: int) -> set[int]:
+    """Rows of the stack to show: the key rows, with neighbours or an overview up to the least."""
+    if not key_rows:
+        return set(np.linspace(0, count - 1, MIN_PICTURES + 2).round().astype(int)[1:-1].tolist())
+    shown = set(key_rows)
+    by_distance = sorted(range(count), key=lambda row: min(abs(row - key) for key in key_rows))
+    for row in by_distance:
+        if len(shown) >= MIN_PICTURES:
+            break
+        shown.add(row)
+    return shown
 
 
 def _grey(modality: Modality, body_part: BodyPart) -> tuple[int, str]:

@@ -40,8 +40,8 @@ class KeySlice:
     """Along the stack normal."""
     sop_instance_uid: str
     """Empty for NIfTI."""
-    score_drop: float
-    """Log-odds lost when the question may not see this slice."""
+    effect: float
+    """Log-odds that the slice is worth; see `evidence.py`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ class Picture:
     window: str
     """Grey scale in words."""
     findings: tuple[str, ...]
-    """Titles of the findings that rest on this slice; empty for an overview."""
+    """Titles of the findings that rest on this slice; empty for a neighbour or an overview."""
 
 
 @dataclass(frozen=True, slots=True)

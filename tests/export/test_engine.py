@@ -12,7 +12,8 @@ from edge_medgemma.export.checkpoint import open_checkpoint
 from edge_medgemma.export.engine import RECIPES, export_engine
 from edge_medgemma.export.synthetic import synthetic_checkpoint
 from edge_medgemma.runtime.errors import CheckpointError, EngineError, ResourceError
-from edge_medgemma.runtime.manifest import Demonstration, load_manifest, verify_files
+from edge_medgemma.runtime.generation.integrity import check_engine
+from edge_medgemma.runtime.manifest import Demonstration, load_manifest
 
 
 def export(checkpoint, folder, weights="int4", block_size=32):
@@ -27,7 +28,7 @@ def contents(folder):
 def test_the_manifest_describes_the_directory(checkpoint_folder, tmp_path, weights):
     manifest = export(open_checkpoint(str(checkpoint_folder)), tmp_path / "engine", weights)
     assert load_manifest(tmp_path / "engine") == manifest
-    verify_files(tmp_path / "engine", manifest)
+    check_engine(tmp_path / "engine", manifest)
     names = {path.name for path in (tmp_path / "engine").iterdir()}
     assert names == {"manifest.json", *manifest.files}
     assert manifest.precision.decoder == weights

@@ -91,7 +91,7 @@ def test_damaged_files_never_break_the_scan(phantom: Path, write_slice: WriteSli
     victim = write_slice(4)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for _ in range(300):
+        for _ in range(100):
             data = bytearray(original)
             for _ in range(generator.randint(1, 8)):
                 data[generator.randrange(128, len(data))] ^= 1 << generator.randrange(8)

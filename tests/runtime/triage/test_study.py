@@ -41,10 +41,13 @@ def test_a_lesion_is_flagged_on_its_slices_and_the_control_removes_the_yes_bias(
     assert flagged.probability is None
     assert [key.slice_index for key in flagged.key_slices] == [7]
     assert flagged.key_slices[0].position_mm == pytest.approx(35.0)
-    assert flagged.key_slices[0].score_drop == pytest.approx(LESION_LOG_ODDS * 36 / 1024)
+    assert flagged.key_slices[0].effect == pytest.approx(
+        LESION_LOG_ODDS * 36 / 1024 + TISSUE_LOG_ODDS / 2
+    )
     assert flagged.key_slices[0].sop_instance_uid.startswith("1.2.826.")
     assert finding(study, "skull_fracture").score == pytest.approx(TISSUE_LOG_ODDS)
-    assert [p.slice_index for p in study.pictures] == [7]
+    assert [p.slice_index for p in study.pictures] == [6, 7, 8]
+    assert [p.findings for p in study.pictures] == [(), ("Intracranial haemorrhage",), ()]
     assert (study.pictures[0].left_mark, study.pictures[0].right_mark) == ("R", "L")
 
 

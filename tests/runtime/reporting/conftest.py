@@ -1,0 +1,29 @@
+"""Reports of drawn scans by the fake engine."""
+
+from pathlib import Path
+
+import pytest
+from drawn_series import write_head_ct
+from fake_engine import FakeEngine
+
+from edge_medgemma.runtime.manifest import Demonstration
+from edge_medgemma.runtime.triage.report import TriageReport
+from edge_medgemma.runtime.triage.study import TriageOptions, triage_scan
+
+
+@pytest.fixture
+def report(tmp_path: Path) -> TriageReport:
+    """A flagged study, one without a flag, one too short and one that no protocol fits."""
+    scan = tmp_path / "scan"
+    write_head_ct(scan / "a", study="1")
+    write_head_ct(scan / "b", study="2", lesion=range(4, 8))
+    write_head_ct(scan / "c", study="3", slices=6)
+    write_head_ct(scan / "d", study="4", BodyPartExamined=None)
+    (scan / "notes.txt").write_text("not an image")
+    demonstration = Demonstration(
+        "For demonstration <only>.",
+        ("intracranial_haemorrhage", "skull_fracture"),
+        {"skull_fracture": (1.0, -4.0)},
+    )
+    options = TriageOptions(control_folder=tmp_path / "controls")
+    return triage_scan(FakeEngine(demonstration), scan, options)

@@ -1,0 +1,114 @@
+import base64
+import io
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+from PIL import Image
+
+from edge_medgemma.runtime.reporting.html_report import render_html, score_words, write_html_report
+from edge_medgemma.runtime.slicing.volume import Problem
+from edge_medgemma.runtime.triage.urgency import NO_FLAG_TEXT, Urgency
+
+VOID = {"meta", "img", "br"}
+
+
+class Reader(HTMLParser):
+    """Collects tags, attributes and text, and checks that tags close."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.text = ""
+        self.tags: set[str] = set()
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        self.attributes += attrs
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.text += data
+
+
+def test_the_page_needs_no_network_and_no_script(report) -> None:
+    page = Reader(render_html(report))
+    assert not page.tags & {"script", "link", "iframe", "object", "form", "a", "base"}
+    sources = [value for name, value in page.attributes if name in ("src", "href", "srcset")]
+    assert sources and all(value.startswith("data:image/png;base64,") for value in sources)
+    assert not [name for name, _ in page.attributes if name.startswith("on")]
+    text = render_html(report)
+    assert "url(" not in text and "@import" not in text
+    assert re.findall(r"https?:", text) == []
+
+
+def test_everything_a_human_must_see_is_there(report) -> None:
+    text = " ".join(Reader(render_html(report)).text.split())
+    assert "Aid to prioritisation, not a diagnosis. It does not remove cases from the queue" in text
+    assert "For demonstration <only>." in text
+    assert NO_FLAG_TEXT in text.lower()
+    for field in ("Finding", "Time identified", "Communicated by", "Received by",
+                  "Time received", "Method"):  # fmt: skip
+        assert field in text
+    assert "not assessed" in text and "was not trained on it" in text
+    assert report.engine.sha256 in text
+    assert "preset medgemma-ct" in text
+    for study in report.studies:
+        assert study.name in text and study.study_uid in text
+        for finding in study.findings:
+            assert finding.title in text
+    assert text.count("1 × ") >= 1
+
+
+def test_pictures_are_plain_png_with_sides_marked(report) -> None:
+    page = render_html(report)
+    assert page.count('<b class="left">R</b><b class="right">L</b>') == page.count("<figure>")
+    for encoded in re.findall(r"data:image/png;base64,([^\"]+)", page):
+        image = Image.open(io.BytesIO(base64.b64decode(encoded)))
+        assert image.format == "PNG" and image.mode == "L" and not image.info
+    counts = [section.count("<figure>") for section in page.split("<section")[2:]]
+    assert all(3 <= n <= 6 for n in counts if n)
+    assert sum(n > 0 for n in counts) == 3
+
+
+def test_no_study_is_ever_shown_in_green(report) -> None:
+    page = render_html(report)
+    for red, green, blue in re.findall(r"#([0-9a-f]{2})([0-9a-f]{2})([0-9a-f]{2})\b", page):
+        assert int(green, 16) <= max(int(red, 16), int(blue, 16)) + 8
+    assert "green" not in page
+
+
+def test_text_is_escaped(report) -> None:
+    study = replace(report.studies[0], problems=(Problem("x", "<script>alert(1)</script>"),))
+    page = render_html(replace(report, studies=(study,)))
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(1)" in page
+
+
+@pytest.mark.parametrize("urgency", list(Urgency))
+def test_one_study_has_one_sheet_with_its_band(report, urgency) -> None:
+    study = replace(report.studies[0], urgency=urgency)
+    page = render_html(replace(report, studies=(study,)))
+    assert page.count("<section") == 1
+    assert f'<div class="band {urgency}">' in page
+
+
+def test_scores_are_probabilities_only_where_calibrated(report) -> None:
+    finding = report.studies[0].findings[0]
+    assert score_words(replace(finding, probability=0.973)) == "97 %"
+    assert score_words(replace(finding, probability=None, score=-1.234)) == "−1.23"
+    assert score_words(replace(finding, probability=None, score=None)) == "–"
+
+
+def test_the_page_is_written(report, tmp_path) -> None:
+    write_html_report(report, tmp_path / "new" / "report.html")
+    assert (tmp_path / "new" / "report.html").stat().st_size < 500_000
