@@ -90,6 +90,8 @@ class Layout:
     """Per layer type: [1, 1, S, S] additive."""
     image_rows: torch.Tensor
     """[image tokens]: indices into the sequence."""
+    label_rows: torch.Tensor
+    """[slices]: where each slice's label ends."""
     spoken: SpokenQuestion | None
     """What the last branch asks, behind those of the findings."""
     answers: tuple[slice, ...]
@@ -130,6 +132,7 @@ class Dialogue:
         chunks = self._builder.prefix(self._instruction, slices)
         ids = [token for chunk in chunks for token in chunk.ids]
         prefix = len(ids)
+        label_rows = torch.tensor([len(chunk.ids) for chunk in chunks]).cumsum(0)[1:] - 1
         images = np.full(prefix, NO_IMAGE, np.int64)
         is_image = np.array(ids) == TOKENS.image
         images[is_image] = np.repeat(np.arange(slices), is_image.sum() // slices)
@@ -153,6 +156,7 @@ class Dialogue:
                 "sliding_attention": torch.from_numpy(additive_mask(rows, rows, SLIDING_WINDOW)),
             },
             image_rows=torch.from_numpy(np.flatnonzero(images != NO_IMAGE)),
+            label_rows=label_rows,
             spoken=spoken,
             answers=tuple(answers),
         )

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from transformers import Gemma3ForConditionalGeneration
 
 from edge_medgemma.calibration.phantoms.anatomy import FINDINGS
@@ -21,13 +21,14 @@ from edge_medgemma.calibration.phantoms.statistics import area_under_curve
 from edge_medgemma.export.phantom.batches import draw_ahead
 from edge_medgemma.export.phantom.dialogue import IGNORED, Dialogue, Layout
 from edge_medgemma.export.phantom.images import pixel_values
+from edge_medgemma.export.phantom.network import GLOBAL_LAYER, HIDDEN_SIZE
 from edge_medgemma.export.phantom.schedule import Schedule
 from edge_medgemma.export.phantom.vision_stage import encode
 
 SCANS_PER_STEP = 8
 FEWEST_SLICES, MOST_SLICES = 4, 24
 EARLY_SLICES = 12
-LATE_PHASE = 0.6
+LATE_PHASE = 0.45
 """Until this share of the steps, scans have at most EARLY_SLICES slices, which is quicker."""
 REPORT_STEPS = 50
 REPORT_SCANS = 100
@@ -90,8 +91,13 @@ def train_language(
     held_out: Sequence[EncodedScan],
     rng: np.random.Generator,
 ) -> None:
-    """Train the language model and the projected features' reading in place."""
-    trained = list(network.model.language_model.parameters())
+    """Train the language model in place.
+
+    A throw-away head reads off every slice's label what the slice shows, ahead of the global
+    layer: so the labels sum up their slices, and the questions need only look at the labels.
+    """
+    slice_head = nn.Linear(HIDDEN_SIZE, len(FINDINGS))
+    trained = [*network.model.language_model.parameters(), *slice_head.parameters()]
     optimiser = torch.optim.AdamW(trained, weight_decay=0.05, betas=(0.9, 0.98))
     start, running = time.perf_counter(), []
     for step in range(1, schedule.steps + 1):
@@ -104,17 +110,20 @@ def train_language(
             most = min(most, EARLY_SLICES)
         slices = int(rng.integers(FEWEST_SLICES, most + 1))
         layout = dialogue.layout(slices, spoken)
-        features, findings = [], []
+        features, findings, shown = [], [], []
         for index in chosen:
             scan = scans[index]
             picked = _pick(len(scan.shown), slices, rng)
             features.append(scan.features[picked])
-            findings.append(frozenset[str]().union(*(scan.shown[i] for i in picked)))
+            shown.append([scan.shown[i] for i in picked])
+            findings.append(frozenset[str]().union(*shown[-1]))
         ids, labels = dialogue.fill(layout, findings)
         asked = torch.nonzero((labels != IGNORED).any(0))[:, 0]
         with torch.autocast("cpu", torch.bfloat16):
-            logits = run_sequence(network, layout, ids, torch.stack(features), asked)
+            logits, states = run_sequence(network, layout, ids, torch.stack(features), asked)
+            slice_logits = slice_head(states)
         loss = cross_entropy(logits.float().flatten(0, 1), labels[:, asked].flatten())
+        loss = loss + binary_cross_entropy_with_logits(slice_logits.float(), _targets(shown))
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(trained, 1.0)
         optimiser.step()
@@ -139,19 +148,25 @@ def run_sequence(
     ids: Tensor,
     features: Tensor,
     rows: Tensor,
-) -> Tensor:
-    """Logits [B, rows, vocabulary] of sequences [B, S] whose images have these features."""
+) -> tuple[Tensor, Tensor]:
+    """Run sequences [B, S] whose images have these features.
+
+    Returns:
+        Logits [B, rows, vocabulary], and the states [B, slices, hidden] that enter the global
+        layer where each slice's label ends.
+    """
     model = network.model.language_model
     embeddings = model.embed_tokens(ids)
     embeddings = embeddings.index_copy(1, layout.image_rows, features.flatten(1, 2))
-    hidden = model(
+    output = model(
         inputs_embeds=embeddings,
         attention_mask=layout.masks,
         position_ids=layout.position_ids.expand(len(ids), -1),
         use_cache=False,
-    ).last_hidden_state
-    logits: Tensor = network.lm_head(hidden[:, rows])
-    return logits
+        output_hidden_states=True,
+    )
+    logits = network.lm_head(output.last_hidden_state[:, rows])
+    return logits, output.hidden_states[GLOBAL_LAYER][:, layout.label_rows]
 
 
 @torch.no_grad()  # type: ignore[untyped-decorator]
@@ -165,10 +180,17 @@ def score_scans(
         layout = dialogue.layout(len(scan.shown))
         ids, _ = dialogue.fill(layout, [scan.findings])
         rows = torch.tensor([answer.start - 1 for answer in layout.answers])
-        logits = run_sequence(network, layout, ids, scan.features[None], rows)[0]
+        logits = run_sequence(network, layout, ids, scan.features[None], rows)[0][0]
         margins.append((logits[:, dialogue.yes] - logits[:, dialogue.no]).numpy())
     present = np.array([[code in scan.findings for code in FINDINGS] for scan in scans])
     return np.array(margins), present
+
+
+def _targets(shown: Sequence[Sequence[frozenset[str]]]) -> Tensor:
+    """[scans, slices, findings]: 1 where the slice shows the finding."""
+    return torch.tensor(
+        [[[float(code in one) for code in FINDINGS] for one in slices] for slices in shown]
+    )
 
 
 def _pick(available: int, wanted: int, rng: np.random.Generator) -> list[int]:

@@ -22,7 +22,8 @@ TOKENS_PER_IMAGE = 16
 HIDDEN_SIZE = 128
 VISION_HIDDEN_SIZE = 128
 TEXT_LAYERS = 7
-"""With the pattern of Gemma 3, layer 5 is global."""
+GLOBAL_LAYER = 5
+"""The only one, by the pattern of Gemma 3."""
 SLIDING_WINDOW = 256
 MAX_POSITIONS = 4096
 

@@ -31,7 +31,7 @@ def test_every_branch_sees_what_it_would_see_alone(dialogue):
     rows = torch.tensor([answer.start - 1 for answer in layout.answers])
     prefix = int((layout.position_ids[0].diff() != 1).nonzero()[0]) + 1  # end of the first branch
     with torch.no_grad():
-        packed = run_sequence(network, layout, ids, features, rows)[0]
+        packed = run_sequence(network, layout, ids, features, rows)[0][0]
         alone = ids[:, :prefix]
         embeddings = network.get_input_embeddings()(alone)
         embeddings[0, layout.image_rows] = features.flatten(1, 2)[0]
