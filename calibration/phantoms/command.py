@@ -15,7 +15,6 @@ from edge_medgemma.calibration.phantoms.drawing import draw_phantom
 from edge_medgemma.calibration.phantoms.evaluation import FindingQuality, evaluate_engine
 from edge_medgemma.calibration.phantoms.seeds import EVALUATION_FIRST_SEED
 from edge_medgemma.runtime.commands.options import engine_option, threads_option
-from edge_medgemma.runtime.errors import EngineError
 from edge_medgemma.runtime.files import new_directory
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.triage.protocol import load_protocol
@@ -74,9 +73,6 @@ def evaluate(
         ) as progress,
     ):
         task = progress.add_task("", total=count)
-        known = [finding.code for finding in protocol.findings if finding.code in FINDINGS]
-        if not known:
-            raise EngineError("the head CT protocol asks for nothing that phantoms can show")
         qualities = evaluate_engine(
             engine,
             protocol,
