@@ -33,6 +33,8 @@ BLOCK_SIZES = (32, 64, 128)
 """Sizes that onnxruntime's and TensorRT's int4 kernels both take."""
 
 LICENCE = "Health AI Developer Foundations Terms of Use"
+DEMONSTRATION_LICENCE = "Apache-2.0"
+"""A demonstration network is trained by this project, from nothing; no published weights are in it."""
 TERMS_URL = "https://developers.google.com/health-ai-developer-foundations/terms"
 
 Progress = Callable[[int, int], None]
@@ -77,7 +79,8 @@ def export_engine(
     """
     recipe = _recipe(weights, block_size)
     with new_directory(destination) as folder:
-        engine = _EngineWriter(checkpoint, folder, recipe, block_size, on_progress)
+        notice = _notice(checkpoint, recipe, demonstration)
+        engine = _EngineWriter(checkpoint, folder, recipe, block_size, notice, on_progress)
         files = engine.write()
         manifest = Manifest(
             schema_version=SCHEMA_VERSION,
@@ -95,7 +98,7 @@ def export_engine(
             ),
             tools={name: version(name) for name in ("edge-medgemma", "numpy", "onnx-ir")},
             files=dict(sorted(files.items())),
-            licence=_licence(checkpoint),
+            licence=_licence(checkpoint, demonstration),
             demonstration=demonstration,
         )
         write_bytes(folder / MANIFEST_NAME, dump_manifest(manifest).encode())
@@ -111,12 +114,14 @@ class _EngineWriter:
         folder: Path,
         recipe: Recipe,
         block_size: int,
+        notice: str,
         on_progress: Progress | None,
     ) -> None:
         self._checkpoint = checkpoint
         self._folder = folder
         self._recipe = recipe
         self._block_size = block_size
+        self._notice = notice
         self._on_progress = on_progress
         self._done = 0
         self._total = 0
@@ -182,7 +187,7 @@ class _EngineWriter:
         return {
             "tokenizer.json": checkpoint.tokenizer_json,
             "chat_template.jinja": checkpoint.chat_template.encode(),
-            "NOTICE": _notice(checkpoint, self._recipe).encode(),
+            "NOTICE": self._notice.encode(),
         }
 
 
@@ -196,11 +201,18 @@ def _recipe(weights: str, block_size: int) -> Recipe:
     return RECIPES[weights]
 
 
-def _licence(checkpoint: Checkpoint) -> str:
+def _licence(checkpoint: Checkpoint, demonstration: Demonstration | None) -> str:
+    if demonstration is not None:
+        return DEMONSTRATION_LICENCE
     return "none: random weights" if checkpoint.kind == "synthetic" else LICENCE
 
 
-def _notice(checkpoint: Checkpoint, recipe: Recipe) -> str:
+def _notice(checkpoint: Checkpoint, recipe: Recipe, demonstration: Demonstration | None) -> str:
+    if demonstration is not None:
+        return (
+            f"{checkpoint.name}: {demonstration.notice}.\n"
+            "Its weights were trained by this project and contain nothing of MedGemma.\n"
+        )
     if checkpoint.kind == "synthetic":
         return (
             f"{checkpoint.name}: random weights in the shape of a published model, for measuring "
