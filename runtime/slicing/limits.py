@@ -21,8 +21,9 @@ MAX_ROWS_COLUMNS = 8192
 MAX_PIXELS = 32 * 1024**2
 """Pixels of one image; the largest mammograms have 26 million."""
 
-MAX_HEADER_BYTES = 8 * 1024**2
-"""Everything before the pixels; a frame of an enhanced CT or MR takes about 2 kB of it."""
+MAX_HEADER_BYTES = 6 * 1024**2
+"""Everything before the pixels; a frame of an enhanced CT or MR takes about 2 kB of it, and the
+worst that fits takes 4 s to parse."""
 
 MAX_SEQUENCE_ITEMS = 100_000
 """Items of all sequences before the pixels, for each costs a kilobyte; a frame has 14 to 20."""
