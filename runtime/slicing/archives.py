@@ -65,8 +65,7 @@ def unpack(path: Path, kind: FileKind, shown: str, budget: UnpackBudget) -> list
         UnreadableFileError: not an archive, or beyond the limits; nothing of it stays.
         ResourceError: no room for the files.
     """
-    folder = Path(tempfile.mkdtemp(prefix="edge-medgemma-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    folder = _private_folder()
     members = _zip_members if kind is FileKind.ZIP else _tar_members
     ratio_bytes = max(CHUNK_BYTES, path.stat().st_size) * MAX_INFLATE_RATIO
     own_budget = UnpackBudget(budget.files_left, min(budget.bytes_left, ratio_bytes))
@@ -91,6 +90,22 @@ def unpack(path: Path, kind: FileKind, shown: str, budget: UnpackBudget) -> list
     budget.files_left = own_budget.files_left
     budget.bytes_left -= sum(entry.path.stat().st_size for entry in entries if not entry.reason)
     return entries
+
+
+def _private_folder() -> Path:
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="edge-medgemma-"))
+    except OSError as error:
+        raise _no_room(error) from error
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def _no_room(error: OSError) -> ResourceError:
+    return ResourceError(
+        f"could not unpack an archive: {error.strerror or error}; free some space or set TMPDIR to "
+        "a folder with more"
+    )
 
 
 _DAMAGE = (
@@ -141,7 +156,12 @@ class _Bounded:
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
-        self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
+        self.tell, self.seekable = file.tell, file.seekable
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        if offset > MAX_UNPACKED_BYTES:
+            raise UnreadableFileError("archive with a member of absurd length")
+        return self._file.seek(offset, whence)
 
     def read(self, size: int = -1) -> bytes:
         content = self._file.read(
@@ -159,23 +179,22 @@ def _copy(content: IO[bytes], target: Path, budget: UnpackBudget) -> str | None:
         ResourceError: the disk is full.
     """
     size = 0
-    with target.open("wb") as file:
-        while True:
-            try:
-                chunk = content.read(CHUNK_BYTES)
-            except _DAMAGE:
-                return "damaged in its archive"
-            if not chunk:
-                return None
-            size += len(chunk)
-            budget.take_bytes(len(chunk))
-            if size > MAX_FILE_BYTES:
-                return f"larger than {MAX_FILE_BYTES // 1024**3} GiB"
-            try:
+    try:
+        with target.open("wb") as file:
+            while chunk := _next_chunk(content):
+                size += len(chunk)
+                budget.take_bytes(len(chunk))
+                if size > MAX_FILE_BYTES:
+                    return f"larger than {MAX_FILE_BYTES // 1024**3} GiB"
                 file.write(chunk)
-            except OSError as error:
-                folder = os.fspath(target.parent.parent)
-                raise ResourceError(
-                    f"could not unpack an archive into '{folder}': {error.strerror}; free some "
-                    "space or set TMPDIR to a folder with more"
-                ) from error
+    except OSError as error:
+        raise _no_room(error) from error
+    return None if chunk is not None else "damaged in its archive"
+
+
+def _next_chunk(content: IO[bytes]) -> bytes | None:
+    """None where the archive is damaged."""
+    try:
+        return content.read(CHUNK_BYTES)
+    except _DAMAGE:
+        return None

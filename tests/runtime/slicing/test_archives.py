@@ -1,5 +1,6 @@
 """Scans in one file: read as their folder would be, and harmless whatever is in them."""
 
+import errno
 import io
 import stat
 import subprocess
@@ -14,7 +15,6 @@ import numpy as np
 import pytest
 
 from edge_medgemma.runtime.errors import ResourceError, ScanError
-from edge_medgemma.runtime.slicing import archives
 from edge_medgemma.runtime.slicing.scan import find_series, read_volume
 
 WriteSlice = Callable[..., Path]
@@ -156,14 +156,36 @@ def test_a_full_disk_is_said(
     phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, private_folder: Path
 ) -> None:
     path = zipped(phantom, tmp_path / "a.zip")
+    private_folder.rmdir()
+    private_folder.touch()  # no folder can be made in it
+    with pytest.raises(ResourceError, match=r"could not unpack an archive: .*; free some space"):
+        find_series(path)
+
+
+def test_a_disk_that_fills_up_keeps_nothing(
+    phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, private_folder: Path
+) -> None:
+    path = zipped(phantom, tmp_path / "a.zip")
 
     def full(*_: object) -> None:
-        raise ResourceError("could not unpack")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(archives, "_copy", full)
-    with pytest.raises(ResourceError, match="could not unpack"):
+    monkeypatch.setattr(Path, "open", opening_for_writing(full))
+    with pytest.raises(ResourceError, match="archive: No space left on device; free"):
         find_series(path)
     assert list(private_folder.iterdir()) == []
+
+
+def opening_for_writing(fail: Callable[..., None]) -> Callable[..., object]:
+    """`Path.open` that calls `fail` where a file is written."""
+    opened = Path.open
+
+    def open_path(path: Path, mode: str = "r", **options: object) -> object:
+        if "w" in mode:
+            fail()
+        return opened(path, mode, **options)  # type: ignore[call-overload]
+
+    return open_path
 
 
 @pytest.mark.parametrize("ending", ["", "raise KeyboardInterrupt"])
