@@ -47,8 +47,8 @@ def command(scan: Path, as_json: bool, sheet_path: Path | None) -> None:
     """List every volume in a scan and every file skipped.
 
     SCAN is a folder of DICOM or NIfTI files, one such file, or a zip or tar of them. Every slice is
-    decoded: the range
-    is lowest to highest value after rescale (Hounsfield units for CT, with padding as air).
+    decoded: the range is lowest to highest value after rescale (Hounsfield units for CT, with
+    padding as air).
     """
     with progress_bar("reading headers") as on_files:
         listing = find_series(scan, on_files)
