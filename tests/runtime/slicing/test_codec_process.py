@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -6,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_medgemma.runtime.slicing import codec_process
+from edge_medgemma.runtime.slicing import codec_pool, codec_process
 from edge_medgemma.runtime.slicing.codec_process import CodecProcess
 from edge_medgemma.runtime.slicing.discovery import UnreadableFileError
 from edge_medgemma.runtime.slicing.pixels import decode_slices
+from edge_medgemma.runtime.slicing.scan import find_series, read_volume
 from edge_medgemma.runtime.slicing.volume import Modality
 
 HEAD_CT_SLICE = Path(__file__).resolve().parents[2] / "data/ct_head/14.dcm"
@@ -58,3 +60,13 @@ def test_a_hang_ends(codecs: CodecProcess, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(codec_process, "FRAME_LIMIT_S", 0.1)
     with pytest.raises(UnreadableFileError, match="takes longer than"):
         codecs.decode(HEAD_CT_SLICE, [0], Modality.CT)
+
+
+def test_several_processes_decode_what_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    (series,) = find_series(HEAD_CT_SLICE.parent).series
+    alone = read_volume(series)
+    monkeypatch.setattr(codec_pool, "PORTIONS_PER_PROCESS", 10)
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    with codec_pool.CodecPool(series.shape[0]) as pool:
+        assert pool.size == 3
+    np.testing.assert_array_equal(read_volume(series).array, alone.array)
