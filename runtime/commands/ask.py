@@ -26,7 +26,12 @@ NO_ANSWER = "note: no answer; the model used up --max-tokens in reasoning or had
     "--protocol", "protocol_name", default="auto", show_default=True, metavar="auto|NAME|FILE",
     help="Whose instruction opens the prompt; auto goes by modality and body part.",
 )  # fmt: skip
-@click.option("--series", "series_uid", metavar="UID", help="Look at this series only.")
+@click.option(
+    "--series",
+    "series_uid",
+    metavar="KEY",
+    help="Look at this series only; 'inspect' prints the keys.",
+)
 @slices_option
 @click.option(
     "--max-tokens", type=click.IntRange(min=1), default=REASONING_TOKENS, show_default=True,
@@ -54,7 +59,7 @@ def command(
 ) -> None:
     """Ask a free question about a scan.
 
-    SCAN is a folder of DICOM or NIfTI files, or one such file. The answer is a language model's:
+    SCAN is a folder of DICOM or NIfTI files, a .zip or .tar.gz of them, or one such file. The answer is a language model's:
     read it as a hint, never as a report.
     """
     protocol = None if protocol_name == "auto" else load_protocol(protocol_name)

@@ -50,7 +50,12 @@ _STYLES = {
     metavar="auto|NAME|FILE",
     help="What to ask; auto goes by modality and body part.",
 )
-@click.option("--series", "series_uid", metavar="UID", help="Look at this series only.")
+@click.option(
+    "--series",
+    "series_uid",
+    metavar="KEY",
+    help="Look at this series only; 'inspect' prints the keys.",
+)
 @slices_option
 @click.option(
     "--out",
@@ -88,7 +93,8 @@ def command(
 ) -> None:
     """Flag findings in a CT, MR or X-ray and say how urgent each study is.
 
-    SCAN is a folder of DICOM or NIfTI files of one or many studies, or one such file. An aid to
+    SCAN is a folder of DICOM or NIfTI files of one or many studies, a .zip or .tar.gz of them, or
+    one such file. An aid to
     prioritisation, not a diagnosis; no flag is not a normal report.
     """
     protocol = None if protocol_name == "auto" else load_protocol(protocol_name)

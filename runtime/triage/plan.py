@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edge_medgemma.runtime.errors import ScanError
-from edge_medgemma.runtime.slicing.choose import choose_series
+from edge_medgemma.runtime.slicing.choose import choose_series, series_of_key
 from edge_medgemma.runtime.slicing.volume import BodyPart, Problem, ScanListing, Series
 from edge_medgemma.runtime.triage.protocol import Protocol, builtin_protocols, covers
 
@@ -32,17 +32,19 @@ def plan_readings(
         protocol: applied to every study; None takes every built-in protocol that is meant for the
             modality and body part of one of the study's series. Nothing is guessed: a study whose
             body part is unknown gets a reading that says so.
-        series_uid: only this series, of whatever study.
+        series_uid: only this series, of whatever study; a key as `inspect` prints it.
 
     Raises:
-        ScanError: the scan has no series, or none with `series_uid`.
+        ScanError: the scan has no series, or none of that key.
     """
     if not listing.series:
         raise ScanError(
             f"the scan holds no readable CT, MR or X-ray image ({len(listing.skipped)} files "
             "skipped); 'edge-medgemma inspect' says why"
         )
-    series = [s for s in listing.series if series_uid in (None, s.series_uid)]
+    series = list(listing.series)
+    if series_uid is not None:
+        series = series_of_key(listing.series, series_uid)
     if not series:
         raise ScanError(
             f"the scan has no series '{series_uid}'; 'edge-medgemma inspect' lists its series"
