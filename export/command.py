@@ -14,7 +14,7 @@ from edge_medgemma.runtime.errors import DependencyError
 EPILOG = """\b
 Examples:
   edge-medgemma export google/medgemma-1.5-4b-it -o medgemma-int4
-  edge-medgemma export ./checkpoint -o engine --weights int8 --lora ./adapter
+  edge-medgemma export ./checkpoint -o engine --precision int8 --lora ./adapter
   edge-medgemma export --synthetic 4b -o random-4b      # to measure a device
 """
 
@@ -30,11 +30,11 @@ Examples:
     help="Engine directory to make; it must not exist.",
 )
 @click.option(
-    "--weights",
-    type=click.Choice(["fp32", "int8", "int4"]),
+    "--precision",
+    type=click.Choice(["fp32", "fp16", "int8", "int4"]),
     default="int4",
     show_default=True,
-    help="How the decoder's weights are stored; head and embedding are int8 unless fp32.",
+    help="Of the decoder's weights; int8 and int4 keep head and embedding int8.",
 )
 @click.option(
     "--block-size",
@@ -57,7 +57,7 @@ Examples:
 def command(
     checkpoint: str | None,
     engine: Path,
-    weights: str,
+    precision: str,
     block_size: str,
     lora: Path | None,
     synthetic: str | None,
@@ -90,7 +90,7 @@ def command(
         manifest = export_engine(
             source,
             engine,
-            weights=weights,
+            precision=precision,
             block_size=int(block_size),
             on_progress=on_progress,
         )

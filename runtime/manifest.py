@@ -98,14 +98,18 @@ class TokenSpec:
 
 @dataclass(frozen=True, slots=True)
 class Precision:
-    """How the weights of each part are stored: `fp32`, `int8` or `int4`."""
+    """How the weights of each part are stored: `fp32`, `fp16`, `int8` or `int4`."""
 
     decoder: str
     head: str
     embedding: str
+    """`head` where the rows are those of the tied head's int8 table"""
     vision: str
+    """`int8`: activations as well"""
     block_size: int
     """Rows of the input axis that share one scale; 0 where nothing is quantised in blocks."""
+    cache: str = "fp32"
+    """Of keys and values: `fp32` or `fp16`"""
 
 
 @dataclass(frozen=True, slots=True)
