@@ -1,5 +1,6 @@
 """From a checkpoint to an engine directory: graphs, weights, embedding, tokenizer, manifest."""
 
+import shutil
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +18,7 @@ from edge_medgemma.export.tensor_names import EMBEDDING
 from edge_medgemma.export.vision import VisionWriter
 from edge_medgemma.export.weights import Payload
 from edge_medgemma.export.writer import data_bytes, write_bytes, write_data
+from edge_medgemma.runtime.errors import ResourceError
 from edge_medgemma.runtime.files import new_directory
 from edge_medgemma.runtime.manifest import (
     MANIFEST_NAME,
@@ -137,6 +139,7 @@ class _EngineWriter:
             embedding = embedding_payloads(checkpoint.tensors[EMBEDDING], plan.recipe.embedding)
             contents |= {name: [payload] for name, payload in embedding.items()}
         self._total = sum(data_bytes(payloads) for payloads in contents.values())
+        self._require_space()
         files = {
             "vision.onnx": self._graph(vision, "vision"),
             "decoder.onnx": self._graph(decoder, "decoder"),
@@ -146,6 +149,14 @@ class _EngineWriter:
         for name, text in self._texts().items():
             files[name] = write_bytes(self._folder / name, text)
         return files
+
+    def _require_space(self) -> None:
+        free = shutil.disk_usage(self._folder).free
+        if free < self._total:
+            raise ResourceError(
+                f"the engine takes {self._total / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; "
+                "choose another disk or --weights int4"
+            )
 
     def _graph(self, graph: GraphBuilder, name: str) -> FileRecord:
         return write_bytes(self._folder / f"{name}.onnx", graph.serialize(f"{name}.data"))

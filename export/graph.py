@@ -12,8 +12,8 @@ from edge_medgemma.export.weights import (
 )
 from edge_medgemma.export.writer import external_tensors
 
-IR_VERSION = 10
-"""ONNX 1.17, the IR version of opset 22; onnxruntime 1.31 and TensorRT 10.15 read it."""
+IR_VERSION = 11
+"""ONNX 1.18, which brought opset 23."""
 
 Shape = Sequence[int | str]
 """Strings name free axes."""

@@ -5,14 +5,17 @@ from pathlib import Path
 import click
 
 from edge_medgemma.runtime.commands.options import engine_option, slices_option, threads_option
-from edge_medgemma.runtime.commands.stages import stage_progress
+from edge_medgemma.runtime.commands.progress import stage_progress
 from edge_medgemma.runtime.commands.terminal import printable
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.generation.sampling import Sampling
+from edge_medgemma.runtime.reporting.words import sentence
 from edge_medgemma.runtime.triage.conversation import open_scan
 from edge_medgemma.runtime.triage.protocol import load_protocol
 from edge_medgemma.runtime.triage.questions import REASONING_TOKENS
 from edge_medgemma.runtime.triage.study import TriageOptions
+
+NO_ANSWER = "note: no answer; the model used up --max-tokens in reasoning or had nothing to say"
 
 
 @click.command(epilog='Example: edge-medgemma ask scan/ "Is there free fluid?"')
@@ -62,13 +65,17 @@ def command(
         with stage_progress() as progress:
             conversation = open_scan(engine, scan, options, progress)
         for problem in conversation.problems:
-            click.echo(f"note: {printable(problem.detail)}", err=True)
+            click.echo(f"note: {printable(sentence(problem.detail))}", err=True)
         if engine.manifest.demonstration:
             click.echo(f"note: {printable(engine.manifest.demonstration.notice)}", err=True)
+        answered = False
         for piece in conversation.ask(question, sampling, max_tokens):
             if piece.is_thought:
                 if show_thinking:
                     click.secho(printable(piece.text), nl=False, dim=True)
             else:
+                answered = True
                 click.echo(printable(piece.text), nl=False)
         click.echo()
+        if not answered:
+            click.echo(NO_ANSWER, err=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from rich.console import Console
 from rich.progress import (
@@ -13,13 +14,39 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+OnStage = Callable[[str, int, int], None]
+"""Called with the stage, the steps done and the steps in all."""
+
+STAGE_WORDS = {
+    "discover": "reading headers",
+    "decode": "decoding slices",
+    "vision": "encoding slices",
+    "control": "reading blank slices",
+    "prefill": "reading slices",
+    "score": "asking",
+    "evidence": "finding key slices",
+}
+
 
 @contextmanager
 def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
     """A function to call with (done, total); the bar vanishes at the end."""
+    with _bar(label) as update:
+        yield partial(update, label)
+
+
+@contextmanager
+def stage_progress() -> Iterator[OnStage]:
+    """A function to call with (stage, done, total), the stage one of STAGE_WORDS."""
+    with _bar("opening the engine") as update:
+        yield lambda stage, done, total: update(STAGE_WORDS[stage], done, total)
+
+
+@contextmanager
+def _bar(first_label: str) -> Iterator[OnStage]:
     console = Console(stderr=True)
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description:<20}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -27,9 +54,14 @@ def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
     )
     disabled = not console.is_terminal
     with Progress(*columns, console=console, transient=True, disable=disabled) as progress:
-        task = progress.add_task(label, total=None)
+        task = progress.add_task(first_label, total=None)
+        current = first_label
 
-        def update(done: int, total: int) -> None:
+        def update(label: str, done: int, total: int) -> None:
+            nonlocal current
+            if label != current:
+                current = label
+                progress.reset(task, description=label)
             progress.update(task, completed=done, total=total)
 
         yield update

@@ -1,6 +1,4 @@
-"""Tables on stdout that keep their figures whole, also in a pipe."""
-
-import shutil
+"""What goes to stdout as tables and lines keeps its figures whole, also in a pipe."""
 
 from rich.console import Console, RenderableType
 
@@ -8,9 +6,10 @@ PIPE_COLUMNS = 120
 """Width where stdout is no terminal; rich would take 80 and cut."""
 
 
-def print_table(table: RenderableType) -> None:
-    """Print a rich table as wide as the terminal, or as PIPE_COLUMNS."""
-    console = Console()
+def print_table(*parts: RenderableType) -> None:
+    """Print rich tables and lines as wide as the terminal, or as PIPE_COLUMNS."""
+    console = Console(highlight=False)
     if not console.is_terminal:
-        console = Console(width=max(PIPE_COLUMNS, shutil.get_terminal_size((0, 0)).columns))
-    console.print(table)
+        console = Console(highlight=False, width=PIPE_COLUMNS)
+    for part in parts:
+        console.print(part)

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import click
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from edge_medgemma.runtime.commands.options import engine_option, slices_option, threads_option
-from edge_medgemma.runtime.commands.stages import stage_progress
+from edge_medgemma.runtime.commands.progress import stage_progress
+from edge_medgemma.runtime.commands.tables import print_table
 from edge_medgemma.runtime.commands.terminal import printable
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.reporting.html_report import score_words, slices_seen, write_html_report
@@ -17,11 +17,11 @@ from edge_medgemma.runtime.reporting.json_report import (
     dump_report,
     write_json_report,
 )
-from edge_medgemma.runtime.reporting.words import URGENCY_WORDS, count
+from edge_medgemma.runtime.reporting.words import URGENCY_WORDS, count, sentence
 from edge_medgemma.runtime.triage.protocol import load_protocol
 from edge_medgemma.runtime.triage.report import Effort, StudyReport, TriageReport
 from edge_medgemma.runtime.triage.study import TriageOptions, triage_scan
-from edge_medgemma.runtime.triage.urgency import Urgency
+from edge_medgemma.runtime.triage.urgency import NO_FLAG_TEXT, Urgency
 
 EXIT_STATUS = {
     Urgency.CRITICAL: 20,
@@ -30,9 +30,6 @@ EXIT_STATUS = {
     Urgency.ROUTINE: 0,
 }
 """With --exit-code, of the most urgent study."""
-
-TABLE_WIDTH = 110
-"""Where stdout is not a terminal."""
 
 _STYLES = {
     Urgency.CRITICAL: "bold white on red",
@@ -103,7 +100,7 @@ def command(
     if output_format == "json":
         click.echo(dump_report(report), nl=False)
     else:
-        _print_table(report)  # first: a full disk must not cost the result
+        _print_report(report)  # first: a full disk must not cost the result
     write_json_report(report, out / "triage.json")
     if with_report:
         write_html_report(report, out / "report.html")
@@ -113,10 +110,7 @@ def command(
         raise SystemExit(EXIT_STATUS[report.urgency])
 
 
-def _print_table(report: TriageReport) -> None:
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=TABLE_WIDTH)
+def _print_report(report: TriageReport) -> None:
     table = Table("study", "urgency", "protocol", "flagged or doubtful", "looked at", "time")
     for study in report.studies:
         table.add_row(
@@ -127,15 +121,19 @@ def _print_table(report: TriageReport) -> None:
             slices_seen(study),
             f"{sum(study.total_s.values()):.1f} s",
         )
-    console.print(table)
-    for study in report.studies:
-        for problem in study.problems:
-            console.print(Text(f"{study.name}: {printable(problem.detail)}"))
+    lines = [
+        Text(f"{study.name}: {printable(sentence(problem.detail))}")
+        for study in report.studies
+        for problem in study.problems
+    ]
     if report.skipped:
-        console.print(f"{count(sum(report.skipped.values()), 'file')} skipped; see inspect")
-    console.print(INTENDED_USE)
+        lines.append(Text(f"{count(sum(report.skipped.values()), 'file')} skipped; see inspect"))
+    print_table(table, *lines, INTENDED_USE)
 
 
 def _reasons(study: StudyReport) -> str:
     flags = [f"{finding.title} ({score_words(finding)})" for finding in study.flagged]
-    return "; ".join([*flags, *study.doubts]) or "no flag raised: not a normal report"
+    reasons = [*flags, *study.doubts] or [NO_FLAG_TEXT]
+    if study.not_assessed:
+        reasons.append(f"{study.not_assessed} of {len(study.findings)} findings not assessed")
+    return "; ".join(reasons)

@@ -1,7 +1,7 @@
 """What the model has read so far: a scan read once, asked many times."""
 
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -147,7 +147,9 @@ class Prefix:
             first = last
         return np.concatenate(logits)
 
-    def generate(self, ids: Sequence[int], sampling: Sampling, max_tokens: int) -> Iterator[Step]:
+    def generate(
+        self, ids: Sequence[int], sampling: Sampling, max_tokens: int
+    ) -> Generator[Step, None, None]:
         """Continue the prefix with `ids` and then with what the model says.
 
         Ends at any stop id of the manifest (not yielded) or after `max_tokens`. The prefix is

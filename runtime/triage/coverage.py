@@ -37,11 +37,16 @@ def coverage_problems(
     return tuple(problem for problem in problems if problem is not None)
 
 
+def has_positions(series: Series) -> bool:
+    """False where the reader had to make up the geometry of the series."""
+    return all(problem.name != "no_positions" for problem in series.problems)
+
+
 def _extent(protocol: Protocol, series: Series) -> Problem | None:
     if not protocol.minimum_extent_mm:
         return None
     extent_mm = coverage_mm(series)
-    if any(problem.name == "no_positions" for problem in series.problems):
+    if not has_positions(series):
         return Problem("coverage_unknown", "Slice positions are not given, nor the length covered.")
     if not extent_mm >= protocol.minimum_extent_mm:
         return Problem(

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edge_medgemma.runtime.slicing.volume import BodyPart, Modality, Series, SliceStack
+from edge_medgemma.runtime.triage.coverage import has_positions
 from edge_medgemma.runtime.triage.evidence import MAX_KEY_SLICES
 from edge_medgemma.runtime.triage.report import FindingResult, Picture
 
@@ -24,9 +25,6 @@ _CT_CHANNEL = {
     BodyPart.UNKNOWN: (1, "−135 to 215 HU"),
 }
 """The channel of the model's own picture in which a reader knows the body part best."""
-
-NO_POSITIONS = "no_positions"
-"""The slicing room's name for a series whose geometry it had to make up."""
 
 _MIN_MARK_COSINE = 0.9
 """Rows must run within 26 degrees of the patient's left-right axis to be marked."""
@@ -69,7 +67,7 @@ def side_marks(series: Series) -> tuple[str, str]:
     From the direction in which columns count up, in LPS: +x is the patient's left.
     PS3.3 C.7.6.2.1.1
     """
-    if series.orientation != "axial" or any(p.name == NO_POSITIONS for p in series.problems):
+    if series.orientation != "axial" or not has_positions(series):
         return "", ""
     direction = series.affine_lps_mm[:3, 2]
     length = float(np.linalg.norm(direction))

@@ -143,6 +143,11 @@ class StudyReport:
         return tuple(sorted(found, key=lambda f: (f.urgency.rank, -(f.score or 0.0))))
 
     @property
+    def not_assessed(self) -> int:
+        """Number of findings that were not assessed."""
+        return sum(f.status is FindingStatus.NOT_ASSESSED for f in self.findings)
+
+    @property
     def total_s(self) -> dict[str, float]:
         """Seconds per stage."""
         return total_s(self.spans)

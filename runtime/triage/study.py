@@ -1,5 +1,6 @@
 """Triage of a scan: every study read, asked and judged, the failure of one costing no other."""
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -62,6 +63,8 @@ class TriageOptions:
     """Where control log-odds are kept; None is the user's cache folder."""
 
 
+LOG = logging.getLogger(__name__)
+
 DEFAULT_OPTIONS = TriageOptions()
 
 
@@ -123,7 +126,8 @@ def triage_reading(
         reason = "there was not enough memory; use fewer slices or an int4 engine"
     except EdgeMedgemmaError:
         reason = "its pixels could not be read; 'edge-medgemma inspect' says why"
-    except Exception as error:  # noqa: BLE001 (one study must not cost the queue the others)
+    except Exception as error:
+        LOG.debug("triage of a study failed", exc_info=True)
         reason = f"of an internal error ({type(error).__name__})"
     problem = Problem("triage_failed", f"The study could not be triaged: {reason}.")
     return study_report(reading, recorder, (*reading.problems, problem))
@@ -192,7 +196,7 @@ class _StudyWork:
             prefix = read_slices(
                 self.engine,
                 self.protocol.instruction,
-                np.repeat(features[count:], count, axis=0),
+                np.broadcast_to(features[count], (count, *features.shape[1:])),
                 lambda _, done, total: progress(done, total),
             )
             controls = dict(ask_fast(self.engine, prefix, self._findings()).log_odds)

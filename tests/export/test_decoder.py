@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 import torch
 
+from edge_medgemma.export.checkpoint import open_checkpoint
 from edge_medgemma.export.decoder import inverse_frequencies
+from edge_medgemma.export.engine import export_engine
 from edge_medgemma.runtime.manifest import load_manifest
 
 TOLERANCE = 1e-4
@@ -94,6 +96,25 @@ def test_a_causal_mask_on_images_is_far_off(case, decoder_session, monkeypatch):
         decoder_session, "masks_for", lambda types, window: with_blocks(0 * types, window)
     )
     assert np.abs(run([len(expected)]) - expected).max() > 0.1
+
+
+@pytest.mark.parametrize(("weights", "limit"), [("int8", 0.05), ("int4", 0.5)])
+def test_quantised_decoders_stay_close(
+    engine, checkpoint_folder, decoder_session, tmp_path, weights, limit
+):
+    text = load_manifest(engine).text
+    quantised = tmp_path / weights
+    checkpoint = open_checkpoint(str(checkpoint_folder))
+    export_engine(checkpoint, quantised, precision=weights, block_size=32)
+    embeddings = np.random.default_rng(0).standard_normal((40, 128), np.float32)
+
+    def logits(folder):
+        session = decoder_session.DecoderSession(folder, text, 64)
+        return session.run(embeddings, np.zeros(40, np.int64), list(range(40)))
+
+    expected = logits(engine)
+    relative = np.abs(logits(quantised) - expected) / np.abs(expected).mean()
+    assert 1e-5 < relative.mean() < limit, f"max {relative.max():.2e}, mean {relative.mean():.2e}"
 
 
 def test_only_chosen_rows_are_projected(engine, decoder_session):

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import numpy as np
+import onnx
 import pytest
 from safetensors.numpy import load_file, save_file
 
@@ -147,6 +148,21 @@ def test_a_full_disk_leaves_nothing(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_too_small_a_disk_is_refused_before_writing(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)._replace(free=1_000_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(ResourceError, match=r"takes 0\.0 GB and 0\.0 GB are free"):
+        export(synthetic_checkpoint("tiny"), tmp_path / "engine", "fp32")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_graphs_pass_the_onnx_checker(tmp_path):
+    """Standard operators are well formed; those of onnxruntime and quantised sizes are its own."""
+    export(synthetic_checkpoint("tiny"), tmp_path / "engine")
+    for name in ("vision.onnx", "decoder.onnx"):
+        onnx.checker.check_model(str(tmp_path / "engine" / name))
 
 
 def test_export_imports_neither_torch_nor_transformers(checkpoint_folder, tmp_path):

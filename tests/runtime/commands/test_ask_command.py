@@ -35,6 +35,12 @@ def test_reasoning_is_shown_when_asked_for(tmp_path, engine) -> None:
     assert result.stdout.startswith(" looking")
 
 
+def test_an_answer_that_never_comes_is_said(tmp_path, engine) -> None:
+    result = invoke(write_head_ct(tmp_path / "scan"), "Why?", "--max-tokens", 2)
+    assert result.stdout == "\n"
+    assert "no answer" in result.stderr
+
+
 def test_problems_of_the_scan_go_to_stderr(tmp_path, engine) -> None:
     scan = write_head_ct(tmp_path / "scan", BodyPartExamined=None)
     result = invoke(scan, "Why?", "--protocol", "head_ct")

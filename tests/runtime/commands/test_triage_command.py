@@ -137,7 +137,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
 
 def test_no_progress_bar_where_stderr_is_no_terminal(tmp_path) -> None:
     script = (
-        "from edge_medgemma.runtime.commands.stages import stage_progress\n"
+        "from edge_medgemma.runtime.commands.progress import stage_progress\n"
         "with stage_progress() as update:\n"
         "    update('vision', 1, 2)\n"
     )

@@ -1,0 +1,53 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from drawn_series import bare_series
+
+from edge_medgemma.runtime.slicing.volume import Problem, Series, Volume
+from edge_medgemma.runtime.triage.coverage import coverage_problems
+from edge_medgemma.runtime.triage.protocol import load_protocol
+
+HEAD_CT = load_protocol("head_ct")
+
+
+def problems(series: Series, *, lost: int = 0, protocol=HEAD_CT) -> list[str]:
+    requested = np.arange(series.shape[0])
+    read = requested[: len(requested) - lost]
+    volume = Volume(series, read, np.zeros((len(read), 2, 2), np.float32), ())
+    return [p.name for p in coverage_problems(protocol, volume, requested)]
+
+
+def at(positions_mm) -> Series:
+    positions_mm = np.asarray(positions_mm, float)
+    step_mm = float(np.median(np.diff(positions_mm)))
+    series = bare_series(slices=len(positions_mm))
+    return replace(series, positions_mm=positions_mm, spacing_mm=(step_mm, 1.0, 1.0))
+
+
+def test_a_whole_head_has_no_problem() -> None:
+    assert problems(bare_series()) == []
+
+
+@pytest.mark.parametrize(("count", "expected"), [(14, []), (13, ["insufficient_coverage"])])
+def test_less_than_the_protocol_expects(count, expected) -> None:
+    assert problems(at(np.arange(count) * 5.0)) == expected
+    assert problems(at(np.arange(count) * 5.0), protocol=load_protocol("chest_xray")) == []
+
+
+def test_a_missing_half_is_a_problem_and_a_change_of_spacing_is_not() -> None:
+    whole = np.arange(30) * 5.0
+    assert problems(at(np.delete(whole, range(8, 22)))) == ["insufficient_coverage"]
+    assert problems(at(np.delete(whole, [10]))) == []
+    fine_below, coarse_above = np.arange(14) * 4.0, 54.0 + np.arange(14) * 7.0
+    assert problems(at(np.concatenate([fine_below, coarse_above]))) == []
+
+
+def test_made_up_positions_say_nothing_about_coverage() -> None:
+    series = replace(bare_series(), problems=(Problem("no_positions", "None given."),))
+    assert problems(series) == ["coverage_unknown"]
+
+
+@pytest.mark.parametrize(("lost", "expected"), [(3, []), (4, ["slices_lost"])])
+def test_more_than_a_tenth_of_the_slices_lost(lost, expected) -> None:
+    assert problems(bare_series(slices=30), lost=lost) == expected
