@@ -100,6 +100,9 @@ class _Halving:
         if value.is_initializer() and dtype == FLOAT16:
             self._types[value] = FLOAT16  # stored as float16, no node needed
             value.type = ir.TensorType(FLOAT16)
+            if value.const_value is not None:  # kept in the graph file itself
+                half = value.const_value.numpy().astype(np.float16)
+                value.const_value = ir.tensor(half, name=value.name)
             return value
         if (value, dtype) not in self._casts:
             suffix = "half" if dtype == FLOAT16 else "float"
@@ -125,13 +128,22 @@ class _Halving:
 
 
 def _half_payload(payload: Payload, graph: ir.Graph) -> Payload:
-    """Float32 pieces as the float16 that the graph now wants."""
-    (first, *rest) = payload.initializers
-    if rest or graph.initializers[first.name].dtype != FLOAT16:
+    """The payload with the float32 tensors that the graph now wants in float16."""
+    dtypes = [graph.initializers[one.name].dtype for one in payload.initializers]
+    if FLOAT16 not in dtypes:
         return payload
 
     def pieces() -> Iterator[NDArray[np.generic]]:
-        for piece in payload.pieces():
-            yield piece.astype(np.float16)
+        source = payload.pieces()
+        for initializer, dtype in zip(payload.initializers, dtypes, strict=True):
+            missing = initializer.bytes
+            while missing > 0:
+                piece = next(source)
+                missing -= piece.nbytes
+                yield piece.astype(np.float16) if dtype == FLOAT16 else piece
 
-    return Payload((replace(first, dtype=FLOAT16),), pieces)
+    initializers = tuple(
+        replace(one, dtype=FLOAT16) if dtype == FLOAT16 else one
+        for one, dtype in zip(payload.initializers, dtypes, strict=True)
+    )
+    return Payload(initializers, pieces)
