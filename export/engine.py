@@ -32,6 +32,8 @@ from edge_medgemma.runtime.manifest import (
 )
 
 LICENCE = "Health AI Developer Foundations Terms of Use"
+DEMONSTRATION_LICENCE = "Apache-2.0"
+"""A demonstration network is trained by this project, from nothing; no published weights are in it."""
 TERMS_URL = "https://developers.google.com/health-ai-developer-foundations/terms"
 
 Progress = Callable[[int, int], None]
@@ -74,7 +76,8 @@ def write_engine(
 ) -> Manifest:
     """Write all files of an engine into `folder`, over those that are there."""
     checkpoint = plan.checkpoint
-    engine = _EngineWriter(plan, folder, on_progress)
+    notice = _notice(checkpoint, plan.recipe, demonstration)
+    engine = _EngineWriter(plan, folder, notice, on_progress)
     files = engine.write()
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
@@ -92,7 +95,7 @@ def write_engine(
         ),
         tools={name: version(name) for name in ("edge-medgemma", "numpy", "onnx-ir")},
         files=dict(sorted(files.items())),
-        licence=_licence(checkpoint),
+        licence=_licence(checkpoint, demonstration),
         demonstration=demonstration,
     )
     write_bytes(folder / MANIFEST_NAME, dump_manifest(manifest).encode())
@@ -102,10 +105,11 @@ def write_engine(
 class _EngineWriter:
     """Writes every file of one engine but the manifest."""
 
-    def __init__(self, plan: Plan, folder: Path, on_progress: Progress | None) -> None:
+    def __init__(self, plan: Plan, folder: Path, notice: str, on_progress: Progress | None) -> None:
         self._plan = plan
         self._checkpoint = plan.checkpoint
         self._folder = folder
+        self._notice = notice
         self._on_progress = on_progress
         self._done = 0
         self._total = 0
@@ -171,15 +175,22 @@ class _EngineWriter:
         return {
             "tokenizer.json": checkpoint.tokenizer_json,
             "chat_template.jinja": checkpoint.chat_template.encode(),
-            "NOTICE": _notice(checkpoint, self._plan.recipe).encode(),
+            "NOTICE": self._notice.encode(),
         }
 
 
-def _licence(checkpoint: Checkpoint) -> str:
+def _licence(checkpoint: Checkpoint, demonstration: Demonstration | None) -> str:
+    if demonstration is not None:
+        return DEMONSTRATION_LICENCE
     return "none: random weights" if checkpoint.kind == "synthetic" else LICENCE
 
 
-def _notice(checkpoint: Checkpoint, recipe: Recipe) -> str:
+def _notice(checkpoint: Checkpoint, recipe: Recipe, demonstration: Demonstration | None) -> str:
+    if demonstration is not None:
+        return (
+            f"{checkpoint.name}: {demonstration.notice}.\n"
+            "Its weights were trained by this project and contain nothing of MedGemma.\n"
+        )
     if checkpoint.kind == "synthetic":
         return (
             f"{checkpoint.name}: random weights in the shape of a published model, for measuring "

@@ -1,0 +1,115 @@
+"""`edge-medgemma phantom`: draw synthetic head CTs, and measure an engine on unseen ones."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from edge_medgemma.calibration.phantoms.anatomy import FINDINGS
+from edge_medgemma.calibration.phantoms.dicom import write_dicom_series
+from edge_medgemma.calibration.phantoms.drawing import draw_phantom
+from edge_medgemma.calibration.phantoms.evaluation import FindingQuality, evaluate_engine
+from edge_medgemma.calibration.phantoms.seeds import EVALUATION_FIRST_SEED
+from edge_medgemma.runtime.commands.options import engine_option, threads_option
+from edge_medgemma.runtime.errors import EngineError
+from edge_medgemma.runtime.files import new_directory
+from edge_medgemma.runtime.generation.engine import Engine
+from edge_medgemma.runtime.triage.protocol import load_protocol
+
+TABLE_WIDTH = 110
+"""Where stdout is not a terminal."""
+
+
+@click.group(epilog="Example: edge-medgemma phantom evaluate --count 200")
+def command() -> None:
+    """Draw synthetic head CTs and measure an engine on them."""
+
+
+@command.command(epilog="Example: edge-medgemma phantom draw scan/ --finding skull_fracture")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=EVALUATION_FIRST_SEED, show_default=True
+)
+@click.option(
+    "--finding", "findings", multiple=True, type=click.Choice(FINDINGS),
+    help="Draw these; may be repeated.  [default: by chance]",
+)  # fmt: skip
+@click.option("--healthy", is_flag=True, help="Draw no finding.")
+def draw(folder: Path, seed: int, findings: tuple[str, ...], healthy: bool) -> None:
+    """Write one phantom as a DICOM CT series to FOLDER, which must not exist yet."""
+    if healthy and findings:
+        raise click.UsageError("--healthy and --finding exclude each other; give one of them")
+    chosen = frozenset(findings) if findings or healthy else None
+    phantom = draw_phantom(seed, findings=chosen)
+    with new_directory(folder) as temporary:
+        write_dicom_series(phantom, temporary)
+    shown = ", ".join(code for code in FINDINGS if code in phantom.findings) or "no finding"
+    click.echo(f"{len(phantom.hounsfield)} slices with {shown} in {folder}")
+
+
+@command.command(epilog="Example: edge-medgemma phantom evaluate --engine engines/mine --count 200")
+@engine_option
+@click.option("--count", type=click.IntRange(min=2), default=200, show_default=True)
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=EVALUATION_FIRST_SEED, show_default=True,
+    help="Of the first phantom; from the default on, none was ever trained on.",
+)  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@threads_option
+def evaluate(
+    engine_directory: Path, count: int, seed: int, as_json: bool, threads: int | None
+) -> None:
+    """Triage COUNT unseen phantoms and compare with what was drawn."""
+    protocol = load_protocol("head_ct")
+    console = Console(stderr=True)
+    columns = (TextColumn("phantoms"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with (
+        Engine.open(engine_directory, threads=threads) as engine,
+        Progress(
+            *columns, console=console, transient=True, disable=not console.is_terminal
+        ) as progress,
+    ):
+        task = progress.add_task("", total=count)
+        known = [finding.code for finding in protocol.findings if finding.code in FINDINGS]
+        if not known:
+            raise EngineError("the head CT protocol asks for nothing that phantoms can show")
+        qualities = evaluate_engine(
+            engine,
+            protocol,
+            range(seed, seed + count),
+            lambda done, _: progress.update(task, completed=done),
+        )
+        notice = engine.manifest.demonstration
+    if notice is not None:
+        click.echo(f"note: {notice.notice}", err=True)
+    if as_json:
+        content = {"first_seed": seed, "count": count, "findings": [asdict(q) for q in qualities]}
+        click.echo(json.dumps(content, indent=1))
+    else:
+        _print_table(qualities)
+
+
+def _print_table(qualities: tuple[FindingQuality, ...]) -> None:
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=TABLE_WIDTH)
+    table = Table("finding", "with", "without", "AUC", "sensitivity", "specificity")
+    for quality in qualities:
+        table.add_row(
+            quality.code,
+            str(quality.positives),
+            str(quality.negatives),
+            _with_interval(quality.area_under_curve, quality.area_interval),
+            _with_interval(quality.sensitivity, quality.sensitivity_interval),
+            _with_interval(quality.specificity, quality.specificity_interval),
+        )
+    console.print(table)
+    console.print("In brackets: 95 % intervals (AUC bootstrapped, the others Wilson).")
+
+
+def _with_interval(value: float, interval: tuple[float, float]) -> str:
+    return f"{value:.3f} ({interval[0]:.3f}-{interval[1]:.3f})"
