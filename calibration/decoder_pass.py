@@ -108,7 +108,7 @@ class DecoderPass:
 
     def _answers(self, stream: list[Array]) -> Array:
         stage = self._stages.stage(len(self._stages) - 1)
-        session = StageSession(stage, self._stages.directory, self._threads)
+        session = StageSession(stage, self._stages.directory, self._threads, packed=False)
         logits = []
         for number, prompt in enumerate(self._prompts):
             if self._held_out[number]:

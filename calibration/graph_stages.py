@@ -138,7 +138,10 @@ class GraphStages:
 class StageSession:
     """A stage, loaded; every value it makes can be asked for."""
 
-    def __init__(self, stage: Stage, directory: Path, threads: int | None = None) -> None:
+    def __init__(
+        self, stage: Stage, directory: Path, threads: int | None = None, *, packed: bool = True
+    ) -> None:
+        """`packed=False` multiplies weights where they are mapped: slower, and half the memory."""
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -147,6 +150,8 @@ class StageSession:
         options.add_session_config_entry(
             "session.model_external_initializers_file_folder_path", str(directory)
         )
+        if not packed:
+            options.add_session_config_entry("session.disable_prepacking", "1")
         if threads is not None:
             options.intra_op_num_threads = threads
         self._session: Any = onnxruntime.InferenceSession(

@@ -158,7 +158,7 @@ class _Run:
             ),
             vision=vision,
             peaks=peaks,
-            files={path.name: file_sha256(path) for path in sorted(state.folder.glob("*.npz"))},
+            files={path.name: file_sha256(path) for path in _own_files(state.folder)},
             folder=state.folder,
         )
 
@@ -169,6 +169,11 @@ class _Run:
         if self._on_progress is not None:
             total = sum(len(stages) for stages in self._stages.values())
             self._on_progress(stage + 1, total)
+
+
+def _own_files(folder: Path) -> list[Path]:
+    """Files of the calibration, without the integers that exports keep there."""
+    return sorted(p for p in folder.glob("*.npz") if not p.name.startswith("searched."))
 
 
 def save_held_out(state: State, slices: Sequence[CalibrationSlice]) -> None:
@@ -183,11 +188,11 @@ def needed_bytes(manifest: Manifest, stages: dict[str, GraphStages], slices: int
     vision, text = manifest.vision, manifest.text
     patches = (vision.image_size // vision.patch_size) ** 2
     stream = 4 * patches * vision.hidden_size * slices
-    # The decoder's tail is mapped and multiplied without packing; its largest stage is a layer.
+    # The decoder's tail is multiplied where it is mapped, without packing.
     largest = max(stages["vision"].bytes(0), stages["decoder"].bytes(0))
     gram = 4 * text.intermediate_size * min(text.intermediate_size, 2560) * 2
     head = 4 * text.hidden_size * text.vocabulary
-    return max(stream * 2 + largest * WORKING_COPIES + gram, head * WORKING_COPIES)
+    return max(stream * 2 + largest * WORKING_COPIES + gram, head)
 
 
 def check_memory(needed: int) -> None:

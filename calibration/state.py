@@ -48,24 +48,7 @@ class State:
         Raises:
             ResourceError: the disk is full or the folder cannot be written.
         """
-        path = self._path(name)
-        temporary = None
-        try:
-            handle, temporary = tempfile.mkstemp(dir=self.folder, prefix=f".{path.name}.")
-            with os.fdopen(handle, "wb") as file:
-                np.savez(
-                    file, allow_pickle=False, **{NOTE: np.array(json.dumps(note or {}))}, **arrays
-                )
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-            temporary = None
-        except OSError as error:
-            raise ResourceError(f"could not write '{path}': {error.strerror or error}") from error
-        finally:
-            if temporary is not None:
-                with contextlib.suppress(OSError):
-                    os.unlink(temporary)
+        save_group(self._path(name), arrays, note)
 
     def load(self, name: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """Arrays and note of a group that is there."""
@@ -77,6 +60,29 @@ class State:
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.npz"
+
+
+def save_group(path: Path, arrays: Arrays, note: Mapping[str, Any] | None = None) -> None:
+    """Write a file of arrays and a note, whole or not at all.
+
+    Raises:
+        ResourceError: the disk is full or the folder cannot be written.
+    """
+    temporary = None
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "wb") as file:
+            np.savez(file, allow_pickle=False, **{NOTE: np.array(json.dumps(note or {}))}, **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        temporary = None
+    except OSError as error:
+        raise ResourceError(f"could not write '{path}': {error.strerror or error}") from error
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
 
 
 def load_group(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:

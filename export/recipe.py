@@ -2,18 +2,15 @@
 
 from dataclasses import dataclass, replace
 
-import numpy as np
-from numpy.typing import NDArray
-
 from edge_medgemma.calibration.ranges import LEVELS
 from edge_medgemma.calibration.record import Calibration
-from edge_medgemma.calibration.weight_search import Rounding, gptq
 from edge_medgemma.export.checkpoint import Checkpoint
 from edge_medgemma.export.embedding import DATA_NAME
 from edge_medgemma.export.folding import scale_decoder, scale_residual, smooth_vision
 from edge_medgemma.export.half import islands
+from edge_medgemma.export.searched import nearest_rounding, searched_storage
 from edge_medgemma.export.tensor_names import HEAD
-from edge_medgemma.export.weights import BITS, FLOAT32, Storage, StorageOf, quantize_blocks
+from edge_medgemma.export.weights import FLOAT32, Storage, StorageOf
 from edge_medgemma.runtime.errors import CheckpointError, EngineError
 
 BLOCK_SIZES = (32, 64, 128)
@@ -100,9 +97,9 @@ def plan_export(
     checkpoint = smooth_vision(checkpoint, calibration)
     if precision == "int4":
         names = [f"text.layers.{i}.{name}" for i in range(checkpoint.text.layers) for name in MAPS]
-        roundings = {name: _rounding(decoder(name)) for name in names}
+        roundings = {name: nearest_rounding(decoder(name)) for name in names}
         checkpoint, scales = scale_decoder(checkpoint, calibration, roundings)
-        searched = _searched(decoder, calibration, scales)
+        searched = searched_storage(decoder, calibration, scales)
         return Plan(checkpoint, recipe, block_size, _quantized_inputs(calibration), searched)
     return Plan(checkpoint, recipe, block_size, _quantized_inputs(calibration), decoder)
 
@@ -149,41 +146,3 @@ def _quantized_inputs(calibration: Calibration) -> StorageOf:
         return Storage("int8", 0, input_scale=calibration.vision[name].limit / LEVELS)
 
     return storage_of
-
-
-def _searched(
-    plain: StorageOf, calibration: Calibration, scales: dict[str, NDArray[np.float32]]
-) -> StorageOf:
-    """Storages whose integers GPTQ chooses, against second moments of the scaled inputs."""
-
-    def storage_of(name: str) -> Storage:
-        storage = plain(name)
-        if not name.startswith("text."):
-            return storage
-        largest = 2 ** (BITS[storage.kind] - 1) - 1
-        rounding = _rounding(storage)
-
-        def choose(values: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-            gram = calibration.gram(name)
-            if name in scales:
-                gram = gram.divided(scales[name])
-            weight = np.ascontiguousarray(values.T)
-            integers, steps = gptq(gram, weight, rounding, largest, storage.block_size)
-            return np.ascontiguousarray(integers.T), np.ascontiguousarray(steps.T)
-
-        return replace(storage, quantizer=choose)
-
-    return storage_of
-
-
-def _rounding(storage: Storage) -> Rounding:
-    """To nearest on [K, N], as the search wants it."""
-
-    def rounding(
-        weight: NDArray[np.float32],
-    ) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-        values = np.ascontiguousarray(weight.T)
-        integers, steps = quantize_blocks(values, storage.kind, storage.block_size)
-        return np.ascontiguousarray(integers.T), np.ascontiguousarray(steps.T)
-
-    return rounding

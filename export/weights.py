@@ -201,6 +201,14 @@ def pack_unsigned(integers: NDArray[np.int8], kind: str) -> NDArray[np.uint8]:
     return packed
 
 
+def unpack_unsigned(packed: NDArray[np.uint8], kind: str) -> NDArray[np.int8]:
+    """What `pack_unsigned` packed."""
+    if kind == "int4":
+        halves = np.stack([packed & np.uint8(0x0F), packed >> np.uint8(4)], axis=-1)
+        packed = halves.reshape(len(packed), -1)
+    return (packed - np.uint8(2 ** (BITS[kind] - 1))).view(np.int8)
+
+
 def _slabs(length: int, width: int, multiple: int) -> Iterator[slice]:
     """Slices over `length` rows of `width` float32, SLAB_BYTES or one `multiple` at a time."""
     height = max(SLAB_BYTES // (4 * width) // multiple, 1) * multiple
