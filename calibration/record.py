@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_medgemma.calibration.gram import Gram
+from edge_medgemma.calibration.ranges import LEVELS
 from edge_medgemma.calibration.slices import CalibrationSlice
 from edge_medgemma.calibration.state import load_group
 from edge_medgemma.runtime.errors import EngineError
@@ -98,14 +99,18 @@ class Calibration:
         keys = ("correlation", "diagonal", "rows")
         return Gram.unpacked({key: arrays[f"{key}:{linear}"] for key in keys})
 
-    def cache_ranges(self, layer: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Largest magnitudes of keys and values of a layer, [kv_heads, head_dim] each.
+    def cache_scales(self, layer: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Steps of an int8 cache of keys and values, [kv_heads * head_dim] each.
 
-        An int8 cache per channel has the steps range / 127 (GroupQueryAttention's `k_scale` and
-        `v_scale`).
+        GroupQueryAttention takes them as `k_scale` and `v_scale` with `k_quant_type` PER_CHANNEL.
+        Keys are those after rotary embedding, as the cache holds them.
         """
         arrays, _ = self._group(f"decoder.{layer}")
-        return arrays[f"present_key.{layer}"], arrays[f"present_value.{layer}"]
+        keys, values = (arrays[f"present_{kind}.{layer}"] for kind in ("key", "value"))
+        step = np.float32(1 / LEVELS)
+        return (keys.reshape(-1) * step).astype(np.float32), (values.reshape(-1) * step).astype(
+            np.float32
+        )
 
     def reference(self, part: str, layer: int) -> NDArray[np.float32]:
         """[held out, rows, width]: rows of the float engine's residual stream after a layer."""

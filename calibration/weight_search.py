@@ -14,8 +14,8 @@ Rounding = Callable[[Array], tuple[NDArray[np.int8], Array]]
 """[K, N] to integers [K, N] and scales [K / block, N], to nearest."""
 
 EXPONENTS = (0.0, 0.15, 0.3, 0.45, 0.6)
-DAMPING = 0.01
-"""Share of the mean diagonal added to it: GPTQ's own default (https://arxiv.org/abs/2210.17323)."""
+DAMPINGS = (0.01, 0.03, 0.1, 0.3, 1.0)
+"""Shares of the mean diagonal added to it, the first GPTQ's own (https://arxiv.org/abs/2210.17323)."""
 
 LAZY_ROWS = 128
 """Rows after which the updates reach the rest of the matrix, as in GPTQ."""
@@ -113,9 +113,14 @@ def _inverse_factor(second_moments: Array) -> Array:
     diagonal = np.einsum("ii->i", matrix)
     mean = float(diagonal.mean()) or 1.0
     diagonal[diagonal == 0] = mean
-    diagonal += DAMPING * mean
-    # inverse = (L Lᵀ)⁻¹ with the order reversed gives the upper factor without a second inverse.
-    lower = np.linalg.cholesky(matrix[::-1, ::-1])
-    upper = np.linalg.inv(lower)[::-1, ::-1]
-    factor: Array = upper.astype(np.float32)
-    return factor
+    # Few rows leave the matrix singular, and its stored form is rounded: damp until it factors.
+    for damping in DAMPINGS:
+        damped = matrix + np.eye(len(matrix)) * (damping * mean)
+        try:
+            # The order reversed gives the upper factor of the inverse without a second inverse.
+            lower = np.linalg.cholesky(damped[::-1, ::-1])
+        except np.linalg.LinAlgError:
+            continue
+        factor: Array = np.linalg.inv(lower)[::-1, ::-1].astype(np.float32)
+        return factor
+    return np.eye(len(matrix), dtype=np.float32)  # compensates nothing: rounds to nearest

@@ -6,18 +6,25 @@ the inputs of query and key projections of the decoder: their own norms stand be
 (https://github.com/vllm-project/llm-compressor/pull/2571).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_medgemma.calibration.gram import Gram
 from edge_medgemma.calibration.record import Calibration
-from edge_medgemma.calibration.weight_search import Rounding, choose_importance
 from edge_medgemma.export.checkpoint import Checkpoint, Tensor
 
 Array = NDArray[np.float32]
 ONE = np.float32(1)
+
+ScaleProblem = tuple[Gram, Array, Array]
+"""Second moments of a map's input, importance [K] of its channels, weights [K, N]."""
+
+ChooseScale = Callable[[str, Callable[[], ScaleProblem]], Array]
+"""From the name of a map, and its problem on demand, to the scale [K] of its input."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,14 +114,14 @@ def smooth_vision(checkpoint: Checkpoint, calibration: Calibration) -> Checkpoin
 
 
 def scale_decoder(
-    checkpoint: Checkpoint, calibration: Calibration, rounding: Mapping[str, Rounding]
+    checkpoint: Checkpoint, calibration: Calibration, choose: ChooseScale
 ) -> tuple[Checkpoint, dict[str, Array]]:
     """AWQ's moves in the decoder, searched against the calibration's second moments.
 
     Args:
         checkpoint: to quantise.
         calibration: of the same checkpoint.
-        rounding: round-to-nearest of each linear map, by name
+        choose: the scale of a linear map
 
     Returns:
         The equivalent checkpoint, and the scale [K] by which the input of each map was divided.
@@ -122,7 +129,7 @@ def scale_decoder(
     folding = Folding(checkpoint)
     scales: dict[str, Array] = {}
     for layer in range(checkpoint.text.layers):
-        for name, scale in _scaled_layer(folding, checkpoint, calibration, rounding, layer):
+        for name, scale in _scaled_layer(folding, checkpoint, calibration, choose, layer):
             scales[name] = scale
     return folding.checkpoint, scales
 
@@ -131,34 +138,40 @@ def _scaled_layer(
     folding: Folding,
     checkpoint: Checkpoint,
     calibration: Calibration,
-    rounding: Mapping[str, Rounding],
+    choose: ChooseScale,
     layer: int,
 ) -> Iterator[tuple[str, Array]]:
     text = checkpoint.text
     attention, mlp = f"text.layers.{layer}.self_attn", f"text.layers.{layer}.mlp"
 
-    name = f"{attention}.o_proj"
-    gram = calibration.gram(name)
     # Query heads of a group read the same value head: they share its scale.
     shape = (text.kv_heads, text.heads // text.kv_heads, text.head_dim)
-    squares = np.square(gram.root_mean_square).reshape(shape)
-    importance = np.sqrt(np.broadcast_to(squares.mean(axis=1, keepdims=True), shape))
-    scale = choose_importance(gram, importance.reshape(-1), folding.weight(name), rounding[name])
+
+    def shared(gram: Gram) -> Array:
+        squares = np.square(gram.root_mean_square).reshape(shape)
+        means = np.sqrt(squares.mean(axis=1, keepdims=True))
+        return np.ascontiguousarray(np.broadcast_to(means, shape).reshape(-1), np.float32)
+
+    def problem(name: str, *parts: str) -> ScaleProblem:
+        gram = calibration.gram(name)
+        is_shared = name.endswith("o_proj")
+        importance = shared(gram) if is_shared else gram.root_mean_square
+        return gram, importance, folding.weight(*parts)
+
+    name = f"{attention}.o_proj"
+    scale = choose(name, partial(problem, name, name))
     folding.outputs(f"{attention}.v_proj", ONE / scale.reshape(shape)[:, 0].reshape(-1))
     folding.inputs(name, scale)
     yield name, scale
 
     name = f"{mlp}.down_proj"
-    gram = calibration.gram(name)
-    scale = choose_importance(gram, gram.root_mean_square, folding.weight(name), rounding[name])
+    scale = choose(name, partial(problem, name, name))
     folding.outputs(f"{mlp}.up_proj", ONE / scale)
     folding.inputs(name, scale)
     yield name, scale
 
     name, parts = f"{mlp}.gate_up_proj", (f"{mlp}.gate_proj", f"{mlp}.up_proj")
-    gram = calibration.gram(name)
-    weight = folding.weight(*parts)
-    scale = choose_importance(gram, gram.root_mean_square, weight, rounding[name])
+    scale = choose(name, partial(problem, name, *parts))
     folding.rms_norm(f"text.layers.{layer}.pre_feedforward_layernorm", ONE / scale)
     for part in parts:
         folding.inputs(part, scale)

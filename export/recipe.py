@@ -1,14 +1,18 @@
 """What `--precision` means for every linear map of an engine."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
 
 from edge_medgemma.calibration.ranges import LEVELS
 from edge_medgemma.calibration.record import Calibration
 from edge_medgemma.export.checkpoint import Checkpoint
 from edge_medgemma.export.embedding import DATA_NAME
-from edge_medgemma.export.folding import scale_decoder, scale_residual, smooth_vision
+from edge_medgemma.export.folding import ScaleProblem, scale_decoder, scale_residual, smooth_vision
 from edge_medgemma.export.half import islands
-from edge_medgemma.export.searched import nearest_rounding, searched_storage
+from edge_medgemma.export.searched import searched_scale, searched_storage
 from edge_medgemma.export.tensor_names import HEAD
 from edge_medgemma.export.weights import FLOAT32, Storage, StorageOf
 from edge_medgemma.runtime.errors import CheckpointError, EngineError
@@ -96,9 +100,11 @@ def plan_export(
         return Plan(checkpoint, recipe, block_size, _always(FLOAT32), decoder)
     checkpoint = smooth_vision(checkpoint, calibration)
     if precision == "int4":
-        names = [f"text.layers.{i}.{name}" for i in range(checkpoint.text.layers) for name in MAPS]
-        roundings = {name: nearest_rounding(decoder(name)) for name in names}
-        checkpoint, scales = scale_decoder(checkpoint, calibration, roundings)
+
+        def choose(name: str, problem: Callable[[], ScaleProblem]) -> NDArray[np.float32]:
+            return searched_scale(name, problem, decoder(name), calibration)
+
+        checkpoint, scales = scale_decoder(checkpoint, calibration, choose)
         searched = searched_storage(decoder, calibration, scales)
         return Plan(checkpoint, recipe, block_size, _quantized_inputs(calibration), searched)
     return Plan(checkpoint, recipe, block_size, _quantized_inputs(calibration), decoder)

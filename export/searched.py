@@ -1,5 +1,6 @@
 """Searched integers, kept beside the calibration: an export that was killed does not search twice."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -7,7 +8,8 @@ from numpy.typing import NDArray
 
 from edge_medgemma.calibration.record import Calibration
 from edge_medgemma.calibration.state import load_group, save_group
-from edge_medgemma.calibration.weight_search import Rounding, gptq
+from edge_medgemma.calibration.weight_search import Rounding, choose_importance, gptq
+from edge_medgemma.export.folding import ScaleProblem
 from edge_medgemma.export.weights import (
     BITS,
     Storage,
@@ -18,6 +20,20 @@ from edge_medgemma.export.weights import (
 )
 
 Array = NDArray[np.float32]
+
+
+def searched_scale(
+    name: str, problem: Callable[[], ScaleProblem], storage: Storage, calibration: Calibration
+) -> Array:
+    """AWQ's scale [K] of a map, from the folder beside the calibration or new."""
+    path = calibration.folder / f"searched.scale.{storage.kind}.{storage.block_size}.{name}.npz"
+    if path.is_file():
+        arrays, _ = load_group(path)
+        scale: Array = arrays["scale"]
+        return scale
+    scale = choose_importance(*problem(), nearest_rounding(storage))
+    save_group(path, {"scale": scale})
+    return scale
 
 
 def searched_storage(

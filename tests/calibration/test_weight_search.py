@@ -69,6 +69,18 @@ def test_gptq_with_dead_channels_stays_finite(problem):
     assert np.abs(integers).max() <= LARGEST
 
 
+def test_few_rows_stored_in_half_precision_still_factor():
+    """Fewer rows than channels, all alike: what is stored is not even positive."""
+    generator = np.random.default_rng(4)
+    common = generator.normal(size=(40, 1)) * generator.uniform(0.1, 30, (1, 512))
+    rows = (common + 1e-3 * generator.normal(size=(40, 512))).astype(np.float32)
+    gram = Gram.unpacked(Gram.empty(512).plus(rows).packed())
+    weight = generator.normal(size=(512, OUTPUTS)).astype(np.float32)
+    integers, steps = gptq(gram, weight, rounding, LARGEST, BLOCK)
+    assert np.isfinite(steps).all()
+    assert np.abs(integers).max() <= LARGEST
+
+
 def test_blocks_larger_than_a_stretch_see_its_updates():
     """128 rows make a stretch; a block of 256 reaches beyond it."""
     generator = np.random.default_rng(2)

@@ -2,16 +2,21 @@
 
 import dataclasses
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from edge_medgemma.calibration.record import load_calibration
 from edge_medgemma.calibration.run import calibrate_engine
 from edge_medgemma.calibration.slices import CalibrationSlice, SliceSet
 from edge_medgemma.export.calibrated import Budget, export_calibrated
 from edge_medgemma.export.checkpoint import open_checkpoint
+from edge_medgemma.export.engine import export_engine
 from edge_medgemma.runtime.cli import cli
 from edge_medgemma.runtime.errors import CheckpointError, EngineError
 from edge_medgemma.runtime.generation.engine import Engine
@@ -76,7 +81,6 @@ def test_the_loss_is_measured_and_stamped(export, tmp_path, precision, max_kl, m
 
 def test_searched_int4_loses_less_than_nearest(export, tiny_checkpoint, calibration, tmp_path):
     from edge_medgemma.calibration.loss import measure_loss
-    from edge_medgemma.export.engine import export_engine
 
     _, searched = export("int4", force=True)
     checkpoint = open_checkpoint(str(tiny_checkpoint))
@@ -133,6 +137,22 @@ def write_scan(path: Path) -> Path:
     return path
 
 
+def test_every_vision_map_multiplies_integers(export, tmp_path):
+    """In onnxruntime's optimised graph only the projector is still a float product."""
+    import onnx
+    import onnxruntime
+
+    export("int8")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    onnxruntime.InferenceSession(str(tmp_path / "engine" / "vision.onnx"), options)
+    optimised = onnx.load(tmp_path / "optimised.onnx", load_external_data=False)
+    operators = [node.op_type for node in optimised.graph.node]
+    assert operators.count("MatMulIntegerToFloat") == 4 * 2
+    assert operators.count("MatMul") + operators.count("Gemm") == 1
+
+
 def test_the_commands_from_scans_to_engine(tiny_checkpoint, tmp_path):
     scan = write_scan(tmp_path / "mr.nii.gz")
     record, page = tmp_path / "out" / "calibration.json", tmp_path / "loss.html"
@@ -152,6 +172,57 @@ def test_the_commands_from_scans_to_engine(tiny_checkpoint, tmp_path):
     made = CliRunner().invoke(cli, [*arguments, "--precision", "int8", "--block-size", "32"])
     assert made.exit_code == 0, made.output
     assert load_manifest(engine).precision.vision == "int8"
+
+
+KILLED_AFTER = """
+import os, signal, sys
+from pathlib import Path
+import edge_medgemma.export.searched as searched
+from edge_medgemma.calibration.record import load_calibration
+from edge_medgemma.export.checkpoint import open_checkpoint
+from edge_medgemma.export.engine import export_engine
+
+checkpoint, calibration, engine, limit = sys.argv[1:]
+save, saved = searched.save_group, []
+
+def save_and_die(*arguments):
+    save(*arguments)
+    saved.append(arguments[0])
+    if len(saved) == int(limit):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+searched.save_group = save_and_die
+export_engine(open_checkpoint(checkpoint), Path(engine), precision="int4", block_size=32,
+              calibration=load_calibration(Path(calibration)))
+"""
+
+
+@pytest.mark.parametrize("limit", [5, 30])
+def test_a_killed_export_does_not_search_twice(
+    export, tiny_checkpoint, calibration, tmp_path, limit
+):
+    """21 scales, then 28 maps: killed among the first and among the second."""
+    folder = tmp_path / "calibration.data"
+    shutil.copytree(calibration.folder, folder, ignore=shutil.ignore_patterns("searched.*"))
+    record = tmp_path / "calibration.json"
+    shutil.copy(calibration.folder.with_name("calibration.json"), record)
+    arguments = [str(tiny_checkpoint), str(record), str(tmp_path / "killed"), str(limit)]
+    done = subprocess.run([sys.executable, "-c", KILLED_AFTER, *arguments], check=False, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    assert not (tmp_path / "killed").exists()
+    kept = {path: path.stat().st_mtime_ns for path in folder.glob("searched.*")}
+    assert len(kept) == limit
+    checkpoint = open_checkpoint(str(tiny_checkpoint))
+    manifest = export_engine(
+        checkpoint,
+        tmp_path / "killed",
+        precision="int4",
+        block_size=32,
+        calibration=load_calibration(record),
+    )
+    assert all(path.stat().st_mtime_ns == time for path, time in kept.items())
+    whole, _ = export("int4", force=True)
+    assert manifest.files == whole.files
 
 
 def test_a_budget_without_a_calibration_is_a_usage_error(tmp_path):

@@ -5,10 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 
+from edge_medgemma.calibration.weight_search import choose_importance
 from edge_medgemma.export.checkpoint import open_checkpoint
 from edge_medgemma.export.engine import write_engine
 from edge_medgemma.export.folding import scale_decoder, scale_residual, smooth_vision
-from edge_medgemma.export.recipe import MAPS, plan_export
+from edge_medgemma.export.recipe import plan_export
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.triage.questions import read_slices
 
@@ -80,9 +81,10 @@ def test_scaling_the_decoder_changes_nothing(tiny_checkpoint, outputs):
         steps = np.abs(weight).max(axis=0, keepdims=True) / np.float32(3)
         return np.rint(weight / steps).astype(np.int8), steps
 
-    names = [f"text.layers.{i}.{name}" for i in range(checkpoint.text.layers) for name in MAPS]
     scaled, scales = scale_decoder(
-        checkpoint, FakeCalibration(checkpoint), dict.fromkeys(names, coarse)
+        checkpoint,
+        FakeCalibration(checkpoint),
+        lambda name, problem: choose_importance(*problem(), coarse),
     )
     assert not any("qkv_proj" in name for name in scales)
     assert len(scales) == 3 * checkpoint.text.layers
