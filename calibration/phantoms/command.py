@@ -5,8 +5,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from edge_medgemma.calibration.phantoms.anatomy import FINDINGS
@@ -15,13 +13,12 @@ from edge_medgemma.calibration.phantoms.drawing import draw_phantom
 from edge_medgemma.calibration.phantoms.evaluation import FindingQuality, evaluate_engine
 from edge_medgemma.calibration.phantoms.seeds import EVALUATION_FIRST_SEED
 from edge_medgemma.runtime.commands.options import engine_option, threads_option
+from edge_medgemma.runtime.commands.progress import progress_bar
+from edge_medgemma.runtime.commands.tables import print_table
 from edge_medgemma.runtime.errors import EngineError
 from edge_medgemma.runtime.files import new_directory
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.triage.protocol import load_protocol
-
-TABLE_WIDTH = 110
-"""Where stdout is not a terminal."""
 
 
 @click.group(epilog="Example: edge-medgemma phantom evaluate --count 200")
@@ -65,24 +62,15 @@ def evaluate(
 ) -> None:
     """Triage COUNT unseen phantoms and compare with what was drawn."""
     protocol = load_protocol("head_ct")
-    console = Console(stderr=True)
-    columns = (TextColumn("phantoms"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with (
         Engine.open(engine_directory, threads=threads) as engine,
-        Progress(
-            *columns, console=console, transient=True, disable=not console.is_terminal
-        ) as progress,
+        progress_bar("triaging phantoms") as update,
     ):
-        task = progress.add_task("", total=count)
         known = [finding.code for finding in protocol.findings if finding.code in FINDINGS]
         if not known:
             raise EngineError("the head CT protocol asks for nothing that phantoms can show")
-        qualities = evaluate_engine(
-            engine,
-            protocol,
-            range(seed, seed + count),
-            lambda done, _: progress.update(task, completed=done),
-        )
+        seeds = range(seed, seed + count)
+        qualities = evaluate_engine(engine, protocol, seeds, update)
         notice = engine.manifest.demonstration
     if notice is not None:
         click.echo(f"note: {notice.notice}", err=True)
@@ -90,14 +78,12 @@ def evaluate(
         content = {"first_seed": seed, "count": count, "findings": [asdict(q) for q in qualities]}
         click.echo(json.dumps(content, indent=1))
     else:
-        _print_table(qualities)
+        _print_qualities(qualities)
 
 
-def _print_table(qualities: tuple[FindingQuality, ...]) -> None:
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=TABLE_WIDTH)
+def _print_qualities(qualities: tuple[FindingQuality, ...]) -> None:
     table = Table("finding", "with", "without", "AUC", "sensitivity", "specificity")
+    table.columns[0].no_wrap = True
     for quality in qualities:
         table.add_row(
             quality.code,
@@ -107,8 +93,7 @@ def _print_table(qualities: tuple[FindingQuality, ...]) -> None:
             _with_interval(quality.sensitivity, quality.sensitivity_interval),
             _with_interval(quality.specificity, quality.specificity_interval),
         )
-    console.print(table)
-    console.print("In brackets: 95 % intervals (AUC bootstrapped, the others Wilson).")
+    print_table(table, "In brackets: 95 % intervals (AUC bootstrapped, the others Wilson).")
 
 
 def _with_interval(value: float, interval: tuple[float, float]) -> str:

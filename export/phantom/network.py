@@ -24,7 +24,8 @@ VISION_HIDDEN_SIZE = 128
 TEXT_LAYERS = 7
 GLOBAL_LAYER = 5
 """The only one, by the pattern of Gemma 3."""
-SLIDING_WINDOW = 256
+SLIDING_WINDOW = 64
+"""Less than three slices: so small that a question must use the global layer to see a scan."""
 MAX_POSITIONS = 4096
 
 

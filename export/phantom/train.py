@@ -39,7 +39,7 @@ from edge_medgemma.export.phantom.schedule import Schedule
 from edge_medgemma.export.phantom.vision_stage import PHANTOMS_PER_STEP, train_vision
 
 VISION_SCHEDULE = Schedule(steps=1600, learning_rate=2e-3)
-LANGUAGE_SCHEDULE = Schedule(steps=600, learning_rate=1e-3)
+LANGUAGE_SCHEDULE = Schedule(steps=450, learning_rate=1e-3)
 LANGUAGE_SCANS = 900
 BLANK_SCANS = 12
 WATCHED_SCANS = 60
