@@ -64,7 +64,7 @@ def main() -> None:
     # A polite kill unwinds like Ctrl-C, so that temporary files are removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        cli.main(standalone_mode=False)
+        cli.main(prog_name="edge-medgemma", standalone_mode=False)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except click.UsageError as error:

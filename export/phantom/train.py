@@ -1,7 +1,8 @@
 """Train the demonstration checkpoint: `python -m edge_medgemma.export.phantom.train --out FOLDER`.
 
-Everything is drawn from `--seed` and the phantom seeds of `seeds.py`; one and the same machine and
-thread count gives one and the same checkpoint.
+About half an hour on two cores. Everything is drawn from `--seed` and the phantom seeds of
+`calibration/phantoms/seeds.py`. `--vision FILE` keeps the first stage's weights, so that the second
+can be run again by itself; that is how the committed checkpoint was made.
 """
 
 import argparse

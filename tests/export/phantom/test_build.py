@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from edge_medgemma.calibration.phantoms.drawing import draw_phantom
 from edge_medgemma.calibration.phantoms.evaluation import score_phantom
@@ -17,6 +16,8 @@ from edge_medgemma.runtime.triage.protocol import load_protocol
 CHECKPOINT = Path(__file__).resolve().parents[2] / "data" / "phantom_checkpoint"
 WEIGHT_FILES = ("vision.data", "decoder.data", "tokenizer.json")
 MOST_BYTES = 10_000_000
+MOST_DIFFERENCE = 0.5
+"""In log-odds, which reach from -5 to 5; 0.16 was measured."""
 
 
 def test_the_committed_engine_is_small_and_says_what_it_is():
@@ -47,5 +48,4 @@ def test_four_bits_answer_as_full_precision_does(tmp_path):
     full, four = np.array(scores)
     difference = np.abs(full - four)
     print(f"log-odds: max difference {difference.max():.3f}, mean {difference.mean():.3f}")
-    assert np.corrcoef(full.ravel(), four.ravel())[0, 1] > 0.97
-    assert ((full > 0) == (four > 0)).mean() >= pytest.approx(0.9, abs=0.02)
+    assert difference.max() < MOST_DIFFERENCE
