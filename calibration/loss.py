@@ -12,6 +12,7 @@ from edge_medgemma.calibration.prompts import Prompt, build_prompts, feeds_of
 from edge_medgemma.calibration.record import Calibration
 from edge_medgemma.calibration.slices import CalibrationSlice
 from edge_medgemma.calibration.vision_pass import reference_rows
+from edge_medgemma.runtime.errors import EngineError
 from edge_medgemma.runtime.generation.embedding import Embedding
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.generation.images import to_pixel_values
@@ -84,6 +85,9 @@ def measure_loss(
         residual_scale: what the engine's residual stream was divided by
         threads: of the compute pool
         on_progress: called with layers done and layers in all
+
+    Raises:
+        EngineError: the engine is asked other questions than the calibrated one was.
     """
     slices = calibration.held_out()
     stages = {part: GraphStages(engine.directory, part) for part in ("vision", "decoder")}
@@ -173,6 +177,11 @@ def _compare(
     layers: tuple[LayerLoss, ...],
 ) -> Loss:
     expected = calibration.answers()
+    if len(expected) != len(logits):
+        raise EngineError(
+            f"the engine is asked {len(logits)} questions, the calibration has {len(expected)} "
+            "answers: the protocols or the engine's findings changed; calibrate again"
+        )
     log_p, log_q = log_softmax(expected), log_softmax(logits)
     kl = (np.exp(log_p) * (log_p - log_q)).sum(axis=-1)
     findings, flipped = _findings(engine, prompts, expected, logits)

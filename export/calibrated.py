@@ -17,8 +17,8 @@ from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.manifest import MANIFEST_NAME, Demonstration, Manifest, dump_manifest
 
 DEFAULT_MAX_KL = 0.05
-"""Nats. Ten times what int8 loses, half of what round-to-nearest int4 loses on the built-in engine;
-Gemma's own causal-mask mistake costs 0.03 to 0.09 (https://github.com/vllm-project/vllm/issues/40106)."""
+"""Nats; what it costs Gemma to read images causally is 0.03 to 0.09
+(https://github.com/vllm-project/vllm/issues/40106)."""
 
 
 @dataclass(frozen=True, slots=True)

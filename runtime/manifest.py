@@ -17,8 +17,8 @@ decoder.onnx
     seqlen_local     [1]            int32, Tl - 1
     total_local      []             int32, Tl
     logit_rows       [R]            int64, rows of the chunk that are projected to the vocabulary
-    past_key.{i}     [1, K, G or L, D]  float32; layer i's cache, bound in place with present_key.{i}
-    past_value.{i}   [1, K, G or L, D]  float32
+    past_key.{i}     [1, K, G or L, D]  float32 or float16 (`precision.cache`); bound in place with present_key.{i}
+    past_value.{i}   [1, K, G or L, D]  the same
     -> logits        [R, V]         float32
     -> present_key.{i}, present_value.{i}
 
