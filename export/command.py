@@ -5,16 +5,24 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from edge_medgemma.runtime.commands.progress import progress_bar
 from edge_medgemma.runtime.errors import DependencyError
+
+if TYPE_CHECKING:
+    from edge_medgemma.export.checkpoint import Checkpoint
+    from edge_medgemma.runtime.manifest import Manifest
 
 EPILOG = """\b
 Examples:
   edge-medgemma export google/medgemma-1.5-4b-it -o medgemma-int4
-  edge-medgemma export ./checkpoint -o engine --weights int8 --lora ./adapter
+  edge-medgemma export ./checkpoint -o engine --precision int8 --lora ./adapter
+  edge-medgemma export ./checkpoint -o engine --calibration calibration.json
   edge-medgemma export --synthetic 4b -o random-4b      # to measure a device
 """
 
@@ -30,11 +38,11 @@ Examples:
     help="Engine directory to make; it must not exist.",
 )
 @click.option(
-    "--weights",
-    type=click.Choice(["fp32", "int8", "int4"]),
+    "--precision",
+    type=click.Choice(["fp32", "fp16", "int8", "int4"]),
     default="int4",
     show_default=True,
-    help="How the decoder's weights are stored; head and embedding are int8 unless fp32.",
+    help="Of the decoder's weights; int8 and int4 keep head and embedding int8.",
 )
 @click.option(
     "--block-size",
@@ -53,14 +61,34 @@ Examples:
     type=click.Choice(["4b", "27b", "tiny"]),
     help="Random weights in this shape instead of a checkpoint.",
 )
+@click.option(
+    "--calibration",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="calibration.json of this checkpoint: int8 vision, searched int4, safe fp16.",
+)
+@click.option("--max-kl", type=float, help="Refuse an engine that loses more nats. [default: 0.05]")
+@click.option(
+    "--target-kl", type=float, help="Keep int4 maps in 8 bits until the loss is this low."
+)
+@click.option("--force", is_flag=True, help="Keep the engine whatever it loses.")
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the measured loss as an HTML page.",
+)
 @click.option("--revision", help="Branch, tag or commit of a hub checkpoint.")
 def command(
     checkpoint: str | None,
     engine: Path,
-    weights: str,
+    precision: str,
     block_size: str,
     lora: Path | None,
     synthetic: str | None,
+    calibration: Path | None,
+    max_kl: float | None,
+    target_kl: float | None,
+    force: bool,
+    report: Path | None,
     revision: str | None,
 ) -> None:
     """Convert a MedGemma checkpoint into an engine.
@@ -86,19 +114,69 @@ def command(
         source = synthetic_checkpoint(synthetic)
     else:
         source = open_checkpoint(str(checkpoint), revision, lora)
-    with _progress_bar() as on_progress:
-        manifest = export_engine(
-            source,
-            engine,
-            weights=weights,
-            block_size=int(block_size),
-            on_progress=on_progress,
-        )
+    if calibration is not None:
+        options = MeasuredOptions(calibration, max_kl, target_kl, force, report)
+        manifest = export_measured(source, engine, precision, int(block_size), options)
+    elif max_kl is not None or target_kl is not None or force or report is not None:
+        raise click.UsageError("--max-kl, --target-kl, --force and --report need --calibration")
+    else:
+        with _progress_bar() as on_progress:
+            manifest = export_engine(
+                source,
+                engine,
+                precision=precision,
+                block_size=int(block_size),
+                on_progress=on_progress,
+            )
     size = sum(record.bytes for record in manifest.files.values())
     click.echo(
         f"{engine}: {size / 1e9:.2f} GB in {time.perf_counter() - start:.0f} s, "
         f"peak memory {_peak_bytes() / 1e9:.2f} GB"
     )
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredOptions:
+    """Options of an export with a calibration."""
+
+    calibration: Path
+    max_kl: float | None
+    target_kl: float | None
+    force: bool
+    report: Path | None
+
+
+def export_measured(
+    source: "Checkpoint", engine: Path, precision: str, block_size: int, options: MeasuredOptions
+) -> "Manifest":
+    """Export, measure, print the loss and write the page."""
+    try:
+        from edge_medgemma.calibration.loss_report import Measured, table, write_report
+        from edge_medgemma.calibration.record import load_calibration
+        from edge_medgemma.export.calibrated import DEFAULT_MAX_KL, Budget, export_calibrated
+    except ModuleNotFoundError as error:
+        raise DependencyError(
+            f"'{error.name}' is not installed; run: pip install 'edge-medgemma[cpu,export]'"
+        ) from None
+    calibration = load_calibration(options.calibration)
+    max_kl = DEFAULT_MAX_KL if options.max_kl is None else options.max_kl
+    with progress_bar("exporting and measuring") as on_progress:
+        manifest, loss = export_calibrated(
+            source,
+            engine,
+            precision=precision,
+            block_size=block_size,
+            calibration=calibration,
+            budget=Budget(max_kl, options.target_kl, options.force),
+            on_progress=on_progress,
+            on_measure=on_progress,
+        )
+    size = sum(record.bytes for record in manifest.files.values())
+    measured = [Measured(precision, size, loss)]
+    if options.report is not None:
+        write_report(options.report, calibration, measured)
+    click.echo(table(calibration, measured))
+    return manifest
 
 
 @contextmanager

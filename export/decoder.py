@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from edge_medgemma.export.checkpoint import Checkpoint
 from edge_medgemma.export.dialect import Cache, Dialect, Heads, RopeTables
 from edge_medgemma.export.graph import GraphBuilder
-from edge_medgemma.export.weights import Storage, stacked
+from edge_medgemma.export.weights import StorageOf, stacked
 
 FLOAT = ir.DataType.FLOAT
 INT32 = ir.DataType.INT32
@@ -35,14 +35,19 @@ class DecoderWriter:
     """Builds decoder.onnx from a checkpoint in a dialect."""
 
     def __init__(
-        self, checkpoint: Checkpoint, ops: Dialect, layers: Storage, head: Storage
+        self,
+        checkpoint: Checkpoint,
+        ops: Dialect,
+        storage_of: StorageOf,
+        residual_scale: float = 1.0,
     ) -> None:
+        """`residual_scale` is what the checkpoint's residual stream was divided by."""
         self.graph = GraphBuilder("decoder", ops.opsets)
         self._checkpoint = checkpoint
         self._text = checkpoint.text
         self._ops = ops
-        self._layer_storage = layers
-        self._head_storage = head
+        self._storage_of = storage_of
+        self._stream_epsilon = checkpoint.text.rms_norm_eps / residual_scale**2
 
     def write(self) -> GraphBuilder:
         """The whole graph, its weights not yet read."""
@@ -56,9 +61,9 @@ class DecoderWriter:
         zero = graph.constant("zero", np.array([0], np.int64))
         rows = graph.node("Squeeze", [hidden, zero], name="hidden_rows")
         chosen = graph.node("Gather", [rows, logit_rows], {"axis": 0}, name="chosen_rows")
-        normed = self._norm(chosen, "text.norm")
+        normed = self._stream_norm(chosen, "text.norm")
         head = stacked("head", self._checkpoint.head)
-        logits = self._ops.linear(graph, normed, head, self._head_storage)
+        logits = self._ops.linear(graph, normed, head, self._storage_of(head.name))
         graph.output(logits, "logits", FLOAT, ["R", text.vocabulary])
         return graph
 
@@ -98,11 +103,11 @@ class DecoderWriter:
     def _layer(self, hidden: ir.Value, layer: int, geometry: _Geometry) -> ir.Value:
         prefix = f"text.layers.{layer}"
         graph = self.graph
-        normed = self._norm(hidden, f"{prefix}.input_layernorm")
+        normed = self._stream_norm(hidden, f"{prefix}.input_layernorm")
         attended = self._attention(normed, layer, geometry)
         normed = self._norm(attended, f"{prefix}.post_attention_layernorm")
         hidden = graph.node("Add", [hidden, normed], name=f"{prefix}.attention_residual")
-        normed = self._norm(hidden, f"{prefix}.pre_feedforward_layernorm")
+        normed = self._stream_norm(hidden, f"{prefix}.pre_feedforward_layernorm")
         fed = self._feed_forward(normed, f"{prefix}.mlp")
         normed = self._norm(fed, f"{prefix}.post_feedforward_layernorm")
         return graph.node("Add", [hidden, normed], name=f"{prefix}.mlp_residual")
@@ -153,7 +158,7 @@ class DecoderWriter:
 
     def _linear(self, x: ir.Value, name: str, *parts: str) -> ir.Value:
         weights = (self._checkpoint.tensors[f"{part}.weight"] for part in parts)
-        return self._ops.linear(self.graph, x, stacked(name, *weights), self._layer_storage)
+        return self._ops.linear(self.graph, x, stacked(name, *weights), self._storage_of(name))
 
     def _split(self, x: ir.Value, sizes: list[int], name: str) -> list[ir.Value]:
         label = "split_" + "_".join(map(str, sizes))
@@ -163,8 +168,15 @@ class DecoderWriter:
         )
 
     def _norm(self, x: ir.Value, name: str) -> ir.Value:
+        return self._scaled_norm(x, name, self._text.rms_norm_eps)
+
+    def _stream_norm(self, x: ir.Value, name: str) -> ir.Value:
+        """The norm of a reader of the residual stream."""
+        return self._scaled_norm(x, name, self._stream_epsilon)
+
+    def _scaled_norm(self, x: ir.Value, name: str, epsilon: float) -> ir.Value:
         weight = 1 + self._checkpoint.tensors[f"{name}.weight"].read()
-        return self._ops.rms_norm(self.graph, x, weight, self._text.rms_norm_eps, name)
+        return self._ops.rms_norm(self.graph, x, weight, epsilon, name)
 
 
 def inverse_frequencies(head_dim: int, theta: float, factor: float) -> NDArray[np.float32]:

@@ -20,7 +20,7 @@ SCALE_NAME = "embedding_scale.data"
 
 
 def embedding_payloads(embedding: Tensor, kind: str) -> dict[str, Payload]:
-    """File name -> contents: [V, H] float32 or int8 and, for int8, [V] float32 scales.
+    """File name -> contents: [V, H] float32, float16 or int8 and, for int8, [V] float32 scales.
 
     row = integers * scale; the embedding scale of the model is not in it. Write the files in this
     order: the scales are known when the rows have been read.
@@ -29,6 +29,11 @@ def embedding_payloads(embedding: Tensor, kind: str) -> dict[str, Payload]:
     if kind == "fp32":
         rows = Initializer("embedding", ir.DataType.FLOAT, embedding.shape)
         return {DATA_NAME: Payload((rows,), lambda: _slabs(embedding))}
+    if kind == "fp16":
+        rows = Initializer("embedding", ir.DataType.FLOAT16, embedding.shape)
+        return {
+            DATA_NAME: Payload((rows,), lambda: (s.astype(np.float16) for s in _slabs(embedding)))
+        }
     scales: list[NDArray[np.float32]] = []
 
     def integers() -> Iterator[NDArray[np.generic]]:

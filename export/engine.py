@@ -2,21 +2,23 @@
 
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from edge_medgemma.calibration.record import Calibration
 from edge_medgemma.export.checkpoint import Checkpoint
 from edge_medgemma.export.decoder import DecoderWriter
 from edge_medgemma.export.dialect import Dialect
 from edge_medgemma.export.embedding import embedding_payloads
 from edge_medgemma.export.graph import GraphBuilder
+from edge_medgemma.export.half import to_half
 from edge_medgemma.export.ort_dialect import OrtDialect
+from edge_medgemma.export.recipe import SHARED, Plan, Recipe, plan_export
 from edge_medgemma.export.tensor_names import EMBEDDING
 from edge_medgemma.export.vision import VisionWriter
-from edge_medgemma.export.weights import Payload, Storage
+from edge_medgemma.export.weights import Payload
 from edge_medgemma.export.writer import data_bytes, write_bytes, write_data
-from edge_medgemma.runtime.errors import EngineError, ResourceError
+from edge_medgemma.runtime.errors import ResourceError
 from edge_medgemma.runtime.files import new_directory
 from edge_medgemma.runtime.manifest import (
     MANIFEST_NAME,
@@ -29,9 +31,6 @@ from edge_medgemma.runtime.manifest import (
     dump_manifest,
 )
 
-BLOCK_SIZES = (32, 64, 128)
-"""Sizes that onnxruntime's and TensorRT's int4 kernels both take."""
-
 LICENCE = "Health AI Developer Foundations Terms of Use"
 DEMONSTRATION_LICENCE = "Apache-2.0"
 """A demonstration network is trained by this project, from nothing; no published weights are in it."""
@@ -41,116 +40,108 @@ Progress = Callable[[int, int], None]
 """Called with the bytes written so far and the bytes there will be."""
 
 
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """Kind of weights of each part of an engine."""
-
-    decoder: str
-    head: str
-    embedding: str
-    vision: str
-
-
-RECIPES = {
-    "fp32": Recipe("fp32", "fp32", "fp32", "fp32"),
-    "int8": Recipe("int8", "int8", "int8", "fp32"),
-    "int4": Recipe("int4", "int8", "int8", "fp32"),
-}
-"""By name of --weights. Head, embedding and vision lose most at 4 bits, so none goes below 8."""
-
-
 def export_engine(
     checkpoint: Checkpoint,
     destination: Path,
     *,
-    weights: str,
+    precision: str,
     block_size: int,
+    calibration: Calibration | None = None,
     demonstration: Demonstration | None = None,
     on_progress: Progress | None = None,
 ) -> Manifest:
     """Write the engine directory `destination`, which must not exist yet, and return its manifest.
 
-    `weights` names a recipe; `block_size` rows share a scale where it quantises.
+    Args:
+        checkpoint: to export
+        destination: of the engine
+        precision: `fp32`, `fp16`, `int8` or `int4`
+        block_size: inputs that share a scale where weights alone are quantised
+        calibration: of this checkpoint; see `recipe.plan_export`
+        demonstration: what an engine that is not MedGemma may be asked
+        on_progress: called with bytes written and bytes there will be
 
     Raises:
-        EngineError: an unknown recipe or block size.
+        EngineError: an unknown precision or block size.
         CheckpointError: a weight is not finite or its size does not fit the blocks.
         ResourceError: `destination` exists, or the disk is full; nothing is left behind.
     """
-    recipe = _recipe(weights, block_size)
+    plan = plan_export(checkpoint, precision, block_size, calibration)
     with new_directory(destination) as folder:
-        notice = _notice(checkpoint, recipe, demonstration)
-        engine = _EngineWriter(checkpoint, folder, recipe, block_size, notice, on_progress)
-        files = engine.write()
-        manifest = Manifest(
-            schema_version=SCHEMA_VERSION,
-            architecture="gemma3",
-            text=checkpoint.text,
-            vision=checkpoint.vision,
-            tokens=checkpoint.tokens,
-            precision=engine.precision(),
-            source=Source(
-                kind=checkpoint.kind,
-                name=checkpoint.name,
-                revision=checkpoint.revision,
-                sha256=checkpoint.fingerprint(),
-                adapter_sha256=checkpoint.adapter_sha256,
-            ),
-            tools={name: version(name) for name in ("edge-medgemma", "numpy", "onnx-ir")},
-            files=dict(sorted(files.items())),
-            licence=_licence(checkpoint, demonstration),
-            demonstration=demonstration,
-        )
-        write_bytes(folder / MANIFEST_NAME, dump_manifest(manifest).encode())
+        return write_engine(plan, folder, demonstration, on_progress)
+
+
+def write_engine(
+    plan: Plan, folder: Path, demonstration: Demonstration | None, on_progress: Progress | None
+) -> Manifest:
+    """Write all files of an engine into `folder`, over those that are there."""
+    checkpoint = plan.checkpoint
+    notice = _notice(checkpoint, plan.recipe, demonstration)
+    engine = _EngineWriter(plan, folder, notice, on_progress)
+    files = engine.write()
+    manifest = Manifest(
+        schema_version=SCHEMA_VERSION,
+        architecture="gemma3",
+        text=checkpoint.text,
+        vision=checkpoint.vision,
+        tokens=checkpoint.tokens,
+        precision=engine.precision(),
+        source=Source(
+            kind=checkpoint.kind,
+            name=checkpoint.name,
+            revision=checkpoint.revision,
+            sha256=checkpoint.fingerprint(),
+            adapter_sha256=checkpoint.adapter_sha256,
+        ),
+        tools={name: version(name) for name in ("edge-medgemma", "numpy", "onnx-ir")},
+        files=dict(sorted(files.items())),
+        licence=_licence(checkpoint, demonstration),
+        demonstration=demonstration,
+    )
+    write_bytes(folder / MANIFEST_NAME, dump_manifest(manifest).encode())
     return manifest
 
 
 class _EngineWriter:
     """Writes every file of one engine but the manifest."""
 
-    def __init__(
-        self,
-        checkpoint: Checkpoint,
-        folder: Path,
-        recipe: Recipe,
-        block_size: int,
-        notice: str,
-        on_progress: Progress | None,
-    ) -> None:
-        self._checkpoint = checkpoint
+    def __init__(self, plan: Plan, folder: Path, notice: str, on_progress: Progress | None) -> None:
+        self._plan = plan
+        self._checkpoint = plan.checkpoint
         self._folder = folder
-        self._recipe = recipe
-        self._block_size = block_size
         self._notice = notice
         self._on_progress = on_progress
         self._done = 0
         self._total = 0
 
     def precision(self) -> Precision:
-        recipe = self._recipe
-        kinds = (recipe.decoder, recipe.head, recipe.vision)
+        recipe = self._plan.recipe
         return Precision(
             decoder=recipe.decoder,
             head=recipe.head,
             embedding=recipe.embedding,
             vision=recipe.vision,
-            block_size=0 if set(kinds) == {"fp32"} else self._block_size,
+            block_size=self._plan.block_size,
+            cache="fp16" if recipe.decoder == "fp16" else "fp32",
         )
 
     def write(self) -> dict[str, FileRecord]:
         """Write the files; their records by name."""
-        checkpoint, recipe = self._checkpoint, self._recipe
+        checkpoint, plan = self._checkpoint, self._plan
         ops: Dialect = OrtDialect()
-        vision = VisionWriter(checkpoint, ops, self._storage(recipe.vision)).write()
-        decoder = DecoderWriter(
-            checkpoint, ops, self._storage(recipe.decoder), self._storage(recipe.head)
-        ).write()
+        vision = VisionWriter(checkpoint, ops, plan.vision).write()
+        decoder = DecoderWriter(checkpoint, ops, plan.decoder, plan.residual_scale).write()
+        if plan.recipe.decoder == "fp16":
+            for builder in (vision, decoder):
+                to_half(builder, plan.islands)
         contents: dict[str, list[Payload]] = {
             "vision.data": vision.payloads,
             "decoder.data": decoder.payloads,
+            **decoder.shared,
         }
-        embedding = embedding_payloads(checkpoint.tensors[EMBEDDING], recipe.embedding)
-        contents |= {name: [payload] for name, payload in embedding.items()}
+        if plan.recipe.embedding != SHARED:
+            embedding = embedding_payloads(checkpoint.tensors[EMBEDDING], plan.recipe.embedding)
+            contents |= {name: [payload] for name, payload in embedding.items()}
         self._total = sum(data_bytes(payloads) for payloads in contents.values())
         self._require_space()
         files = {
@@ -174,9 +165,6 @@ class _EngineWriter:
     def _graph(self, graph: GraphBuilder, name: str) -> FileRecord:
         return write_bytes(self._folder / f"{name}.onnx", graph.serialize(f"{name}.data"))
 
-    def _storage(self, kind: str) -> Storage:
-        return Storage(kind, 0 if kind == "fp32" else self._block_size)
-
     def _advance(self, count: int) -> None:
         self._done += count
         if self._on_progress is not None:
@@ -189,16 +177,6 @@ class _EngineWriter:
             "chat_template.jinja": checkpoint.chat_template.encode(),
             "NOTICE": self._notice.encode(),
         }
-
-
-def _recipe(weights: str, block_size: int) -> Recipe:
-    if weights not in RECIPES:
-        raise EngineError(f"unknown weights '{weights}'; expected one of {', '.join(RECIPES)}")
-    if block_size not in BLOCK_SIZES:
-        raise EngineError(
-            f"block size {block_size} has no kernel; expected one of {', '.join(map(str, BLOCK_SIZES))}"
-        )
-    return RECIPES[weights]
 
 
 def _licence(checkpoint: Checkpoint, demonstration: Demonstration | None) -> str:

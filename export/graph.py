@@ -26,12 +26,14 @@ class GraphBuilder:
 
     def __init__(self, name: str, opsets: Mapping[str, int]) -> None:
         self.payloads: list[Payload] = []
-        self._graph = ir.Graph([], [], nodes=[], name=name, opset_imports=dict(opsets))
+        self.shared: dict[str, list[Payload]] = {}
+        """By file name: weights that another part of the engine reads as well."""
+        self.graph = ir.Graph([], [], nodes=[], name=name, opset_imports=dict(opsets))
 
     def input(self, name: str, dtype: ir.DataType, shape: Shape) -> ir.Value:
         """A graph input; strings in `shape` are free axes."""
         value = ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(dtype))
-        self._graph.inputs.append(value)
+        self.graph.inputs.append(value)
         return value
 
     def output(self, value: ir.Value, name: str, dtype: ir.DataType, shape: Shape) -> None:
@@ -39,7 +41,7 @@ class GraphBuilder:
         value.name = name
         value.shape = ir.Shape(shape)
         value.type = ir.TensorType(dtype)
-        self._graph.outputs.append(value)
+        self.graph.outputs.append(value)
 
     def nodes(
         self,
@@ -57,7 +59,7 @@ class GraphBuilder:
         )
         for index, output in enumerate(node.outputs):
             output.name = name if outputs == 1 else f"{name}.{index}"
-        self._graph.append(node)
+        self.graph.append(node)
         return node.outputs
 
     def node(
@@ -74,24 +76,30 @@ class GraphBuilder:
 
     def constant(self, name: str, array: NDArray[np.generic]) -> ir.Value:
         """A small tensor kept in the graph file itself, such as a shape."""
-        if name not in self._graph.initializers:
+        if name not in self.graph.initializers:
             tensor = ir.tensor(array, name=name)
-            self._graph.initializers[name] = ir.Value(
+            self.graph.initializers[name] = ir.Value(
                 name=name,
                 shape=ir.Shape(array.shape),
                 type=ir.TensorType(tensor.dtype),
                 const_value=tensor,
             )
-        return self._graph.initializers[name]
+        return self.graph.initializers[name]
 
     def array(self, name: str, array: NDArray[np.float32]) -> ir.Value:
         """A float32 weight kept in the data file."""
         (value,) = self.stored(array_payload(name, array))
         return value
 
-    def stored(self, payload: Payload) -> list[ir.Value]:
-        """Weights kept in the data file, one value for each initializer of `payload`."""
-        self.payloads.append(payload)
+    def stored(self, payload: Payload, shared_file: str | None = None) -> list[ir.Value]:
+        """Weights kept in the data file, one value for each initializer of `payload`.
+
+        `shared_file` keeps them in a file of their own instead, for others to read.
+        """
+        payloads = self.payloads
+        if shared_file is not None:
+            payloads = self.shared.setdefault(shared_file, [])
+        payloads.append(payload)
         values = []
         for initializer in payload.initializers:
             value = ir.Value(
@@ -99,14 +107,15 @@ class GraphBuilder:
                 shape=ir.Shape(initializer.shape),
                 type=ir.TensorType(initializer.dtype),
             )
-            self._graph.initializers[initializer.name] = value
+            self.graph.initializers[initializer.name] = value
             values.append(value)
         return values
 
     def serialize(self, data_name: str) -> bytes:
         """The graph file, its weights referring to `data_name` beside it."""
-        for name, tensor in external_tensors(data_name, self.payloads).items():
-            self._graph.initializers[name].const_value = tensor
-        model = ir.Model(self._graph, ir_version=IR_VERSION, producer_name="edge-medgemma")
+        for file, payloads in ({data_name: self.payloads} | self.shared).items():
+            for name, tensor in external_tensors(file, payloads).items():
+                self.graph.initializers[name].const_value = tensor
+        model = ir.Model(self.graph, ir_version=IR_VERSION, producer_name="edge-medgemma")
         serialized: bytes = ir.to_proto(model).SerializeToString(deterministic=True)
         return serialized

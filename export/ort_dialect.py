@@ -7,6 +7,7 @@ import onnx_ir as ir
 
 from edge_medgemma.export.dialect import Cache, CachedAttention, Heads, RopeTables, Weight
 from edge_medgemma.export.graph import GraphBuilder
+from edge_medgemma.export.qdq import quantized_input_linear
 from edge_medgemma.export.weights import BITS, Matrix, Storage, blocks_payload, dense_payload
 
 CONTRIB = "com.microsoft"
@@ -33,18 +34,20 @@ class OrtDialect:
         storage: Storage,
         bias: Weight | None = None,
     ) -> ir.Value:
-        """MatMul, or MatMulNBits with 8-bit activations.
+        """MatMul, MatMulNBits with 8-bit activations, or the Q/DQ form of a calibrated int8 map.
 
-        Written directly rather than as DequantizeLinear, which onnxruntime would turn into it at
+        MatMulNBits is written directly rather than as DequantizeLinear, which onnxruntime would turn into it at
         every start: the 4B decoder then loads five times faster. Without accuracy level 4 the
         8-bit form is two orders of magnitude slower.
         """
         name = matrix.name
-        if storage.kind == "fp32":
+        if storage.input_scale is not None:
+            product = quantized_input_linear(graph, x, matrix, storage.input_scale)
+        elif storage.kind in ("fp32", "fp16"):
             inputs = [x, *graph.stored(dense_payload(matrix))]
             product = graph.node("MatMul", inputs, name=f"{name}.product")
         else:
-            inputs = [x, *graph.stored(blocks_payload(matrix, storage))]
+            inputs = [x, *graph.stored(blocks_payload(matrix, storage), storage.shared_file)]
             attributes = {
                 "K": matrix.inputs,
                 "N": matrix.outputs,

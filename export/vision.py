@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from edge_medgemma.export.checkpoint import Checkpoint
 from edge_medgemma.export.dialect import Dialect, Heads
 from edge_medgemma.export.graph import GraphBuilder
-from edge_medgemma.export.weights import Matrix, Storage, stacked
+from edge_medgemma.export.weights import Matrix, StorageOf, stacked
 
 FLOAT = ir.DataType.FLOAT
 
@@ -21,12 +21,12 @@ FLOAT = ir.DataType.FLOAT
 class VisionWriter:
     """Builds vision.onnx from a checkpoint in a dialect."""
 
-    def __init__(self, checkpoint: Checkpoint, ops: Dialect, storage: Storage) -> None:
+    def __init__(self, checkpoint: Checkpoint, ops: Dialect, storage_of: StorageOf) -> None:
         self.graph = GraphBuilder("vision", ops.opsets)
         self._checkpoint = checkpoint
         self._vision = checkpoint.vision
         self._ops = ops
-        self._storage = storage
+        self._storage_of = storage_of
 
     def write(self) -> GraphBuilder:
         """The whole graph, its large weights not yet read."""
@@ -99,12 +99,13 @@ class VisionWriter:
         projection = self._checkpoint.tensors["projector.mm_input_projection_weight"]
         inputs, outputs = projection.shape  # the one linear map that is stored as [K, N]
         matrix = Matrix("projector", inputs, outputs, lambda n, k: projection.read(k, n).T)
-        return self._ops.linear(self.graph, normed, matrix, self._storage)
+        return self._ops.linear(self.graph, normed, matrix, self._storage_of(matrix.name))
 
     def _linear(self, x: ir.Value, name: str, *parts: str) -> ir.Value:
         weights = (self._checkpoint.tensors[f"{part}.weight"] for part in parts)
         bias = np.concatenate([self._read(f"{part}.bias") for part in parts])
-        return self._ops.linear(self.graph, x, stacked(name, *weights), self._storage, bias)
+        matrix = stacked(name, *weights)
+        return self._ops.linear(self.graph, x, matrix, self._storage_of(name), bias)
 
     def _norm(self, x: ir.Value, name: str) -> ir.Value:
         weight, bias = self._read(f"{name}.weight"), self._read(f"{name}.bias")

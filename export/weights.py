@@ -25,17 +25,30 @@ are also 256 bytes, enough to read at once."""
 BITS = {"int8": 8, "int4": 4}
 
 
+Quantizer = Callable[[NDArray[np.float32]], tuple[NDArray[np.int8], NDArray[np.float32]]]
+"""From a whole matrix [N, K] to integers [N, K] and scales [N, K / block_size]."""
+
+
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """How the weights of one part are kept."""
+    """How a linear map is kept and computed."""
 
     kind: str
     """`fp32`, `int8` or `int4`"""
     block_size: int
     """Rows that share a scale; 0 for fp32."""
+    input_scale: float | None = None
+    """Step of the map's input where that is int8 as well; the weights then have a scale per output."""
+    shared_file: str | None = None
+    """Data file that the embedding reads too; None for the graph's own."""
+    quantizer: Quantizer | None = None
+    """Chooses the integers of a whole matrix; None rounds each to nearest, slab by slab."""
 
 
 FLOAT32 = Storage("fp32", 0)
+
+StorageOf = Callable[[str], Storage]
+"""The storage of a linear map by its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,17 +127,11 @@ def blocks_payload(matrix: Matrix, storage: Storage) -> Payload:
     Raises:
         CheckpointError: the block size does not divide the matrix's inputs.
     """
-    if matrix.inputs % storage.block_size:
-        raise CheckpointError(
-            f"'{matrix.name}' has {matrix.inputs} inputs, which blocks of {storage.block_size} do "
-            "not divide; choose a smaller --block-size or --weights fp32"
-        )
+    check_blocks(matrix, storage)
 
     def pieces() -> Iterator[NDArray[np.generic]]:
         scales = []
-        for outputs in _slabs(matrix.outputs, matrix.inputs, TILE_OUTPUTS):
-            values = matrix.read(outputs, slice(0, matrix.inputs))
-            integers, scale = quantize_blocks(values, storage.kind, storage.block_size)
+        for integers, scale in quantized_slabs(matrix, storage, TILE_OUTPUTS):
             scales.append(scale)
             yield pack_unsigned(integers, storage.kind)
         yield from scales
@@ -138,6 +145,31 @@ def blocks_payload(matrix: Matrix, storage: Storage) -> Payload:
         Initializer(f"{matrix.name}.scales", ir.DataType.FLOAT, (matrix.outputs, blocks)),
     )
     return Payload(initializers, pieces)
+
+
+def check_blocks(matrix: Matrix, storage: Storage) -> None:
+    """Refuse a matrix that the blocks do not divide.
+
+    Raises:
+        CheckpointError: the block size does not divide the matrix's inputs.
+    """
+    if matrix.inputs % storage.block_size:
+        raise CheckpointError(
+            f"'{matrix.name}' has {matrix.inputs} inputs, which blocks of {storage.block_size} do "
+            "not divide; choose a smaller --block-size or --precision fp32"
+        )
+
+
+def quantized_slabs(
+    matrix: Matrix, storage: Storage, multiple: int
+) -> Iterator[tuple[NDArray[np.int8], NDArray[np.float32]]]:
+    """Integers [outputs, K] and scales [outputs, K / block] of consecutive outputs."""
+    if storage.quantizer is not None:
+        yield storage.quantizer(matrix.read(slice(0, matrix.outputs), slice(0, matrix.inputs)))
+        return
+    for outputs in _slabs(matrix.outputs, matrix.inputs, multiple):
+        values = matrix.read(outputs, slice(0, matrix.inputs))
+        yield quantize_blocks(values, storage.kind, storage.block_size)
 
 
 def quantize_blocks(
@@ -167,6 +199,14 @@ def pack_unsigned(integers: NDArray[np.int8], kind: str) -> NDArray[np.uint8]:
         return raised
     packed: NDArray[np.uint8] = raised[:, 0::2] | (raised[:, 1::2] << np.uint8(4))
     return packed
+
+
+def unpack_unsigned(packed: NDArray[np.uint8], kind: str) -> NDArray[np.int8]:
+    """What `pack_unsigned` packed."""
+    if kind == "int4":
+        halves = np.stack([packed & np.uint8(0x0F), packed >> np.uint8(4)], axis=-1)
+        packed = halves.reshape(len(packed), -1)
+    return (packed - np.uint8(2 ** (BITS[kind] - 1))).view(np.int8)
 
 
 def _slabs(length: int, width: int, multiple: int) -> Iterator[slice]:

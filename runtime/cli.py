@@ -13,6 +13,7 @@ COMMANDS = {
     "ask": "edge_medgemma.runtime.commands.ask",
     "inspect": "edge_medgemma.runtime.commands.inspect",
     "export": "edge_medgemma.export.command",
+    "calibrate": "edge_medgemma.export.calibrate_command",
     "verify": "edge_medgemma.export.verify_command",
     "phantom": "edge_medgemma.calibration.phantoms.command",
 }
@@ -23,6 +24,7 @@ SUMMARIES = {
     "ask": "Ask a free question about a scan.",
     "inspect": "List every volume in a scan and every file skipped.",
     "export": "Convert a MedGemma checkpoint into an engine.",
+    "calibrate": "Find the ranges of a model's activations on medical slices, for int8, int4 and fp16.",
     "verify": "Compare an engine with transformers on its checkpoint.",
     "phantom": "Draw synthetic head CTs and measure an engine on them.",
 }

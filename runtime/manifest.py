@@ -17,8 +17,8 @@ decoder.onnx
     seqlen_local     [1]            int32, Tl - 1
     total_local      []             int32, Tl
     logit_rows       [R]            int64, rows of the chunk that are projected to the vocabulary
-    past_key.{i}     [1, K, G or L, D]  float32; layer i's cache, bound in place with present_key.{i}
-    past_value.{i}   [1, K, G or L, D]  float32
+    past_key.{i}     [1, K, G or L, D]  float32 or float16 (`precision.cache`); bound in place with present_key.{i}
+    past_value.{i}   [1, K, G or L, D]  the same
     -> logits        [R, V]         float32
     -> present_key.{i}, present_value.{i}
 
@@ -98,14 +98,18 @@ class TokenSpec:
 
 @dataclass(frozen=True, slots=True)
 class Precision:
-    """How the weights of each part are stored: `fp32`, `int8` or `int4`."""
+    """How the weights of each part are stored: `fp32`, `fp16`, `int8` or `int4`."""
 
     decoder: str
     head: str
     embedding: str
+    """`head` where the rows are those of the tied head's int8 table"""
     vision: str
+    """`int8`: activations as well"""
     block_size: int
     """Rows of the input axis that share one scale; 0 where nothing is quantised in blocks."""
+    cache: str = "fp32"
+    """Of keys and values: `fp32` or `fp16`"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ def tiny_engine_directory(tiny_checkpoint: Path) -> Path:
     from edge_medgemma.export.engine import export_engine
 
     directory = tiny_checkpoint.parent / "engine"
-    export_engine(open_checkpoint(str(tiny_checkpoint)), directory, weights="fp32", block_size=32)
+    export_engine(open_checkpoint(str(tiny_checkpoint)), directory, precision="fp32", block_size=32)
     return directory
 
 

@@ -9,7 +9,11 @@ from numpy.typing import NDArray
 from edge_medgemma.runtime.manifest import Manifest
 
 TABLE_NAME = "embedding.data"
-"""[vocabulary, hidden], int8 or float32 little-endian, row-major"""
+"""[vocabulary, hidden], row-major: int8 or little-endian float; or the head's own table, uint8 with
+zero at 128, and after it, page-aligned, its float32 scales [vocabulary, hidden / block_size]"""
+PAGE_BYTES = 4096
+"""Alignment of every tensor of an engine's data files."""
+
 SCALE_NAME = "embedding_scale.data"
 """[vocabulary] float32, present where the table is int8"""
 
@@ -22,18 +26,28 @@ class Embedding:
         shape = (text.vocabulary, text.hidden_size)
         self._embed_scale = np.float32(text.embed_scale)
         self._scale: NDArray[np.float32] | None = None
+        self._zero = np.float32(0)
         path = directory / TABLE_NAME
-        if manifest.precision.embedding == "int8":
+        kind = manifest.precision.embedding
+        if kind == "head":
+            blocks = (text.vocabulary, text.hidden_size // manifest.precision.block_size)
+            offset = -(-text.vocabulary * text.hidden_size // PAGE_BYTES) * PAGE_BYTES
+            self._table = np.memmap(path, np.uint8, "r", shape=shape)
+            self._scale = np.memmap(path, "<f4", "r", offset, blocks)
+            self._zero = np.float32(128)
+        elif kind == "int8":
             self._table = np.memmap(path, np.int8, "r", shape=shape)
-            self._scale = np.memmap(directory / SCALE_NAME, "<f4", "r", shape=shape[:1])
+            self._scale = np.memmap(directory / SCALE_NAME, "<f4", "r", shape=(shape[0], 1))
         else:
-            self._table = np.memmap(path, "<f4", "r", shape=shape)
+            self._table = np.memmap(path, "<f2" if kind == "fp16" else "<f4", "r", shape=shape)
 
     def rows(self, ids: Sequence[int]) -> NDArray[np.float32]:
         """[len(ids), hidden]: table rows times `embed_scale`."""
         index = np.asarray(ids, np.int64)
         rows: NDArray[np.float32] = self._table[index].astype(np.float32)
         if self._scale is not None:
-            rows *= self._scale[index, None]
+            rows -= self._zero
+            scale = self._scale[index]
+            rows *= np.repeat(scale, rows.shape[1] // scale.shape[1], axis=1)
         rows *= self._embed_scale
         return rows

@@ -63,7 +63,7 @@ class Prefix:
         self._chunks = 0
         self._expected_tokens = expected_tokens
         self._asking = False
-        self._saved: list[NDArray[np.float32]] | None = None
+        self._saved: list[NDArray[np.floating]] | None = None
 
     @property
     def length(self) -> int:

@@ -87,8 +87,9 @@ class Caches:
         self.binding = session.io_binding()
         self.binding.bind_output("logits", "cpu")
         self._text = manifest.text
+        self._dtype = np.float16 if manifest.precision.cache == "fp16" else np.float32
         self._capacity: dict[LaneName, int] = {"global": 0, "local": 0}
-        self._buffers: dict[str, NDArray[np.float32]] = {}
+        self._buffers: dict[str, NDArray[np.floating]] = {}
 
     @property
     def bytes(self) -> int:
@@ -105,7 +106,7 @@ class Caches:
 
         for name in self._names(lane):
             old = self._buffers.pop(name, None)
-            new = np.zeros((1, self._text.kv_heads, rows, self._text.head_dim), np.float32)
+            new = np.zeros((1, self._text.kv_heads, rows, self._text.head_dim), self._dtype)
             if old is not None:
                 new[:, :, :used] = old[:, :, :used]
             self._buffers[name] = new
@@ -120,11 +121,11 @@ class Caches:
             buffer = self._buffers[name]
             buffer[:, :, : used - count] = buffer[:, :, count:used]
 
-    def save(self, lane: LaneName, used: int) -> list[NDArray[np.float32]]:
+    def save(self, lane: LaneName, used: int) -> list[NDArray[np.floating]]:
         """A copy of the first `used` rows of every layer."""
         return [self._buffers[name][:, :, :used].copy() for name in self._names(lane)]
 
-    def restore(self, lane: LaneName, saved: list[NDArray[np.float32]]) -> None:
+    def restore(self, lane: LaneName, saved: list[NDArray[np.floating]]) -> None:
         """Put back what `save` gave, at the front."""
         for name, rows in zip(self._names(lane), saved, strict=True):
             self._buffers[name][:, :, : rows.shape[2]] = rows

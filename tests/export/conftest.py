@@ -52,5 +52,5 @@ def reference(checkpoint_folder: Path) -> Any:
 def engine(checkpoint_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """fp32 engine directory of the tiny checkpoint."""
     folder = tmp_path_factory.mktemp("engine") / "fp32"
-    export_engine(open_checkpoint(str(checkpoint_folder)), folder, weights="fp32", block_size=32)
+    export_engine(open_checkpoint(str(checkpoint_folder)), folder, precision="fp32", block_size=32)
     return folder

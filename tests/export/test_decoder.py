@@ -105,7 +105,7 @@ def test_quantised_decoders_stay_close(
     text = load_manifest(engine).text
     quantised = tmp_path / weights
     checkpoint = open_checkpoint(str(checkpoint_folder))
-    export_engine(checkpoint, quantised, weights=weights, block_size=32)
+    export_engine(checkpoint, quantised, precision=weights, block_size=32)
     embeddings = np.random.default_rng(0).standard_normal((40, 128), np.float32)
 
     def logits(folder):

@@ -10,29 +10,31 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from edge_medgemma.export.checkpoint import open_checkpoint
-from edge_medgemma.export.engine import RECIPES, export_engine
+from edge_medgemma.export.engine import export_engine
+from edge_medgemma.export.recipe import PRECISIONS
 from edge_medgemma.export.synthetic import synthetic_checkpoint
 from edge_medgemma.runtime.errors import CheckpointError, EngineError, ResourceError
+from edge_medgemma.runtime.generation.embedding import Embedding
 from edge_medgemma.runtime.generation.integrity import check_engine
 from edge_medgemma.runtime.manifest import Demonstration, load_manifest
 
 
-def export(checkpoint, folder, weights="int4", block_size=32):
-    return export_engine(checkpoint, folder, weights=weights, block_size=block_size)
+def export(checkpoint, folder, precision="int4", block_size=32):
+    return export_engine(checkpoint, folder, precision=precision, block_size=block_size)
 
 
 def contents(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize("weights", RECIPES)
-def test_the_manifest_describes_the_directory(checkpoint_folder, tmp_path, weights):
-    manifest = export(open_checkpoint(str(checkpoint_folder)), tmp_path / "engine", weights)
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_manifest_describes_the_directory(checkpoint_folder, tmp_path, precision):
+    manifest = export(open_checkpoint(str(checkpoint_folder)), tmp_path / "engine", precision)
     assert load_manifest(tmp_path / "engine") == manifest
     check_engine(tmp_path / "engine", manifest)
     names = {path.name for path in (tmp_path / "engine").iterdir()}
     assert names == {"manifest.json", *manifest.files}
-    assert manifest.precision.decoder == weights
+    assert manifest.precision.decoder == precision
     assert "HAI-DEF is provided under" in (tmp_path / "engine" / "NOTICE").read_text()
     assert str(checkpoint_folder) not in (tmp_path / "engine" / "manifest.json").read_text()
 
@@ -40,10 +42,12 @@ def test_the_manifest_describes_the_directory(checkpoint_folder, tmp_path, weigh
 def test_embedding_rows_are_close_to_the_checkpoint(checkpoint_folder, tmp_path):
     checkpoint = open_checkpoint(str(checkpoint_folder))
     export(checkpoint, tmp_path / "engine")
-    integers = np.fromfile(tmp_path / "engine" / "embedding.data", np.int8).reshape(768, 128)
-    scale = np.fromfile(tmp_path / "engine" / "embedding_scale.data", np.float32)
+    ids = list(range(768))
+    rows = Embedding(tmp_path / "engine", load_manifest(tmp_path / "engine")).rows(ids)
     expected = checkpoint.tensors["text.embed_tokens.weight"].read()
-    assert (np.abs(integers * scale[:, None] - expected) <= scale[:, None] / 2 + 1e-7).all()
+    blocks = np.abs(expected).reshape(768, 4, 32).max(axis=2).repeat(32, axis=1)
+    error = np.abs(rows / np.float32(checkpoint.text.embed_scale) - expected)
+    assert (error <= blocks / 254 + 1e-6).all()
 
 
 def test_two_exports_are_the_same_bytes(checkpoint_folder, tmp_path):
@@ -84,7 +88,7 @@ def test_progress_ends_at_the_total(tmp_path):
     export_engine(
         synthetic_checkpoint("tiny"),
         tmp_path / "engine",
-        weights="int8",
+        precision="int8",
         block_size=32,
         on_progress=lambda done, total: seen.append((done, total)),
     )
@@ -98,17 +102,17 @@ def test_demonstration_is_passed_on(tmp_path):
     export_engine(
         synthetic_checkpoint("tiny"),
         tmp_path / "engine",
-        weights="fp32",
+        precision="fp32",
         block_size=32,
         demonstration=demonstration,
     )
     assert load_manifest(tmp_path / "engine").demonstration == demonstration
 
 
-@pytest.mark.parametrize(("weights", "block_size"), [("int3", 32), ("int4", 48)])
-def test_unknown_recipes_are_refused(tmp_path, weights, block_size):
+@pytest.mark.parametrize(("precision", "block_size"), [("int3", 32), ("int4", 48)])
+def test_unknown_recipes_are_refused(tmp_path, precision, block_size):
     with pytest.raises(EngineError, match="expected one of"):
-        export(synthetic_checkpoint("tiny"), tmp_path / "engine", weights, block_size)
+        export(synthetic_checkpoint("tiny"), tmp_path / "engine", precision, block_size)
     assert list(tmp_path.iterdir()) == []
 
 

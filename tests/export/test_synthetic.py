@@ -49,7 +49,7 @@ def test_unknown_size_names_the_published_ones():
 
 
 def test_synthetic_engines_say_what_they_are(tmp_path):
-    export_engine(synthetic_checkpoint("tiny"), tmp_path / "e", weights="int4", block_size=32)
+    export_engine(synthetic_checkpoint("tiny"), tmp_path / "e", precision="int4", block_size=32)
     manifest = load_manifest(tmp_path / "e")
     assert manifest.source.kind == "synthetic"
     assert "random weights" in (tmp_path / "e" / "NOTICE").read_text()

@@ -38,7 +38,7 @@ def test_export_again_gives_the_committed_weights(tmp_path):
 
 
 def test_four_bits_answer_as_full_precision_does(tmp_path):
-    build_engine(CHECKPOINT, tmp_path / "engine", weights="fp32")
+    build_engine(CHECKPOINT, tmp_path / "engine", precision="fp32")
     protocol = load_protocol("head_ct")
     phantoms = [draw_phantom(PLATT_FIRST_SEED + i) for i in range(6)]
     scores = []

@@ -1,0 +1,93 @@
+"""What a calibration has found so far, on disk: a run that was killed goes on where it stopped."""
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_medgemma.runtime.errors import ResourceError
+from edge_medgemma.runtime.files import write_atomically
+
+IDENTITY_NAME = "identity.json"
+NOTE = "note"
+
+Arrays = Mapping[str, NDArray[np.generic]]
+
+
+class State:
+    """A folder of named groups of arrays, each group there whole or not at all."""
+
+    def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
+        """Open `folder`; what another run (engine, slices, seed, version) left in it is removed.
+
+        Raises:
+            ResourceError: the folder cannot be written.
+        """
+        self.folder = folder
+        text = json.dumps(identity, sort_keys=True)
+        path = folder / IDENTITY_NAME
+        self.resumed = path.is_file() and path.read_text(encoding="utf-8") == text
+        if not self.resumed:
+            for old in (*folder.glob("*.npz"), *folder.glob(".*.npz.*")):
+                old.unlink()
+            write_atomically(path, text.encode())
+
+    def has(self, name: str) -> bool:
+        """Whether the group is there."""
+        return self._path(name).is_file()
+
+    def save(self, name: str, arrays: Arrays, note: Mapping[str, Any] | None = None) -> None:
+        """Write a group through a temporary name; `note` is anything that JSON can say.
+
+        Raises:
+            ResourceError: the disk is full or the folder cannot be written.
+        """
+        save_group(self._path(name), arrays, note)
+
+    def load(self, name: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """Arrays and note of a group that is there."""
+        return load_group(self._path(name))
+
+    def drop(self, name: str) -> None:
+        """Remove a group that is no longer needed."""
+        self._path(name).unlink(missing_ok=True)
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}.npz"
+
+
+def save_group(path: Path, arrays: Arrays, note: Mapping[str, Any] | None = None) -> None:
+    """Write a file of arrays and a note, whole or not at all.
+
+    Raises:
+        ResourceError: the disk is full or the folder cannot be written.
+    """
+    temporary = None
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "wb") as file:
+            np.savez(file, allow_pickle=False, **{NOTE: np.array(json.dumps(note or {}))}, **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        temporary = None
+    except OSError as error:
+        raise ResourceError(f"could not write '{path}': {error.strerror or error}") from error
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+
+
+def load_group(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Arrays and note of a file that `State.save` wrote."""
+    with np.load(path, allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    note: dict[str, Any] = json.loads(str(arrays.pop(NOTE)))
+    return arrays, note

@@ -1,0 +1,154 @@
+"""What `--precision` means for every linear map of an engine."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_medgemma.calibration.ranges import LEVELS
+from edge_medgemma.calibration.record import Calibration
+from edge_medgemma.export.checkpoint import Checkpoint
+from edge_medgemma.export.embedding import DATA_NAME
+from edge_medgemma.export.folding import ScaleProblem, scale_decoder, scale_residual, smooth_vision
+from edge_medgemma.export.half import islands
+from edge_medgemma.export.searched import searched_scale, searched_storage
+from edge_medgemma.export.tensor_names import HEAD
+from edge_medgemma.export.weights import FLOAT32, Storage, StorageOf
+from edge_medgemma.runtime.errors import CheckpointError, EngineError
+
+BLOCK_SIZES = (32, 64, 128)
+"""Sizes that onnxruntime's and TensorRT's int4 kernels both take."""
+
+PRECISIONS = ("fp32", "fp16", "int8", "int4")
+
+MAPS = ("self_attn.qkv_proj", "self_attn.o_proj", "mlp.gate_up_proj", "mlp.down_proj")
+"""Linear maps of a decoder layer."""
+
+SHARED = "head"
+"""Storage of an embedding whose rows are those of the tied head's own int8 table."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Kind of weights of each part of an engine."""
+
+    decoder: str
+    head: str
+    embedding: str
+    vision: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A recipe worked out for one checkpoint."""
+
+    checkpoint: Checkpoint
+    """With every fold applied: the same float model"""
+    recipe: Recipe
+    block_size: int
+    vision: StorageOf
+    decoder: StorageOf
+    residual_scale: float = 1.0
+    """What the residual stream was divided by; 1 unless the precision is fp16."""
+    islands: tuple[str, ...] = ()
+    """Values of an fp16 engine that stay float32"""
+
+
+def plan_export(
+    checkpoint: Checkpoint,
+    precision: str,
+    block_size: int,
+    calibration: Calibration | None = None,
+    eight_bit: frozenset[str] = frozenset(),
+) -> Plan:
+    """Work out how every linear map is stored.
+
+    Args:
+        checkpoint: to export
+        precision: one of PRECISIONS
+        block_size: inputs that share a scale where weights alone are quantised
+        calibration: of this checkpoint; without it weights are rounded to nearest, the vision
+            tower stays in float and fp16 is not scaled
+        eight_bit: decoder maps that stay at 8 bits in an int4 engine
+
+    Raises:
+        EngineError: an unknown precision or block size.
+        CheckpointError: the calibration is of another checkpoint.
+    """
+    recipe = _recipe(checkpoint, precision, block_size, calibrated=calibration is not None)
+    if calibration is not None:
+        check_same(checkpoint, calibration)
+    if precision == "fp32":
+        return Plan(checkpoint, recipe, 0, _always(FLOAT32), _always(FLOAT32))
+    if precision == "fp16":
+        half = _always(Storage("fp16", 0))
+        if calibration is None:
+            return Plan(checkpoint, recipe, 0, half, half)
+        scale = calibration.residual_scale
+        scaled = scale_residual(checkpoint, scale) if scale > 1 else checkpoint
+        return Plan(scaled, recipe, 0, half, half, scale, islands(calibration.peaks, scale))
+    plain = Storage(recipe.decoder, block_size)
+
+    def decoder(name: str) -> Storage:
+        if name == "head":
+            file = DATA_NAME if recipe.embedding == SHARED else None
+            return replace(plain, kind=recipe.head, shared_file=file)
+        return replace(plain, kind="int8" if name in eight_bit else recipe.decoder)
+
+    if calibration is None:
+        return Plan(checkpoint, recipe, block_size, _always(FLOAT32), decoder)
+    checkpoint = smooth_vision(checkpoint, calibration)
+    if precision == "int4":
+
+        def choose(name: str, problem: Callable[[], ScaleProblem]) -> NDArray[np.float32]:
+            return searched_scale(name, problem, decoder(name), calibration)
+
+        checkpoint, scales = scale_decoder(checkpoint, calibration, choose)
+        searched = searched_storage(decoder, calibration, scales)
+        return Plan(checkpoint, recipe, block_size, _quantized_inputs(calibration), searched)
+    return Plan(checkpoint, recipe, block_size, _quantized_inputs(calibration), decoder)
+
+
+def check_same(checkpoint: Checkpoint, calibration: Calibration) -> None:
+    """Refuse a calibration of another checkpoint.
+
+    Raises:
+        CheckpointError: the hashes differ.
+    """
+    if checkpoint.fingerprint() != calibration.checkpoint_sha256:
+        raise CheckpointError(
+            f"the calibration is of '{calibration.checkpoint_name}' with other weights than "
+            f"'{checkpoint.name}'; calibrate this checkpoint"
+        )
+
+
+def _recipe(checkpoint: Checkpoint, precision: str, block_size: int, *, calibrated: bool) -> Recipe:
+    if precision not in PRECISIONS:
+        raise EngineError(
+            f"unknown precision '{precision}'; expected one of {', '.join(PRECISIONS)}"
+        )
+    if block_size not in BLOCK_SIZES:
+        raise EngineError(
+            f"block size {block_size} has no kernel; expected one of {', '.join(map(str, BLOCK_SIZES))}"
+        )
+    if precision in ("fp32", "fp16"):
+        return Recipe(precision, precision, precision, precision)
+    # Head, embedding and vision lose most at 4 bits, so none goes below 8.
+    embedding = SHARED if HEAD not in checkpoint.tensors else "int8"
+    return Recipe(precision, "int8", embedding, "int8" if calibrated else "fp32")
+
+
+def _always(storage: Storage) -> StorageOf:
+    return lambda name: storage
+
+
+def _quantized_inputs(calibration: Calibration) -> StorageOf:
+    """Int8 for every map of the tower that was calibrated; the projector stays in float."""
+
+    def storage_of(name: str) -> Storage:
+        if name not in calibration.vision:
+            return FLOAT32
+        return Storage("int8", 0, input_scale=calibration.vision[name].limit / LEVELS)
+
+    return storage_of
