@@ -1,6 +1,6 @@
 """Phantom DICOM series of known geometry, written slice by slice."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -96,3 +96,24 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip("the real scans in ../shared/data are not on this machine")
     return SHARED_DATA
+
+
+MAX_BYTES_A_PROCESS = 10**9
+
+
+@pytest.fixture
+def bounded_memory() -> Iterator[None]:
+    """Fails a test whose work takes this process past MAX_BYTES_A_PROCESS of its own.
+
+    What earlier tests left resident does not count; codec processes are bounded by RLIMIT_AS.
+    """
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew: proc(5)
+    before = _resident_bytes("VmRSS")
+    yield
+    grown = _resident_bytes("VmHWM") - before
+    assert grown < MAX_BYTES_A_PROCESS, f"{grown / 1e9:.2f} GB"
+
+
+def _resident_bytes(field: str) -> int:
+    status = Path("/proc/self/status").read_text()
+    return int(status.split(f"{field}:")[1].split()[0]) * 1024
