@@ -39,6 +39,8 @@ Examples:
 )
 @click.option(
     "--precision",
+    "--weights",
+    "precision",
     type=click.Choice(["fp32", "fp16", "int8", "int4"]),
     default="int4",
     show_default=True,

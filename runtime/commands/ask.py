@@ -1,5 +1,6 @@
 """`edge-medgemma ask`: a free question about a scan."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -10,7 +11,7 @@ from edge_medgemma.runtime.commands.terminal import printable
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.generation.sampling import Sampling
 from edge_medgemma.runtime.reporting.words import sentence
-from edge_medgemma.runtime.triage.conversation import open_scan
+from edge_medgemma.runtime.triage.conversation import AnswerPiece, Conversation, open_scan
 from edge_medgemma.runtime.triage.protocol import load_protocol
 from edge_medgemma.runtime.triage.questions import REASONING_TOKENS
 from edge_medgemma.runtime.triage.study import TriageOptions
@@ -43,6 +44,7 @@ NO_ANSWER = "note: no answer; the model used up --max-tokens in reasoning or had
 )  # fmt: skip
 @click.option("--seed", type=int, default=0, show_default=True, help="For temperatures above 0.")
 @click.option("--show-thinking", is_flag=True, help="Also print the reasoning ahead of the answer.")
+@click.option("--timings", is_flag=True, help="Also print how long each part took, on stderr.")
 @threads_option
 def command(
     scan: Path,
@@ -55,6 +57,7 @@ def command(
     temperature: float,
     seed: int,
     show_thinking: bool,
+    timings: bool,
     threads: int | None,
 ) -> None:
     """Ask a free question about a scan.
@@ -73,14 +76,27 @@ def command(
             click.echo(f"note: {printable(sentence(problem.detail))}", err=True)
         if engine.manifest.demonstration:
             click.echo(f"note: {printable(engine.manifest.demonstration.notice)}", err=True)
-        answered = False
+        pieces = []
         for piece in conversation.ask(question, sampling, max_tokens):
-            if piece.is_thought:
-                if show_thinking:
-                    click.secho(printable(piece.text), nl=False, dim=True)
-            else:
-                answered = True
-                click.echo(printable(piece.text), nl=False)
+            pieces.append(piece)
+            if not piece.is_thought or show_thinking:
+                click.secho(printable(piece.text), nl=False, dim=piece.is_thought)
         click.echo()
-        if not answered:
+        if all(piece.is_thought for piece in pieces):
             click.echo(NO_ANSWER, err=True)
+        if timings:
+            click.echo(_timing_words(conversation, pieces), err=True)
+
+
+def _timing_words(conversation: Conversation, pieces: Sequence[AnswerPiece]) -> str:
+    vision_s = conversation.timings_s["vision"] / conversation.slices
+    prefill_rate = conversation.prefix.length / conversation.timings_s["prefill"]
+    words = f"vision {vision_s:.2f} s a slice, prefill {prefill_rate:.1f} tokens/s"
+    if not pieces:
+        return words
+    first, last = pieces[0], pieces[-1]
+    words += f", first token after {first.elapsed_s:.2f} s"
+    if last.tokens > first.tokens:
+        rate = (last.tokens - first.tokens) / (last.elapsed_s - first.elapsed_s)
+        words += f", then {rate:.1f} tokens/s up to the {last.tokens}th"
+    return words

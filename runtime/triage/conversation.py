@@ -1,6 +1,6 @@
 """A scan read once, to be asked freely and often."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -9,6 +9,7 @@ from edge_medgemma.runtime.errors import ScanError
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.generation.prefix import Prefix
 from edge_medgemma.runtime.generation.sampling import Sampling
+from edge_medgemma.runtime.profiling.spans import SpanRecorder, total_s
 from edge_medgemma.runtime.slicing.sampling import sample_slices
 from edge_medgemma.runtime.slicing.scan import find_series, read_volume
 from edge_medgemma.runtime.slicing.volume import Problem
@@ -35,6 +36,10 @@ class AnswerPiece:
     """The model's own: escape it for wherever it is shown."""
     is_thought: bool
     """Part of the reasoning that precedes the answer."""
+    tokens: int
+    """Generated up to here."""
+    elapsed_s: float
+    """Since the question was put."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,9 @@ class Conversation:
     prefix: Prefix
     problems: tuple[Problem, ...]
     """Everything known to be wrong with the slices."""
+    slices: int
+    timings_s: Mapping[str, float]
+    """Seconds of `vision` and `prefill`, the loading of each part included."""
 
     def ask(
         self,
@@ -62,7 +70,7 @@ class Conversation:
         shown = ""
         is_thought = False
         asked = self.engine.prompt.question(question)
-        for step in self.prefix.generate(asked, sampling, max_tokens):
+        for count, step in enumerate(self.prefix.generate(asked, sampling, max_tokens), start=1):
             if step.token_id in (tokens.thought_begin, tokens.thought_end):
                 is_thought = step.token_id == tokens.thought_begin
                 ids, shown = [], ""
@@ -70,7 +78,7 @@ class Conversation:
             ids.append(step.token_id)
             text = self.engine.tokenizer.decode(ids)
             if len(text) > len(shown) and not text.endswith(_UNFINISHED_CHARACTER):
-                yield AnswerPiece(text[len(shown) :], is_thought)
+                yield AnswerPiece(text[len(shown) :], is_thought, count, step.elapsed_s)
                 shown = text
 
 
@@ -93,9 +101,13 @@ def open_scan(
     indices = sample_slices(reading.series.shape[0], options.slices or reading.protocol.slices)
     volume = read_volume(reading.series, indices, partial(on_progress, "decode"))
     stack = render_stack(volume)
-    features = engine.encode_images(stack.pixels, partial(on_progress, "vision"))
-    prefix = read_slices(engine, reading.protocol.instruction, features, on_progress)
-    return Conversation(engine, prefix, (*reading.problems, *stack.problems))
+    recorder = SpanRecorder()
+    with recorder.span("vision"):
+        features = engine.encode_images(stack.pixels, partial(on_progress, "vision"))
+    with recorder.span("prefill"):
+        prefix = read_slices(engine, reading.protocol.instruction, features, on_progress)
+    problems = (*reading.problems, *stack.problems)
+    return Conversation(engine, prefix, problems, len(features), total_s(recorder.spans))
 
 
 def _only(readings: Sequence[Reading]) -> Reading:

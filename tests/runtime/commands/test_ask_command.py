@@ -1,3 +1,5 @@
+import re
+
 import pytest
 from click.testing import CliRunner
 from drawn_series import CANARY, write_head_ct
@@ -39,6 +41,13 @@ def test_an_answer_that_never_comes_is_said(tmp_path, engine) -> None:
     result = invoke(write_head_ct(tmp_path / "scan"), "Why?", "--max-tokens", 2)
     assert result.stdout == "\n"
     assert "no answer" in result.stderr
+
+
+def test_timings_go_to_stderr(tmp_path, engine) -> None:
+    result = invoke(write_head_ct(tmp_path / "scan"), "Why?", "--timings")
+    assert re.search(
+        r"vision [\d.]+ s a slice, prefill [\d.]+ tokens/s, first token", result.stderr
+    )
 
 
 def test_problems_of_the_scan_go_to_stderr(tmp_path, engine) -> None:
