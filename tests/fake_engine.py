@@ -92,8 +92,10 @@ class FakePrefix:
     def __init__(self, engine: "FakeEngine") -> None:
         self._engine = engine
         self._slices: list[tuple[float, float]] = []
+        self.length = 0
 
     def extend(self, chunk: Chunk, features=None) -> None:
+        self.length += len(chunk.ids)
         self._engine.prompt_ids.extend(chunk.ids)
         if chunk.images:
             self._slices.extend((float(f[0, 0]), float(f[0, 1])) for f in features)
@@ -120,8 +122,8 @@ class FakePrefix:
 
     def generate(self, ids: Sequence[int], sampling, max_tokens: int) -> Iterator[Step]:
         self._engine.prompt_ids.extend(ids)
-        for token_id in self._engine.reply[:max_tokens]:
-            yield Step(token_id, 0.0, 0.0)
+        for count, token_id in enumerate(self._engine.reply[:max_tokens], start=1):
+            yield Step(token_id, 0.0, 0.1 * count)
 
 
 class FakeEngine:

@@ -96,7 +96,7 @@ def _timing_words(conversation: Conversation, pieces: Sequence[AnswerPiece]) -> 
         return words
     first, last = pieces[0], pieces[-1]
     words += f", first token after {first.elapsed_s:.2f} s"
-    if last.tokens > first.tokens:
+    if last.elapsed_s > first.elapsed_s:
         rate = (last.tokens - first.tokens) / (last.elapsed_s - first.elapsed_s)
         words += f", then {rate:.1f} tokens/s up to the {last.tokens}th"
     return words
