@@ -158,8 +158,8 @@ class _EngineWriter:
         free = shutil.disk_usage(self._folder).free
         if free < self._total:
             raise ResourceError(
-                f"the engine takes {self._total / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; "
-                "choose another disk or --weights int4"
+                f"the engine takes {self._total / 1e6:,.1f} MB and {free / 1e6:,.1f} MB are free; "
+                "choose another disk or --precision int4"
             )
 
     def _graph(self, graph: GraphBuilder, name: str) -> FileRecord:

@@ -175,7 +175,7 @@ def _printable(name: str) -> str:
 def _nothing_readable(scan: Path, skipped: list[SkippedFile]) -> str:
     reason = _most_frequent(file.reason for file in skipped)
     return (
-        f"no CT, MR or X-ray image in '{scan}': {len(skipped)} files skipped, most often because: "
+        f"no CT, MR or X-ray image in '{scan}': files skipped: {len(skipped)}, most often because: "
         f"{reason}; give the folder that holds the DICOM or NIfTI images"
     )
 

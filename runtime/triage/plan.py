@@ -39,8 +39,8 @@ def plan_readings(
     """
     if not listing.series:
         raise ScanError(
-            f"the scan holds no readable CT, MR or X-ray image ({len(listing.skipped)} files "
-            "skipped); 'edge-medgemma inspect' says why"
+            f"the scan holds no readable CT, MR or X-ray image (files skipped: "
+            f"{len(listing.skipped)}); 'edge-medgemma inspect' says why"
         )
     series = list(listing.series)
     if series_uid is not None:

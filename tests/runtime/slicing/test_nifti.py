@@ -87,5 +87,5 @@ def test_a_truncated_file_is_named(tmp_path: Path) -> None:
     path = write(tmp_path / "a.nii", landmark(), RAS_STEPS_MM)
     (tmp_path / "b.nii.gz").write_bytes(gzip.compress(path.read_bytes())[:-100])
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(ScanError, match=r"2 files skipped, most often because: .*NIfTI"):
+    with pytest.raises(ScanError, match=r"files skipped: 2, most often because: .*NIfTI"):
         find_series(tmp_path)

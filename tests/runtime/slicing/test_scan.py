@@ -82,7 +82,7 @@ def test_a_missing_path_an_empty_folder_and_an_unreadable_one(tmp_path: Path) ->
     with pytest.raises(ScanError, match="is empty"):
         find_series(tmp_path)
     (tmp_path / "notes.dcm").write_text("not an image\n" * 100)
-    with pytest.raises(ScanError, match=r"1 files skipped.*neither DICOM nor NIfTI"):
+    with pytest.raises(ScanError, match=r"files skipped: 1,.*neither DICOM nor NIfTI"):
         find_series(tmp_path)
     with pytest.raises(ScanError, match="neither DICOM nor NIfTI"):
         find_series(tmp_path / "notes.dcm")

@@ -73,7 +73,7 @@ def test_an_unknown_series_or_an_empty_scan_is_an_error() -> None:
     with pytest.raises(ScanError, match="no series '7'"):
         plan(bare_series(), series_uid="7")
     empty = ScanListing((), (SkippedFile("a", "not an image"),))
-    with pytest.raises(ScanError, match="1 files skipped"):
+    with pytest.raises(ScanError, match="files skipped: 1"):
         plan_readings(empty)
 
 
