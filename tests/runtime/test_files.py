@@ -1,4 +1,7 @@
 import resource
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -7,17 +10,20 @@ from edge_medgemma.runtime.errors import ResourceError
 from edge_medgemma.runtime.files import new_directory, write_atomically
 
 
-@pytest.fixture
-def small_disk():
-    """Files may not pass 4 KiB, as on a disk that fills; the signal is ignored, the call fails."""
-    import signal
+@contextmanager
+def small_disk() -> Iterator[None]:
+    """Files may not pass 4 KiB, as on a disk that fills; the signal is ignored, the call fails.
 
+    Not a fixture: the limit would also hold for a test runner that writes to a file.
+    """
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    signal.signal(signal.SIGXFSZ, handler)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 def test_file_is_replaced_whole(tmp_path: Path) -> None:
@@ -28,19 +34,21 @@ def test_file_is_replaced_whole(tmp_path: Path) -> None:
     assert [p.name for p in path.parent.iterdir()] == ["report.json"]
 
 
-@pytest.mark.usefixtures("small_disk")
 def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "report.json"
     write_atomically(path, b"old")
-    with pytest.raises(ResourceError, match=r"report\.json"):
+    with small_disk(), pytest.raises(ResourceError, match=r"report\.json"):
         write_atomically(path, bytes(100_000))
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["report.json"]
 
 
-@pytest.mark.usefixtures("small_disk")
 def test_a_full_disk_leaves_no_directory(tmp_path: Path) -> None:
-    with pytest.raises(ResourceError), new_directory(tmp_path / "engine") as folder:
+    with (
+        small_disk(),
+        pytest.raises(ResourceError),
+        new_directory(tmp_path / "engine") as folder,
+    ):
         (folder / "a").write_bytes(bytes(100_000))
     assert list(tmp_path.iterdir()) == []
 
