@@ -1,6 +1,6 @@
 """An engine against transformers: the same prompts through both, and how far apart they come out."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ class Comparison:
     greedy_equal: int
     """Tokens until the two free-running greedy continuations part."""
     greedy_tokens: int
+    """Tokens of the reference up to its end, which counts as one."""
     image_cosine: float | None
     """Smallest cosine of an image token's features; None for text."""
 
@@ -201,7 +202,7 @@ def _compare(engine: Engine, reference: Reference, case: _Case, tokens: int) -> 
     actual = np.stack(logits)
     difference = np.abs(actual - expected)
     log_p, log_q = log_softmax(expected), log_softmax(actual)
-    equal = [a == b for a, b in zip(own_ids, expected_ids, strict=False)]
+    equal, length = common_greedy(own_ids, expected_ids, engine.manifest.tokens.stop)
     return Comparison(
         prompt=case.name,
         tokens=len(case.ids),
@@ -210,10 +211,28 @@ def _compare(engine: Engine, reference: Reference, case: _Case, tokens: int) -> 
         logit_range=float(expected.max() - expected.min()),
         kl_nats=float((np.exp(log_p) * (log_p - log_q)).sum(-1).mean()),
         top1_agreement=float((actual.argmax(-1) == expected.argmax(-1)).mean()),
-        greedy_equal=equal.index(False) if False in equal else len(equal),
-        greedy_tokens=len(expected_ids),
+        greedy_equal=equal,
+        greedy_tokens=length,
         image_cosine=_smallest_cosine(features, expected_features),
     )
+
+
+def common_greedy(
+    own: Sequence[int], reference: Sequence[int], stop: Sequence[int]
+) -> tuple[int, int]:
+    """Tokens that two greedy continuations share, and how many the reference has.
+
+    Args:
+        own: of the engine, which ends ahead of a stop id
+        reference: of transformers, which here goes on behind it
+        stop: ids that end an answer; ending counts as one token
+    """
+    end = next((i for i, token in enumerate(reference) if token in stop), None)
+    length = len(reference) if end is None else end + 1
+    expected = [*reference[:length]] if end is None else [*reference[:end], stop[0]]
+    ended = [*own, stop[0]]
+    equal = next((i for i in range(length) if ended[i : i + 1] != expected[i : i + 1]), length)
+    return equal, length
 
 
 def read_chunks(

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_medgemma.export.verify import verify_engine
+from edge_medgemma.export.verify import common_greedy, verify_engine
 from edge_medgemma.runtime.generation import masks, prefix
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.generation.images import to_pixel_values
@@ -57,3 +57,19 @@ def test_pixels_are_prepared_as_the_processor_does(
     actual = to_pixel_values(pixels, tiny_engine.manifest.vision)
     difference = np.abs(actual - expected)
     assert difference.max() < 1e-6, f"max {difference.max():.2e} mean {difference.mean():.2e}"
+
+
+@pytest.mark.parametrize(
+    ("own", "reference", "expected"),
+    [
+        ([5, 6, 7], [5, 6, 7], (3, 3)),
+        ([5, 6, 8], [5, 6, 7], (2, 3)),
+        ([5], [5, 1, 9], (2, 2)),
+        ([5], [5, 106, 9], (2, 2)),
+        ([5, 6, 7], [5, 1, 9], (1, 2)),
+        ([5], [5, 6, 7], (1, 3)),
+        ([], [1, 5], (1, 1)),
+    ],
+)
+def test_greedy_continuations_are_compared_up_to_their_end(own, reference, expected) -> None:
+    assert common_greedy(own, reference, (1, 106)) == expected
