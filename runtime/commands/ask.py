@@ -82,7 +82,7 @@ def command(
             if not piece.is_thought or show_thinking:
                 click.secho(printable(piece.text), nl=False, dim=piece.is_thought)
         click.echo()
-        if all(piece.is_thought for piece in pieces):
+        if not any(piece.text and not piece.is_thought for piece in pieces):
             click.echo(NO_ANSWER, err=True)
         if timings:
             click.echo(_timing_words(conversation, pieces), err=True)

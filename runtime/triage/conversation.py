@@ -33,7 +33,7 @@ class AnswerPiece:
     """A few characters of an answer, as they come."""
 
     text: str
-    """The model's own: escape it for wherever it is shown."""
+    """The model's own: escape it for wherever it is shown. Empty where a character is unfinished."""
     is_thought: bool
     """Part of the reasoning that precedes the answer."""
     tokens: int
@@ -77,9 +77,10 @@ class Conversation:
                 continue
             ids.append(step.token_id)
             text = self.engine.tokenizer.decode(ids)
+            new = ""
             if len(text) > len(shown) and not text.endswith(_UNFINISHED_CHARACTER):
-                yield AnswerPiece(text[len(shown) :], is_thought, count, step.elapsed_s)
-                shown = text
+                new, shown = text[len(shown) :], text
+            yield AnswerPiece(new, is_thought, count, step.elapsed_s)
 
 
 def open_scan(

@@ -29,7 +29,7 @@ def test_a_character_in_several_tokens_is_shown_whole(tmp_path) -> None:
     engine.tokenizer.decode = lambda ids: ["", "5 \ufffd", "5 µ", "5 µm"][len(ids)]
     engine.reply = [20, 21, 22]
     conversation = open_scan(engine, write_head_ct(tmp_path / "scan"))
-    assert [piece.text for piece in conversation.ask("How large?")] == ["5 µ", "m"]
+    assert [piece.text for piece in conversation.ask("How large?")] == ["", "5 µ", "m"]
 
 
 def test_control_tokens_cannot_be_asked(tmp_path) -> None:
