@@ -33,7 +33,6 @@ VISIBLE_SHIFT_MM = 4.0
 
 _Array = NDArray[np.floating]
 _PULL_Y_MM, _PULL_Z_MM = 45.0, 32.0  # reach of a mass along the midline
-_DEFORMATION_MARGIN_MM = 16.0  # above the largest shift
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,11 +70,6 @@ class Prefix:
         """Tokens read."""
         return self._global.used
 
-    @property
-    def cache_bytes(self) -> int:
-        """Memory reserved for keys and values."""
-        return self._caches.bytes
-
     def extend(
         self, chunk: Chunk, features: NDArray[np.float32] | None = None
     ) -> NDArray[np.float32]:

@@ -91,11 +91,6 @@ class Caches:
         self._capacity: dict[LaneName, int] = {"global": 0, "local": 0}
         self._buffers: dict[str, NDArray[np.floating]] = {}
 
-    @property
-    def bytes(self) -> int:
-        """Memory reserved for all layers."""
-        return sum(buffer.nbytes for buffer in self._buffers.values())
-
     def capacity(self, lane: LaneName) -> int:
         """Rows that the buffers of a lane hold."""
         return self._capacity[lane]
