@@ -27,3 +27,7 @@ class DependencyError(EdgeMedgemmaError, ImportError):
 
 class ResourceError(EdgeMedgemmaError, OSError):
     """Too little disk, memory or permission for the job; nothing half-written is left behind."""
+
+
+class ProviderError(EdgeMedgemmaError, RuntimeError):
+    """A library or device that is unknown, does not work here or fails its self-test."""

@@ -5,7 +5,13 @@ from pathlib import Path
 
 import click
 
-from edge_medgemma.runtime.commands.options import engine_option, slices_option, threads_option
+from edge_medgemma.runtime.backends.providers import Providers
+from edge_medgemma.runtime.commands.options import (
+    engine_option,
+    provider_option,
+    slices_option,
+    threads_option,
+)
 from edge_medgemma.runtime.commands.progress import stage_progress
 from edge_medgemma.runtime.commands.terminal import printable
 from edge_medgemma.runtime.generation.engine import Engine
@@ -45,6 +51,7 @@ NO_ANSWER = "note: no answer; the model used up --max-tokens in reasoning or had
 @click.option("--seed", type=int, default=0, show_default=True, help="For temperatures above 0.")
 @click.option("--show-thinking", is_flag=True, help="Also print the reasoning ahead of the answer.")
 @click.option("--timings", is_flag=True, help="Also print how long each part took, on stderr.")
+@provider_option
 @threads_option
 def command(
     scan: Path,
@@ -58,6 +65,7 @@ def command(
     seed: int,
     show_thinking: bool,
     timings: bool,
+    providers: Providers,
     threads: int | None,
 ) -> None:
     """Ask a free question about a scan.
@@ -68,7 +76,7 @@ def command(
     protocol = None if protocol_name == "auto" else load_protocol(protocol_name)
     options = TriageOptions(protocol, series_uid, slices)
     sampling = Sampling(temperature=temperature, seed=seed)
-    with Engine.open(engine_directory, threads=threads) as engine:
+    with Engine.open(engine_directory, threads=threads, providers=providers) as engine:
         engine.prompt.question(question)  # a question that may not be asked costs no reading
         with stage_progress() as progress:
             conversation = open_scan(engine, scan, options, progress)

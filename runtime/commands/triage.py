@@ -6,7 +6,13 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from edge_medgemma.runtime.commands.options import engine_option, slices_option, threads_option
+from edge_medgemma.runtime.backends.providers import Providers
+from edge_medgemma.runtime.commands.options import (
+    engine_option,
+    provider_option,
+    slices_option,
+    threads_option,
+)
 from edge_medgemma.runtime.commands.progress import stage_progress
 from edge_medgemma.runtime.commands.tables import print_table
 from edge_medgemma.runtime.commands.terminal import printable
@@ -73,6 +79,7 @@ _STYLES = {
     show_default=True, help="reasoned: the model reasons in words first; minutes per finding.",
 )  # fmt: skip
 @click.option("--report/--no-report", "with_report", default=True, help="Write report.html or not.")
+@provider_option
 @threads_option
 @click.option(
     "--exit-code", is_flag=True,
@@ -88,6 +95,7 @@ def command(
     output_format: str,
     effort: str,
     with_report: bool,
+    providers: Providers,
     threads: int | None,
     exit_code: bool,
 ) -> None:
@@ -99,7 +107,10 @@ def command(
     """
     protocol = None if protocol_name == "auto" else load_protocol(protocol_name)
     options = TriageOptions(protocol, series_uid, slices, Effort(effort))
-    with stage_progress() as progress, Engine.open(engine_directory, threads=threads) as engine:
+    with (
+        stage_progress() as progress,
+        Engine.open(engine_directory, threads=threads, providers=providers) as engine,
+    ):
         report = triage_scan(engine, scan, options, progress)
     if report.engine.notice:
         click.echo(f"note: {printable(report.engine.notice)}", err=True)

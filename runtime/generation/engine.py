@@ -8,12 +8,13 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_medgemma.runtime.backends.model import DecoderModel, VisionModel
+from edge_medgemma.runtime.backends.providers import AUTOMATIC, Providers, open_decoder, open_vision
 from edge_medgemma.runtime.generation.embedding import Embedding
 from edge_medgemma.runtime.generation.images import to_pixel_values
 from edge_medgemma.runtime.generation.integrity import check_engine
 from edge_medgemma.runtime.generation.prefix import Prefix
 from edge_medgemma.runtime.generation.prompt import PromptBuilder
-from edge_medgemma.runtime.generation.session import DecoderSession, VisionSession
 from edge_medgemma.runtime.generation.tokenizer import Tokenizer
 from edge_medgemma.runtime.manifest import Manifest, load_manifest
 
@@ -28,28 +29,37 @@ class Engine:
     of a scan first, then read them.
     """
 
-    def __init__(self, directory: Path, manifest: Manifest, threads: int | None) -> None:
+    def __init__(
+        self, directory: Path, manifest: Manifest, threads: int | None, providers: Providers
+    ) -> None:
         """Use `Engine.open`, which checks the files."""
         self.directory = directory
         self.manifest = manifest
         self.tokenizer = Tokenizer(directory / "tokenizer.json", manifest.tokens)
         self.prompt = PromptBuilder.open(directory, self.tokenizer, manifest)
         self._threads = threads
+        self._providers = providers
         self._embedding = Embedding(directory, manifest)
-        self._vision: VisionSession | None = None
-        self._decoder: DecoderSession | None = None
+        self._vision: VisionModel | None = None
+        self._decoder: DecoderModel | None = None
         total = sum(record.bytes for record in manifest.files.values())
         self._takes_turns = total > RESIDENT_TOGETHER_BYTES
 
     @classmethod
     def open(
-        cls, directory: Path, *, threads: int | None = None, check_files: bool = True
+        cls,
+        directory: Path,
+        *,
+        threads: int | None = None,
+        providers: Providers = AUTOMATIC,
+        check_files: bool = True,
     ) -> "Engine":
         """Open an engine directory.
 
         Args:
             directory: holds `manifest.json`
             threads: of the compute pool; None leaves the choice to the library
+            providers: which library runs which part
             check_files: compare every file with its SHA-256 first
 
         Raises:
@@ -58,7 +68,7 @@ class Engine:
         manifest = load_manifest(directory)
         if check_files:
             check_engine(directory, manifest)
-        return cls(directory, manifest, threads)
+        return cls(directory, manifest, threads, providers)
 
     def encode_images(
         self,
@@ -78,16 +88,16 @@ class Engine:
         features = np.empty(
             (len(pixels), vision.tokens_per_image, self.manifest.text.hidden_size), np.float32
         )
-        session = self._vision_session()
+        model = self._vision_model()
         for i in range(len(pixels)):
-            features[i] = session.run(to_pixel_values(pixels[i : i + 1], vision))[0]
+            features[i] = model.run(to_pixel_values(pixels[i : i + 1], vision))[0]
             if on_progress:
                 on_progress(i + 1, len(pixels))
         return features
 
     def new_prefix(self, expected_tokens: int = 0) -> Prefix:
         """An empty prefix; `expected_tokens` reserves its memory at once."""
-        return Prefix(self._decoder_session(), self._embedding, self.manifest, expected_tokens)
+        return Prefix(self._decoder_model(), self._embedding, self.manifest, expected_tokens)
 
     def close(self) -> None:
         """Release both sessions; a prefix that is still in use keeps its own alive."""
@@ -105,16 +115,20 @@ class Engine:
     ) -> None:
         self.close()
 
-    def _vision_session(self) -> VisionSession:
+    def _vision_model(self) -> VisionModel:
         if self._vision is None:
             if self._takes_turns:
                 self._decoder = None
-            self._vision = VisionSession(self.directory, self._threads)
+            self._vision = open_vision(
+                self.directory, self.manifest, self._providers.vision, self._threads
+            )
         return self._vision
 
-    def _decoder_session(self) -> DecoderSession:
+    def _decoder_model(self) -> DecoderModel:
         if self._decoder is None:
             if self._takes_turns:
                 self._vision = None
-            self._decoder = DecoderSession(self.directory, self.manifest, self._threads)
+            self._decoder = open_decoder(
+                self.directory, self.manifest, self._providers.decoder, self._threads
+            )
         return self._decoder

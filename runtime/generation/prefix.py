@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_medgemma.runtime.backends.model import DecoderModel
 from edge_medgemma.runtime.generation.cache import Lane
 from edge_medgemma.runtime.generation.embedding import Embedding
 from edge_medgemma.runtime.generation.masks import (
@@ -18,7 +19,6 @@ from edge_medgemma.runtime.generation.masks import (
 )
 from edge_medgemma.runtime.generation.prompt import Chunk
 from edge_medgemma.runtime.generation.sampling import Sampling, choose_token
-from edge_medgemma.runtime.generation.session import DecoderSession
 from edge_medgemma.runtime.manifest import Manifest
 
 LOCAL_SLACK_ROWS = 1024
@@ -47,7 +47,7 @@ class Prefix:
 
     def __init__(
         self,
-        decoder: DecoderSession,
+        decoder: DecoderModel,
         embedding: Embedding,
         manifest: Manifest,
         expected_tokens: int = 0,

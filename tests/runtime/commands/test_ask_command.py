@@ -16,7 +16,7 @@ def engine(monkeypatch) -> FakeEngine:
     engine.tokenizer.words += ["\x1b[2Jnone", "\u202ereversed"]
     answer = [len(engine.tokenizer.words) - 2, len(engine.tokenizer.words) - 1]
     engine.reply = [THOUGHT_BEGIN, *engine.tokenizer.encode(" looking"), THOUGHT_END, *answer]
-    monkeypatch.setattr(ask.Engine, "open", lambda directory, threads: engine)
+    monkeypatch.setattr(ask.Engine, "open", lambda directory, **_: engine)
     return engine
 
 

@@ -19,7 +19,7 @@ def engine(monkeypatch) -> FakeEngine:
     """What the command opens instead of an engine directory."""
     engine = FakeEngine(Demonstration("for demonstration \x1b[2J only", ("skull_fracture",), {}))
     engine.manifest = FakeEngine().manifest
-    monkeypatch.setattr(triage.Engine, "open", lambda directory, threads: engine)
+    monkeypatch.setattr(triage.Engine, "open", lambda directory, **_: engine)
     return engine
 
 
@@ -124,7 +124,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     Path("text").mkdir()
     Path("text/notes.dcm").write_text("hello")
     if "--engine" not in arguments:
-        monkeypatch.setattr(triage.Engine, "open", lambda directory, threads: FakeEngine())
+        monkeypatch.setattr(triage.Engine, "open", lambda directory, **_: FakeEngine())
     monkeypatch.setattr(sys, "argv", ["edge-medgemma", "triage", *arguments])
     with pytest.raises(SystemExit) as stop:
         cli_module.main()

@@ -1,21 +1,20 @@
-"""The two graphs behind small classes; ONNX Runtime on the CPU."""
+"""ONNX Runtime on the CPU."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_medgemma.runtime.backends.model import Caches, LaneName
 from edge_medgemma.runtime.errors import DependencyError, EngineError
 from edge_medgemma.runtime.manifest import Manifest
 
 SPIN_DURATION_US = 200
 """Idle threads of the pool sleep after this long: no slower, a third of the power of the default."""
 
-LaneName = Literal["global", "local"]
 
-
-class VisionSession:
+class OrtVision:
     """`vision.onnx`: slices to image tokens."""
 
     def __init__(self, directory: Path, threads: int | None) -> None:
@@ -27,39 +26,28 @@ class VisionSession:
         return features
 
 
-class DecoderSession:
+class OrtDecoder:
     """`decoder.onnx`: token embeddings, masks and caches to logits."""
 
     def __init__(self, directory: Path, manifest: Manifest, threads: int | None) -> None:
         self._session = open_session(directory / "decoder.onnx", threads)
         self._manifest = manifest
 
-    def new_caches(self) -> "Caches":
+    def new_caches(self) -> "OrtCaches":
         """Empty caches for one sequence of tokens."""
-        return Caches(self._session, self._manifest)
+        return OrtCaches(self._session, self._manifest)
 
     def run(
         self,
-        caches: "Caches",
+        caches: Caches,
         embeddings: NDArray[np.float32],
         position_ids: NDArray[np.int64],
         mask_global: NDArray[np.float32],
         mask_local: NDArray[np.float32],
         logit_rows: NDArray[np.int64],
     ) -> NDArray[np.float32]:
-        """Write a chunk of S tokens into the caches and project some of its rows.
-
-        Args:
-            caches: hold at least T rows of each geometry; written in place
-            embeddings: [S, hidden]
-            position_ids: [S]
-            mask_global: [1, 1, S, T], T rows in use after the write
-            mask_local: [1, 1, S, T]
-            logit_rows: [R]
-
-        Returns:
-            [R, vocabulary]
-        """
+        """See `DecoderModel.run`."""
+        assert isinstance(caches, OrtCaches)
         binding = caches.binding
         feeds = {
             "embeddings": embeddings[None],
@@ -80,7 +68,7 @@ class DecoderSession:
         return logits
 
 
-class Caches:
+class OrtCaches:
     """Key and value buffers of every layer, bound once as past and present of the graph."""
 
     def __init__(self, session: Any, manifest: Manifest) -> None:

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from edge_medgemma.runtime.backends.ort import open_session
 from edge_medgemma.runtime.errors import DependencyError, EngineError
-from edge_medgemma.runtime.generation.session import open_session
 
 
 def test_without_onnxruntime_the_extras_are_named(

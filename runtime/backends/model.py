@@ -1,0 +1,73 @@
+"""What every backend offers: the contract of `runtime.manifest` as calls on numpy arrays."""
+
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+LaneName = Literal["global", "local"]
+"""The two cache geometries: full-attention layers and sliding ones."""
+
+
+class VisionModel(Protocol):
+    """The vision graph: slices to image tokens."""
+
+    def run(self, pixel_values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """[N, 3, image_size, image_size] to [N, tokens_per_image, hidden]."""
+        ...
+
+
+class Caches(Protocol):
+    """Key and value buffers of every layer for one sequence of tokens."""
+
+    def capacity(self, lane: LaneName) -> int:
+        """Rows that the buffers of a lane hold."""
+        ...
+
+    def reserve(self, lane: LaneName, rows: int, used: int) -> None:
+        """Make room for `rows` rows, keeping the first `used`."""
+        ...
+
+    def drop(self, lane: LaneName, count: int, used: int) -> None:
+        """Move rows `count` .. `used` to the front."""
+        ...
+
+    def save(self, lane: LaneName, used: int) -> list[NDArray[np.floating]]:
+        """A copy of the first `used` rows of every layer: key, value, key, ... of [1, K, used, D]."""
+        ...
+
+    def restore(self, lane: LaneName, saved: list[NDArray[np.floating]]) -> None:
+        """Put back what `save` gave, at the front; there must be room for it."""
+        ...
+
+
+class DecoderModel(Protocol):
+    """The decoder graph: token embeddings, masks and caches to logits."""
+
+    def new_caches(self) -> Caches:
+        """Empty caches for one sequence of tokens."""
+        ...
+
+    def run(
+        self,
+        caches: Caches,
+        embeddings: NDArray[np.float32],
+        position_ids: NDArray[np.int64],
+        mask_global: NDArray[np.float32],
+        mask_local: NDArray[np.float32],
+        logit_rows: NDArray[np.int64],
+    ) -> NDArray[np.float32]:
+        """Write a chunk of S tokens into the caches and project some of its rows.
+
+        Args:
+            caches: made by this model; hold at least T rows of each geometry; written in place
+            embeddings: [S, hidden]
+            position_ids: [S]
+            mask_global: [1, 1, S, T], T rows in use after the write
+            mask_local: [1, 1, S, T]
+            logit_rows: [R]
+
+        Returns:
+            [R, vocabulary]
+        """
+        ...
