@@ -21,6 +21,10 @@ class ProtocolError(EdgeMedgemmaError, ValueError):
     """A triage protocol that does not exist or does not parse, or a question that may not be asked."""
 
 
+class AnswerError(EdgeMedgemmaError, RuntimeError):
+    """A model's answer that never became whole; nothing of it is passed on."""
+
+
 class DependencyError(EdgeMedgemmaError, ImportError):
     """An optional part is not installed; the message names the extra that brings it."""
 

@@ -1,13 +1,13 @@
 """A deterministic stand-in for the generation room: words as tokens, one grey value as lesion."""
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from typing import Self
 
 import numpy as np
 
 from edge_medgemma.runtime.errors import ProtocolError
-from edge_medgemma.runtime.generation.prefix import Step
+from edge_medgemma.runtime.generation.prefix import Ending, Step
 from edge_medgemma.runtime.generation.prompt import Chunk
 from edge_medgemma.runtime.manifest import (
     Demonstration,
@@ -120,10 +120,13 @@ class FakePrefix:
             logits[row, OTHER] = 20.0  # what is neither yes nor no must not matter
         return np.full_like(logits, np.nan) if self._engine.broken else logits
 
-    def generate(self, ids: Sequence[int], sampling, max_tokens: int) -> Iterator[Step]:
+    def generate(
+        self, ids: Sequence[int], sampling, max_tokens: int, constraint=None
+    ) -> Generator[Step, None, Ending]:
         self._engine.prompt_ids.extend(ids)
         for count, token_id in enumerate(self._engine.reply[:max_tokens], start=1):
             yield Step(token_id, 0.0, 0.1 * count)
+        return Ending.STOP if len(self._engine.reply) < max_tokens else Ending.TOKENS_SPENT
 
 
 class FakeEngine:

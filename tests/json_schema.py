@@ -14,7 +14,7 @@ TYPES = {
 KNOWN = {
     "$schema", "$defs", "$ref", "title", "description", "type", "enum", "const", "properties",
     "required", "additionalProperties", "items", "anyOf", "allOf", "pattern", "minimum",
-    "minItems", "maxItems",
+    "maximum", "minItems", "maxItems", "maxLength",
 }  # fmt: skip
 
 
@@ -36,6 +36,10 @@ def errors(value: Any, schema: dict[str, Any], root: dict[str, Any], at: str = "
         found.append(f"{at}: {value!r} does not match {schema['pattern']}")
     if "minimum" in schema and value < schema["minimum"]:
         found.append(f"{at}: {value} is below {schema['minimum']}")
+    if "maximum" in schema and value > schema["maximum"]:
+        found.append(f"{at}: {value} is above {schema['maximum']}")
+    if "maxLength" in schema and len(value) > schema["maxLength"]:
+        found.append(f"{at}: {len(value)} characters")
     for part in schema.get("allOf", ()):
         found += errors(value, part, root, at)
     if "anyOf" in schema and all(errors(value, part, root, at) for part in schema["anyOf"]):

@@ -1,5 +1,6 @@
 """`edge-medgemma ask`: a free question about a scan."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,10 +18,19 @@ from edge_medgemma.runtime.commands.terminal import printable
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.generation.sampling import Sampling
 from edge_medgemma.runtime.reporting.words import sentence
-from edge_medgemma.runtime.triage.conversation import AnswerPiece, Conversation, open_scan
+from edge_medgemma.runtime.triage.answer_schema import findings_schema, load_schema
+from edge_medgemma.runtime.triage.conversation import (
+    ENDING_WORDS,
+    AnswerPiece,
+    Conversation,
+    open_scan,
+)
 from edge_medgemma.runtime.triage.protocol import load_protocol
 from edge_medgemma.runtime.triage.questions import REASONING_TOKENS
 from edge_medgemma.runtime.triage.study import TriageOptions
+
+FINDINGS = "findings"
+"""The built-in schema, made from the protocol."""
 
 NO_ANSWER = "note: no answer; the model used up --max-tokens in reasoning or had nothing to say"
 
@@ -49,6 +59,10 @@ NO_ANSWER = "note: no answer; the model used up --max-tokens in reasoning or had
     help="0 always takes the most likely word.",
 )  # fmt: skip
 @click.option("--seed", type=int, default=0, show_default=True, help="For temperatures above 0.")
+@click.option(
+    "--json-schema", metavar="findings|FILE",
+    help="Answer as JSON: one entry for each finding of the protocol, or by your own schema.",
+)  # fmt: skip
 @click.option("--show-thinking", is_flag=True, help="Also print the reasoning ahead of the answer.")
 @click.option("--timings", is_flag=True, help="Also print how long each part took, on stderr.")
 @provider_option
@@ -63,6 +77,7 @@ def command(
     max_tokens: int,
     temperature: float,
     seed: int,
+    json_schema: str | None,
     show_thinking: bool,
     timings: bool,
     providers: Providers,
@@ -74,6 +89,9 @@ def command(
     read it as a hint, never as a report.
     """
     protocol = None if protocol_name == "auto" else load_protocol(protocol_name)
+    if json_schema and (show_thinking or timings):
+        raise click.UsageError("--json-schema takes neither --show-thinking nor --timings")
+    schema = load_schema(Path(json_schema)) if json_schema not in (None, FINDINGS) else None
     options = TriageOptions(protocol, series_uid, slices)
     sampling = Sampling(temperature=temperature, seed=seed)
     with Engine.open(engine_directory, threads=threads, providers=providers) as engine:
@@ -84,6 +102,11 @@ def command(
             click.echo(f"note: {printable(sentence(problem.detail))}", err=True)
         if engine.manifest.demonstration:
             click.echo(f"note: {printable(engine.manifest.demonstration.notice)}", err=True)
+        if json_schema:
+            wanted = schema or findings_schema(conversation.protocol, conversation.slices)
+            # ASCII alone: an escape sequence in a text of the model's stays spelled out.
+            click.echo(json.dumps(conversation.ask_json(question, wanted, sampling, max_tokens)))
+            return
         pieces = []
         for piece in conversation.ask(question, sampling, max_tokens):
             pieces.append(piece)
@@ -92,6 +115,8 @@ def command(
         click.echo()
         if not any(piece.text and not piece.is_thought for piece in pieces):
             click.echo(NO_ANSWER, err=True)
+        elif pieces[-1].ending in ENDING_WORDS:
+            click.echo(f"note: {ENDING_WORDS[pieces[-1].ending]}", err=True)
         if timings:
             click.echo(_timing_words(conversation, pieces), err=True)
 
@@ -100,7 +125,7 @@ def _timing_words(conversation: Conversation, pieces: Sequence[AnswerPiece]) -> 
     vision_s = conversation.timings_s["vision"] / conversation.slices
     prefill_rate = conversation.prefix.length / conversation.timings_s["prefill"]
     words = f"vision {vision_s:.2f} s a slice, prefill {prefill_rate:.1f} tokens/s"
-    if not pieces:
+    if not pieces[-1].tokens:
         return words
     first, last = pieces[0], pieces[-1]
     words += f", first token after {first.elapsed_s:.2f} s"

@@ -1,21 +1,45 @@
-"""The model's answer, its reasoning apart from its words."""
+"""The model's reply, its reasoning apart from its words."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from edge_medgemma.runtime.manifest import TokenSpec
 
 
-def split_thinking(ids: Sequence[int], tokens: TokenSpec) -> tuple[list[int], list[int]]:
-    """Token ids of the reasoning and of the answer, without the two markers.
+@dataclass(slots=True)
+class Reply:
+    """Token ids of a reply as they come, split at the two markers before anything is decoded.
 
-    Split on ids before decoding: decoding drops the markers and would glue the parts together.
-    A missing end marker (budget spent) means that all of it was reasoning.
+    Decoding drops the markers and would glue reasoning and answer together. Only the first thought
+    is one; a missing end marker (budget spent) means that all behind its begin was reasoning.
     """
-    ids = list(ids)
-    if tokens.thought_begin is None or tokens.thought_begin not in ids:
-        return [], ids
-    begin = ids.index(tokens.thought_begin)
-    if tokens.thought_end is None or tokens.thought_end not in ids[begin:]:
-        return ids[begin + 1 :], ids[:begin]
-    end = ids.index(tokens.thought_end, begin)
-    return ids[begin + 1 : end], ids[:begin] + ids[end + 1 :]
+
+    tokens: TokenSpec
+    thought: list[int] = field(default_factory=list)
+    answer: list[int] = field(default_factory=list)
+    is_thought: bool = False
+    """The thought is open."""
+    answer_ahead: int = 0
+    """Tokens of the answer that came ahead of the thought."""
+    _had_thought: bool = False
+
+    def add(self, token_id: int) -> bool:
+        """Sort in one token; False for a marker, which belongs to neither part."""
+        begin, end = self.tokens.thought_begin, self.tokens.thought_end
+        if begin is not None and token_id == begin and not self._had_thought:
+            self.is_thought = self._had_thought = True
+            self.answer_ahead = len(self.answer)
+            return False
+        if self.is_thought and end is not None and token_id == end:
+            self.is_thought = False
+            return False
+        (self.thought if self.is_thought else self.answer).append(token_id)
+        return True
+
+
+def read_reply(ids: Sequence[int], tokens: TokenSpec) -> Reply:
+    """A whole reply, sorted."""
+    reply = Reply(tokens)
+    for token_id in ids:
+        reply.add(token_id)
+    return reply

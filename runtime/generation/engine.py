@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from edge_medgemma.runtime.backends.model import DecoderModel, VisionModel
 from edge_medgemma.runtime.backends.providers import AUTOMATIC, Providers, open_decoder, open_vision
 from edge_medgemma.runtime.generation.embedding import Embedding
+from edge_medgemma.runtime.generation.grammar import Grammars
 from edge_medgemma.runtime.generation.images import to_pixel_values
 from edge_medgemma.runtime.generation.integrity import check_engine
 from edge_medgemma.runtime.generation.prefix import Prefix
@@ -37,6 +38,9 @@ class Engine:
         self.manifest = manifest
         self.tokenizer = Tokenizer(directory / "tokenizer.json", manifest.tokens)
         self.prompt = PromptBuilder.open(directory, self.tokenizer, manifest)
+        self.grammars = Grammars(
+            directory / "tokenizer.json", manifest, sorted(self.tokenizer.control_ids)
+        )
         self._threads = threads
         self._providers = providers
         self._embedding = Embedding(directory, manifest)

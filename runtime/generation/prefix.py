@@ -4,6 +4,7 @@ import time
 from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from edge_medgemma.runtime.backends.model import DecoderModel
 from edge_medgemma.runtime.generation.cache import Lane
 from edge_medgemma.runtime.generation.embedding import Embedding
+from edge_medgemma.runtime.generation.grammar import Constraint
 from edge_medgemma.runtime.generation.masks import (
     NO_BRANCH,
     NO_IMAGE,
@@ -37,9 +39,19 @@ class Step:
 
     token_id: int
     logprob: float
-    """Natural logarithm of its probability."""
+    """Natural logarithm of its probability among the tokens allowed here; 0 for a forced one."""
     elapsed_s: float
     """Since generation began."""
+
+
+class Ending(StrEnum):
+    """Why a reply ended."""
+
+    STOP = "stop"
+    """The model ended its turn, or a constraint left nothing to say."""
+    TOKENS_SPENT = "tokens_spent"
+    REPETITION = "repetition"
+    """Whoever listened stopped it: the same words came again and again."""
 
 
 class Prefix:
@@ -143,24 +155,45 @@ class Prefix:
         return np.concatenate(logits)
 
     def generate(
-        self, ids: Sequence[int], sampling: Sampling, max_tokens: int
-    ) -> Generator[Step, None, None]:
+        self,
+        ids: Sequence[int],
+        sampling: Sampling,
+        max_tokens: int,
+        constraint: Constraint | None = None,
+    ) -> Generator[Step, None, Ending]:
         """Continue the prefix with `ids` and then with what the model says.
 
         Ends at any stop id of the manifest (not yielded) or after `max_tokens`. The prefix is
-        rewound when the generator ends or is closed.
+        rewound when the generator ends or is closed. Tokens that `constraint` forces are not
+        asked for: they are read together with the next one that is.
+
+        Returns:
+            Why it ended.
         """
         start = time.perf_counter()
         generator = np.random.default_rng(sampling.seed)
+        unread = list(ids)
+        count = 0
         with self._question(len(ids) + max_tokens):
-            logits = self._read_text(ids)
-            for count in range(1, max_tokens + 1):
-                token, logprob = choose_token(logits, sampling, generator)
-                if token in self._manifest.tokens.stop:
-                    return
-                yield Step(token, logprob, time.perf_counter() - start)
-                if count < max_tokens:
-                    logits = self._read_text([token])
+            while True:
+                chosen = [(token, 0.0) for token in constraint.forced()] if constraint else []
+                if not chosen:
+                    if count == max_tokens:
+                        return Ending.TOKENS_SPENT
+                    allowed = constraint.allowed() if constraint else None
+                    logits = self._read_text(unread)
+                    unread = []
+                    chosen = [choose_token(logits, sampling, generator, allowed)]
+                for token, logprob in chosen:
+                    if token in self._manifest.tokens.stop:
+                        return Ending.STOP
+                    if count == max_tokens:
+                        return Ending.TOKENS_SPENT
+                    if constraint:
+                        constraint.accept(token)
+                    yield Step(token, logprob, time.perf_counter() - start)
+                    count += 1
+                    unread.append(token)
 
     def _read_text(self, ids: Sequence[int]) -> NDArray[np.float32]:
         embeddings = self._embedding.rows(ids)

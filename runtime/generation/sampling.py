@@ -35,15 +35,21 @@ def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def choose_token(
-    logits: NDArray[np.float32], sampling: Sampling, generator: np.random.Generator
+    logits: NDArray[np.float32],
+    sampling: Sampling,
+    generator: np.random.Generator,
+    allowed: NDArray[np.bool_] | None = None,
 ) -> tuple[int, float]:
-    """A token and its log-probability under the unmodified model.
+    """A token and its log-probability among the allowed ones, before temperature and truncation.
 
     Args:
         logits: [vocabulary]
         sampling: greedy where temperature is 0
         generator: source of randomness, advanced by one draw where temperature is not 0
+        allowed: [vocabulary], at least one True; None allows all
     """
+    if allowed is not None:
+        logits = np.where(allowed, logits, np.float32(-np.inf))
     log_probabilities = log_softmax(logits)
     if sampling.temperature == 0:
         token = int(np.argmax(logits))

@@ -1,13 +1,18 @@
 """A scan read once, to be asked freely and often."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from edge_medgemma.runtime.errors import ScanError
+from edge_medgemma.runtime.errors import AnswerError, ScanError
+from edge_medgemma.runtime.generation.answer import Reply
 from edge_medgemma.runtime.generation.engine import Engine
-from edge_medgemma.runtime.generation.prefix import Prefix
+from edge_medgemma.runtime.generation.grammar import Constraint
+from edge_medgemma.runtime.generation.prefix import Ending, Prefix
+from edge_medgemma.runtime.generation.repetition import stop_repetition
 from edge_medgemma.runtime.generation.sampling import Sampling
 from edge_medgemma.runtime.profiling.spans import SpanRecorder, total_s
 from edge_medgemma.runtime.slicing.sampling import sample_slices
@@ -15,6 +20,7 @@ from edge_medgemma.runtime.slicing.scan import find_series, read_volume
 from edge_medgemma.runtime.slicing.volume import Problem
 from edge_medgemma.runtime.slicing.windows import render_stack
 from edge_medgemma.runtime.triage.plan import Reading, plan_readings
+from edge_medgemma.runtime.triage.protocol import Protocol
 from edge_medgemma.runtime.triage.questions import (
     REASONING_TOKENS,
     Progress,
@@ -24,6 +30,13 @@ from edge_medgemma.runtime.triage.questions import (
 from edge_medgemma.runtime.triage.study import DEFAULT_OPTIONS, TriageOptions
 
 GREEDY = Sampling()
+
+JSON_REQUEST = " Answer with one JSON object and nothing else."
+
+ENDING_WORDS: Mapping[Ending | None, str] = {
+    Ending.TOKENS_SPENT: "stopped: --max-tokens are spent",
+    Ending.REPETITION: "stopped: the model repeats itself",
+}
 
 _UNFINISHED_CHARACTER = "\N{REPLACEMENT CHARACTER}"
 
@@ -40,6 +53,8 @@ class AnswerPiece:
     """Generated up to here."""
     elapsed_s: float
     """Since the question was put."""
+    ending: Ending | None = None
+    """Why it ended; the last piece has one, and no text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +63,8 @@ class Conversation:
 
     engine: Engine
     prefix: Prefix
+    protocol: Protocol
+    """Whose instruction opens the prompt."""
     problems: tuple[Problem, ...]
     """Everything known to be wrong with the slices."""
     slices: int
@@ -59,28 +76,66 @@ class Conversation:
         question: str,
         sampling: Sampling = GREEDY,
         max_tokens: int = REASONING_TOKENS,
+        constraint: Constraint | None = None,
     ) -> Iterator[AnswerPiece]:
-        """The model's free answer, piece by piece.
+        """The model's free answer, piece by piece, or one that a constraint shapes.
 
         Raises:
             ProtocolError: the question spells a control token.
         """
-        tokens = self.engine.manifest.tokens
-        ids: list[int] = []
-        shown = ""
-        is_thought = False
+        reply = Reply(self.engine.manifest.tokens)
+        was_thought, shown, count, elapsed_s = False, "", 0, 0.0
         asked = self.engine.prompt.question(question)
-        for count, step in enumerate(self.prefix.generate(asked, sampling, max_tokens), start=1):
-            if step.token_id in (tokens.thought_begin, tokens.thought_end):
-                is_thought = step.token_id == tokens.thought_begin
-                ids, shown = [], ""
+        steps = self.prefix.generate(asked, sampling, max_tokens, constraint)
+        if constraint is None:  # equal entries of an array are no loop; the schema bounds them
+            steps = stop_repetition(steps)
+        while True:
+            try:
+                step = next(steps)
+            except StopIteration as stop:
+                yield AnswerPiece("", reply.is_thought, count, elapsed_s, stop.value)
+                return
+            count, elapsed_s = count + 1, step.elapsed_s
+            if not reply.add(step.token_id):
                 continue
-            ids.append(step.token_id)
-            text = self.engine.tokenizer.decode(ids)
+            if reply.is_thought != was_thought:
+                was_thought, shown = reply.is_thought, ""
+            part = reply.thought if reply.is_thought else reply.answer[reply.answer_ahead :]
+            text = self.engine.tokenizer.decode(part)
             new = ""
             if len(text) > len(shown) and not text.endswith(_UNFINISHED_CHARACTER):
                 new, shown = text[len(shown) :], text
-            yield AnswerPiece(new, is_thought, count, step.elapsed_s)
+            yield AnswerPiece(new, reply.is_thought, count, elapsed_s)
+
+    def ask_json(
+        self,
+        question: str,
+        schema: Mapping[str, Any],
+        sampling: Sampling = GREEDY,
+        max_tokens: int = REASONING_TOKENS,
+    ) -> object:
+        """The model's answer, parsed from JSON that is valid under `schema`.
+
+        The model may reason first, for half of `max_tokens`; the reasoning is dropped.
+
+        Raises:
+            ProtocolError: the schema cannot be enforced, or the question spells a control token.
+            AnswerError: the JSON was not whole when `max_tokens` were spent.
+        """
+        constraint = self.engine.grammars.json_schema(schema, max_tokens // 2)
+        pieces = list(self.ask(question + JSON_REQUEST, sampling, max_tokens, constraint))
+        ending = pieces[-1].ending
+        if ending in ENDING_WORDS:
+            raise AnswerError(
+                f"the JSON was not whole after {pieces[-1].tokens} tokens "
+                f"({ENDING_WORDS[ending]}); raise --max-tokens or ask for less"
+            )
+        text = "".join(piece.text for piece in pieces if not piece.is_thought)
+        try:
+            answer: object = json.loads(text)
+        except ValueError as error:
+            raise AnswerError(f"the answer is not JSON ({error}); ask in another way") from None
+        return answer
 
 
 def open_scan(
@@ -108,7 +163,9 @@ def open_scan(
     with recorder.span("prefill"):
         prefix = read_slices(engine, reading.protocol.instruction, features, on_progress)
     problems = (*reading.problems, *stack.problems)
-    return Conversation(engine, prefix, problems, len(features), total_s(recorder.spans))
+    return Conversation(
+        engine, prefix, reading.protocol, problems, len(features), total_s(recorder.spans)
+    )
 
 
 def _only(readings: Sequence[Reading]) -> Reading:

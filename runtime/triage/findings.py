@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_medgemma.runtime.generation.engine import Engine
-from edge_medgemma.runtime.generation.prefix import Prefix
+from edge_medgemma.runtime.generation.prefix import Ending, Prefix
 from edge_medgemma.runtime.manifest import Manifest
 from edge_medgemma.runtime.slicing.volume import Problem, SliceStack
 from edge_medgemma.runtime.triage.evidence import key_slices, slice_effects
@@ -22,6 +22,11 @@ CHUNKS_BEFORE_SLICES = 1
 
 NOT_TRAINED = "this demonstration engine was not trained on it"
 NOT_SCORED = "the engine gave no usable answer"
+
+UNFINISHED = {
+    Ending.TOKENS_SPENT: "was cut at its token budget",
+    Ending.REPETITION: "was stopped because the model repeats itself",
+}
 
 SAME_LOG_ODDS = 1e-6
 """Slices that move no answer by more than this were not looked at."""
@@ -61,17 +66,14 @@ def ask_reasoned(
     """One finding after the other, scored behind the model's own "Final Answer:"."""
     tokens = AnswerTokens.of(engine.tokenizer)
     values: dict[str, float] = {}
-    unfinished = []
+    problems = []
     for done, finding in enumerate(findings, start=1):
         reasoning = reason(engine, prefix, finding.question)
         values[finding.code] = float(log_odds(prefix.score([reasoning.ids]), tokens)[0])
-        if not reasoning.finished:
-            unfinished.append(finding.code)
+        if reasoning.ending in UNFINISHED:
+            detail = f"Reasoning about {finding.code} {UNFINISHED[reasoning.ending]}."
+            problems.append(Problem("reasoning_not_finished", detail))
         on_progress("score", done, len(findings))
-    problems = [
-        Problem("reasoning_not_finished", f"Reasoning about {code} was cut at its token budget.")
-        for code in unfinished
-    ]
     return Answers(values, tuple(problems))
 
 

@@ -7,8 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_medgemma.runtime.errors import EngineError
+from edge_medgemma.runtime.generation.answer import Reply
 from edge_medgemma.runtime.generation.engine import Engine
-from edge_medgemma.runtime.generation.prefix import Prefix
+from edge_medgemma.runtime.generation.prefix import Ending, Prefix
+from edge_medgemma.runtime.generation.repetition import stop_repetition
 from edge_medgemma.runtime.generation.sampling import Sampling
 
 Progress = Callable[[str, int, int], None]
@@ -69,26 +71,32 @@ class Reasoning:
 
     ids: tuple[int, ...]
     """Question, reasoning and "Final Answer:"; the next token is the answer."""
-    finished: bool
-    """False where the token budget ended it."""
+    ending: Ending
+    """`STOP` where the model came to its own end, its thought closed."""
 
 
 def reason(engine: Engine, prefix: Prefix, question: str) -> Reasoning:
-    """Let the model reason, greedily, about a question that asks for a yes or no."""
+    """Let the model reason, greedily, about a question that asks for a yes or no.
+
+    Whatever ended it, the answer is then read as yes against no alone, at "Final Answer:".
+    """
     tokens = engine.manifest.tokens
     asked = engine.prompt.question(question + REASONING_REQUEST)
-    reply = [s.token_id for s in prefix.generate(asked, Sampling(), REASONING_TOKENS)]
-    finished = len(reply) < REASONING_TOKENS
-    thought_is_open = tokens.thought_begin in reply and tokens.thought_end not in reply
-    if thought_is_open and tokens.thought_end is not None:
-        reply.append(tokens.thought_end)
-    begin = _after_thought(reply, tokens.thought_end)
-    ids = (*asked, *_up_to_final_answer(engine, reply, begin))
-    return Reasoning(ids, finished and not thought_is_open)
-
-
-def _after_thought(reply: Sequence[int], thought_end: int | None) -> int:
-    return reply.index(thought_end) + 1 if thought_end in reply else 0
+    reply = Reply(tokens)
+    said: list[int] = []
+    steps = stop_repetition(prefix.generate(asked, Sampling(), REASONING_TOKENS))
+    while True:
+        try:
+            said.append(next(steps).token_id)
+        except StopIteration as stop:
+            ending: Ending = stop.value
+            break
+        reply.add(said[-1])
+    if reply.is_thought and tokens.thought_end is not None:
+        said.append(tokens.thought_end)
+        ending = Ending.TOKENS_SPENT if ending is Ending.STOP else ending
+    begin = len(said) - len(reply.answer) + reply.answer_ahead
+    return Reasoning((*asked, *_up_to_final_answer(engine, said, begin)), ending)
 
 
 def _up_to_final_answer(engine: Engine, reply: Sequence[int], begin: int) -> list[int]:

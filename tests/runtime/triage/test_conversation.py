@@ -5,6 +5,8 @@ from drawn_series import write_head_ct
 from fake_engine import THOUGHT_BEGIN, THOUGHT_END, FakeEngine
 
 from edge_medgemma.runtime.errors import EngineError, ProtocolError, ScanError
+from edge_medgemma.runtime.generation.prefix import Ending
+from edge_medgemma.runtime.generation.repetition import MINIMUM_TOKENS
 from edge_medgemma.runtime.triage.conversation import open_scan
 from edge_medgemma.runtime.triage.protocol import load_protocol
 from edge_medgemma.runtime.triage.study import TriageOptions
@@ -20,7 +22,7 @@ def test_reasoning_is_told_apart_from_the_answer(tmp_path) -> None:
     assert "".join(p.text for p in pieces if p.is_thought) == " let me see"
     assert "".join(p.text for p in pieces if not p.is_thought) == "A bright area."
     again = conversation.ask("And now?", max_tokens=1)
-    assert [p.is_thought for p in again] == []
+    assert [(p.text, p.ending) for p in again] == [("", Ending.TOKENS_SPENT)]
     assert engine.images_encoded == 20
 
 
@@ -29,7 +31,7 @@ def test_a_character_in_several_tokens_is_shown_whole(tmp_path) -> None:
     engine.tokenizer.decode = lambda ids: ["", "5 \ufffd", "5 µ", "5 µm"][len(ids)]
     engine.reply = [20, 21, 22]
     conversation = open_scan(engine, write_head_ct(tmp_path / "scan"))
-    assert [piece.text for piece in conversation.ask("How large?")] == ["", "5 µ", "m"]
+    assert [piece.text for piece in conversation.ask("How large?")] == ["", "5 µ", "m", ""]
 
 
 def test_control_tokens_cannot_be_asked(tmp_path) -> None:
@@ -57,3 +59,11 @@ def test_more_slices_than_the_engine_has_positions_for(tmp_path) -> None:
     scan = write_head_ct(tmp_path / "scan")
     with pytest.raises(EngineError, match=r"20 slices need \d+ tokens, the engine reads 30"):
         open_scan(engine, scan)
+
+
+def test_a_model_in_a_circle_is_stopped_and_the_ending_is_told(tmp_path) -> None:
+    engine = FakeEngine()
+    engine.reply = engine.tokenizer.encode("and again") * 500
+    conversation = open_scan(engine, write_head_ct(tmp_path / "scan"))
+    last = list(conversation.ask("What is there?"))[-1]
+    assert (last.ending, last.tokens) == (Ending.REPETITION, MINIMUM_TOKENS)

@@ -192,10 +192,23 @@ def test_reasoned_effort_scores_behind_the_final_answer(tmp_path, options):
 
 def test_reasoning_that_does_not_end_is_a_doubt(tmp_path, options):
     engine = FakeEngine()
-    engine.reply = [THOUGHT_BEGIN, *engine.tokenizer.encode(" look" * REASONING_TOKENS)]
+    engine.reply = [THOUGHT_BEGIN, *range(20, 20 + REASONING_TOKENS)]
+    engine.tokenizer.words += ["word"] * (2 * REASONING_TOKENS)
     scan = write_head_ct(tmp_path / "scan")
     (study,) = triage_scan(engine, scan, replace(options, effort=Effort.REASONED)).studies
-    assert "reasoning_not_finished" in {p.name for p in study.problems}
+    details = [p.detail for p in study.problems if p.name == "reasoning_not_finished"]
+    assert details and all("token budget" in detail for detail in details)
+    assert study.doubts
+
+
+@pytest.mark.parametrize("opening", [[], [THOUGHT_BEGIN]])
+def test_reasoning_in_a_circle_is_a_doubt_whatever_it_says(tmp_path, options, opening):
+    engine = FakeEngine()
+    engine.reply = [*opening, *engine.tokenizer.encode(" Final Answer: no" * 100)]
+    scan = write_head_ct(tmp_path / "scan")
+    (study,) = triage_scan(engine, scan, replace(options, effort=Effort.REASONED)).studies
+    details = [p.detail for p in study.problems if p.name == "reasoning_not_finished"]
+    assert details and all("repeats itself" in detail for detail in details)
     assert study.doubts
 
 
