@@ -83,7 +83,9 @@ class GrammarConstraint:
             return ()
         if self._matcher.is_stopped():
             return (self._tokens.stop[0],)
-        return self._matcher.compute_ff_tokens()
+        forced = self._matcher.compute_ff_tokens()
+        # Ids beyond a gap of a synthetic vocabulary are unknown to the trie.
+        return forced[: self._matcher.validate_tokens(forced)]
 
     def allowed(self) -> NDArray[np.bool_]:
         """See `Constraint`."""

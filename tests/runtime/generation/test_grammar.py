@@ -2,11 +2,13 @@
 
 import json
 import re
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 from json_schema import errors
 
+from edge_medgemma.runtime.commands.options import BUILTIN_ENGINE
 from edge_medgemma.runtime.errors import ProtocolError
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.generation.grammar import Constraint
@@ -33,10 +35,17 @@ SCHEMA = {
 WARM = Sampling(temperature=1.0, top_k=0, top_p=1.0)
 
 
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Engine]:
+    """The built-in engine: its vocabulary has no gaps, as Gemma's has none."""
+    with Engine.open(BUILTIN_ENGINE, threads=2) as opened:
+        yield opened
+
+
 @pytest.fixture
-def prefix(tiny_engine: Engine) -> Prefix:
-    prefix = tiny_engine.new_prefix()
-    prefix.extend(Chunk(tiny_engine.prompt.text("A scan was read."), 0))
+def prefix(engine: Engine) -> Prefix:
+    prefix = engine.new_prefix()
+    prefix.extend(Chunk(engine.prompt.text("A scan was read."), 0))
     return prefix
 
 
@@ -68,26 +77,24 @@ def _generate(prefix: Prefix, constraint: Constraint, sampling: Sampling, limit:
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_whatever_a_model_wants_the_answer_is_valid(tiny_engine: Engine, seed: int) -> None:
+def test_whatever_a_model_wants_the_answer_is_valid(engine: Engine, seed: int) -> None:
     schema = findings_schema(load_protocol("head_ct"), 24) if seed % 8 == 0 else SCHEMA
-    ids = _drive(tiny_engine, tiny_engine.grammars.json_schema(schema), seed)
-    assert not errors(json.loads(tiny_engine.tokenizer.decode(ids)), schema, schema)
-    assert not tiny_engine.tokenizer.control_ids.intersection(ids)
+    ids = _drive(engine, engine.grammars.json_schema(schema), seed)
+    assert not errors(json.loads(engine.tokenizer.decode(ids)), schema, schema)
+    assert not engine.tokenizer.control_ids.intersection(ids)
 
 
 @pytest.mark.parametrize("sampling", [Sampling(), *(Sampling(1.0, seed=s) for s in range(6))])
-def test_the_engine_says_valid_json(
-    tiny_engine: Engine, prefix: Prefix, sampling: Sampling
-) -> None:
-    constraint = tiny_engine.grammars.json_schema(SCHEMA)
+def test_the_engine_says_valid_json(engine: Engine, prefix: Prefix, sampling: Sampling) -> None:
+    constraint = engine.grammars.json_schema(SCHEMA)
     steps, ending = _generate(prefix, constraint, sampling, 200)
     assert ending is Ending.STOP
-    answer = json.loads(tiny_engine.tokenizer.decode([s.token_id for s in steps]))
+    answer = json.loads(engine.tokenizer.decode([s.token_id for s in steps]))
     assert not errors(answer, SCHEMA, SCHEMA)
 
 
 def test_forced_tokens_are_read_and_never_asked_for(
-    tiny_engine: Engine, prefix: Prefix, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, prefix: Prefix, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[list[int]] = []
     inner = Prefix._read_text
@@ -98,7 +105,7 @@ def test_forced_tokens_are_read_and_never_asked_for(
 
     monkeypatch.setattr(Prefix, "_read_text", counted)
     length = prefix.length
-    steps, _ = _generate(prefix, tiny_engine.grammars.json_schema(SCHEMA), Sampling(), 200)
+    steps, _ = _generate(prefix, engine.grammars.json_schema(SCHEMA), Sampling(), 200)
     forced = [step for step in steps if step.logprob == 0.0]
     assert len(forced) > 20, "the keys of the schema"
     assert len(read) <= len(steps) - len(forced) + 1
@@ -108,12 +115,12 @@ def test_forced_tokens_are_read_and_never_asked_for(
     assert prefix.length == length
 
 
-def test_a_choice_has_the_renormalised_probabilities(tiny_engine: Engine, prefix: Prefix) -> None:
-    yes, no = (tiny_engine.tokenizer.encode(word)[0] for word in ("yes", "no"))
+def test_a_choice_has_the_renormalised_probabilities(engine: Engine, prefix: Prefix) -> None:
+    yes, no = (engine.tokenizer.encode(word)[0] for word in ("yes", "no"))
     row = log_softmax(prefix.score([[300, 301]])[0])[[yes, no]]
     expected = row - np.logaddexp(*row)
-    constraint = tiny_engine.grammars.regex("yes|no")
-    only = np.zeros(tiny_engine.manifest.text.vocabulary, np.bool_)
+    constraint = engine.grammars.regex("yes|no")
+    only = np.zeros(engine.manifest.text.vocabulary, np.bool_)
     only[[yes, no]] = True
     constraint.allowed = lambda: only  # the whole words, not their first letters
     steps, ending = _generate(prefix, constraint, Sampling(), 5)
@@ -125,24 +132,24 @@ def test_a_choice_has_the_renormalised_probabilities(tiny_engine: Engine, prefix
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_choices_and_expressions_are_kept_to(tiny_engine: Engine, seed: int) -> None:
+def test_choices_and_expressions_are_kept_to(engine: Engine, seed: int) -> None:
     answers = ["yes", "no", 'not "sure"', "nö"]
-    said = _drive(tiny_engine, tiny_engine.grammars.choice(answers), seed)
-    assert tiny_engine.tokenizer.decode(said) in answers
-    said = _drive(tiny_engine, tiny_engine.grammars.regex("[a-c]{2,4}-[0-9]"), seed)
-    assert re.fullmatch("[a-c]{2,4}-[0-9]", tiny_engine.tokenizer.decode(said))
+    said = _drive(engine, engine.grammars.choice(answers), seed)
+    assert engine.tokenizer.decode(said) in answers
+    said = _drive(engine, engine.grammars.regex("[a-c]{2,4}-[0-9]"), seed)
+    assert re.fullmatch("[a-c]{2,4}-[0-9]", engine.tokenizer.decode(said))
 
 
 def test_a_thought_is_free_ends_by_itself_or_by_force_and_never_ends_the_turn(
-    tiny_engine: Engine,
+    engine: Engine,
 ) -> None:
-    tokens = tiny_engine.manifest.tokens
-    constraint = tiny_engine.grammars.choice(["yes", "no"], thought_tokens=3)
+    tokens = engine.manifest.tokens
+    constraint = engine.grammars.choice(["yes", "no"], thought_tokens=3)
     start = constraint.allowed()
     assert start[tokens.thought_begin]
     assert not start[tokens.thought_end]
     constraint.accept(tokens.thought_begin)
-    word = tiny_engine.tokenizer.encode("x")[0]
+    word = engine.tokenizer.encode("x")[0]
     inside = constraint.allowed()
     assert inside[word]
     assert inside[tokens.thought_end]
@@ -155,37 +162,37 @@ def test_a_thought_is_free_ends_by_itself_or_by_force_and_never_ends_the_turn(
     behind = constraint.allowed()
     assert not behind[word]
     assert not behind[tokens.thought_begin], "one thought is enough"
-    answer = tiny_engine.tokenizer.encode("yes")
+    answer = engine.tokenizer.encode("yes")
     for token in answer:
         constraint.accept(token)
     assert set(constraint.forced()) <= set(tokens.stop)
     assert constraint.forced()
 
 
-def test_without_leave_to_think_the_marker_is_no_text(tiny_engine: Engine) -> None:
-    constraint = tiny_engine.grammars.regex(".*")
+def test_without_leave_to_think_the_marker_is_no_text(engine: Engine) -> None:
+    constraint = engine.grammars.regex(".*")
     allowed = constraint.allowed()
-    assert not allowed[tiny_engine.manifest.tokens.thought_begin]
-    assert allowed[list(tiny_engine.manifest.tokens.stop)].any()
+    assert not allowed[engine.manifest.tokens.thought_begin]
+    assert allowed[list(engine.manifest.tokens.stop)].any()
     with pytest.raises(ValueError, match="not allowed"):
-        tiny_engine.grammars.choice(["yes"]).accept(tiny_engine.tokenizer.encode("no")[0])
+        engine.grammars.choice(["yes"]).accept(engine.tokenizer.encode("no")[0])
 
 
 @pytest.mark.parametrize("limit", [1, 5, 12, 30])
-def test_spent_tokens_are_told_from_an_end(tiny_engine: Engine, prefix: Prefix, limit: int) -> None:
-    steps, ending = _generate(prefix, tiny_engine.grammars.json_schema(SCHEMA), Sampling(), limit)
+def test_spent_tokens_are_told_from_an_end(engine: Engine, prefix: Prefix, limit: int) -> None:
+    steps, ending = _generate(prefix, engine.grammars.json_schema(SCHEMA), Sampling(), limit)
     assert len(steps) == limit
     assert ending is Ending.TOKENS_SPENT
 
 
-def test_an_answer_that_just_fits_is_whole(tiny_engine: Engine, prefix: Prefix) -> None:
-    schema = tiny_engine.grammars.json_schema
+def test_an_answer_that_just_fits_is_whole(engine: Engine, prefix: Prefix) -> None:
+    schema = engine.grammars.json_schema
     steps, _ = _generate(prefix, schema(SCHEMA), Sampling(), 200)
     assert _generate(prefix, schema(SCHEMA), Sampling(), len(steps))[1] is Ending.STOP
     assert _generate(prefix, schema(SCHEMA), Sampling(), len(steps) - 1)[1] is Ending.TOKENS_SPENT
 
 
 @pytest.mark.parametrize("schema", [{"type": "strin"}, {"$ref": "http://x/y"}, {"not": {}}])
-def test_what_cannot_be_enforced_is_refused(tiny_engine: Engine, schema: dict) -> None:
+def test_what_cannot_be_enforced_is_refused(engine: Engine, schema: dict) -> None:
     with pytest.raises(ProtocolError, match="cannot be followed"):
-        tiny_engine.grammars.json_schema(schema)
+        engine.grammars.json_schema(schema)
