@@ -11,7 +11,7 @@ from json_schema import errors
 from edge_medgemma.runtime.commands.options import BUILTIN_ENGINE
 from edge_medgemma.runtime.errors import ProtocolError
 from edge_medgemma.runtime.generation.engine import Engine
-from edge_medgemma.runtime.generation.grammar import Constraint
+from edge_medgemma.runtime.generation.grammar import Constraint, Grammars
 from edge_medgemma.runtime.generation.prefix import Ending, Prefix
 from edge_medgemma.runtime.generation.prompt import Chunk
 from edge_medgemma.runtime.generation.sampling import Sampling, choose_token, log_softmax
@@ -196,3 +196,11 @@ def test_an_answer_that_just_fits_is_whole(engine: Engine, prefix: Prefix) -> No
 def test_what_cannot_be_enforced_is_refused(engine: Engine, schema: dict) -> None:
     with pytest.raises(ProtocolError, match="cannot be followed"):
         engine.grammars.json_schema(schema)
+
+
+def test_a_control_token_that_its_file_calls_text_is_still_none(engine: Engine) -> None:
+    word = engine.tokenizer.encode("yes")[0]
+    control = [*engine.tokenizer.control_ids, word]
+    grammars = Grammars(engine.directory / "tokenizer.json", engine.manifest, control)
+    assert engine.grammars.regex(".*").allowed()[word]
+    assert not grammars.regex(".*").allowed()[word]
