@@ -7,7 +7,7 @@ vision.onnx
     pixel_values     [N, 3, image_size, image_size]  float32, (x / 255 - mean) / std
     -> image_features [N, tokens_per_image, H]        float32, after the projector, not scaled
 
-decoder.onnx
+decoder.onnx, dialect `ort`
     embeddings       [1, S, H]      float32, embedding rows times `embed_scale`; image rows unscaled
     position_ids     [1, S]         int64, absolute positions, for rotary embedding
     mask_global      [1, 1, S, Tg]  float32, added to the scores of full-attention layers
@@ -17,13 +17,29 @@ decoder.onnx
     seqlen_local     [1]            int32, Tl - 1
     total_local      []             int32, Tl
     logit_rows       [R]            int64, rows of the chunk that are projected to the vocabulary
-    past_key.{i}     [1, K, G or L, D]  float32 or float16 (`precision.cache`); bound in place with present_key.{i}
+    past_key.{i}     [1, K, G or L, D]  `precision.cache`; bound in place with present_key.{i}
     past_value.{i}   [1, K, G or L, D]  the same
     -> logits        [R, V]         float32
     -> present_key.{i}, present_value.{i}
 
+decoder.onnx, dialect `trt`: standard operators that TensorRT >= 10.15 and onnxruntime both run.
+As above, with these instead of the masks, seqlen and total:
+    mask_global      [1, 1, S, G]   bool over the whole capacity, True where a row may be seen
+    mask_local       [1, 1, S, L]   bool, the same for sliding-attention layers
+    write_global     [1]            int64, Tg - S: the cache row that takes the chunk's first token
+    write_local      [1]            int64, Tl - S
+
 The keys and values of a chunk are written at cache rows Tg - S .. Tg - 1 (Tl - S .. Tl - 1). Which
 row may see which is said by the masks alone: the graph knows no causality and no window.
+
+Of the `trt` dialect the caller further owes:
+- Tg <= G and Tl <= L: a write beyond the capacity is not caught.
+- Caches zeroed when they are made: a masked row counts as 0 times its value, and 0 times NaN is NaN.
+- One device address for past_*.{i} and present_*.{i}.
+- G and L as numbers before TensorRT parses the file, in which they are the named axes
+  `GLOBAL` and `LOCAL`: TensorRT takes no cache of a free capacity. See `backends.capacity`.
+Both dialects keep the window of the local layers the same way: L is the window and some slack, and
+the caller moves the rows still in sight to the front when they are full.
 """
 
 import hashlib
@@ -98,7 +114,7 @@ class TokenSpec:
 
 @dataclass(frozen=True, slots=True)
 class Precision:
-    """How the weights of each part are stored: `fp32`, `fp16`, `int8` or `int4`."""
+    """How the weights of each part are stored: `fp32`, `fp16`, `bf16`, `int8` or `int4`."""
 
     decoder: str
     head: str
@@ -109,7 +125,9 @@ class Precision:
     block_size: int
     """Rows of the input axis that share one scale; 0 where nothing is quantised in blocks."""
     cache: str = "fp32"
-    """Of keys and values: `fp32` or `fp16`"""
+    """Of keys and values: `fp32`, `fp16` or `bf16`"""
+    activations: str = "fp32"
+    """What the graphs compute in: `fp32`, `fp16` or `bf16`"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +178,8 @@ class Manifest:
     licence: str
     demonstration: Demonstration | None = None
     calibration: Mapping[str, Any] | None = None
+    dialect: str = "ort"
+    """How the graphs are spelt: `ort` or `trt`"""
 
     @property
     def sha256(self) -> str:
@@ -254,7 +274,9 @@ def _parse(raw: Mapping[str, Any]) -> Manifest:
     parts["text"] = _build(TextSpec, raw["text"])
     parts["vision"] = _build(VisionSpec, raw["vision"])
     parts["tokens"] = _build(TokenSpec, raw["tokens"])
-    parts["precision"] = _build(Precision, raw["precision"])
+    # Engines older than `activations` compute in the type of their caches.
+    cache = raw["precision"].get("cache", "fp32")
+    parts["precision"] = _build(Precision, {"activations": cache, **raw["precision"]})
     parts["source"] = _build(Source, raw["source"])
     parts["files"] = {name: _build(FileRecord, value) for name, value in raw["files"].items()}
     if raw.get("demonstration") is not None:
