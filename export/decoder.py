@@ -11,23 +11,19 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edge_medgemma.export.checkpoint import Checkpoint
-from edge_medgemma.export.dialect import Cache, Dialect, Heads, RopeTables
+from edge_medgemma.export.dialect import Cache, Dialect, Geometry, Heads, RopeTables
 from edge_medgemma.export.graph import GraphBuilder
 from edge_medgemma.export.weights import StorageOf, stacked
 
 FLOAT = ir.DataType.FLOAT
-INT32 = ir.DataType.INT32
 INT64 = ir.DataType.INT64
 
 
 @dataclass(frozen=True, slots=True)
-class _Geometry:
+class _LayerKind:
     """What the layers of one kind, global or local, share."""
 
-    capacity: str
-    mask: ir.Value
-    sequence_length: ir.Value
-    total_length: ir.Value
+    geometry: Geometry
     tables: RopeTables
 
 
@@ -54,10 +50,10 @@ class DecoderWriter:
         graph, text = self.graph, self._text
         hidden = graph.input("embeddings", FLOAT, [1, "S", text.hidden_size])
         position_ids = graph.input("position_ids", INT64, [1, "S"])
-        geometries = self._geometries(position_ids)
+        kinds = self._kinds(position_ids)
         logit_rows = graph.input("logit_rows", INT64, ["R"])
         for layer, is_global in enumerate(text.layer_is_global):
-            hidden = self._layer(hidden, layer, geometries[is_global])
+            hidden = self._layer(hidden, layer, kinds[is_global])
         zero = graph.constant("zero", np.array([0], np.int64))
         rows = graph.node("Squeeze", [hidden, zero], name="hidden_rows")
         chosen = graph.node("Gather", [rows, logit_rows], {"axis": 0}, name="chosen_rows")
@@ -67,27 +63,21 @@ class DecoderWriter:
         graph.output(logits, "logits", FLOAT, ["R", text.vocabulary])
         return graph
 
-    def _geometries(self, position_ids: ir.Value) -> dict[bool, _Geometry]:
+    def _kinds(self, position_ids: ir.Value) -> dict[bool, _LayerKind]:
         """Inputs and rotary tables of global (True) and local (False) layers."""
         text, graph = self._text, self.graph
         position = graph.node("Cast", [position_ids], {"to": int(FLOAT)}, name="position")
         last = graph.constant("last_axis", np.array([-1], np.int64))
         column = graph.node("Unsqueeze", [position, last], name="position_column")
-        geometries = {}
-        for is_global, kind, capacity, theta, factor in (
-            (True, "global", "G", text.rope_theta_global, text.rope_factor_global),
-            (False, "local", "L", text.rope_theta_local, 1.0),
+        kinds = {}
+        for is_global, name, theta, factor in (
+            (True, "global", text.rope_theta_global, text.rope_factor_global),
+            (False, "local", text.rope_theta_local, 1.0),
         ):
-            total = f"T{kind[0]}"
             frequencies = inverse_frequencies(text.head_dim, theta, factor)
-            geometries[is_global] = _Geometry(
-                capacity,
-                graph.input(f"mask_{kind}", FLOAT, [1, 1, "S", total]),
-                graph.input(f"seqlen_{kind}", INT32, [1]),
-                graph.input(f"total_{kind}", INT32, []),
-                self._tables(column, frequencies, kind),
-            )
-        return geometries
+            geometry = self._ops.geometry(graph, name)
+            kinds[is_global] = _LayerKind(geometry, self._tables(column, frequencies, name))
+        return kinds
 
     def _tables(
         self, position_column: ir.Value, frequencies: NDArray[np.float32], kind: str
@@ -100,11 +90,11 @@ class DecoderWriter:
             graph.node("Sin", [angles], name=f"sin_{kind}"),
         )
 
-    def _layer(self, hidden: ir.Value, layer: int, geometry: _Geometry) -> ir.Value:
+    def _layer(self, hidden: ir.Value, layer: int, kind: _LayerKind) -> ir.Value:
         prefix = f"text.layers.{layer}"
         graph = self.graph
         normed = self._stream_norm(hidden, f"{prefix}.input_layernorm")
-        attended = self._attention(normed, layer, geometry)
+        attended = self._attention(normed, layer, kind)
         normed = self._norm(attended, f"{prefix}.post_attention_layernorm")
         hidden = graph.node("Add", [hidden, normed], name=f"{prefix}.attention_residual")
         normed = self._stream_norm(hidden, f"{prefix}.pre_feedforward_layernorm")
@@ -112,22 +102,20 @@ class DecoderWriter:
         normed = self._norm(fed, f"{prefix}.post_feedforward_layernorm")
         return graph.node("Add", [hidden, normed], name=f"{prefix}.mlp_residual")
 
-    def _attention(self, x: ir.Value, layer: int, geometry: _Geometry) -> ir.Value:
+    def _attention(self, x: ir.Value, layer: int, kind: _LayerKind) -> ir.Value:
         text, graph, ops = self._text, self.graph, self._ops
         prefix = f"text.layers.{layer}.self_attn"
         heads = Heads(text.heads, text.kv_heads, text.head_dim)
         sizes = [heads.query * heads.size, heads.key * heads.size, heads.key * heads.size]
         product = self._linear(x, f"{prefix}.qkv_proj", *(f"{prefix}.{n}_proj" for n in "qkv"))
         query, key, value = self._split(product, sizes, f"{prefix}.qkv")
-        query = self._rotated(query, f"{prefix}.q_norm", heads.query, geometry.tables)
-        key = self._rotated(key, f"{prefix}.k_norm", heads.key, geometry.tables)
-        shape: list[int | str] = [1, heads.key, geometry.capacity, heads.size]
+        query = self._rotated(query, f"{prefix}.q_norm", heads.query, kind.tables)
+        key = self._rotated(key, f"{prefix}.k_norm", heads.key, kind.tables)
+        shape: list[int | str] = [1, heads.key, kind.geometry.capacity, heads.size]
         cache = Cache(
             graph.input(f"past_key.{layer}", FLOAT, shape),
             graph.input(f"past_value.{layer}", FLOAT, shape),
-            geometry.mask,
-            geometry.sequence_length,
-            geometry.total_length,
+            kind.geometry,
         )
         attended = ops.cached_attention(
             graph, query, key, value, cache, heads, text.query_scale, prefix
@@ -140,11 +128,9 @@ class DecoderWriter:
         """Normalise every head of x [1, S, heads * D], then turn it to its position."""
         graph, size = self.graph, self._text.head_dim
         apart = graph.constant(f"shape_{heads}_heads", np.array([1, -1, heads, size], np.int64))
-        joined = graph.constant(f"shape_{heads}_joined", np.array([1, -1, heads * size], np.int64))
         by_head = graph.node("Reshape", [x, apart], name=f"{norm}.heads")
         normed = self._norm(by_head, norm)
-        flat = graph.node("Reshape", [normed, joined], name=f"{norm}.joined")
-        return self._ops.rope(graph, flat, tables, heads, f"{norm}.rotated")
+        return self._ops.rope(graph, normed, tables, heads, f"{norm}.rotated")
 
     def _feed_forward(self, x: ir.Value, prefix: str) -> ir.Value:
         graph, size = self.graph, self._text.intermediate_size

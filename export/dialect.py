@@ -36,17 +36,23 @@ class RopeTables:
 
 
 @dataclass(frozen=True, slots=True)
+class Geometry:
+    """Graph inputs that the layers of one kind, global or local, share; see runtime.manifest."""
+
+    capacity: str
+    """Name of the caches' axis of rows"""
+    mask: ir.Value
+    place: tuple[ir.Value, ...]
+    """Where a chunk's rows lie in the caches, as the dialect's attention reads it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Cache:
-    """One layer's cache and what goes with its geometry; see the contract in runtime.manifest."""
+    """One layer's cache."""
 
     past_key: ir.Value
     past_value: ir.Value
-    mask: ir.Value
-    """[1, 1, S, T], added to the scores."""
-    sequence_length: ir.Value
-    """[1] int32, T - 1."""
-    total_length: ir.Value
-    """[] int32, T."""
+    geometry: Geometry
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +70,14 @@ class Dialect(Protocol):
     @property
     def opsets(self) -> Mapping[str, int]:
         """Domain -> version of the operators it uses."""
+        ...
+
+    @property
+    def wide_stream(self) -> bool:
+        """Norms, rotary embedding and residual stream stay float32 in a 16-bit graph.
+
+        Free where a builder fuses the casts; elsewhere the stream is scaled to fit.
+        """
         ...
 
     def linear(
@@ -98,7 +112,11 @@ class Dialect(Protocol):
     def rope(
         self, graph: GraphBuilder, x: ir.Value, tables: RopeTables, heads: int, name: str
     ) -> ir.Value:
-        """Rotate the halves of every head of x [1, S, heads * D]."""
+        """Rotate the halves of every head of x [1, S, heads, D], as `cached_attention` takes it."""
+        ...
+
+    def geometry(self, graph: GraphBuilder, kind: str) -> Geometry:
+        """Graph inputs for the caches of `kind`, `global` or `local`."""
         ...
 
     def cached_attention(
@@ -112,7 +130,10 @@ class Dialect(Protocol):
         scale: float,
         name: str,
     ) -> CachedAttention:
-        """Write key and value to the cache, then attend to its first T rows under the mask."""
+        """Write key and value [1, S, heads * D] to the cache, then attend to it under the mask.
+
+        Query and key come from `rope`.
+        """
         ...
 
     def attention(

@@ -1,7 +1,7 @@
 """From a checkpoint to an engine directory: graphs, weights, embedding, tokenizer, manifest."""
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,11 +14,13 @@ from edge_medgemma.export.graph import GraphBuilder
 from edge_medgemma.export.half import to_half
 from edge_medgemma.export.ort_dialect import OrtDialect
 from edge_medgemma.export.recipe import SHARED, Plan, Recipe, plan_export
+from edge_medgemma.export.target import CPU, Target
 from edge_medgemma.export.tensor_names import EMBEDDING
+from edge_medgemma.export.trt_dialect import TrtDialect
 from edge_medgemma.export.vision import VisionWriter
 from edge_medgemma.export.weights import Payload
 from edge_medgemma.export.writer import data_bytes, write_bytes, write_data
-from edge_medgemma.runtime.errors import ResourceError
+from edge_medgemma.runtime.errors import EngineError, ResourceError
 from edge_medgemma.runtime.files import new_directory
 from edge_medgemma.runtime.manifest import (
     MANIFEST_NAME,
@@ -36,6 +38,8 @@ DEMONSTRATION_LICENCE = "Apache-2.0"
 """A demonstration network is trained by this project, from nothing; no published weights are in it."""
 TERMS_URL = "https://developers.google.com/health-ai-developer-foundations/terms"
 
+DIALECTS: Mapping[str, Callable[[], Dialect]] = {"ort": OrtDialect, "trt": TrtDialect}
+
 Progress = Callable[[int, int], None]
 """Called with the bytes written so far and the bytes there will be."""
 
@@ -48,6 +52,7 @@ def export_engine(
     block_size: int,
     calibration: Calibration | None = None,
     demonstration: Demonstration | None = None,
+    target: Target = CPU,
     on_progress: Progress | None = None,
 ) -> Manifest:
     """Write the engine directory `destination`, which must not exist yet, and return its manifest.
@@ -55,18 +60,19 @@ def export_engine(
     Args:
         checkpoint: to export
         destination: of the engine
-        precision: `fp32`, `fp16`, `int8` or `int4`
+        precision: one of `recipe.PRECISIONS`
         block_size: inputs that share a scale where weights alone are quantised
         calibration: of this checkpoint; see `recipe.plan_export`
         demonstration: what an engine that is not MedGemma may be asked
+        target: what runs it
         on_progress: called with bytes written and bytes there will be
 
     Raises:
-        EngineError: an unknown precision or block size.
+        EngineError: an unknown precision or block size, or fp16 attention would overflow.
         CheckpointError: a weight is not finite or its size does not fit the blocks.
         ResourceError: `destination` exists, or the disk is full; nothing is left behind.
     """
-    plan = plan_export(checkpoint, precision, block_size, calibration)
+    plan = plan_export(checkpoint, precision, block_size, calibration, target=target)
     with new_directory(destination) as folder:
         return write_engine(plan, folder, demonstration, on_progress)
 
@@ -97,6 +103,7 @@ def write_engine(
         files=dict(sorted(files.items())),
         licence=_licence(checkpoint, demonstration),
         demonstration=demonstration,
+        dialect=plan.target.dialect,
     )
     write_bytes(folder / MANIFEST_NAME, dump_manifest(manifest).encode())
     return manifest
@@ -122,18 +129,22 @@ class _EngineWriter:
             embedding=recipe.embedding,
             vision=recipe.vision,
             block_size=self._plan.block_size,
-            cache="fp16" if recipe.decoder == "fp16" else "fp32",
+            cache=self._plan.target.activations,
+            activations=self._plan.target.activations,
         )
 
     def write(self) -> dict[str, FileRecord]:
         """Write the files; their records by name."""
         checkpoint, plan = self._checkpoint, self._plan
-        ops: Dialect = OrtDialect()
+        ops = DIALECTS[plan.target.dialect]()
+        if plan.target.dialect == "trt":
+            _check_attention(plan.islands)
         vision = VisionWriter(checkpoint, ops, plan.vision).write()
         decoder = DecoderWriter(checkpoint, ops, plan.decoder, plan.residual_scale).write()
-        if plan.recipe.decoder == "fp16":
+        if plan.target.activations != CPU.activations:
             for builder in (vision, decoder):
-                to_half(builder, plan.islands)
+                activations = plan.target.activations
+                to_half(builder, activations, plan.islands, wide_stream=ops.wide_stream)
         contents: dict[str, list[Payload]] = {
             "vision.data": vision.payloads,
             "decoder.data": decoder.payloads,
@@ -177,6 +188,20 @@ class _EngineWriter:
             "chat_template.jinja": checkpoint.chat_template.encode(),
             "NOTICE": self._notice.encode(),
         }
+
+
+def _check_attention(islands: Sequence[str]) -> None:
+    """Refuse float32 islands around attention, which TensorRT has in 16 bits only.
+
+    Queries and keys of the decoder may be large: their norms stand between.
+    """
+    ends = (".self_attn", ".qkv.2")
+    for name in islands:
+        if name.endswith(ends) or (name.startswith("vision.") and ".qkv." in name):
+            raise EngineError(
+                f"'{name}' passes the range of fp16 and TensorRT has no float32 attention; "
+                "choose bf16 for --activations or --precision"
+            )
 
 
 def _licence(checkpoint: Checkpoint, demonstration: Demonstration | None) -> str:

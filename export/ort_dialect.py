@@ -1,11 +1,19 @@
-"""The model spelt for onnxruntime's CPU: float32 activations, its fused attention operators."""
+"""The model spelt for onnxruntime, CPU and CUDA: its own fused attention operators."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
 import onnx_ir as ir
 
-from edge_medgemma.export.dialect import Cache, CachedAttention, Heads, RopeTables, Weight
+from edge_medgemma.export.dialect import (
+    Cache,
+    CachedAttention,
+    Geometry,
+    Heads,
+    RopeTables,
+    Weight,
+)
 from edge_medgemma.export.graph import GraphBuilder
 from edge_medgemma.export.qdq import quantized_input_linear
 from edge_medgemma.export.weights import BITS, Matrix, Storage, blocks_payload, dense_payload
@@ -25,6 +33,7 @@ class OrtDialect:
     """onnxruntime >= 1.31: the first whose GroupQueryAttention has `causal` and an added mask."""
 
     opsets: Mapping[str, int] = field(default_factory=_opsets)
+    wide_stream: bool = False
 
     def linear(
         self,
@@ -43,7 +52,7 @@ class OrtDialect:
         name = matrix.name
         if storage.input_scale is not None:
             product = quantized_input_linear(graph, x, matrix, storage.input_scale)
-        elif storage.kind in ("fp32", "fp16"):
+        elif storage.kind not in BITS:
             inputs = [x, *graph.stored(dense_payload(matrix))]
             product = graph.node("MatMul", inputs, name=f"{name}.product")
         else:
@@ -86,8 +95,18 @@ class OrtDialect:
         self, graph: GraphBuilder, x: ir.Value, tables: RopeTables, heads: int, name: str
     ) -> ir.Value:
         """RotaryEmbedding, standard since opset 23, on [1, S, heads * D]."""
-        inputs = [x, tables.cos, tables.sin]
+        joined = graph.constant("shape_joined", np.array([0, 0, -1], np.int64))
+        flat = graph.node("Reshape", [x, joined], name=f"{name}.joined")
+        inputs = [flat, tables.cos, tables.sin]
         return graph.node("RotaryEmbedding", inputs, {"num_heads": heads}, name=name)
+
+    def geometry(self, graph: GraphBuilder, kind: str) -> Geometry:
+        """A mask over the rows in use and, for GroupQueryAttention, their number twice."""
+        letter = kind[0]
+        mask = graph.input(f"mask_{kind}", ir.DataType.FLOAT, [1, 1, "S", f"T{letter}"])
+        sequence_length = graph.input(f"seqlen_{kind}", ir.DataType.INT32, [1])
+        total_length = graph.input(f"total_{kind}", ir.DataType.INT32, [])
+        return Geometry(letter.upper(), mask, (sequence_length, total_length))
 
     def cached_attention(
         self,
@@ -107,12 +126,11 @@ class OrtDialect:
             value,
             cache.past_key,
             cache.past_value,
-            cache.sequence_length,
-            cache.total_length,
+            *cache.geometry.place,
             None,  # cos_cache
             None,  # sin_cache
             None,  # position_ids
-            cache.mask,
+            cache.geometry.mask,
         ]
         attributes = {
             "num_heads": heads.query,

@@ -11,14 +11,13 @@ from numpy.typing import NDArray
 
 from edge_medgemma.export.graph import GraphBuilder
 from edge_medgemma.export.weights import (
-    TILE_OUTPUTS,
     Initializer,
     Matrix,
     Payload,
     Storage,
     check_blocks,
     quantize_blocks,
-    quantized_slabs,
+    quantized_columns,
 )
 
 DTYPES = {"int8": ir.DataType.INT8, "int4": ir.DataType.INT4}
@@ -78,10 +77,12 @@ def _blocks_payload(matrix: Matrix, storage: Storage) -> Payload:
     check_blocks(matrix, storage)
 
     def pieces() -> Iterator[NDArray[np.generic]]:
-        slabs = list(quantized_slabs(matrix, storage, TILE_OUTPUTS))
-        integers = np.concatenate([slab for slab, _ in slabs]).T
-        yield pack_int4(integers) if storage.kind == "int4" else np.ascontiguousarray(integers)
-        yield np.ascontiguousarray(np.concatenate([scale for _, scale in slabs]).T)
+        scales = []
+        for integers, scale in quantized_columns(matrix, storage):
+            scales.append(np.ascontiguousarray(scale.T))
+            rows = np.ascontiguousarray(integers.T)
+            yield pack_int4(rows) if storage.kind == "int4" else rows
+        yield from scales
 
     shape = (matrix.inputs, matrix.outputs)
     scales = (matrix.inputs // storage.block_size, matrix.outputs)

@@ -1,6 +1,6 @@
 """What `--precision` means for every linear map of an engine."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,6 +13,7 @@ from edge_medgemma.export.embedding import DATA_NAME
 from edge_medgemma.export.folding import ScaleProblem, scale_decoder, scale_residual, smooth_vision
 from edge_medgemma.export.half import islands
 from edge_medgemma.export.searched import searched_scale, searched_storage
+from edge_medgemma.export.target import CPU, SIXTEEN_BIT, Target
 from edge_medgemma.export.tensor_names import HEAD
 from edge_medgemma.export.weights import FLOAT32, Storage, StorageOf
 from edge_medgemma.runtime.errors import CheckpointError, EngineError
@@ -20,10 +21,17 @@ from edge_medgemma.runtime.errors import CheckpointError, EngineError
 BLOCK_SIZES = (32, 64, 128)
 """Sizes that onnxruntime's and TensorRT's int4 kernels both take."""
 
-PRECISIONS = ("fp32", "fp16", "int8", "int4")
+PRECISIONS = ("fp32", "bf16", "fp16", "int8", "int4")
 
 MAPS = ("self_attn.qkv_proj", "self_attn.o_proj", "mlp.gate_up_proj", "mlp.down_proj")
 """Linear maps of a decoder layer."""
+
+MOVED = {
+    "o_proj": ("self_attn", "self_attn.qkv.2", "self_attn.qkv_proj.product"),
+    "down_proj": ("mlp.gated", "mlp.gate_up.1", "mlp.gate_up_proj.product"),
+    "gate_up_proj": ("pre_feedforward_layernorm",),
+}
+"""Values on the way to the input of a map, which change with the scale of that input."""
 
 SHARED = "head"
 """Storage of an embedding whose rows are those of the tied head's own int8 table."""
@@ -49,10 +57,11 @@ class Plan:
     block_size: int
     vision: StorageOf
     decoder: StorageOf
+    target: Target = CPU
     residual_scale: float = 1.0
-    """What the residual stream was divided by; 1 unless the precision is fp16."""
+    """What the residual stream was divided by; 1 unless activations are fp16."""
     islands: tuple[str, ...] = ()
-    """Values of an fp16 engine that stay float32"""
+    """Values of fp16 graphs that stay float32"""
 
 
 def plan_export(
@@ -61,6 +70,7 @@ def plan_export(
     block_size: int,
     calibration: Calibration | None = None,
     eight_bit: frozenset[str] = frozenset(),
+    target: Target = CPU,
 ) -> Plan:
     """Work out how every linear map is stored.
 
@@ -71,23 +81,22 @@ def plan_export(
         calibration: of this checkpoint; without it weights are rounded to nearest, the vision
             tower stays in float and fp16 is not scaled
         eight_bit: decoder maps that stay at 8 bits in an int4 engine
+        target: what runs it; 16-bit weights are computed with in their own type wherever
 
     Raises:
         EngineError: an unknown precision or block size.
         CheckpointError: the calibration is of another checkpoint.
     """
-    recipe = _recipe(checkpoint, precision, block_size, calibrated=calibration is not None)
+    if precision in SIXTEEN_BIT:
+        target = replace(target, activations=precision)
+    calibrated = calibration is not None
+    recipe = _recipe(checkpoint, precision, block_size, target, calibrated=calibrated)
     if calibration is not None:
         check_same(checkpoint, calibration)
-    if precision == "fp32":
-        return Plan(checkpoint, recipe, 0, _always(FLOAT32), _always(FLOAT32))
-    if precision == "fp16":
-        half = _always(Storage("fp16", 0))
-        if calibration is None:
-            return Plan(checkpoint, recipe, 0, half, half)
-        scale = calibration.residual_scale
-        scaled = scale_residual(checkpoint, scale) if scale > 1 else checkpoint
-        return Plan(scaled, recipe, 0, half, half, scale, islands(calibration.peaks, scale))
+    if precision in ("fp32", *SIXTEEN_BIT):
+        dense = _always(Storage(precision, 0))
+        plan = Plan(checkpoint, recipe, 0, dense, dense, target)
+        return plan if calibration is None else _without_overflow(plan, calibration, {})
     plain = Storage(recipe.decoder, block_size)
 
     def decoder(name: str) -> Storage:
@@ -97,8 +106,10 @@ def plan_export(
         return replace(plain, kind="int8" if name in eight_bit else recipe.decoder)
 
     if calibration is None:
-        return Plan(checkpoint, recipe, block_size, _always(FLOAT32), decoder)
+        return Plan(checkpoint, recipe, block_size, _always(FLOAT32), decoder, target)
     checkpoint = smooth_vision(checkpoint, calibration)
+    vision = _quantized_inputs(calibration)
+    scales: dict[str, NDArray[np.float32]] = {}
     if precision == "int4":
 
         def choose(name: str, problem: Callable[[], ScaleProblem]) -> NDArray[np.float32]:
@@ -106,8 +117,39 @@ def plan_export(
 
         checkpoint, scales = scale_decoder(checkpoint, calibration, choose)
         searched = searched_storage(decoder, calibration, scales)
-        return Plan(checkpoint, recipe, block_size, _quantized_inputs(calibration), searched)
-    return Plan(checkpoint, recipe, block_size, _quantized_inputs(calibration), decoder)
+        plan = Plan(checkpoint, recipe, block_size, vision, searched, target)
+    else:
+        plan = Plan(checkpoint, recipe, block_size, vision, decoder, target)
+    return _without_overflow(plan, calibration, scales)
+
+
+def _without_overflow(
+    plan: Plan, calibration: Calibration, scales: Mapping[str, NDArray[np.float32]]
+) -> Plan:
+    """The plan with the residual stream scaled and the islands named, where it computes in fp16.
+
+    `scales` [K] by map is what its input was divided by since calibration.
+    """
+    if plan.target.activations != "fp16":
+        return plan
+    scale = calibration.residual_scale
+    scaled = scale_residual(plan.checkpoint, scale) if scale > 1 else plan.checkpoint
+    kept = islands(_moved_peaks(calibration.peaks, scales), scale)
+    return replace(plan, checkpoint=scaled, residual_scale=scale, islands=kept)
+
+
+def _moved_peaks(
+    peaks: Mapping[str, float], scales: Mapping[str, NDArray[np.float32]]
+) -> dict[str, float]:
+    """Upper bounds of the peaks after the moves of `scale_decoder`."""
+    moved = dict(peaks)
+    for name, scale in scales.items():
+        prefix, _, leaf = name.rpartition(".")
+        layer = prefix.rpartition(".")[0]
+        growth = max(1.0, 1 / float(scale.min()))
+        for value in MOVED[leaf]:
+            moved[f"{layer}.{value}"] = moved.get(f"{layer}.{value}", 0.0) * growth
+    return moved
 
 
 def check_same(checkpoint: Checkpoint, calibration: Calibration) -> None:
@@ -123,7 +165,9 @@ def check_same(checkpoint: Checkpoint, calibration: Calibration) -> None:
         )
 
 
-def _recipe(checkpoint: Checkpoint, precision: str, block_size: int, *, calibrated: bool) -> Recipe:
+def _recipe(
+    checkpoint: Checkpoint, precision: str, block_size: int, target: Target, *, calibrated: bool
+) -> Recipe:
     if precision not in PRECISIONS:
         raise EngineError(
             f"unknown precision '{precision}'; expected one of {', '.join(PRECISIONS)}"
@@ -132,11 +176,16 @@ def _recipe(checkpoint: Checkpoint, precision: str, block_size: int, *, calibrat
         raise EngineError(
             f"block size {block_size} has no kernel; expected one of {', '.join(map(str, BLOCK_SIZES))}"
         )
+    if precision == "bf16":
+        # Logits need float16's finer steps, and numpy reads float16 rows.
+        return Recipe(decoder="bf16", head="fp16", embedding="fp16", vision="bf16")
     if precision in ("fp32", "fp16"):
         return Recipe(precision, precision, precision, precision)
     # Head, embedding and vision lose most at 4 bits, so none goes below 8.
-    embedding = SHARED if HEAD not in checkpoint.tensors else "int8"
-    return Recipe(precision, "int8", embedding, "int8" if calibrated else "fp32")
+    # The rows of the `trt` dialect's head lie across the table: they cannot be the embedding's.
+    is_shared = HEAD not in checkpoint.tensors and target.dialect == "ort"
+    vision = "int8" if calibrated else target.activations
+    return Recipe(precision, "int8", SHARED if is_shared else "int8", vision)
 
 
 def _always(storage: Storage) -> StorageOf:

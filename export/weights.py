@@ -20,7 +20,7 @@ SLAB_BYTES = 1 << 26
 TILE_OUTPUTS = 512
 TILE_INPUTS = 128
 """Slabs are multiples of these, in which synthetic tensors are made; 128 inputs of a bfloat16 row
-are also 256 bytes, enough to read at once."""
+are also 256 bytes, enough to read at once, and every block size divides them."""
 
 BITS = {"int8": 8, "int4": 4}
 
@@ -34,7 +34,7 @@ class Storage:
     """How a linear map is kept and computed."""
 
     kind: str
-    """`fp32`, `int8` or `int4`"""
+    """`fp32`, `fp16`, `bf16`, `int8` or `int4`; the first three differ in the whole graph's type"""
     block_size: int
     """Rows that share a scale; 0 for fp32."""
     input_scale: float | None = None
@@ -169,6 +169,18 @@ def quantized_slabs(
         return
     for outputs in _slabs(matrix.outputs, matrix.inputs, multiple):
         values = matrix.read(outputs, slice(0, matrix.inputs))
+        yield quantize_blocks(values, storage.kind, storage.block_size)
+
+
+def quantized_columns(
+    matrix: Matrix, storage: Storage
+) -> Iterator[tuple[NDArray[np.int8], NDArray[np.float32]]]:
+    """Integers [N, inputs] and scales [N, inputs / block] of consecutive inputs."""
+    if storage.quantizer is not None:
+        yield storage.quantizer(matrix.read(slice(0, matrix.outputs), slice(0, matrix.inputs)))
+        return
+    for inputs in _slabs(matrix.inputs, matrix.outputs, TILE_INPUTS):
+        values = matrix.read(slice(0, matrix.outputs), inputs)
         yield quantize_blocks(values, storage.kind, storage.block_size)
 
 

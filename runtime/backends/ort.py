@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_medgemma.runtime.backends.feeds import cache_feeds
 from edge_medgemma.runtime.backends.model import Caches, LaneName
 from edge_medgemma.runtime.errors import DependencyError, EngineError
 from edge_medgemma.runtime.manifest import Manifest
@@ -30,6 +31,11 @@ class OrtDecoder:
     """`decoder.onnx`: token embeddings, masks and caches to logits."""
 
     def __init__(self, directory: Path, manifest: Manifest, threads: int | None) -> None:
+        if manifest.precision.cache == "bf16":
+            raise EngineError(
+                "this engine computes in bfloat16, which onnxruntime has not on a CPU; export it "
+                "with --activations fp16, or with --target cpu"
+            )
         self._session = open_session(directory / "decoder.onnx", threads)
         self._manifest = manifest
 
@@ -52,13 +58,12 @@ class OrtDecoder:
         feeds = {
             "embeddings": embeddings[None],
             "position_ids": position_ids[None],
-            "mask_global": mask_global,
-            "mask_local": mask_local,
-            "seqlen_global": np.array([mask_global.shape[-1] - 1], np.int32),
-            "total_global": np.array(mask_global.shape[-1], np.int32),
-            "seqlen_local": np.array([mask_local.shape[-1] - 1], np.int32),
-            "total_local": np.array(mask_local.shape[-1], np.int32),
             "logit_rows": logit_rows,
+            **cache_feeds(
+                self._manifest.dialect,
+                {"global": mask_global, "local": mask_local},
+                {"global": caches.capacity("global"), "local": caches.capacity("local")},
+            ),
         }
         for name, value in feeds.items():
             binding.bind_cpu_input(name, np.ascontiguousarray(value))
