@@ -27,6 +27,9 @@ from edge_medgemma.runtime.backends.capacity import GLOBAL_AXIS, LOCAL_AXIS
 HEADS_FIRST = [0, 2, 1, 3]
 """[batch, rows, heads, D] to [batch, heads, rows, D], and back."""
 
+HIDDEN_SCORE = -30_000.0
+"""Added to the score of a hidden row: its exponential is 0 in float32, and float16 holds it."""
+
 
 def _opsets() -> dict[str, int]:
     return {"": 24}
@@ -90,8 +93,14 @@ class TrtDialect:
     def geometry(self, graph: GraphBuilder, kind: str) -> Geometry:
         """A mask over the whole capacity and the row where a chunk is written."""
         axis = {"global": GLOBAL_AXIS, "local": LOCAL_AXIS}[kind]
-        mask = graph.input(f"mask_{kind}", ir.DataType.BOOL, [1, 1, "S", axis])
+        visible = graph.input(f"mask_{kind}", ir.DataType.BOOL, [1, 1, "S", axis])
         write = graph.input(f"write_{kind}", ir.DataType.INT64, [1])
+        # Boolean masks build too, but layer by layer, and several of them in bfloat16 not at all.
+        scores = [
+            graph.constant("visible_score", np.array(0, np.float32)),
+            graph.constant("hidden_score", np.array(HIDDEN_SCORE, np.float32)),
+        ]
+        mask = graph.node("Where", [visible, *scores], name=f"mask_{kind}.added")
         return Geometry(axis, mask, (write,))
 
     def cached_attention(
