@@ -9,7 +9,9 @@ from edge_medgemma.calibration.loss import Loss, measure_loss
 from edge_medgemma.calibration.record import Calibration
 from edge_medgemma.export.checkpoint import Checkpoint
 from edge_medgemma.export.engine import Progress, write_engine
+from edge_medgemma.export.golden import add_golden, cpu_engine
 from edge_medgemma.export.recipe import MAPS, Plan, plan_export
+from edge_medgemma.export.target import CPU, Target
 from edge_medgemma.export.writer import write_bytes
 from edge_medgemma.runtime.errors import EngineError
 from edge_medgemma.runtime.files import new_directory
@@ -42,11 +44,16 @@ def export_calibrated(
     calibration: Calibration,
     budget: Budget,
     demonstration: Demonstration | None = None,
+    target: Target = CPU,
+    golden: bool = False,
     threads: int | None = None,
     on_progress: Progress | None = None,
     on_measure: Callable[[int, int], None] | None = None,
 ) -> tuple[Manifest, Loss]:
     """Write the engine directory `destination` with its measured loss in the manifest.
+
+    What a CPU cannot run is measured in float32 with the same weights. `golden` adds the outputs
+    by which a device is judged.
 
     Raises:
         EngineError: the loss is above the budget; nothing is left behind.
@@ -55,16 +62,19 @@ def export_calibrated(
     """
     with new_directory(destination) as folder:
         for eight_bit in _steps(checkpoint, precision, budget):
-            plan = plan_export(checkpoint, precision, block_size, calibration, eight_bit)
+            plan = plan_export(checkpoint, precision, block_size, calibration, eight_bit, target)
             manifest = write_engine(plan, folder, demonstration, on_progress)
-            with Engine.open(folder, threads=threads, check_files=False) as engine:
-                loss = measure_loss(
-                    engine,
-                    calibration,
-                    residual_scale=plan.residual_scale,
-                    threads=threads,
-                    on_progress=on_measure,
-                )
+            with cpu_engine(plan, folder) as measured:
+                with Engine.open(measured, threads=threads, check_files=False) as engine:
+                    loss = measure_loss(
+                        engine,
+                        calibration,
+                        residual_scale=plan.residual_scale,
+                        threads=threads,
+                        on_progress=on_measure,
+                    )
+                if golden:
+                    manifest = add_golden(measured, folder, manifest, threads)
             if budget.target_kl is None or loss.kl_nats <= budget.target_kl:
                 break
         _check(loss, precision, budget)

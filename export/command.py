@@ -1,5 +1,6 @@
 """`edge-medgemma export`: a checkpoint in, an engine directory out."""
 
+import importlib.util
 import resource
 import sys
 import time
@@ -16,6 +17,7 @@ from edge_medgemma.runtime.errors import DependencyError
 
 if TYPE_CHECKING:
     from edge_medgemma.export.checkpoint import Checkpoint
+    from edge_medgemma.export.target import Target
     from edge_medgemma.runtime.manifest import Manifest
 
 EPILOG = """\b
@@ -23,6 +25,7 @@ Examples:
   edge-medgemma export google/medgemma-1.5-4b-it -o medgemma-int4
   edge-medgemma export ./checkpoint -o engine --precision int8 --lora ./adapter
   edge-medgemma export ./checkpoint -o engine --calibration calibration.json
+  edge-medgemma export ./checkpoint -o engine --target tensorrt   # for a Jetson
   edge-medgemma export --synthetic 4b -o random-4b      # to measure a device
 """
 
@@ -41,7 +44,7 @@ Examples:
     "--precision",
     "--weights",
     "precision",
-    type=click.Choice(["fp32", "fp16", "int8", "int4"]),
+    type=click.Choice(["fp32", "bf16", "fp16", "int8", "int4"]),
     default="int4",
     show_default=True,
     help="Of the decoder's weights; int8 and int4 keep head and embedding int8.",
@@ -52,6 +55,23 @@ Examples:
     default="128",
     show_default=True,
     help="Weights that share a scale; smaller is closer to the original, larger is faster.",
+)
+@click.option(
+    "--target",
+    type=click.Choice(["cpu", "cuda", "tensorrt"]),
+    default="cpu",
+    show_default=True,
+    help="What runs the engine: onnxruntime on CPU or CUDA, or TensorRT 10.15 and later.",
+)
+@click.option(
+    "--activations",
+    type=click.Choice(["bf16", "fp16"]),
+    help="What a GPU computes in; fp16 is safe with --calibration.  [default: bf16]",
+)
+@click.option(
+    "--golden/--no-golden",
+    default=True,
+    help="For a GPU: add the CPU's outputs, by which a device tests itself.",
 )
 @click.option(
     "--lora",
@@ -84,6 +104,9 @@ def command(
     engine: Path,
     precision: str,
     block_size: str,
+    target: str,
+    activations: str | None,
+    golden: bool,
     lora: Path | None,
     synthetic: str | None,
     calibration: Path | None,
@@ -105,29 +128,40 @@ def command(
     try:
         from edge_medgemma.export.checkpoint import open_checkpoint
         from edge_medgemma.export.engine import export_engine
+        from edge_medgemma.export.golden import export_with_golden
         from edge_medgemma.export.synthetic import synthetic_checkpoint
+        from edge_medgemma.export.target import choose_target
     except ModuleNotFoundError as error:
         raise DependencyError(
             f"'{error.name}' is not installed; run: pip install 'edge-medgemma[export]'"
         ) from None
 
+    device = choose_target(target, precision, activations)
+    golden = golden and target != "cpu"
+    if golden and importlib.util.find_spec("onnxruntime") is None:
+        raise DependencyError(
+            "golden outputs are computed by onnxruntime, which is not installed; run: pip install "
+            "'edge-medgemma[cpu,export]', or give --no-golden"
+        )
     start = time.perf_counter()
     if synthetic is not None:
         source = synthetic_checkpoint(synthetic)
     else:
         source = open_checkpoint(str(checkpoint), revision, lora)
     if calibration is not None:
-        options = MeasuredOptions(calibration, max_kl, target_kl, force, report)
+        options = MeasuredOptions(calibration, device, golden, max_kl, target_kl, force, report)
         manifest = export_measured(source, engine, precision, int(block_size), options)
     elif max_kl is not None or target_kl is not None or force or report is not None:
         raise click.UsageError("--max-kl, --target-kl, --force and --report need --calibration")
     else:
         with _progress_bar() as on_progress:
-            manifest = export_engine(
+            write = export_with_golden if golden else export_engine
+            manifest = write(
                 source,
                 engine,
                 precision=precision,
                 block_size=int(block_size),
+                target=device,
                 on_progress=on_progress,
             )
     size = sum(record.bytes for record in manifest.files.values())
@@ -142,6 +176,8 @@ class MeasuredOptions:
     """Options of an export with a calibration."""
 
     calibration: Path
+    target: "Target"
+    golden: bool
     max_kl: float | None
     target_kl: float | None
     force: bool
@@ -170,6 +206,8 @@ def export_measured(
             block_size=block_size,
             calibration=calibration,
             budget=Budget(max_kl, options.target_kl, options.force),
+            target=options.target,
+            golden=options.golden,
             on_progress=on_progress,
             on_measure=on_progress,
         )

@@ -1,0 +1,72 @@
+"""An engine on its golden picture: what makes the reference, and what a device is asked."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_medgemma.runtime.backends.golden import Golden, GoldenComparison, compare, golden_of
+from edge_medgemma.runtime.generation.engine import Engine
+from edge_medgemma.runtime.generation.prompt import Chunk
+from edge_medgemma.runtime.generation.sampling import log_softmax
+
+INSTRUCTION = "You are a radiologist. Please review the slice provided below carefully."
+QUESTION = "Based on the slice provided above, is there an abnormality? Answer yes or no."
+
+STEPS = 8
+"""Tokens of the answer."""
+
+PICTURE_SIDE = 64
+"""The picture is resized to the tower's size as any other slice."""
+
+
+def make_golden(engine: Engine) -> Golden:
+    """The reference from an engine on the CPU."""
+    picture = golden_picture()
+    features = engine.encode_images(picture[None])
+    rounded = features.astype(np.float16).astype(np.float32)
+    logprobs, tokens = _answer(engine, rounded, None)
+    return golden_of(picture, features[0], tokens, logprobs)
+
+
+def compare_golden(engine: Engine, golden: Golden) -> GoldenComparison:
+    """An engine on its device against the reference."""
+    features = engine.encode_images(golden.picture[None])[0]
+    stored = golden.features.astype(np.float32)[None]
+    logprobs, _ = _answer(engine, stored, golden.tokens)
+    return compare(golden, features, logprobs)
+
+
+def golden_picture() -> NDArray[np.uint8]:
+    """[PICTURE_SIDE, PICTURE_SIDE, 3]: an ellipse in a ring, a bright wedge, three windows' levels.
+
+    Integers only, so that it is the same everywhere.
+    """
+    row, column = np.mgrid[:PICTURE_SIDE, :PICTURE_SIDE] - PICTURE_SIDE // 2
+    radius = 4 * row**2 + 5 * column**2
+    grey = np.where(radius < 3600, 90 + row + column, 0)
+    grey = np.where((radius >= 3600) & (radius < 4400), 250, grey)
+    grey = np.where((radius < 900) & (row > column), 170, grey)
+    channels = np.stack([grey, (grey * 3) // 4, 255 - grey], axis=-1)
+    picture: NDArray[np.uint8] = np.clip(channels, 0, 255).astype(np.uint8)
+    return picture
+
+
+def _answer(
+    engine: Engine, features: NDArray[np.float32], tokens: NDArray[np.int64] | None
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Log-probabilities [STEPS, vocabulary] and the tokens they were continued by.
+
+    `tokens` None takes the most likely one each time.
+    """
+    chunks = engine.prompt.prefix(INSTRUCTION, 1)
+    question = Chunk(engine.prompt.question(QUESTION), 0)
+    steps = STEPS if tokens is None else len(tokens)
+    prefix = engine.new_prefix(sum(len(one.ids) for one in (*chunks, question)) + steps)
+    for chunk in chunks:
+        prefix.extend(chunk, features if chunk.images else None)
+    logits, chosen = [prefix.extend(question)], []
+    for step in range(steps):
+        token = int(logits[-1].argmax()) if tokens is None else int(tokens[step])
+        chosen.append(token)
+        if step + 1 < steps:
+            logits.append(prefix.extend(Chunk((token,), 0)))
+    return log_softmax(np.stack(logits)), np.array(chosen, np.int64)
