@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: triage test lint types readme
+.PHONY: triage test lint types readme tensorrt-check
 
 triage: $(VENV)/.triage-ready
 	$(BIN)/edge-medgemma triage tests/data/ct_head --out triage-output
@@ -30,3 +30,7 @@ $(VENV)/.test-ready: pyproject.toml constraints.txt | $(BIN)/python
 
 readme: $(VENV)/.test-ready
 	$(BIN)/python tests/readme.py
+
+tensorrt-check: $(VENV)/.test-ready
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev,tensorrt-check]'
+	$(BIN)/python -m pytest -q tests/export/test_tensorrt.py

@@ -79,3 +79,13 @@ def test_a_name_that_leaves_the_directory_is_refused(engine_copy: Path) -> None:
     _edit(engine_copy, files=files | {"../secret": {"bytes": 1, "sha256": "0" * 64}})
     with pytest.raises(EngineError, match="outside the directory"):
         Engine.open(engine_copy)
+
+
+def test_manifests_older_than_the_dialects_are_read(engine_copy: Path) -> None:
+    path = engine_copy / MANIFEST_NAME
+    raw = json.loads(path.read_text())
+    del raw["dialect"], raw["precision"]["activations"]
+    raw["precision"]["cache"] = "fp16"
+    path.write_text(json.dumps(raw))
+    manifest = load_manifest(engine_copy)
+    assert (manifest.dialect, manifest.precision.activations) == ("ort", "fp16")
