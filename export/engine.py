@@ -47,6 +47,7 @@ def export_engine(
     precision: str,
     block_size: int,
     calibration: Calibration | None = None,
+    vision_limits: Mapping[str, float] | None = None,
     demonstration: Demonstration | None = None,
     on_progress: Progress | None = None,
 ) -> Manifest:
@@ -58,6 +59,7 @@ def export_engine(
         precision: `fp32`, `fp16`, `int8` or `int4`
         block_size: inputs that share a scale where weights alone are quantised
         calibration: of this checkpoint; see `recipe.plan_export`
+        vision_limits: in place of a calibration; see `recipe.plan_export`
         demonstration: what an engine that is not MedGemma may be asked
         on_progress: called with bytes written and bytes there will be
 
@@ -66,7 +68,7 @@ def export_engine(
         CheckpointError: a weight is not finite or its size does not fit the blocks.
         ResourceError: `destination` exists, or the disk is full; nothing is left behind.
     """
-    plan = plan_export(checkpoint, precision, block_size, calibration)
+    plan = plan_export(checkpoint, precision, block_size, calibration, vision_limits=vision_limits)
     with new_directory(destination) as folder:
         return write_engine(plan, folder, demonstration, on_progress)
 

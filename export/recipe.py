@@ -1,6 +1,6 @@
 """What `--precision` means for every linear map of an engine."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -61,6 +61,7 @@ def plan_export(
     block_size: int,
     calibration: Calibration | None = None,
     eight_bit: frozenset[str] = frozenset(),
+    vision_limits: Mapping[str, float] | None = None,
 ) -> Plan:
     """Work out how every linear map is stored.
 
@@ -71,14 +72,16 @@ def plan_export(
         calibration: of this checkpoint; without it weights are rounded to nearest, the vision
             tower stays in float and fp16 is not scaled
         eight_bit: decoder maps that stay at 8 bits in an int4 engine
+        vision_limits: in place of a calibration, ranges of the vision maps' inputs: `drawn_ranges`
 
     Raises:
         EngineError: an unknown precision or block size.
         CheckpointError: the calibration is of another checkpoint.
     """
-    recipe = _recipe(checkpoint, precision, block_size, calibrated=calibration is not None)
     if calibration is not None:
         check_same(checkpoint, calibration)
+        vision_limits = {name: one.limit for name, one in calibration.vision.items()}
+    recipe = _recipe(checkpoint, precision, block_size, has_ranges=vision_limits is not None)
     if precision == "fp32":
         return Plan(checkpoint, recipe, 0, _always(FLOAT32), _always(FLOAT32))
     if precision == "fp16":
@@ -96,8 +99,9 @@ def plan_export(
             return replace(plain, kind=recipe.head, shared_file=file)
         return replace(plain, kind="int8" if name in eight_bit else recipe.decoder)
 
+    vision = _quantized_inputs(vision_limits or {})
     if calibration is None:
-        return Plan(checkpoint, recipe, block_size, _always(FLOAT32), decoder)
+        return Plan(checkpoint, recipe, block_size, vision, decoder)
     checkpoint = smooth_vision(checkpoint, calibration)
     if precision == "int4":
 
@@ -106,8 +110,8 @@ def plan_export(
 
         checkpoint, scales = scale_decoder(checkpoint, calibration, choose)
         searched = searched_storage(decoder, calibration, scales)
-        return Plan(checkpoint, recipe, block_size, _quantized_inputs(calibration), searched)
-    return Plan(checkpoint, recipe, block_size, _quantized_inputs(calibration), decoder)
+        return Plan(checkpoint, recipe, block_size, vision, searched)
+    return Plan(checkpoint, recipe, block_size, vision, decoder)
 
 
 def check_same(checkpoint: Checkpoint, calibration: Calibration) -> None:
@@ -123,7 +127,7 @@ def check_same(checkpoint: Checkpoint, calibration: Calibration) -> None:
         )
 
 
-def _recipe(checkpoint: Checkpoint, precision: str, block_size: int, *, calibrated: bool) -> Recipe:
+def _recipe(checkpoint: Checkpoint, precision: str, block_size: int, *, has_ranges: bool) -> Recipe:
     if precision not in PRECISIONS:
         raise EngineError(
             f"unknown precision '{precision}'; expected one of {', '.join(PRECISIONS)}"
@@ -136,19 +140,19 @@ def _recipe(checkpoint: Checkpoint, precision: str, block_size: int, *, calibrat
         return Recipe(precision, precision, precision, precision)
     # Head, embedding and vision lose most at 4 bits, so none goes below 8.
     embedding = SHARED if HEAD not in checkpoint.tensors else "int8"
-    return Recipe(precision, "int8", embedding, "int8" if calibrated else "fp32")
+    return Recipe(precision, "int8", embedding, "int8" if has_ranges else "fp32")
 
 
 def _always(storage: Storage) -> StorageOf:
     return lambda name: storage
 
 
-def _quantized_inputs(calibration: Calibration) -> StorageOf:
-    """Int8 for every map of the tower that was calibrated; the projector stays in float."""
+def _quantized_inputs(limits: Mapping[str, float]) -> StorageOf:
+    """Int8 for every map of the tower whose range is known; the projector stays in float."""
 
     def storage_of(name: str) -> Storage:
-        if name not in calibration.vision:
+        if name not in limits:
             return FLOAT32
-        return Storage("int8", 0, input_scale=calibration.vision[name].limit / LEVELS)
+        return Storage("int8", 0, input_scale=limits[name] / LEVELS)
 
     return storage_of
