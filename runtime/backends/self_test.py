@@ -18,8 +18,9 @@ from edge_medgemma.runtime.errors import ProviderError, ResourceError
 from edge_medgemma.runtime.files import write_atomically
 from edge_medgemma.runtime.manifest import Manifest
 
-LOWEST_COSINE = 0.995
-"""Of every single image token. TO-DO"""
+LOWEST_COSINE = 0.999
+"""Of every single image token. On the 4B shape bfloat16 leaves 0.99996 and the int8 tower 0.99994; a
+tower that bfloat16 treats worse than this costs more than int8 does (0.9999) and stays where it is."""
 
 _STAMP_VERSION = 1
 
