@@ -26,7 +26,7 @@ Examples:
   edge-medgemma export ./checkpoint -o engine --precision int8 --lora ./adapter
   edge-medgemma export ./checkpoint -o engine --calibration calibration.json
   edge-medgemma export ./checkpoint -o engine --target tensorrt   # for a Jetson
-  edge-medgemma export --synthetic 4b -o random-4b      # to measure a device
+  edge-medgemma export --synthetic 4b --vision int8 -o random-4b  # to measure a device
 """
 
 
@@ -84,6 +84,12 @@ Examples:
     help="Random weights in this shape instead of a checkpoint.",
 )
 @click.option(
+    "--vision",
+    type=click.Choice(["fp32", "int8"]),
+    help="Of a synthetic int4 or int8 engine; int8 takes its ranges from a drawn picture. "
+    "[default: fp32]",
+)
+@click.option(
     "--calibration",
     type=click.Path(path_type=Path, dir_okay=False),
     help="calibration.json of this checkpoint: int8 vision, searched int4, safe fp16.",
@@ -109,6 +115,7 @@ def command(
     golden: bool,
     lora: Path | None,
     synthetic: str | None,
+    vision: str | None,
     calibration: Path | None,
     max_kl: float | None,
     target_kl: float | None,
@@ -125,6 +132,12 @@ def command(
         raise click.UsageError("give either CHECKPOINT or --synthetic")
     if synthetic is not None and (lora is not None or revision is not None):
         raise click.UsageError("--lora and --revision go with CHECKPOINT, not with --synthetic")
+    if vision is not None and (synthetic is None or calibration is not None):
+        raise click.UsageError(
+            "--vision goes with --synthetic; for a CHECKPOINT, --calibration makes vision int8"
+        )
+    if vision == "int8" and precision not in ("int8", "int4"):
+        raise click.UsageError("--vision int8 goes with --precision int8 or int4")
     try:
         from edge_medgemma.export.checkpoint import open_checkpoint
         from edge_medgemma.export.engine import export_engine
@@ -154,6 +167,7 @@ def command(
     elif max_kl is not None or target_kl is not None or force or report is not None:
         raise click.UsageError("--max-kl, --target-kl, --force and --report need --calibration")
     else:
+        limits = _drawn_ranges(source, engine) if vision == "int8" else None
         with _progress_bar() as on_progress:
             write = export_with_golden if golden else export_engine
             manifest = write(
@@ -162,6 +176,7 @@ def command(
                 precision=precision,
                 block_size=int(block_size),
                 target=device,
+                vision_limits=limits,
                 on_progress=on_progress,
             )
     size = sum(record.bytes for record in manifest.files.values())
@@ -169,6 +184,19 @@ def command(
         f"{engine}: {size / 1e9:.2f} GB in {time.perf_counter() - start:.0f} s, "
         f"peak memory {_peak_bytes() / 1e9:.2f} GB"
     )
+
+
+def _drawn_ranges(source: "Checkpoint", engine: Path) -> dict[str, float]:
+    try:
+        import onnxruntime  # noqa: F401
+
+        from edge_medgemma.export.drawn_ranges import drawn_ranges
+    except ModuleNotFoundError as error:
+        raise DependencyError(
+            f"'{error.name}' is not installed; run: pip install 'edge-medgemma[cpu,export]'"
+        ) from None
+    with progress_bar("vision ranges") as on_layer:
+        return drawn_ranges(source, engine.absolute().parent, on_layer)
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,7 @@ def export_engine(
     precision: str,
     block_size: int,
     calibration: Calibration | None = None,
+    vision_limits: Mapping[str, float] | None = None,
     demonstration: Demonstration | None = None,
     target: Target = CPU,
     on_progress: Progress | None = None,
@@ -63,6 +64,7 @@ def export_engine(
         precision: one of `recipe.PRECISIONS`
         block_size: inputs that share a scale where weights alone are quantised
         calibration: of this checkpoint; see `recipe.plan_export`
+        vision_limits: in place of a calibration; see `recipe.plan_export`
         demonstration: what an engine that is not MedGemma may be asked
         target: what runs it
         on_progress: called with bytes written and bytes there will be
@@ -72,7 +74,14 @@ def export_engine(
         CheckpointError: a weight is not finite or its size does not fit the blocks.
         ResourceError: `destination` exists, or the disk is full; nothing is left behind.
     """
-    plan = plan_export(checkpoint, precision, block_size, calibration, target=target)
+    plan = plan_export(
+        checkpoint,
+        precision,
+        block_size,
+        calibration,
+        vision_limits=vision_limits,
+        target=target,
+    )
     with new_directory(destination) as folder:
         return write_engine(plan, folder, demonstration, on_progress)
 

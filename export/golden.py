@@ -1,7 +1,7 @@
 """An engine for a device that this machine need not have, measured on the CPU all the same."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -25,11 +25,14 @@ def export_with_golden(
     precision: str,
     block_size: int,
     target: Target,
+    vision_limits: Mapping[str, float] | None = None,
     threads: int | None = None,
     on_progress: Progress | None = None,
 ) -> Manifest:
     """`export_engine` for a device, with the outputs by which it is judged there."""
-    plan = plan_export(checkpoint, precision, block_size, target=target)
+    plan = plan_export(
+        checkpoint, precision, block_size, target=target, vision_limits=vision_limits
+    )
     with new_directory(destination) as folder:
         manifest = write_engine(plan, folder, None, on_progress)
         with cpu_engine(plan, folder) as measured:

@@ -71,6 +71,7 @@ def plan_export(
     calibration: Calibration | None = None,
     eight_bit: frozenset[str] = frozenset(),
     target: Target = CPU,
+    vision_limits: Mapping[str, float] | None = None,
 ) -> Plan:
     """Work out how every linear map is stored.
 
@@ -82,6 +83,7 @@ def plan_export(
             tower stays in float and fp16 is not scaled
         eight_bit: decoder maps that stay at 8 bits in an int4 engine
         target: what runs it; 16-bit weights are computed with in their own type wherever
+        vision_limits: in place of a calibration, ranges of the vision maps' inputs: `drawn_ranges`
 
     Raises:
         EngineError: an unknown precision or block size.
@@ -89,10 +91,11 @@ def plan_export(
     """
     if precision in SIXTEEN_BIT:
         target = replace(target, activations=precision)
-    calibrated = calibration is not None
-    recipe = _recipe(checkpoint, precision, block_size, target, calibrated=calibrated)
     if calibration is not None:
         check_same(checkpoint, calibration)
+        vision_limits = {name: one.limit for name, one in calibration.vision.items()}
+    has_ranges = vision_limits is not None
+    recipe = _recipe(checkpoint, precision, block_size, target, has_ranges=has_ranges)
     if precision in ("fp32", *SIXTEEN_BIT):
         dense = _always(Storage(precision, 0))
         plan = Plan(checkpoint, recipe, 0, dense, dense, target)
@@ -105,10 +108,10 @@ def plan_export(
             return replace(plain, kind=recipe.head, shared_file=file)
         return replace(plain, kind="int8" if name in eight_bit else recipe.decoder)
 
+    vision = _quantized_inputs(vision_limits or {})
     if calibration is None:
-        return Plan(checkpoint, recipe, block_size, _always(FLOAT32), decoder, target)
+        return Plan(checkpoint, recipe, block_size, vision, decoder, target)
     checkpoint = smooth_vision(checkpoint, calibration)
-    vision = _quantized_inputs(calibration)
     scales: dict[str, NDArray[np.float32]] = {}
     if precision == "int4":
 
@@ -166,7 +169,7 @@ def check_same(checkpoint: Checkpoint, calibration: Calibration) -> None:
 
 
 def _recipe(
-    checkpoint: Checkpoint, precision: str, block_size: int, target: Target, *, calibrated: bool
+    checkpoint: Checkpoint, precision: str, block_size: int, target: Target, *, has_ranges: bool
 ) -> Recipe:
     if precision not in PRECISIONS:
         raise EngineError(
@@ -184,7 +187,7 @@ def _recipe(
     # Head, embedding and vision lose most at 4 bits, so none goes below 8.
     # The rows of the `trt` dialect's head lie across the table: they cannot be the embedding's.
     is_shared = HEAD not in checkpoint.tensors and target.dialect == "ort"
-    vision = "int8" if calibrated else target.activations
+    vision = "int8" if has_ranges else target.activations
     return Recipe(precision, "int8", SHARED if is_shared else "int8", vision)
 
 
@@ -192,12 +195,12 @@ def _always(storage: Storage) -> StorageOf:
     return lambda name: storage
 
 
-def _quantized_inputs(calibration: Calibration) -> StorageOf:
-    """Int8 for every map of the tower that was calibrated; the projector stays in float."""
+def _quantized_inputs(limits: Mapping[str, float]) -> StorageOf:
+    """Int8 for every map of the tower whose range is known; the projector stays in float."""
 
     def storage_of(name: str) -> Storage:
-        if name not in calibration.vision:
+        if name not in limits:
             return FLOAT32
-        return Storage("int8", 0, input_scale=calibration.vision[name].limit / LEVELS)
+        return Storage("int8", 0, input_scale=limits[name] / LEVELS)
 
     return storage_of

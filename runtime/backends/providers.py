@@ -1,12 +1,13 @@
 """Which library runs which part, and the door to all of them."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
 from edge_medgemma.runtime.backends.model import DecoderModel, VisionModel
-from edge_medgemma.runtime.errors import ProviderError
+from edge_medgemma.runtime.errors import DependencyError, ProviderError
 from edge_medgemma.runtime.manifest import Manifest
 
 
@@ -17,6 +18,8 @@ class Provider(StrEnum):
     """The fastest that works here."""
     CPU = "cpu"
     """ONNX Runtime on the CPU."""
+    OPENVINO = "openvino"
+    """OpenVINO on the CPU; the vision part only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +32,39 @@ class Providers:
 
 AUTOMATIC = Providers()
 
+OPENVINO_FROM_BYTES = 64 * 2**20
+"""Size of a vision tower from which `auto` takes OpenVINO: to import and to compile takes half a
+second longer than onnxruntime, which a tower of this size wins back within a slice."""
+
+FASTER_VISION = {Provider.OPENVINO: OPENVINO_FROM_BYTES}
+"""What `auto` tries before onnxruntime, the fastest first, and from which size of the tower on."""
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class StepDown:
+    """Why `auto` did not take a faster library."""
+
+    provider: Provider
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedVision:
+    """The vision graph on the library that runs it."""
+
+    model: VisionModel
+    provider: Provider
+    step_downs: tuple[StepDown, ...] = ()
+    """Libraries that were not taken, the fastest first."""
+
 
 def parse_providers(words: Sequence[str]) -> Providers:
     """Providers from `NAME` for both parts or `vision=NAME`, `decoder=NAME`; later words win.
 
     Raises:
-        ProviderError: an unknown part or name.
+        ProviderError: an unknown part or name, or a part that the library does not run.
     """
     chosen = Providers()
     for word in words:
@@ -43,28 +73,84 @@ def parse_providers(words: Sequence[str]) -> Providers:
             names = ", ".join(Provider)
             raise ProviderError(f"unknown provider '{word}'; expected [vision=|decoder=] {names}")
         parts = [part] if has_part else ["vision", "decoder"]
+        if Provider(name) is Provider.OPENVINO and "decoder" in parts:
+            raise ProviderError(
+                "openvino runs the vision part only; write --provider vision=openvino"
+            )
         chosen = replace(chosen, **dict.fromkeys(parts, Provider(name)))
     return chosen
 
 
 def open_vision(
     directory: Path, manifest: Manifest, provider: Provider, threads: int | None
-) -> VisionModel:
+) -> OpenedVision:
     """The vision graph of an engine directory on a provider.
+
+    `auto` takes OpenVINO where the tower is large enough to be worth its start, the library is
+    installed and sees what onnxruntime sees; the result says why it did not.
 
     Raises:
         DependencyError: the provider's library is not installed.
         EngineError: the graph does not load.
+        ProviderError: the library does not work here or fails its self-test.
     """
-    from edge_medgemma.runtime.backends.ort import OrtVision
-
-    return OrtVision(directory, threads)
+    if provider is not Provider.AUTO:
+        return OpenedVision(_VISION[provider](directory, manifest, threads), provider)
+    step_downs: list[StepDown] = []
+    for faster, from_bytes in FASTER_VISION.items():
+        size = manifest.files["vision.data"].bytes
+        if size < from_bytes:
+            reason = f"a vision tower of {size / 1e6:.0f} MB gains less than {faster} takes to load"
+            step_downs.append(StepDown(faster, reason))
+            continue
+        try:
+            model = _VISION[faster](directory, manifest, threads)
+            return OpenedVision(model, faster, tuple(step_downs))
+        except DependencyError as error:
+            step_downs.append(StepDown(faster, str(error)))
+        except ProviderError as error:
+            step_downs.append(StepDown(faster, str(error)))
+            LOG.warning("vision runs on onnxruntime, not on %s: %s", faster, error)
+    model = _VISION[Provider.CPU](directory, manifest, threads)
+    return OpenedVision(model, Provider.CPU, tuple(step_downs))
 
 
 def open_decoder(
     directory: Path, manifest: Manifest, provider: Provider, threads: int | None
 ) -> DecoderModel:
     """The decoder graph; see `open_vision`."""
+    return _DECODER[provider](directory, manifest, threads)
+
+
+def _ort_vision(directory: Path, manifest: Manifest, threads: int | None) -> VisionModel:
+    from edge_medgemma.runtime.backends.ort import OrtVision
+
+    return OrtVision(directory, threads)
+
+
+def _openvino_vision(directory: Path, manifest: Manifest, threads: int | None) -> VisionModel:
+    from edge_medgemma.runtime.backends.openvino import OpenVinoVision, openvino_identity
+    from edge_medgemma.runtime.backends.self_test import open_tested
+
+    return open_tested(
+        manifest,
+        openvino_identity(),
+        lambda: OpenVinoVision(directory, threads),
+        lambda: _ort_vision(directory, manifest, threads),
+    )
+
+
+def _ort_decoder(directory: Path, manifest: Manifest, threads: int | None) -> DecoderModel:
     from edge_medgemma.runtime.backends.ort import OrtDecoder
 
     return OrtDecoder(directory, manifest, threads)
+
+
+_VISION: Mapping[Provider, Callable[[Path, Manifest, int | None], VisionModel]] = {
+    Provider.CPU: _ort_vision,
+    Provider.OPENVINO: _openvino_vision,
+}
+_DECODER: Mapping[Provider, Callable[[Path, Manifest, int | None], DecoderModel]] = {
+    Provider.AUTO: _ort_decoder,
+    Provider.CPU: _ort_decoder,
+}

@@ -125,7 +125,7 @@ class Engine:
                 self._decoder = None
             self._vision = open_vision(
                 self.directory, self.manifest, self._providers.vision, self._threads
-            )
+            ).model
         return self._vision
 
     def _decoder_model(self) -> DecoderModel:

@@ -14,7 +14,7 @@ def invoke():
 def test_help_has_examples_and_the_same_summary(invoke):
     result = invoke("--help")
     assert result.exit_code == 0
-    assert "edge-medgemma export --synthetic 4b" in result.output
+    assert "edge-medgemma export --synthetic 4b --vision int8" in result.output
     assert command.get_short_help_str(100) == SUMMARIES["export"]
 
 

@@ -17,5 +17,12 @@ def test_a_name_alone_is_for_both_parts_and_later_words_win() -> None:
 
 @pytest.mark.parametrize("word", ["npu", "vision=npu", "tail=cpu", "=cpu", "vision="])
 def test_an_unknown_part_or_name_lists_the_known(word: str) -> None:
-    with pytest.raises(ProviderError, match="auto, cpu"):
+    with pytest.raises(ProviderError, match="auto, cpu, openvino"):
         parse_providers([word])
+
+
+def test_openvino_is_for_vision() -> None:
+    assert parse_providers(["vision=openvino"]) == Providers(vision=Provider.OPENVINO)
+    for word in ("openvino", "decoder=openvino"):
+        with pytest.raises(ProviderError, match="vision=openvino"):
+            parse_providers([word])

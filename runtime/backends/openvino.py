@@ -1,0 +1,73 @@
+"""OpenVINO on the CPU: the vision graph, in bfloat16 where the CPU multiplies that."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_medgemma.runtime.errors import DependencyError, ProviderError
+
+BFLOAT16 = "BF16"
+"""OpenVINO's name for the capability: avx512_bf16 or amx_bf16. Without it all is float32: float16
+overflows in trained towers."""
+
+
+class OpenVinoVision:
+    """`vision.onnx`: slices to image tokens."""
+
+    def __init__(self, directory: Path, threads: int | None) -> None:
+        """Read and compile the graph, for one slice at a time.
+
+        Raises:
+            DependencyError: OpenVINO is not installed.
+            ProviderError: it does not run this graph on this machine.
+        """
+        core = _core()
+        settings = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": "bf16" if _has_bfloat16(core) else "f32",
+        }
+        if threads is not None:
+            settings["INFERENCE_NUM_THREADS"] = str(threads)
+        path = directory / "vision.onnx"
+        try:
+            graph = core.read_model(path)
+            _, *picture = graph.input(0).get_partial_shape()
+            graph.reshape([1, *picture])  # fixed shapes compile to faster kernels
+            self._request = core.compile_model(graph, "CPU", settings).create_infer_request()
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise ProviderError(f"OpenVINO does not load '{path}' ({reason})") from None
+
+    def run(self, pixel_values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """[N, 3, image_size, image_size] to [N, tokens_per_image, hidden]."""
+        return np.concatenate([self._request.infer({0: one[None]})[0] for one in pixel_values])
+
+
+def openvino_identity() -> str:
+    """What the numbers depend on besides the engine: library version, CPU and float type.
+
+    Raises:
+        DependencyError: OpenVINO is not installed.
+    """
+    core = _core()
+    import openvino
+
+    name = core.get_property("CPU", "FULL_DEVICE_NAME")
+    capabilities = sorted(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+    return f"openvino {openvino.__version__} {name} {' '.join(capabilities)}"
+
+
+def _has_bfloat16(core: Any) -> bool:
+    return BFLOAT16 in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def _core() -> Any:
+    try:
+        import openvino
+    except ImportError:
+        raise DependencyError(
+            "OpenVINO is not installed; run: pip install 'edge-medgemma[cpu,openvino]'"
+        ) from None
+    return openvino.Core()
