@@ -3,9 +3,11 @@
 import contextlib
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from edge_medgemma.runtime.errors import ResourceError
 
@@ -16,23 +18,60 @@ def write_atomically(path: Path, data: bytes) -> None:
     Raises:
         ResourceError: the disk is full or the folder cannot be written; `path` is as it was.
     """
+    with new_file(path) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def new_file(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
+    """A temporary file beside `path`, locked, that replaces `path` when the block succeeds.
+
+    Raises:
+        ResourceError: the disk is full or the folder cannot be written; `path` is as it was.
+    """
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
+        with os.fdopen(handle, "w+b") as file:
+            with contextlib.suppress(OSError):  # not every file system has locks
+                _lock(file)
+            yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
+        os.chmod(temporary, mode)
         os.replace(temporary, path)
         temporary = None
     except OSError as error:
+        if isinstance(error, ResourceError):
+            raise
         raise ResourceError(f"could not write '{path}': {error.strerror or error}") from error
     finally:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
+
+
+def remove_abandoned(temporary: Path) -> bool:
+    """Delete a temporary file of `new_file` whose writer was killed; False where it lives.
+
+    The system drops a lock with the process that held it, whatever ended it. Where there are no
+    such locks (Windows) a file in use cannot be deleted anyway.
+    """
+    try:
+        with temporary.open("rb") as file:
+            _lock(file)
+        temporary.unlink()
+    except OSError:
+        return False
+    return True
+
+
+def _lock(file: BinaryIO) -> None:
+    if sys.platform != "win32":
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,8 @@ from typing import Self
 import numpy as np
 
 from edge_medgemma.runtime.errors import ProtocolError
-from edge_medgemma.runtime.generation.prefix import Ending, Step
+from edge_medgemma.runtime.generation.masks import NO_ROWS, Rows
+from edge_medgemma.runtime.generation.prefix import Ending, PrefixSnapshot, Step
 from edge_medgemma.runtime.generation.prompt import Chunk
 from edge_medgemma.runtime.manifest import (
     Demonstration,
@@ -33,7 +34,7 @@ LESION_LOG_ODDS = 100.0
 
 def fake_manifest(demonstration: Demonstration | None = None) -> Manifest:
     text = TextSpec(
-        1, 1, 1, 1, 1, 1, 4096, 1024, (True,), 1e-6, 1.0, 1e6, 8.0, 1e4, 1.0, 8192
+        1, 2, 1, 1, 1, 1, 4096, 1024, (True,), 1e-6, 1.0, 1e6, 8.0, 1e4, 1.0, 8192
     )  # fmt: skip
     vision = VisionSpec(1, 1, 1, 1, 16, 4, 1, 1e-6, (0.5,) * 3, (0.5,) * 3)
     tokens = TokenSpec(1, 0, (STOP,), IMAGE, IMAGE, IMAGE, THOUGHT_BEGIN, THOUGHT_END)
@@ -100,6 +101,20 @@ class FakePrefix:
         if chunk.images:
             self._slices.extend((float(f[0, 0]), float(f[0, 1])) for f in features)
 
+    def compact(self) -> None:
+        pass
+
+    def snapshot(self) -> PrefixSnapshot:
+        text = np.full(self.length, -1)
+        rows = Rows(np.arange(self.length), text, text, text)
+        slices = np.array(self._slices, np.float32).reshape(-1, 2)
+        return PrefixSnapshot(rows, NO_ROWS, len(slices), len(slices) + 1, [slices], [])
+
+    def restore(self, snapshot: PrefixSnapshot) -> None:
+        self.length = len(snapshot.global_rows)
+        (slices,) = snapshot.global_arrays
+        self._slices = [(float(lesion), float(tissue)) for lesion, tissue in slices]
+
     def score(
         self,
         questions: Sequence[Sequence[int]],
@@ -134,6 +149,7 @@ class FakeEngine:
         self, demonstration: Demonstration | None = None, pathology: str = "hemorrhage"
     ) -> None:
         self.manifest = fake_manifest(demonstration)
+        self.vision_identity = self.decoder_identity = "fake"
         self.tokenizer = FakeTokenizer()
         self.prompt = FakePrompt(self.tokenizer)
         self.pathology = pathology

@@ -9,6 +9,7 @@ TYPES = {
     "string": str,
     "number": (int, float),
     "integer": int,
+    "boolean": bool,
     "null": type(None),
 }
 KNOWN = {
@@ -26,7 +27,8 @@ def errors(value: Any, schema: dict[str, Any], root: dict[str, Any], at: str = "
         found += errors(value, root["$defs"][name], root, at)
     if "type" in schema:
         names = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
-        if not any(isinstance(value, TYPES[n]) and not isinstance(value, bool) for n in names):
+        kinds = ["boolean"] if isinstance(value, bool) else TYPES.keys() - {"boolean"}
+        if not any(n in kinds and isinstance(value, TYPES[n]) for n in names):
             return [*found, f"{at}: {value!r} is not {names}"]
     if "enum" in schema and value not in schema["enum"]:
         found.append(f"{at}: {value!r} is not one of {schema['enum']}")

@@ -1,5 +1,6 @@
 """What every backend offers: the contract of `runtime.manifest` as calls on numpy arrays."""
 
+from collections.abc import Iterable
 from typing import Literal, Protocol
 
 import numpy as np
@@ -32,12 +33,19 @@ class Caches(Protocol):
         """Move rows `count` .. `used` to the front."""
         ...
 
-    def save(self, lane: LaneName, used: int) -> list[NDArray[np.floating]]:
-        """A copy of the first `used` rows of every layer: key, value, key, ... of [1, K, used, D]."""
+    def view(self, lane: LaneName, used: int) -> list[NDArray[np.floating]]:
+        """The first `used` rows of every layer: key, value, key, ... of [1, K, used, D].
+
+        Not copied where the caches are in host memory: valid until they change.
+        """
         ...
 
-    def restore(self, lane: LaneName, saved: list[NDArray[np.floating]]) -> None:
-        """Put back what `save` gave, at the front; there must be room for it."""
+    def restore(self, lane: LaneName, saved: Iterable[NDArray[np.floating]]) -> None:
+        """Put back what `view` gave, at the front; there must be room for it.
+
+        Raises:
+            ValueError: the number, shape or dtype of the arrays is not that of these caches.
+        """
         ...
 
 

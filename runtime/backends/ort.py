@@ -1,5 +1,6 @@
 """ONNX Runtime on the CPU."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -109,14 +110,20 @@ class OrtCaches:
             buffer = self._buffers[name]
             buffer[:, :, : used - count] = buffer[:, :, count:used]
 
-    def save(self, lane: LaneName, used: int) -> list[NDArray[np.floating]]:
-        """A copy of the first `used` rows of every layer."""
-        return [self._buffers[name][:, :, :used].copy() for name in self._names(lane)]
+    def view(self, lane: LaneName, used: int) -> list[NDArray[np.floating]]:
+        """The first `used` rows of every layer, not copied."""
+        return [self._buffers[name][:, :, :used] for name in self._names(lane)]
 
-    def restore(self, lane: LaneName, saved: list[NDArray[np.floating]]) -> None:
-        """Put back what `save` gave, at the front."""
+    def restore(self, lane: LaneName, saved: Iterable[NDArray[np.floating]]) -> None:
+        """Put back what `view` gave, at the front."""
         for name, rows in zip(self._names(lane), saved, strict=True):
-            self._buffers[name][:, :, : rows.shape[2]] = rows
+            place = self._buffers[name][:, :, : rows.shape[2]]
+            if (rows.shape, rows.dtype) != (place.shape, place.dtype):
+                raise ValueError(
+                    f"{name} is {rows.dtype} {rows.shape}, the caches take {place.dtype} "
+                    f"{place.shape}"
+                )
+            place[...] = rows
 
     def _names(self, lane: LaneName) -> list[str]:
         layers = [
@@ -127,6 +134,15 @@ class OrtCaches:
         return [f"{kind}.{i}" for i in layers for kind in ("key", "value")]
 
 
+def library_version() -> str:
+    """Name and version of the library: results of another one may differ in the last bits.
+
+    Raises:
+        DependencyError: no onnxruntime is installed.
+    """
+    return f"onnxruntime {_onnxruntime().__version__}"
+
+
 def open_session(path: Path, threads: int | None) -> Any:
     """An ONNX Runtime session on the CPU.
 
@@ -134,13 +150,7 @@ def open_session(path: Path, threads: int | None) -> Any:
         DependencyError: no onnxruntime is installed.
         EngineError: the graph does not load.
     """
-    try:
-        import onnxruntime
-    except ImportError:
-        raise DependencyError(
-            "onnxruntime is not installed; install the extra for this machine: "
-            "pip install 'edge-medgemma[cpu]', or 'edge-medgemma[gpu]' with an NVIDIA card"
-        ) from None
+    onnxruntime = _onnxruntime()
     options = onnxruntime.SessionOptions()
     if threads is not None:
         options.intra_op_num_threads = threads
@@ -152,3 +162,14 @@ def open_session(path: Path, threads: int | None) -> Any:
     except Exception as error:  # noqa: BLE001 onnxruntime's exceptions share no base
         reason = str(error).splitlines()[0]
         raise EngineError(f"'{path}' does not load ({reason}); export the engine again") from None
+
+
+def _onnxruntime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise DependencyError(
+            "onnxruntime is not installed; install the extra for this machine: "
+            "pip install 'edge-medgemma[cpu]', or 'edge-medgemma[gpu]' with an NVIDIA card"
+        ) from None
+    return onnxruntime

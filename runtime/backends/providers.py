@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from edge_medgemma.runtime.backends.model import DecoderModel, VisionModel
@@ -154,3 +155,18 @@ _DECODER: Mapping[Provider, Callable[[Path, Manifest, int | None], DecoderModel]
     Provider.AUTO: _ort_decoder,
     Provider.CPU: _ort_decoder,
 }
+
+
+def provider_identity(provider: Provider) -> str:
+    """`provider` and the versions of the libraries it may take: equal ones compute the same bits.
+
+    Raises:
+        DependencyError: onnxruntime is not installed.
+    """
+    from edge_medgemma.runtime.backends.ort import library_version
+
+    try:
+        openvino = version("openvino")
+    except PackageNotFoundError:
+        openvino = "none"
+    return f"{provider} {library_version()} openvino {openvino}"

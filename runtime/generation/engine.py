@@ -9,7 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_medgemma.runtime.backends.model import DecoderModel, VisionModel
-from edge_medgemma.runtime.backends.providers import AUTOMATIC, Providers, open_decoder, open_vision
+from edge_medgemma.runtime.backends.providers import (
+    AUTOMATIC,
+    Providers,
+    open_decoder,
+    open_vision,
+    provider_identity,
+)
 from edge_medgemma.runtime.generation.embedding import Embedding
 from edge_medgemma.runtime.generation.grammar import Grammars
 from edge_medgemma.runtime.generation.images import to_pixel_values
@@ -102,6 +108,16 @@ class Engine:
     def new_prefix(self, expected_tokens: int = 0) -> Prefix:
         """An empty prefix; `expected_tokens` reserves its memory at once."""
         return Prefix(self._decoder_model(), self._embedding, self.manifest, expected_tokens)
+
+    @property
+    def vision_identity(self) -> str:
+        """What image features depend on besides the pixels."""
+        return f"{self.manifest.sha256} {provider_identity(self._providers.vision)}"
+
+    @property
+    def decoder_identity(self) -> str:
+        """What keys and values depend on besides tokens and image features."""
+        return f"{self.manifest.sha256} {provider_identity(self._providers.decoder)}"
 
     def close(self) -> None:
         """Release both sessions; a prefix that is still in use keeps its own alive."""

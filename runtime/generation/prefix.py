@@ -1,7 +1,7 @@
 """What the model has read so far: a scan read once, asked many times."""
 
 import time
-from collections.abc import Collection, Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -54,6 +54,20 @@ class Ending(StrEnum):
     """Whoever listened stopped it: the same words came again and again."""
 
 
+@dataclass(frozen=True, slots=True)
+class PrefixSnapshot:
+    """All that a prefix remembers."""
+
+    global_rows: Rows
+    local_rows: Rows
+    images: int
+    chunks: int
+    global_arrays: Iterable[NDArray[np.floating]]
+    """Key, value, key, ... of the full-attention layers, [1, K, len(global_rows), D]; taken first."""
+    local_arrays: Iterable[NDArray[np.floating]]
+    """The same of the sliding layers, [1, K, len(local_rows), D]."""
+
+
 class Prefix:
     """A growing sequence of chunks with its caches; questions leave it as it was."""
 
@@ -81,6 +95,40 @@ class Prefix:
     def length(self) -> int:
         """Tokens read."""
         return self._global.used
+
+    def compact(self) -> None:
+        """Forget what no later token can see.
+
+        After the last slice: questions then start from the same rows, bit for bit, whether the
+        slices were read or restored.
+        """
+        self._compact(self.length)
+
+    def snapshot(self) -> PrefixSnapshot:
+        """What `restore` takes; its arrays are views of the caches, valid until the next call."""
+        return PrefixSnapshot(
+            self._global.rows,
+            self._local.rows,
+            self._images,
+            self._chunks,
+            self._caches.view("global", self._global.used),
+            self._caches.view("local", self._local.used),
+        )
+
+    def restore(self, snapshot: PrefixSnapshot) -> None:
+        """Become the prefix that the snapshot was taken of; this one must be new.
+
+        Raises:
+            ValueError: the arrays do not fit the rows or the engine; throw this prefix away.
+        """
+        global_rows, local_rows = snapshot.global_rows, snapshot.local_rows
+        self._reserve_global(len(global_rows))
+        self._reserve_local(len(local_rows))
+        self._caches.restore("global", _of_length(len(global_rows), snapshot.global_arrays))
+        self._caches.restore("local", _of_length(len(local_rows), snapshot.local_arrays))
+        self._global.append(global_rows)
+        self._local.append(local_rows)
+        self._images, self._chunks = snapshot.images, snapshot.chunks
 
     def extend(
         self, chunk: Chunk, features: NDArray[np.float32] | None = None
@@ -265,12 +313,18 @@ class Prefix:
             raise
 
     def _make_room(self, tokens: int, position: int) -> None:
+        self._reserve_global(tokens)
+        if self._local.used + tokens > self._caches.capacity("local"):
+            self._compact(position)
+        self._reserve_local(tokens)
+
+    def _reserve_global(self, tokens: int) -> None:
         wanted = self._global.used + tokens
         if wanted > self._caches.capacity("global"):
             rows = max(wanted + GLOBAL_GROWTH_ROWS, self._expected_tokens)
             self._caches.reserve("global", rows, self._global.used)
-        if self._local.used + tokens > self._caches.capacity("local"):
-            self._compact(position)
+
+    def _reserve_local(self, tokens: int) -> None:
         wanted = self._local.used + tokens
         if wanted > self._caches.capacity("local"):
             window = self._manifest.text.sliding_window
@@ -280,9 +334,17 @@ class Prefix:
         count = self._local.droppable(position)
         if count:
             if self._asking and self._saved is None:
-                self._saved = self._caches.save("local", self._local.used)
+                view = self._caches.view("local", self._local.used)
+                self._saved = [array.copy() for array in view]
             self._caches.drop("local", count, self._local.used)
             self._local.drop(count)
+
+
+def _of_length(rows: int, arrays: Iterable[NDArray[np.floating]]) -> Iterator[NDArray[np.floating]]:
+    for array in arrays:
+        if array.ndim != 4 or array.shape[2] != rows:
+            raise ValueError(f"keys or values of shape {array.shape} for {rows} rows")
+        yield array
 
 
 def _passes(images: NDArray[np.int64]) -> Iterator[slice]:

@@ -88,6 +88,7 @@ def _study(study: StudyReport) -> dict[str, Any]:
             for one in study.slices
         ],
         "findings": [_finding(finding) for finding in study.findings],
+        "recalled": {"slices": study.recalled.slices, "prefix": study.recalled.prefix},
         "problems": [{"name": p.name, "detail": p.detail} for p in study.problems],
         "timings_s": {name: _number(seconds) for name, seconds in study.total_s.items()},
     }

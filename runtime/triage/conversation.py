@@ -21,12 +21,9 @@ from edge_medgemma.runtime.slicing.volume import Problem
 from edge_medgemma.runtime.slicing.windows import render_stack
 from edge_medgemma.runtime.triage.plan import Reading, plan_readings
 from edge_medgemma.runtime.triage.protocol import Protocol
-from edge_medgemma.runtime.triage.questions import (
-    REASONING_TOKENS,
-    Progress,
-    no_progress,
-    read_slices,
-)
+from edge_medgemma.runtime.triage.questions import REASONING_TOKENS, Progress, no_progress
+from edge_medgemma.runtime.triage.reading import StackReader
+from edge_medgemma.runtime.triage.report import Recalled
 from edge_medgemma.runtime.triage.study import DEFAULT_OPTIONS, TriageOptions
 
 GREEDY = Sampling()
@@ -69,7 +66,10 @@ class Conversation:
     """Everything known to be wrong with the slices."""
     slices: int
     timings_s: Mapping[str, float]
-    """Seconds of `vision` and `prefill`, the loading of each part included."""
+    """Seconds of `vision` and `prefill`, the loading of each part included; no `vision` where it
+    was not needed."""
+    recalled: Recalled
+    """What came from the scan cache."""
 
     def ask(
         self,
@@ -158,13 +158,18 @@ def open_scan(
     volume = read_volume(reading.series, indices, partial(on_progress, "decode"))
     stack = render_stack(volume)
     recorder = SpanRecorder()
-    with recorder.span("vision"):
-        features = engine.encode_images(stack.pixels, partial(on_progress, "vision"))
-    with recorder.span("prefill"):
-        prefix = read_slices(engine, reading.protocol.instruction, features, on_progress)
+    instruction = reading.protocol.instruction
+    reader = StackReader(engine, instruction, stack, options.scan_cache, recorder, on_progress)
+    prefix = reader.read()
     problems = (*reading.problems, *stack.problems)
     return Conversation(
-        engine, prefix, reading.protocol, problems, len(features), total_s(recorder.spans)
+        engine,
+        prefix,
+        reading.protocol,
+        problems,
+        len(stack.pixels),
+        total_s(recorder.spans),
+        reader.recalled,
     )
 
 

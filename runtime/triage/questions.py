@@ -62,6 +62,7 @@ def read_slices(
         prefix.extend(chunk, features[image : image + chunk.images] if chunk.images else None)
         image += chunk.images
         on_progress("prefill", done, len(chunks))
+    prefix.compact()
     return prefix
 
 

@@ -111,6 +111,19 @@ class Picture:
 
 
 @dataclass(frozen=True, slots=True)
+class Recalled:
+    """What a reading took from the scan cache."""
+
+    slices: int = 0
+    """Slices that were not encoded for it."""
+    prefix: bool = False
+    """The slices were not read for it either."""
+
+
+NOTHING_RECALLED = Recalled()
+
+
+@dataclass(frozen=True, slots=True)
 class StudyReport:
     """One protocol applied to one study."""
 
@@ -135,6 +148,8 @@ class StudyReport:
     problems: tuple[Problem, ...]
     pictures: tuple[Picture, ...]
     spans: tuple[Span, ...]
+    recalled: Recalled = NOTHING_RECALLED
+    """What came from the scan cache."""
 
     @property
     def flagged(self) -> tuple[FindingResult, ...]:

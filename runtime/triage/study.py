@@ -3,13 +3,12 @@
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_medgemma.runtime.errors import (
     DependencyError,
@@ -20,6 +19,7 @@ from edge_medgemma.runtime.errors import (
 )
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.generation.prefix import Prefix
+from edge_medgemma.runtime.generation.scan_cache import ScanCache
 from edge_medgemma.runtime.profiling.spans import SpanRecorder
 from edge_medgemma.runtime.slicing.sampling import sample_slices
 from edge_medgemma.runtime.slicing.scan import find_series, read_volume
@@ -39,6 +39,7 @@ from edge_medgemma.runtime.triage.findings import (
 from edge_medgemma.runtime.triage.plan import Reading, plan_readings
 from edge_medgemma.runtime.triage.protocol import Finding, Protocol
 from edge_medgemma.runtime.triage.questions import Progress, no_progress, read_slices
+from edge_medgemma.runtime.triage.reading import StackReader
 from edge_medgemma.runtime.triage.records import engine_record, program_version, study_report
 from edge_medgemma.runtime.triage.report import (
     Effort,
@@ -61,6 +62,8 @@ class TriageOptions:
     effort: Effort = Effort.FAST
     control_folder: Path | None = None
     """Where control log-odds are kept; None is the user's cache folder."""
+    scan_cache: ScanCache | None = None
+    """Of slices and prefixes; None keeps nothing that is derived from the scan."""
 
 
 LOG = logging.getLogger(__name__)
@@ -154,16 +157,24 @@ class _StudyWork:
             stack = render_stack(volume)
             blank = render_stack(blank_volume(volume), stack.preset)
         problems = (*problems, *(p for p in stack.problems if p not in problems))
-        features, controls = self._features_and_controls(stack, blank)
-        with self.recorder.span("prefill"):
-            prefix = read_slices(self.engine, self.protocol.instruction, features, self.on_progress)
+        reader = StackReader(
+            self.engine,
+            self.protocol.instruction,
+            stack,
+            self.options.scan_cache,
+            self.recorder,
+            self.on_progress,
+        )
+        controls = self._controls(reader, stack, blank)
+        prefix = reader.read()
         with self.recorder.span("score"):
             answers = self._ask(prefix)
             results = judge(self.protocol, self.engine.manifest, answers, controls)
         with self.recorder.span("evidence"):
             results = self._explain(prefix, stack, results)
         problems = (*problems, *answers.problems, *doubt_problems(results))
-        return study_report(reading, self.recorder, problems, stack, results)
+        report = study_report(reading, self.recorder, problems, stack, results)
+        return replace(report, recalled=reader.recalled)
 
     def _decode(self) -> tuple[Volume, tuple[Problem, ...]]:
         """The sampled slices and all that is known to be wrong with them."""
@@ -173,35 +184,35 @@ class _StudyWork:
             volume = read_volume(self.series, requested, self._stage("decode"))
         return volume, (*volume.problems, *coverage_problems(self.protocol, volume, requested))
 
-    def _features_and_controls(
-        self, stack: SliceStack, blank: SliceStack
-    ) -> tuple[NDArray[np.float32], Mapping[str, float] | None]:
-        """Image features of the stack [slices, tokens, hidden], and the control's log-odds.
+    def _controls(
+        self, reader: StackReader, stack: SliceStack, blank: SliceStack
+    ) -> Mapping[str, float] | None:
+        """Log-odds of the control.
 
-        A control that is not cached has its one image encoded with the stack's, ahead of any
-        prefix: vision tower and decoder need not fit into memory together. After reasoning in
-        words there is no control: a model reasons differently about nothing.
+        Where they are not cached, their one image and the stack's are encoded ahead of any prefix:
+        vision tower and decoder need not fit into memory together. After reasoning in words there
+        is no control: a model reasons differently about nothing.
         """
-        count = len(stack.pixels)
         if self.options.effort is Effort.REASONED or not self._findings():
-            return self._encode(stack.pixels), None
+            return None
         cache = ControlCache(self.options.control_folder)
         key = self._control_key(stack)
         controls = cache.read(key, frozenset(finding.code for finding in self._findings()))
         if controls is not None:
-            return self._encode(stack.pixels), controls
-        features = self._encode(np.concatenate([stack.pixels, blank.pixels]))
+            return controls
+        reader.encode_unless_read()
+        features = reader.encode_blank(blank)
         with self.recorder.span("control"):
             progress = self._stage("control")
             prefix = read_slices(
                 self.engine,
                 self.protocol.instruction,
-                np.broadcast_to(features[count], (count, *features.shape[1:])),
+                np.broadcast_to(features, (len(stack.pixels), *features.shape[1:])),
                 lambda _, done, total: progress(done, total),
             )
             controls = dict(ask_fast(self.engine, prefix, self._findings()).log_odds)
         cache.write(key, controls)
-        return features[:count], controls
+        return controls
 
     def _ask(self, prefix: Prefix) -> Answers:
         if self.options.effort is Effort.REASONED:
@@ -227,10 +238,6 @@ class _StudyWork:
         count, rows, columns, _ = stack.pixels.shape
         engine, protocol = self.engine.manifest.sha256, self.protocol.sha256
         return control_key(engine, protocol, stack.preset, count, (rows, columns))
-
-    def _encode(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        with self.recorder.span("vision"):
-            return self.engine.encode_images(pixels, self._stage("vision"))
 
     def _stage(self, name: str) -> Callable[[int, int], None]:
         return partial(self.on_progress, name)

@@ -1,0 +1,204 @@
+"""What an engine has read, kept on disk: image features of slices and whole prefixes.
+
+Names and contents hold no name, identifier, date or path: keys are hashes, contents are arrays. But
+features are derived from a patient's pixels, so only the user can read them (mode 0600 in 0700).
+
+A file is absent or whole: it is written under a temporary name and renamed, and its SHA-256 is
+compared before anything of it is used. What does not match is deleted and computed again.
+"""
+
+import contextlib
+import errno
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, TypeVar
+
+import platformdirs
+from numpy.typing import NDArray
+
+from edge_medgemma.runtime.errors import ResourceError
+from edge_medgemma.runtime.files import new_file, remove_abandoned
+from edge_medgemma.runtime.generation.array_file import (
+    Label,
+    file_bytes,
+    open_arrays,
+    read_label,
+    write_arrays,
+)
+
+DEFAULT_LIMIT_BYTES = 4 * 10**9
+"""Two CTs of 85 slices read by a 4B engine with a float32 cache take 2.8 GB."""
+
+MINIMUM_FREE_BYTES = 10**9
+"""Left free on the disk, whatever the limit: others write to it too."""
+
+_Taken = TypeVar("_Taken")
+
+
+class Kind(StrEnum):
+    """What a file holds."""
+
+    FEATURES = "features"
+    """Image tokens of one slice."""
+    PREFIX = "prefix"
+    """Keys and values of everything ahead of a question."""
+
+
+@dataclass(frozen=True, slots=True)
+class CacheEntry:
+    """One file of the cache."""
+
+    path: Path
+    kind: str
+    """A `Kind`, or `unfinished` for what a killed or a running writer left."""
+    engine_sha256: str
+    """Empty where the file does not say."""
+    bytes: int
+    unused_s: float
+    """Since it was last written or read."""
+
+
+class ScanCache:
+    """Arrays by kind and key in one folder, the least recently used deleted at the limit."""
+
+    def __init__(self, folder: Path | None = None, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> None:
+        """Use `folder`, by default `scans` in the user's cache folder; it need not exist."""
+        self._folder = folder or platformdirs.user_cache_path("edge-medgemma") / "scans"
+        self._limit_bytes = limit_bytes
+        self.trouble = ""
+        """Why nothing more is written, in words for the user; empty while all is well."""
+
+    def holds(self, kind: Kind, key: str) -> bool:
+        """Is there such a file? It may still turn out to be damaged."""
+        return self._path(kind, key).is_file()
+
+    def read(
+        self,
+        kind: Kind,
+        key: str,
+        engine_sha256: str,
+        take: Callable[[Iterator[NDArray[Any]]], _Taken],
+    ) -> _Taken | None:
+        """What `take` makes of the stored arrays.
+
+        None where there are none, where they are cut short or altered, or where `take` raises a
+        ValueError because they do not fit; such a file is deleted.
+        """
+        path = self._path(kind, key)
+        try:
+            with open_arrays(path, Label(kind, key, engine_sha256)) as arrays:
+                taken = take(arrays)
+            with contextlib.suppress(OSError):
+                os.utime(path)
+        except OSError:
+            return None
+        except ValueError:
+            with contextlib.suppress(OSError):
+                path.unlink()
+            return None
+        return taken
+
+    def write(
+        self, kind: Kind, key: str, engine_sha256: str, arrays: Sequence[NDArray[Any]]
+    ) -> None:
+        """Keep arrays; where that fails, `trouble` says why and no more is tried."""
+        label = Label(kind, key, engine_sha256)
+        size = file_bytes(label, arrays)
+        if self.trouble or size > self._limit_bytes:
+            return
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._folder.chmod(0o700)
+            self._make_room(size)
+            if shutil.disk_usage(self._folder).free < size + MINIMUM_FREE_BYTES:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            with new_file(self._path(kind, key), mode=0o600) as file:
+                write_arrays(file, label, arrays)
+            self._make_room(0)  # another process may have written as well
+        except OSError as error:
+            cause = error.__cause__ if isinstance(error, ResourceError) else error
+            reason = getattr(cause, "strerror", None) or "unknown reason"
+            self.trouble = f"the scan is not kept for later questions: {reason} (scan cache)"
+
+    def entries(self) -> list[CacheEntry]:
+        """All files, the least recently used first."""
+        entries = []
+        now = time.time()
+        for path in self._files():
+            with contextlib.suppress(OSError):
+                status = path.stat()
+                label = _label(path)
+                unused_s = max(0.0, now - status.st_mtime)
+                entries.append(
+                    CacheEntry(path, label.kind, label.engine_sha256, status.st_size, unused_s)
+                )
+        return sorted(entries, key=lambda entry: -entry.unused_s)
+
+    def clear(self, unused_for_s: float = 0.0) -> list[CacheEntry]:
+        """Delete what was not used for so long, and what killed writers left; gives what went."""
+        return [
+            entry
+            for entry in self.entries()
+            if (
+                remove_abandoned(entry.path)
+                if _is_unfinished(entry.path)
+                else entry.unused_s >= unused_for_s and _remove(entry.path)
+            )
+        ]
+
+    def _make_room(self, size: int) -> None:
+        """Delete leftovers, then the least recently used files until `size` more bytes fit."""
+        for path in self._files():
+            if _is_unfinished(path):
+                remove_abandoned(path)
+        files = []
+        for path in self._files():
+            with contextlib.suppress(OSError):
+                status = path.stat()
+                files.append((status.st_mtime, status.st_size, path))
+        total = size + sum(file_size for _, file_size, _ in files)
+        for _, file_size, path in sorted(files):
+            if total <= self._limit_bytes:
+                return
+            if not _is_unfinished(path) and _remove(path):
+                total -= file_size
+
+    def _files(self) -> list[Path]:
+        suffixes = {f".{kind}" for kind in Kind}
+        try:
+            return [
+                path
+                for path in self._folder.iterdir()
+                if path.suffix in suffixes or _is_unfinished(path)
+            ]
+        except OSError:
+            return []
+
+    def _path(self, kind: Kind, key: str) -> Path:
+        return self._folder / f"{key}.{kind}"
+
+
+def _is_unfinished(path: Path) -> bool:
+    return path.name.startswith(".")
+
+
+def _label(path: Path) -> Label:
+    if _is_unfinished(path):
+        return Label("unfinished", "", "")
+    try:
+        return read_label(path)
+    except ValueError:
+        return Label(path.suffix[1:], "", "")
+
+
+def _remove(path: Path) -> bool:
+    try:
+        path.unlink()
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,173 @@
+"""Slices on their way into a prefix; what the engine has read before is taken from the scan cache."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_medgemma.runtime.generation.engine import Engine
+from edge_medgemma.runtime.generation.masks import Rows
+from edge_medgemma.runtime.generation.prefix import Prefix, PrefixSnapshot
+from edge_medgemma.runtime.generation.scan_cache import Kind, ScanCache
+from edge_medgemma.runtime.generation.scan_keys import features_key, prefix_key
+from edge_medgemma.runtime.profiling.spans import SpanRecorder
+from edge_medgemma.runtime.slicing.volume import SliceStack
+from edge_medgemma.runtime.triage.questions import Progress, read_slices
+from edge_medgemma.runtime.triage.report import NOTHING_RECALLED, Recalled
+
+
+class StackReader:
+    """Encodes and reads one stack of slices, each step at most once."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        instruction: str,
+        stack: SliceStack,
+        cache: ScanCache | None,
+        recorder: SpanRecorder,
+        on_progress: Progress,
+    ) -> None:
+        """Prepare to read.
+
+        Args:
+            engine: reads.
+            instruction: of the protocol, never text of the scan.
+            stack: slices to read.
+            cache: of earlier readings; None computes everything and keeps nothing.
+            recorder: gets the spans `vision` and `prefill`.
+            on_progress: called with the stages of the same names.
+        """
+        self._engine = engine
+        self._instruction = instruction
+        self._stack = stack
+        self._cache = cache
+        self._recorder = recorder
+        self._on_progress = on_progress
+        self._features: NDArray[np.float32] | None = None
+        self.recalled = NOTHING_RECALLED
+
+    def encode_unless_read(self) -> None:
+        """Encode the slices now, ahead of any use of the decoder, unless their prefix is cached."""
+        if self._features is None and not self._is_read():
+            self._features, slices = self._encode(self._stack, partial(self._on_progress, "vision"))
+            self.recalled = Recalled(slices)
+
+    def encode_blank(self, blank: SliceStack) -> NDArray[np.float32]:
+        """Image features [1, tokens_per_image, hidden] of a slice that stands for all slices."""
+        return self._encode(blank, lambda done, total: None)[0]
+
+    def read(self) -> Prefix:
+        """The prefix that holds the instruction and every slice.
+
+        Raises:
+            EngineError: more slices than the engine has positions for.
+        """
+        with self._recorder.span("prefill"):
+            prefix = self._recall_prefix()
+        if prefix is not None:
+            self._features = None
+            self.recalled = Recalled(len(self._stack.pixels), prefix=True)
+            return prefix
+        if self._features is None:
+            self._features, slices = self._encode(self._stack, partial(self._on_progress, "vision"))
+            self.recalled = Recalled(slices)
+        with self._recorder.span("prefill"):
+            prefix = read_slices(self._engine, self._instruction, self._features, self._on_progress)
+            self._features = None
+            self._keep_prefix(prefix)
+        return prefix
+
+    def _is_read(self) -> bool:
+        return self._cache is not None and self._cache.holds(Kind.PREFIX, self._prefix_key())
+
+    def _encode(
+        self, stack: SliceStack, on_slice: Callable[[int, int], None]
+    ) -> tuple[NDArray[np.float32], int]:
+        """Image features [slices, tokens_per_image, hidden], and how many came from the cache."""
+        manifest = self._engine.manifest
+        shape = (len(stack.pixels), manifest.vision.tokens_per_image, manifest.text.hidden_size)
+        features = np.empty(shape, np.float32)
+        recalled = 0
+        with self._recorder.span("vision"):
+            for row, pixels in enumerate(stack.pixels):
+                features[row], is_known = self._encode_one(pixels, stack.preset, shape[1:])
+                recalled += is_known
+                on_slice(row + 1, len(features))
+        return features, recalled
+
+    def _encode_one(
+        self, pixels: NDArray[np.uint8], preset: str, shape: tuple[int, ...]
+    ) -> tuple[NDArray[np.float32], bool]:
+        """Image features of one slice, and whether they came from the cache."""
+
+        def take(arrays: Iterator[NDArray[Any]]) -> NDArray[np.float32]:
+            (features,) = arrays
+            if features.shape != shape or features.dtype != np.float32:
+                raise ValueError(f"features of shape {features.shape}, expected {shape}")
+            return features
+
+        key, engine_sha256 = "", self._engine.manifest.sha256
+        if self._cache is not None:
+            key = features_key(self._engine.vision_identity, preset, pixels)
+            known = self._cache.read(Kind.FEATURES, key, engine_sha256, take)
+            if known is not None:
+                return known, True
+        features = self._engine.encode_images(pixels[None], lambda done, total: None)[0]
+        if self._cache is not None:
+            self._cache.write(Kind.FEATURES, key, engine_sha256, [features])
+        return features, False
+
+    def _recall_prefix(self) -> Prefix | None:
+        if self._cache is None:
+            return None
+        chunks = self._engine.prompt.prefix(self._instruction, len(self._stack.pixels))
+        tokens = sum(len(chunk.ids) for chunk in chunks)
+
+        def take(arrays: Iterator[NDArray[Any]]) -> Prefix:
+            prefix = self._engine.new_prefix(tokens)
+            prefix.restore(_snapshot(arrays, self._engine.manifest.text.layer_is_global))
+            if prefix.length != tokens:
+                raise ValueError(f"a prefix of {prefix.length} tokens, expected {tokens}")
+            return prefix
+
+        engine_sha256 = self._engine.manifest.sha256
+        return self._cache.read(Kind.PREFIX, self._prefix_key(), engine_sha256, take)
+
+    def _keep_prefix(self, prefix: Prefix) -> None:
+        if self._cache is not None:
+            arrays = _arrays(prefix.snapshot())
+            engine_sha256 = self._engine.manifest.sha256
+            self._cache.write(Kind.PREFIX, self._prefix_key(), engine_sha256, arrays)
+
+    def _prefix_key(self) -> str:
+        pixels, preset = self._stack.pixels, self._stack.preset
+        identity = self._engine.vision_identity
+        return prefix_key(
+            self._engine.decoder_identity,
+            self._engine.prompt.prefix(self._instruction, len(pixels)),
+            [features_key(identity, preset, one) for one in pixels],
+        )
+
+
+def _arrays(snapshot: PrefixSnapshot) -> list[NDArray[Any]]:
+    rows = [
+        np.stack([rows.positions, rows.images, rows.chunks, rows.branches])
+        for rows in (snapshot.global_rows, snapshot.local_rows)
+    ]
+    counts = np.array([snapshot.images, snapshot.chunks], np.int64)
+    return [counts, *rows, *snapshot.global_arrays, *snapshot.local_arrays]
+
+
+def _snapshot(arrays: Iterator[NDArray[Any]], layer_is_global: tuple[bool, ...]) -> PrefixSnapshot:
+    """The inverse of `_arrays`; keys and values stay unread until they are taken, in order."""
+    try:
+        images, chunks = map(int, next(arrays))
+        global_rows, local_rows = Rows(*next(arrays)), Rows(*next(arrays))
+    except (StopIteration, TypeError) as error:
+        raise ValueError("not a prefix") from error
+    global_arrays = islice(arrays, 2 * sum(layer_is_global))
+    return PrefixSnapshot(global_rows, local_rows, images, chunks, global_arrays, arrays)
