@@ -8,7 +8,10 @@ import click
 
 from edge_medgemma.runtime.backends.providers import Providers
 from edge_medgemma.runtime.commands.options import (
+    cache_size_option,
     engine_option,
+    no_cache_option,
+    open_scan_cache,
     provider_option,
     slices_option,
     threads_option,
@@ -65,6 +68,8 @@ NO_ANSWER = "note: no answer; the model used up --max-tokens in reasoning or had
 )  # fmt: skip
 @click.option("--show-thinking", is_flag=True, help="Also print the reasoning ahead of the answer.")
 @click.option("--timings", is_flag=True, help="Also print how long each part took, on stderr.")
+@no_cache_option
+@cache_size_option
 @provider_option
 @threads_option
 def command(
@@ -80,6 +85,8 @@ def command(
     json_schema: str | None,
     show_thinking: bool,
     timings: bool,
+    no_cache: bool,
+    cache_gb: float,
     providers: Providers,
     threads: int | None,
 ) -> None:
@@ -92,7 +99,8 @@ def command(
     if json_schema and (show_thinking or timings):
         raise click.UsageError("--json-schema takes neither --show-thinking nor --timings")
     schema = load_schema(Path(json_schema)) if json_schema not in (None, FINDINGS) else None
-    options = TriageOptions(protocol, series_uid, slices)
+    scan_cache = open_scan_cache(no_cache, cache_gb)
+    options = TriageOptions(protocol, series_uid, slices, scan_cache=scan_cache)
     sampling = Sampling(temperature=temperature, seed=seed)
     with Engine.open(engine_directory, threads=threads, providers=providers) as engine:
         engine.prompt.question(question)  # a question that may not be asked costs no reading
@@ -100,6 +108,8 @@ def command(
             conversation = open_scan(engine, scan, options, progress)
         for problem in conversation.problems:
             click.echo(f"note: {printable(sentence(problem.detail))}", err=True)
+        if scan_cache is not None and scan_cache.trouble:
+            click.echo(f"note: {printable(scan_cache.trouble)}", err=True)
         if engine.manifest.demonstration:
             click.echo(f"note: {printable(engine.manifest.demonstration.notice)}", err=True)
         if json_schema:
@@ -122,9 +132,13 @@ def command(
 
 
 def _timing_words(conversation: Conversation, pieces: Sequence[AnswerPiece]) -> str:
-    vision_s = conversation.timings_s["vision"] / conversation.slices
-    prefill_rate = conversation.prefix.length / conversation.timings_s["prefill"]
-    words = f"vision {vision_s:.2f} s a slice, prefill {prefill_rate:.1f} tokens/s"
+    prefill_s = conversation.timings_s["prefill"]
+    if conversation.recalled.prefix:
+        words = f"slices recalled in {prefill_s:.2f} s"
+    else:
+        vision_s = conversation.timings_s["vision"] / conversation.slices
+        prefill_rate = conversation.prefix.length / prefill_s
+        words = f"vision {vision_s:.2f} s a slice, prefill {prefill_rate:.1f} tokens/s"
     if not pieces[-1].tokens:
         return words
     first, last = pieces[0], pieces[-1]

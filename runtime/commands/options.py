@@ -6,9 +6,12 @@ import click
 
 import edge_medgemma.runtime
 from edge_medgemma.runtime.backends.providers import Provider, Providers, parse_providers
+from edge_medgemma.runtime.generation.scan_cache import DEFAULT_LIMIT_BYTES, ScanCache
 
 BUILTIN_ENGINE = Path(edge_medgemma.runtime.__file__).parent / "engines" / "phantom"
 """The demonstration engine that comes with the package."""
+
+BYTES_PER_GB = 1e9
 
 engine_option = click.option(
     "--engine",
@@ -29,6 +32,24 @@ slices_option = click.option(
 threads_option = click.option(
     "--threads", type=click.IntRange(min=1), help="CPU threads.  [default: all cores]"
 )
+
+
+no_cache_option = click.option(
+    "--no-cache", is_flag=True,
+    help="Keep nothing derived from the scan on disk and use nothing kept.",
+)  # fmt: skip
+
+cache_size_option = click.option(
+    "--cache-size", "cache_gb", type=click.FloatRange(min=0, min_open=True), metavar="GB",
+    default=DEFAULT_LIMIT_BYTES / BYTES_PER_GB, show_default=True,
+    envvar="EDGE_MEDGEMMA_CACHE_GB", show_envvar=True,
+    help="What is kept beyond this size is deleted, the least recently used first.",
+)  # fmt: skip
+
+
+def open_scan_cache(no_cache: bool, cache_gb: float) -> ScanCache | None:
+    """The user's scan cache; None where it is not wanted."""
+    return None if no_cache else ScanCache(limit_bytes=int(cache_gb * BYTES_PER_GB))
 
 
 def _providers(_: click.Context, __: click.Parameter, words: tuple[str, ...]) -> Providers:

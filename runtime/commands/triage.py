@@ -8,7 +8,10 @@ from rich.text import Text
 
 from edge_medgemma.runtime.backends.providers import Providers
 from edge_medgemma.runtime.commands.options import (
+    cache_size_option,
     engine_option,
+    no_cache_option,
+    open_scan_cache,
     provider_option,
     slices_option,
     threads_option,
@@ -79,6 +82,8 @@ _STYLES = {
     show_default=True, help="reasoned: the model reasons in words first; minutes per finding.",
 )  # fmt: skip
 @click.option("--report/--no-report", "with_report", default=True, help="Write report.html or not.")
+@no_cache_option
+@cache_size_option
 @provider_option
 @threads_option
 @click.option(
@@ -95,6 +100,8 @@ def command(
     output_format: str,
     effort: str,
     with_report: bool,
+    no_cache: bool,
+    cache_gb: float,
     providers: Providers,
     threads: int | None,
     exit_code: bool,
@@ -106,12 +113,15 @@ def command(
     prioritisation, not a diagnosis; no flag is not a normal report.
     """
     protocol = None if protocol_name == "auto" else load_protocol(protocol_name)
-    options = TriageOptions(protocol, series_uid, slices, Effort(effort))
+    scan_cache = open_scan_cache(no_cache, cache_gb)
+    options = TriageOptions(protocol, series_uid, slices, Effort(effort), scan_cache=scan_cache)
     with (
         stage_progress() as progress,
         Engine.open(engine_directory, threads=threads, providers=providers) as engine,
     ):
         report = triage_scan(engine, scan, options, progress)
+    if scan_cache is not None and scan_cache.trouble:
+        click.echo(f"note: {printable(scan_cache.trouble)}", err=True)
     if report.engine.notice:
         click.echo(f"note: {printable(report.engine.notice)}", err=True)
     if output_format == "json":

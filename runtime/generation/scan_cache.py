@@ -37,6 +37,9 @@ DEFAULT_LIMIT_BYTES = 4 * 10**9
 MINIMUM_FREE_BYTES = 10**9
 """Left free on the disk, whatever the limit: others write to it too."""
 
+UNFINISHED = "unfinished"
+"""Kind of what a writer left that was killed, or is still at work."""
+
 _Taken = TypeVar("_Taken")
 
 
@@ -55,12 +58,17 @@ class CacheEntry:
 
     path: Path
     kind: str
-    """A `Kind`, or `unfinished` for what a killed or a running writer left."""
-    engine_sha256: str
-    """Empty where the file does not say."""
+    """Suffix of its name, or UNFINISHED."""
     bytes: int
     unused_s: float
     """Since it was last written or read."""
+
+    def read_engine_sha256(self) -> str:
+        """The engine it is of, as the file says; empty where it does not."""
+        try:
+            return read_label(self.path).engine_sha256
+        except (OSError, ValueError):
+            return ""
 
 
 class ScanCache:
@@ -127,73 +135,54 @@ class ScanCache:
 
     def entries(self) -> list[CacheEntry]:
         """All files, the least recently used first."""
-        entries = []
-        now = time.time()
-        for path in self._files():
-            with contextlib.suppress(OSError):
-                status = path.stat()
-                label = _label(path)
-                unused_s = max(0.0, now - status.st_mtime)
-                entries.append(
-                    CacheEntry(path, label.kind, label.engine_sha256, status.st_size, unused_s)
-                )
-        return sorted(entries, key=lambda entry: -entry.unused_s)
+        return cache_entries(self._folder)
 
     def clear(self, unused_for_s: float = 0.0) -> list[CacheEntry]:
         """Delete what was not used for so long, and what killed writers left; gives what went."""
-        return [
-            entry
-            for entry in self.entries()
-            if (
-                remove_abandoned(entry.path)
-                if _is_unfinished(entry.path)
-                else entry.unused_s >= unused_for_s and _remove(entry.path)
-            )
-        ]
+        return delete_unused(self.entries(), unused_for_s)
 
     def _make_room(self, size: int) -> None:
         """Delete leftovers, then the least recently used files until `size` more bytes fit."""
-        for path in self._files():
-            if _is_unfinished(path):
-                remove_abandoned(path)
-        files = []
-        for path in self._files():
-            with contextlib.suppress(OSError):
-                status = path.stat()
-                files.append((status.st_mtime, status.st_size, path))
-        total = size + sum(file_size for _, file_size, _ in files)
-        for _, file_size, path in sorted(files):
-            if total <= self._limit_bytes:
-                return
-            if not _is_unfinished(path) and _remove(path):
-                total -= file_size
-
-    def _files(self) -> list[Path]:
-        suffixes = {f".{kind}" for kind in Kind}
-        try:
-            return [
-                path
-                for path in self._folder.iterdir()
-                if path.suffix in suffixes or _is_unfinished(path)
-            ]
-        except OSError:
-            return []
+        entries = self.entries()
+        leftovers = {e.path for e in entries if e.kind == UNFINISHED and remove_abandoned(e.path)}
+        entries = [entry for entry in entries if entry.path not in leftovers]
+        total = size + sum(entry.bytes for entry in entries)
+        for entry in entries:
+            if total > self._limit_bytes and entry.kind != UNFINISHED and _remove(entry.path):
+                total -= entry.bytes
 
     def _path(self, kind: Kind, key: str) -> Path:
         return self._folder / f"{key}.{kind}"
 
 
-def _is_unfinished(path: Path) -> bool:
-    return path.name.startswith(".")
-
-
-def _label(path: Path) -> Label:
-    if _is_unfinished(path):
-        return Label("unfinished", "", "")
+def cache_entries(folder: Path) -> list[CacheEntry]:
+    """The files of a cache folder by their names, the least recently used first."""
+    entries = []
+    now = time.time()
     try:
-        return read_label(path)
-    except ValueError:
-        return Label(path.suffix[1:], "", "")
+        paths = list(folder.iterdir())
+    except OSError:
+        return []
+    for path in paths:
+        kind = UNFINISHED if path.name.startswith(".") else path.suffix[1:]
+        with contextlib.suppress(OSError):  # another process may have deleted it
+            status = path.stat()
+            unused_s = max(0.0, now - status.st_mtime)
+            entries.append(CacheEntry(path, kind, status.st_size, unused_s))
+    return sorted(entries, key=lambda entry: -entry.unused_s)
+
+
+def delete_unused(entries: Sequence[CacheEntry], unused_for_s: float) -> list[CacheEntry]:
+    """Delete what was not used for so long, and what killed writers left; gives what went."""
+    return [
+        entry
+        for entry in entries
+        if (
+            remove_abandoned(entry.path)
+            if entry.kind == UNFINISHED
+            else entry.unused_s >= unused_for_s and _remove(entry.path)
+        )
+    ]
 
 
 def _remove(path: Path) -> bool:

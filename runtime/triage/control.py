@@ -16,6 +16,7 @@ import platformdirs
 
 from edge_medgemma.runtime.errors import ResourceError
 from edge_medgemma.runtime.files import write_atomically
+from edge_medgemma.runtime.generation.scan_cache import CacheEntry, cache_entries, delete_unused
 from edge_medgemma.runtime.slicing.volume import Modality, Volume
 
 AIR_HU = -1024.0
@@ -42,7 +43,7 @@ class ControlCache:
     def read(self, key: str, codes: frozenset[str]) -> dict[str, float] | None:
         """Log-odds per finding code; None unless exactly `codes` are there and finite."""
         try:
-            entry = json.loads((self._folder / f"{key}.json").read_text(encoding="utf-8"))
+            entry = json.loads((self._folder / f"{key}.control").read_text(encoding="utf-8"))
             values = {str(code): float(value) for code, value in entry["log_odds"].items()}
             intact = entry["version"] == _CACHE_VERSION and entry["key"] == key
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
@@ -56,7 +57,15 @@ class ControlCache:
             return
         entry = {"version": _CACHE_VERSION, "key": key, "log_odds": dict(log_odds)}
         with contextlib.suppress(ResourceError):
-            write_atomically(self._folder / f"{key}.json", json.dumps(entry).encode())
+            write_atomically(self._folder / f"{key}.control", json.dumps(entry).encode())
+
+    def entries(self) -> list[CacheEntry]:
+        """All files, the least recently written first."""
+        return cache_entries(self._folder)
+
+    def clear(self, unused_for_s: float = 0.0) -> list[CacheEntry]:
+        """Delete what was not written for so long; gives what went."""
+        return delete_unused(self.entries(), unused_for_s)
 
 
 def control_key(

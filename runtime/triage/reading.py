@@ -1,7 +1,7 @@
 """Slices on their way into a prefix; what the engine has read before is taken from the scan cache."""
 
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cached_property, partial
 from itertools import islice
 from typing import Any
 
@@ -66,12 +66,13 @@ class StackReader:
         Raises:
             EngineError: more slices than the engine has positions for.
         """
-        with self._recorder.span("prefill"):
-            prefix = self._recall_prefix()
-        if prefix is not None:
-            self._features = None
-            self.recalled = Recalled(len(self._stack.pixels), prefix=True)
-            return prefix
+        if self._is_read():
+            with self._recorder.span("prefill"):
+                prefix = self._recall_prefix()
+            if prefix is not None:
+                self._features = None
+                self.recalled = Recalled(len(self._stack.pixels), prefix=True)
+                return prefix
         if self._features is None:
             self._features, slices = self._encode(self._stack, partial(self._on_progress, "vision"))
             self.recalled = Recalled(slices)
@@ -82,7 +83,7 @@ class StackReader:
         return prefix
 
     def _is_read(self) -> bool:
-        return self._cache is not None and self._cache.holds(Kind.PREFIX, self._prefix_key())
+        return self._cache is not None and self._cache.holds(Kind.PREFIX, self._prefix_key)
 
     def _encode(
         self, stack: SliceStack, on_slice: Callable[[int, int], None]
@@ -135,14 +136,15 @@ class StackReader:
             return prefix
 
         engine_sha256 = self._engine.manifest.sha256
-        return self._cache.read(Kind.PREFIX, self._prefix_key(), engine_sha256, take)
+        return self._cache.read(Kind.PREFIX, self._prefix_key, engine_sha256, take)
 
     def _keep_prefix(self, prefix: Prefix) -> None:
         if self._cache is not None:
             arrays = _arrays(prefix.snapshot())
             engine_sha256 = self._engine.manifest.sha256
-            self._cache.write(Kind.PREFIX, self._prefix_key(), engine_sha256, arrays)
+            self._cache.write(Kind.PREFIX, self._prefix_key, engine_sha256, arrays)
 
+    @cached_property
     def _prefix_key(self) -> str:
         pixels, preset = self._stack.pixels, self._stack.preset
         identity = self._engine.vision_identity
