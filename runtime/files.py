@@ -29,13 +29,11 @@ def new_file(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
     Raises:
         ResourceError: the disk is full or the folder cannot be written; `path` is as it was.
     """
-    temporary = None
+    temporary, lock = None, None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, lock, temporary = _new_temporary(path)
         with os.fdopen(handle, "w+b") as file:
-            with contextlib.suppress(OSError):  # not every file system has locks
-                _lock(file)
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -50,6 +48,8 @@ def new_file(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
+        if lock is not None:
+            os.close(lock)
 
 
 def remove_abandoned(temporary: Path) -> bool:
@@ -60,18 +60,33 @@ def remove_abandoned(temporary: Path) -> bool:
     """
     try:
         with temporary.open("rb") as file:
-            _lock(file)
-        temporary.unlink()
+            _lock(file.fileno())
+            temporary.unlink()
     except OSError:
         return False
     return True
 
 
-def _lock(file: BinaryIO) -> None:
+def _new_temporary(path: Path) -> tuple[int, int | None, str]:
+    """Descriptor and name of a temporary file, and a second descriptor that holds its lock."""
+    while True:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        if sys.platform == "win32":
+            return handle, None, temporary
+        lock = os.dup(handle)  # outlives the file object: no moment between writing and renaming
+        with contextlib.suppress(OSError):  # not every file system has locks
+            _lock(lock)
+        if os.path.exists(temporary):  # else swept as abandoned before it was locked
+            return handle, lock, temporary
+        os.close(lock)
+        os.close(handle)
+
+
+def _lock(descriptor: int) -> None:
     if sys.platform != "win32":
         import fcntl
 
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 @contextlib.contextmanager

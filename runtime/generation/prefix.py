@@ -122,6 +122,8 @@ class Prefix:
             ValueError: the arrays do not fit the rows or the engine; throw this prefix away.
         """
         global_rows, local_rows = snapshot.global_rows, snapshot.local_rows
+        if not len(global_rows) or not len(local_rows):
+            raise ValueError("a prefix without rows")
         self._reserve_global(len(global_rows))
         self._reserve_local(len(local_rows))
         self._caches.restore("global", _of_length(len(global_rows), snapshot.global_arrays))

@@ -1,29 +1,15 @@
-import resource
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from small_disk import small_disk
 
 from edge_medgemma.runtime.errors import ResourceError
-from edge_medgemma.runtime.files import new_directory, write_atomically
-
-
-@contextmanager
-def small_disk() -> Iterator[None]:
-    """Files may not pass 4 KiB, as on a disk that fills; the signal is ignored, the call fails.
-
-    Not a fixture: the limit would also hold for a test runner that writes to a file.
-    """
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, handler)
+from edge_medgemma.runtime.files import (
+    new_directory,
+    new_file,
+    remove_abandoned,
+    write_atomically,
+)
 
 
 def test_file_is_replaced_whole(tmp_path: Path) -> None:
@@ -70,3 +56,14 @@ def test_an_existing_directory_is_not_overwritten(tmp_path: Path) -> None:
     ):
         pass
     assert (tmp_path / "engine" / "mine").read_bytes() == b"x"
+
+
+def test_only_what_a_dead_writer_left_is_removed(tmp_path: Path) -> None:
+    abandoned = tmp_path / ".report.json.abc"
+    abandoned.write_bytes(b"half")
+    with new_file(tmp_path / "report.json") as file:
+        file.write(b"whole")
+        (living,) = (path for path in tmp_path.iterdir() if path != abandoned)
+        assert remove_abandoned(abandoned) and not remove_abandoned(living)
+    assert [p.name for p in tmp_path.iterdir()] == ["report.json"]
+    assert not remove_abandoned(abandoned)

@@ -1,13 +1,14 @@
 """The prefix: however a prompt is cut, cached, asked or rewound, the logits stay the same."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from edge_medgemma.runtime.generation import prefix as prefix_module
 from edge_medgemma.runtime.generation.engine import Engine
-from edge_medgemma.runtime.generation.prefix import Prefix
+from edge_medgemma.runtime.generation.prefix import Prefix, PrefixSnapshot, Step
 from edge_medgemma.runtime.generation.prompt import Chunk
 from edge_medgemma.runtime.generation.sampling import Sampling
 
@@ -146,3 +147,55 @@ def test_features_must_fit_the_chunk(tiny_engine: Engine, scan) -> None:
     chunks, features = scan
     with pytest.raises(ValueError, match="image tokens"):
         tiny_engine.new_prefix().extend(chunks[1], features[:2])
+
+
+def _copied(snapshot: PrefixSnapshot) -> PrefixSnapshot:
+    return replace(
+        snapshot,
+        global_arrays=[array.copy() for array in snapshot.global_arrays],
+        local_arrays=[array.copy() for array in snapshot.local_arrays],
+    )
+
+
+def test_a_restored_prefix_answers_bit_for_bit_as_the_one_it_was_taken_of(
+    tiny_engine: Engine, scan, questions
+) -> None:
+    chunks, features = scan
+    prefix = _read(tiny_engine, chunks, features)
+    before = prefix.score(questions)
+    prefix.compact()
+    snapshot = _copied(prefix.snapshot())
+    assert len(snapshot.local_rows) < prefix.length == len(snapshot.global_rows)
+    other = tiny_engine.new_prefix(prefix.length)
+    other.restore(snapshot)
+    hidden = [(), {2}, {1, 5}]
+    for ask in (
+        lambda one: one.score(questions),
+        lambda one: one.score(questions, hidden),
+        lambda one: list(map(_said, one.generate(questions[0], Sampling(), 40))),
+        lambda one: one.extend(chunks[1], features[:1]),
+        lambda one: one.score(questions),
+    ):
+        assert np.array_equal(ask(other), ask(prefix))
+    _assert_close(_read(tiny_engine, chunks, features).score(questions), before)
+
+
+def _said(step: Step) -> tuple[int, float]:
+    return step.token_id, step.logprob
+
+
+@pytest.mark.parametrize("part", ["global_arrays", "local_arrays"])
+@pytest.mark.parametrize("fault", ["rows", "heads", "dtype", "fewer", "more"])
+def test_a_snapshot_that_does_not_fit_is_refused(tiny_engine: Engine, scan, part, fault) -> None:
+    chunks, features = scan
+    snapshot = _read(tiny_engine, chunks, features).snapshot()
+    arrays = list(getattr(snapshot, part))
+    wrong = {
+        "rows": [arrays[0][:, :, 1:], *arrays[1:]],
+        "heads": [*arrays[:-1], np.repeat(arrays[-1], 2, axis=1)],
+        "dtype": [array.astype(np.float16) for array in arrays],
+        "fewer": arrays[:-1],
+        "more": [*arrays, arrays[0]],
+    }
+    with pytest.raises(ValueError):
+        tiny_engine.new_prefix().restore(replace(snapshot, **{part: wrong[fault]}))
