@@ -44,7 +44,7 @@ def test_an_answer_that_never_comes_is_said(tmp_path, engine) -> None:
 
 
 def test_timings_go_to_stderr(tmp_path, engine) -> None:
-    result = invoke(write_head_ct(tmp_path / "scan"), "Why?", "--timings")
+    result = invoke(write_head_ct(tmp_path / "scan"), "Why?", "--timings", "--no-cache")
     assert re.search(
         r"vision [\d.]+ s a slice, prefill [\d.]+ tokens/s, first token", result.stderr
     )
