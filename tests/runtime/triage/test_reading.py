@@ -201,3 +201,12 @@ def test_two_processes_on_one_scan(tmp_path) -> None:
     assert all("scan cache" not in err and "Traceback" not in err for _, err in answers)
     kinds = [entry.kind for entry in ScanCache(tmp_path / "edge-medgemma" / "scans").entries()]
     assert sorted(kinds) == ["features"] * 6 + ["prefix"]
+
+
+def test_readings_killed_at_random_leave_nothing_wrong(tmp_path) -> None:
+    script = Path(__file__).parents[2] / "killed_readings.py"
+    command = [sys.executable, str(script), str(HEAD_CT), str(tmp_path / "scans"), "12"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    with_features, with_prefix, _ = map(int, done.stdout.split())
+    assert with_features > with_prefix, "the kills missed the reading"
