@@ -121,6 +121,8 @@ def test_damaged_files_are_computed_again(phantom, stack, cache) -> None:
         [np.zeros(2, np.int64), np.zeros((4, 3), np.int64), np.zeros((4, 3), np.int64)],
         [np.zeros(2, np.int64), np.zeros((4, 0), np.int64), np.zeros((4, 0), np.int64)]
         + [np.zeros((1, 2, 0, 64), np.float32)] * 14,
+        [np.zeros(2, np.int64), np.zeros((4, 3), np.int64), np.zeros((4, 3), np.int64)]
+        + [np.zeros((1, 2, 3, 64), np.float32)] * 14,
     ],
 )
 def test_whole_files_of_another_shape_are_computed_again(phantom, stack, cache, arrays) -> None:
