@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from small_disk import small_disk
 
+from edge_medgemma.runtime.errors import EngineError
 from edge_medgemma.runtime.files import new_file
 from edge_medgemma.runtime.generation import scan_cache as scan_cache_module
 from edge_medgemma.runtime.generation.prompt import Chunk
@@ -97,6 +98,15 @@ def test_a_file_that_does_not_fit_is_deleted(cache: ScanCache, file: Path) -> No
 
     assert cache.read(Kind.FEATURES, key(1), ENGINE, refuse) is None
     assert not file.exists()
+
+
+def test_a_failing_engine_is_not_taken_for_a_damaged_file(cache: ScanCache, file: Path) -> None:
+    def fail(arrays: object) -> None:
+        raise EngineError("the decoder does not load")
+
+    with pytest.raises(EngineError):
+        cache.read(Kind.FEATURES, key(1), ENGINE, fail)
+    assert file.exists()
 
 
 def test_the_least_recently_used_goes_first(tmp_path: Path) -> None:
