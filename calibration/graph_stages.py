@@ -114,13 +114,13 @@ class GraphStages:
             if value == begin or node is None or node.output[0] in needed:
                 continue
             needed.add(node.output[0])
-            waiting.extend(node.input)
+            waiting.extend(_reads(node))
         return [node for node in self._model.graph.node if node.output[0] in needed]
 
     def _submodel(
         self, nodes: Sequence[onnx.NodeProto], begin: str | None, observed: Sequence[str]
     ) -> onnx.ModelProto:
-        read = {name for node in nodes for name in node.input if name}
+        read = {name for node in nodes for name in _reads(node)}
         graph = onnx.GraphProto(name=self.part)
         graph.node.extend(nodes)
         graph.initializer.extend(t for name, t in self._initializers.items() if name in read)
@@ -133,6 +133,17 @@ class GraphStages:
         model = onnx.ModelProto(graph=graph, ir_version=self._model.ir_version)
         model.opset_import.extend(self._model.opset_import)
         return model
+
+
+def _reads(node: onnx.NodeProto) -> set[str]:
+    """Names of the values that a node reads, those its branches take from outside included."""
+    names = {name for name in node.input if name}
+    for attribute in node.attribute:
+        if attribute.type == onnx.AttributeProto.GRAPH:
+            inner = attribute.g.node
+            made = {name for one in inner for name in one.output}
+            names |= {name for one in inner for name in _reads(one)} - made
+    return names
 
 
 class StageSession:

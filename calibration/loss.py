@@ -142,6 +142,8 @@ def _answer(
     text = engine.manifest.text
     embedding = Embedding(engine.directory, engine.manifest)
     cache_dtype = np.float16 if engine.manifest.precision.cache == "fp16" else np.float32
+    no_rows = np.zeros((1, text.kv_heads, 0, text.head_dim), np.int8)
+    no_scale = np.ones(text.kv_heads * text.head_dim, np.float32)
     streams: list[NDArray[np.generic]] = []
     for index in range(len(stages)):
         stage = stages.stage(index)
@@ -154,6 +156,8 @@ def _answer(
             shape = (1, text.kv_heads, len(prompt.ids), text.head_dim)
             empty = np.zeros(shape, cache_dtype)
             feeds |= {f"past_{kind}.{index}": empty for kind in ("key", "value")}
+            feeds |= {f"past_{kind}_int8.{index}": no_rows for kind in ("key", "value")}
+            feeds |= {f"{kind}_scale.{index}": no_scale for kind in ("key", "value")}
             following.append(session.run(feeds, [stage.stream_output])[stage.stream_output])
         streams = following
         is_layer = index < text.layers

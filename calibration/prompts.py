@@ -72,6 +72,8 @@ def feeds_of(
         "seqlen_local": np.array([count - 1], np.int32),
         "total_local": np.array(count, np.int32),
         "logit_rows": prompt.logit_rows,
+        "use_int8_caches": np.array(False),
+        "use_draft_head": np.array(False),
     }
 
 

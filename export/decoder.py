@@ -4,6 +4,7 @@ transformers' Gemma3TextModel, with masks and cache geometry as inputs; the tens
 `runtime.manifest`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,12 +12,33 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edge_medgemma.export.checkpoint import Checkpoint
-from edge_medgemma.export.dialect import Cache, Dialect, Geometry, Heads, RopeTables
+from edge_medgemma.export.dialect import Cache, Dialect, Geometry, Heads, Int8Cache, RopeTables
 from edge_medgemma.export.graph import GraphBuilder
-from edge_medgemma.export.weights import StorageOf, stacked
+from edge_medgemma.export.weights import Matrix, Storage, StorageOf, stacked
 
+BOOL = ir.DataType.BOOL
 FLOAT = ir.DataType.FLOAT
+INT8 = ir.DataType.INT8
 INT64 = ir.DataType.INT64
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What is read in fewer bytes while an answer is generated, besides int8 caches."""
+
+    draft: Storage
+    """Of a second head"""
+    head: Callable[
+        [
+            GraphBuilder,
+            ir.Value,
+            tuple[Matrix, Storage],
+            tuple[Matrix, Storage],
+            ir.Value,
+        ],
+        ir.Value,
+    ]
+    """Logits of rows, by head and draft or by head alone, as a value says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +58,24 @@ class DecoderWriter:
         ops: Dialect,
         storage_of: StorageOf,
         residual_scale: float = 1.0,
+        answers: Answers | None = None,
     ) -> None:
-        """`residual_scale` is what the checkpoint's residual stream was divided by."""
+        """Name what to write.
+
+        Args:
+            checkpoint: gives the weights
+            ops: spells them
+            storage_of: storage of a linear map by its name
+            residual_scale: what the checkpoint's residual stream was divided by
+            answers: how tokens of an answer are computed where that differs; the graph then takes
+                int8 caches as well
+        """
         self.graph = GraphBuilder("decoder", ops.opsets)
         self._checkpoint = checkpoint
         self._text = checkpoint.text
         self._ops = ops
         self._storage_of = storage_of
+        self._answers = answers
         self._stream_epsilon = checkpoint.text.rms_norm_eps / residual_scale**2
 
     def write(self) -> GraphBuilder:
@@ -52,16 +85,27 @@ class DecoderWriter:
         position_ids = graph.input("position_ids", INT64, [1, "S"])
         kinds = self._kinds(position_ids)
         logit_rows = graph.input("logit_rows", INT64, ["R"])
+        if self._answers is not None:
+            self._is_int8 = graph.input("use_int8_caches", BOOL, [])
         for layer, is_global in enumerate(text.layer_is_global):
             hidden = self._layer(hidden, layer, kinds[is_global])
         zero = graph.constant("zero", np.array([0], np.int64))
         rows = graph.node("Squeeze", [hidden, zero], name="hidden_rows")
         chosen = graph.node("Gather", [rows, logit_rows], {"axis": 0}, name="chosen_rows")
         normed = self._stream_norm(chosen, "text.norm")
-        head = stacked("head", self._checkpoint.head)
-        logits = self._ops.linear(graph, normed, head, self._storage_of(head.name))
-        graph.output(logits, "logits", FLOAT, ["R", text.vocabulary])
+        graph.output(self._head(normed), "logits", FLOAT, ["R", text.vocabulary])
         return graph
+
+    def _head(self, x: ir.Value) -> ir.Value:
+        head = stacked("head", self._checkpoint.head)
+        storage = self._storage_of(head.name)
+        if self._answers is None:
+            return self._ops.linear(self.graph, x, head, storage)
+        draft = stacked("head_draft", self._checkpoint.head)
+        is_drafted = self.graph.input("use_draft_head", BOOL, [])
+        return self._answers.head(
+            self.graph, x, (head, storage), (draft, self._answers.draft), is_drafted
+        )
 
     def _kinds(self, position_ids: ir.Value) -> dict[bool, _LayerKind]:
         """Inputs and rotary tables of global (True) and local (False) layers."""
@@ -116,13 +160,32 @@ class DecoderWriter:
             graph.input(f"past_key.{layer}", FLOAT, shape),
             graph.input(f"past_value.{layer}", FLOAT, shape),
             kind.geometry,
+            self._int8_cache(layer, kind.geometry),
         )
         attended = ops.cached_attention(
             graph, query, key, value, cache, heads, text.query_scale, prefix
         )
         graph.output(attended.present_key, f"present_key.{layer}", FLOAT, shape)
         graph.output(attended.present_value, f"present_value.{layer}", FLOAT, shape)
+        if attended.present_int8 is not None:
+            shape = [1, heads.key, f"{kind.geometry.capacity}_int8", heads.size]
+            for role, value in zip(("key", "value"), attended.present_int8, strict=True):
+                graph.output(value, f"present_{role}_int8.{layer}", INT8, shape)
         return self._linear(attended.output, f"{prefix}.o_proj", f"{prefix}.o_proj")
+
+    def _int8_cache(self, layer: int, geometry: Geometry) -> Int8Cache | None:
+        if self._answers is None:
+            return None
+        text, graph = self._text, self.graph
+        shape: list[int | str] = [1, text.kv_heads, f"{geometry.capacity}_int8", text.head_dim]
+        width = [text.kv_heads * text.head_dim]
+        return Int8Cache(
+            self._is_int8,
+            graph.input(f"past_key_int8.{layer}", INT8, shape),
+            graph.input(f"past_value_int8.{layer}", INT8, shape),
+            graph.input(f"key_scale.{layer}", FLOAT, width),
+            graph.input(f"value_scale.{layer}", FLOAT, width),
+        )
 
     def _rotated(self, x: ir.Value, norm: str, heads: int, tables: RopeTables) -> ir.Value:
         """Normalise every head of x [1, S, heads * D], then turn it to its position."""

@@ -47,12 +47,26 @@ class Geometry:
 
 
 @dataclass(frozen=True, slots=True)
+class Int8Cache:
+    """One layer's int8 cache for the tokens of an answer, read in place of the float one."""
+
+    is_used: ir.Value
+    """[] bool"""
+    past_key: ir.Value
+    past_value: ir.Value
+    key_scale: ir.Value
+    """[kv heads * D], one step for a channel"""
+    value_scale: ir.Value
+
+
+@dataclass(frozen=True, slots=True)
 class Cache:
     """One layer's cache."""
 
     past_key: ir.Value
     past_value: ir.Value
     geometry: Geometry
+    int8: Int8Cache | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +76,8 @@ class CachedAttention:
     output: ir.Value
     present_key: ir.Value
     present_value: ir.Value
+    present_int8: tuple[ir.Value, ir.Value] | None = None
+    """Key and value, where the cache has an int8 form."""
 
 
 class Dialect(Protocol):

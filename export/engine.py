@@ -7,11 +7,12 @@ from pathlib import Path
 
 from edge_medgemma.calibration.record import Calibration
 from edge_medgemma.export.checkpoint import Checkpoint
-from edge_medgemma.export.decoder import DecoderWriter
+from edge_medgemma.export.decoder import Answers, DecoderWriter
 from edge_medgemma.export.dialect import Dialect
 from edge_medgemma.export.embedding import embedding_payloads
 from edge_medgemma.export.graph import GraphBuilder
 from edge_medgemma.export.half import to_half
+from edge_medgemma.export.ort_decode import drafted_head
 from edge_medgemma.export.ort_dialect import OrtDialect
 from edge_medgemma.export.recipe import SHARED, Plan, Recipe, plan_export
 from edge_medgemma.export.target import CPU, Target
@@ -140,6 +141,8 @@ class _EngineWriter:
             block_size=self._plan.block_size,
             cache=self._plan.target.activations,
             activations=self._plan.target.activations,
+            answer_cache=None if self._plan.draft is None else "int8",
+            answer_head=None if self._plan.draft is None else self._plan.draft.kind,
         )
 
     def write(self) -> dict[str, FileRecord]:
@@ -149,7 +152,8 @@ class _EngineWriter:
         if plan.target.dialect == "trt":
             _check_attention(plan.islands)
         vision = VisionWriter(checkpoint, ops, plan.vision).write()
-        decoder = DecoderWriter(checkpoint, ops, plan.decoder, plan.residual_scale).write()
+        answers = None if plan.draft is None else Answers(plan.draft, drafted_head)
+        decoder = DecoderWriter(checkpoint, ops, plan.decoder, plan.residual_scale, answers).write()
         if plan.target.activations != CPU.activations:
             for builder in (vision, decoder):
                 activations = plan.target.activations

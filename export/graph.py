@@ -18,17 +18,25 @@ IR_VERSION = 11
 Shape = Sequence[int | str]
 """Strings name free axes."""
 
-Attributes = Mapping[str, int | float | str | Sequence[int]]
+Attributes = Mapping[str, int | float | str | Sequence[int] | ir.Graph]
 
 
 class GraphBuilder:
     """Collects nodes, inputs, outputs and weights; says nothing about which device runs them."""
 
     def __init__(self, name: str, opsets: Mapping[str, int]) -> None:
+        self.name = name
         self.payloads: list[Payload] = []
         self.shared: dict[str, list[Payload]] = {}
         """By file name: weights that another part of the engine reads as well."""
         self.graph = ir.Graph([], [], nodes=[], name=name, opset_imports=dict(opsets))
+        self._weights = self.graph.initializers
+
+    def branch(self, name: str) -> "GraphBuilder":
+        """A graph for an attribute of `If`; it reads this one's values and keeps its weights here."""
+        inner = GraphBuilder(name, {})
+        inner.payloads, inner.shared, inner._weights = self.payloads, self.shared, self._weights
+        return inner
 
     def input(self, name: str, dtype: ir.DataType, shape: Shape) -> ir.Value:
         """A graph input; strings in `shape` are free axes."""
@@ -76,15 +84,15 @@ class GraphBuilder:
 
     def constant(self, name: str, array: NDArray[np.generic]) -> ir.Value:
         """A small tensor kept in the graph file itself, such as a shape."""
-        if name not in self.graph.initializers:
+        if name not in self._weights:
             tensor = ir.tensor(array, name=name)
-            self.graph.initializers[name] = ir.Value(
+            self._weights[name] = ir.Value(
                 name=name,
                 shape=ir.Shape(array.shape),
                 type=ir.TensorType(tensor.dtype),
                 const_value=tensor,
             )
-        return self.graph.initializers[name]
+        return self._weights[name]
 
     def array(self, name: str, array: NDArray[np.float32]) -> ir.Value:
         """A float32 weight kept in the data file."""
@@ -107,7 +115,7 @@ class GraphBuilder:
                 shape=ir.Shape(initializer.shape),
                 type=ir.TensorType(initializer.dtype),
             )
-            self.graph.initializers[initializer.name] = value
+            self._weights[initializer.name] = value
             values.append(value)
         return values
 

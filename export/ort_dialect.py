@@ -15,13 +15,9 @@ from edge_medgemma.export.dialect import (
     Weight,
 )
 from edge_medgemma.export.graph import GraphBuilder
+from edge_medgemma.export.ort_decode import CONTRIB, blocks_product, cached_attention
 from edge_medgemma.export.qdq import quantized_input_linear
 from edge_medgemma.export.weights import BITS, Matrix, Storage, blocks_payload, dense_payload
-
-CONTRIB = "com.microsoft"
-
-INT8_ACTIVATIONS = 4
-"""MatMulNBits' accuracy_level: activations are rounded to 8 bits in blocks."""
 
 
 def _opsets() -> dict[str, int]:
@@ -56,17 +52,8 @@ class OrtDialect:
             inputs = [x, *graph.stored(dense_payload(matrix))]
             product = graph.node("MatMul", inputs, name=f"{name}.product")
         else:
-            inputs = [x, *graph.stored(blocks_payload(matrix, storage), storage.shared_file)]
-            attributes = {
-                "K": matrix.inputs,
-                "N": matrix.outputs,
-                "bits": BITS[storage.kind],
-                "block_size": storage.block_size,
-                "accuracy_level": INT8_ACTIVATIONS,
-            }
-            product = graph.node(
-                "MatMulNBits", inputs, attributes, domain=CONTRIB, name=f"{name}.product"
-            )
+            weights = graph.stored(blocks_payload(matrix, storage), storage.shared_file)
+            product = blocks_product(graph, x, weights, matrix, storage)
         if bias is None:
             return product
         return graph.node("Add", [product, graph.array(f"{name}.bias", bias)], name=f"{name}.sum")
@@ -120,30 +107,8 @@ class OrtDialect:
         name: str,
     ) -> CachedAttention:
         """GroupQueryAttention: writes in place when past and present are bound to one buffer."""
-        inputs = [
-            query,
-            key,
-            value,
-            cache.past_key,
-            cache.past_value,
-            *cache.geometry.place,
-            None,  # cos_cache
-            None,  # sin_cache
-            None,  # position_ids
-            cache.geometry.mask,
-        ]
-        attributes = {
-            "num_heads": heads.query,
-            "kv_num_heads": heads.key,
-            "scale": scale,
-            "causal": 0,
-            "do_rotary": 0,
-            "local_window_size": -1,
-        }
-        output, present_key, present_value = graph.nodes(
-            "GroupQueryAttention", inputs, attributes, outputs=3, domain=CONTRIB, name=name
-        )
-        return CachedAttention(output, present_key, present_value)
+        product = (query, key, value)
+        return cached_attention(graph, product, cache, heads, scale, name)
 
     def attention(
         self,

@@ -26,6 +26,9 @@ PRECISIONS = ("fp32", "bf16", "fp16", "int8", "int4")
 MAPS = ("self_attn.qkv_proj", "self_attn.o_proj", "mlp.gate_up_proj", "mlp.down_proj")
 """Linear maps of a decoder layer."""
 
+DRAFT = "int4"
+"""Weights of the head that drafts an answer where decoder and head are quantised."""
+
 MOVED = {
     "o_proj": ("self_attn", "self_attn.qkv.2", "self_attn.qkv_proj.product"),
     "down_proj": ("mlp.gated", "mlp.gate_up.1", "mlp.gate_up_proj.product"),
@@ -60,6 +63,8 @@ class Plan:
     target: Target = CPU
     residual_scale: float = 1.0
     """What the residual stream was divided by; 1 unless activations are fp16."""
+    draft: Storage | None = None
+    """Of the head that drafts the tokens of an answer; None where they all come from the head."""
     islands: tuple[str, ...] = ()
     """Values of fp16 graphs that stay float32"""
 
@@ -101,6 +106,7 @@ def plan_export(
         plan = Plan(checkpoint, recipe, 0, dense, dense, target)
         return plan if calibration is None else _without_overflow(plan, calibration, {})
     plain = Storage(recipe.decoder, block_size)
+    draft = replace(plain, kind=DRAFT) if target == CPU else None
 
     def decoder(name: str) -> Storage:
         if name == "head":
@@ -110,7 +116,7 @@ def plan_export(
 
     vision = _quantized_inputs(vision_limits or {})
     if calibration is None:
-        return Plan(checkpoint, recipe, block_size, vision, decoder, target)
+        return Plan(checkpoint, recipe, block_size, vision, decoder, target, draft=draft)
     checkpoint = smooth_vision(checkpoint, calibration)
     scales: dict[str, NDArray[np.float32]] = {}
     if precision == "int4":
@@ -120,9 +126,9 @@ def plan_export(
 
         checkpoint, scales = scale_decoder(checkpoint, calibration, choose)
         searched = searched_storage(decoder, calibration, scales)
-        plan = Plan(checkpoint, recipe, block_size, vision, searched, target)
+        plan = Plan(checkpoint, recipe, block_size, vision, searched, target, draft=draft)
     else:
-        plan = Plan(checkpoint, recipe, block_size, vision, decoder, target)
+        plan = Plan(checkpoint, recipe, block_size, vision, decoder, target, draft=draft)
     return _without_overflow(plan, calibration, scales)
 
 

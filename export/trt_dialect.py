@@ -127,7 +127,7 @@ class TrtDialect:
         inputs = [query, *present, cache.geometry.mask]
         output = graph.node("Attention", inputs, {"scale": scale}, name=f"{name}.attended")
         joined = _rows_first(graph, output, name)
-        return CachedAttention(joined, *present)
+        return CachedAttention(joined, present[0], present[1])
 
     def attention(
         self,

@@ -22,6 +22,14 @@ decoder.onnx, dialect `ort`
     -> logits        [R, V]         float32
     -> present_key.{i}, present_value.{i}
 
+and where `precision.answer_cache` is `int8`, for the tokens of an answer:
+    use_int8_caches  []             bool: attend to the int8 caches, Tg and Tl rows of them in use; the
+                                    float caches are then not read and may hold no rows, and vice versa
+    use_draft_head   []             bool: logits by the head of `precision.answer_head`, the 256 best of
+                                    each row by the head itself
+    past_key_int8.{i}, past_value_int8.{i}  [1, K, G_int8 or L_int8, D]  int8, bound in place as above
+    key_scale.{i}, value_scale.{i}  [K * D]  float32: key = past_key_int8 * key_scale
+    -> present_key_int8.{i}, present_value_int8.{i}
 decoder.onnx, dialect `trt`: standard operators that TensorRT >= 10.15 and onnxruntime both run.
 As above, with these instead of the masks, seqlen and total:
     mask_global      [1, 1, S, G]   bool over the whole capacity, True where a row may be seen
@@ -128,6 +136,10 @@ class Precision:
     """Of keys and values: `fp32`, `fp16` or `bf16`"""
     activations: str = "fp32"
     """What the graphs compute in: `fp32`, `fp16` or `bf16`"""
+    answer_cache: str | None = None
+    """Of keys and values while an answer is generated: `int8`, or None for those of `cache`"""
+    answer_head: str | None = None
+    """Of the head that drafts the tokens of an answer, or None"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """What every backend offers: the contract of `runtime.manifest` as calls on numpy arrays."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Literal, Protocol
 
 import numpy as np
@@ -56,6 +56,21 @@ class DecoderModel(Protocol):
         """Empty caches for one sequence of tokens."""
         ...
 
+    def answer_caches(
+        self, caches: Caches, rows: Mapping[LaneName, slice], room: Mapping[LaneName, int]
+    ) -> Caches | None:
+        """A copy of what was read, in the form that is fastest to read for one token at a time.
+
+        Args:
+            caches: made by this model
+            rows: to copy, of each geometry; at least one
+            room: rows of each geometry for what follows
+
+        Returns:
+            Caches for `run` that begin with the copied rows; None where there is no faster form.
+        """
+        ...
+
     def run(
         self,
         caches: Caches,
@@ -64,6 +79,8 @@ class DecoderModel(Protocol):
         mask_global: NDArray[np.float32],
         mask_local: NDArray[np.float32],
         logit_rows: NDArray[np.int64],
+        *,
+        is_answer: bool = False,
     ) -> NDArray[np.float32]:
         """Write a chunk of S tokens into the caches and project some of its rows.
 
@@ -74,6 +91,7 @@ class DecoderModel(Protocol):
             mask_global: [1, 1, S, T], T rows in use after the write
             mask_local: [1, 1, S, T]
             logit_rows: [R]
+            is_answer: logits of unlikely tokens may be approximate: they are to choose one token
 
         Returns:
             [R, vocabulary]

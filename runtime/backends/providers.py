@@ -117,10 +117,15 @@ def open_vision(
 
 
 def open_decoder(
-    directory: Path, manifest: Manifest, provider: Provider, threads: int | None
+    directory: Path,
+    manifest: Manifest,
+    provider: Provider,
+    threads: int | None,
+    *,
+    is_packed: bool = False,
 ) -> DecoderModel:
-    """The decoder graph; see `open_vision`."""
-    return _DECODER[provider](directory, manifest, threads)
+    """The decoder graph; see `open_vision`. `is_packed` keeps weights on disk as they are used."""
+    return _DECODER[provider](directory, manifest, threads, is_packed)
 
 
 def _ort_vision(directory: Path, manifest: Manifest, threads: int | None) -> VisionModel:
@@ -141,17 +146,19 @@ def _openvino_vision(directory: Path, manifest: Manifest, threads: int | None) -
     )
 
 
-def _ort_decoder(directory: Path, manifest: Manifest, threads: int | None) -> DecoderModel:
-    from edge_medgemma.runtime.backends.ort import OrtDecoder
+def _ort_decoder(
+    directory: Path, manifest: Manifest, threads: int | None, is_packed: bool
+) -> DecoderModel:
+    from edge_medgemma.runtime.backends.ort_decoder import OrtDecoder
 
-    return OrtDecoder(directory, manifest, threads)
+    return OrtDecoder(directory, manifest, threads, is_packed=is_packed)
 
 
 _VISION: Mapping[Provider, Callable[[Path, Manifest, int | None], VisionModel]] = {
     Provider.CPU: _ort_vision,
     Provider.OPENVINO: _openvino_vision,
 }
-_DECODER: Mapping[Provider, Callable[[Path, Manifest, int | None], DecoderModel]] = {
+_DECODER: Mapping[Provider, Callable[[Path, Manifest, int | None, bool], DecoderModel]] = {
     Provider.AUTO: _ort_decoder,
     Provider.CPU: _ort_decoder,
 }

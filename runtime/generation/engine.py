@@ -37,7 +37,13 @@ class Engine:
     """
 
     def __init__(
-        self, directory: Path, manifest: Manifest, threads: int | None, providers: Providers
+        self,
+        directory: Path,
+        manifest: Manifest,
+        threads: int | None,
+        providers: Providers,
+        *,
+        is_checked: bool,
     ) -> None:
         """Use `Engine.open`, which checks the files."""
         self.directory = directory
@@ -49,6 +55,7 @@ class Engine:
         )
         self._threads = threads
         self._providers = providers
+        self._is_checked = is_checked
         self._embedding = Embedding(directory, manifest)
         self._vision: VisionModel | None = None
         self._decoder: DecoderModel | None = None
@@ -70,7 +77,8 @@ class Engine:
             directory: holds `manifest.json`
             threads: of the compute pool; None leaves the choice to the library
             providers: which library runs which part
-            check_files: compare every file with its SHA-256 first
+            check_files: compare every file with its SHA-256 first; only then are packed weights
+                kept beside a large engine
 
         Raises:
             EngineError: missing, altered, or of another version.
@@ -78,7 +86,7 @@ class Engine:
         manifest = load_manifest(directory)
         if check_files:
             check_engine(directory, manifest)
-        return cls(directory, manifest, threads, providers)
+        return cls(directory, manifest, threads, providers, is_checked=check_files)
 
     def encode_images(
         self,
@@ -149,6 +157,10 @@ class Engine:
             if self._takes_turns:
                 self._vision = None
             self._decoder = open_decoder(
-                self.directory, self.manifest, self._providers.decoder, self._threads
+                self.directory,
+                self.manifest,
+                self._providers.decoder,
+                self._threads,
+                is_packed=self._is_checked,
             )
         return self._decoder

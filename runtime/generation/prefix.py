@@ -2,14 +2,14 @@
 
 import time
 from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_medgemma.runtime.backends.model import DecoderModel
+from edge_medgemma.runtime.backends.model import DecoderModel, LaneName
 from edge_medgemma.runtime.generation.cache import Lane
 from edge_medgemma.runtime.generation.embedding import Embedding
 from edge_medgemma.runtime.generation.grammar import Constraint
@@ -23,8 +23,12 @@ from edge_medgemma.runtime.generation.prompt import Chunk
 from edge_medgemma.runtime.generation.sampling import Sampling, choose_token
 from edge_medgemma.runtime.manifest import Manifest
 
-LOCAL_SLACK_ROWS = 1024
-"""Rows of the local caches beyond the window: their compaction is paid once per so many tokens."""
+LOCAL_SLACK_ROWS = 320
+"""Rows of the local caches beyond the window: their compaction is paid once per so many tokens, and
+rows that no token sees any more cost as much as others until then. One slice fits."""
+
+ANSWER_SLACK_ROWS = 128
+"""The same in the caches of an answer, whose rows are a quarter as large."""
 
 GLOBAL_GROWTH_ROWS = 2048
 """The global caches grow by at least so many rows."""
@@ -82,13 +86,14 @@ class Prefix:
         self._decoder = decoder
         self._embedding = embedding
         self._manifest = manifest
-        self._caches = decoder.new_caches()
+        self._read_caches = self._caches = decoder.new_caches()
         self._global = Lane(None)
         self._local = Lane(manifest.text.sliding_window)
         self._images = 0
         self._chunks = 0
         self._expected_tokens = expected_tokens
         self._asking = False
+        self._is_answer = False
         self._saved: list[NDArray[np.floating]] | None = None
 
     @property
@@ -224,7 +229,7 @@ class Prefix:
         generator = np.random.default_rng(sampling.seed)
         unread = list(ids)
         count = 0
-        with self._question(len(ids) + max_tokens):
+        with self._question(len(ids) + max_tokens), ExitStack() as answer:
             while True:
                 chosen = [(token, 0.0) for token in constraint.forced()] if constraint else []
                 if not chosen:
@@ -233,6 +238,8 @@ class Prefix:
                     allowed = constraint.allowed() if constraint else None
                     logits = self._read_text(unread)
                     unread = []
+                    if not self._is_answer:
+                        answer.enter_context(self._answer(max_tokens))
                     chosen = [choose_token(logits, sampling, generator, allowed)]
                 for token, logprob in chosen:
                     if token in self._manifest.tokens.stop:
@@ -290,6 +297,28 @@ class Prefix:
                 self._saved = None
             self._asking = False
 
+    @contextmanager
+    def _answer(self, tokens: int) -> Iterator[None]:
+        """What is read inside goes to caches that are fast for single tokens, where there are any."""
+        unseen = self._local.droppable(self.length)
+        rows: dict[LaneName, slice] = {
+            "global": slice(0, self._global.used),
+            "local": slice(unseen, self._local.used),
+        }
+        room: dict[LaneName, int] = {"global": tokens, "local": min(tokens, ANSWER_SLACK_ROWS)}
+        caches = self._decoder.answer_caches(self._caches, rows, room)
+        read = self._global.rows, self._local.rows
+        if caches is not None:
+            self._caches = caches
+            self._local.drop(unseen)
+        self._is_answer = True
+        try:
+            yield
+        finally:
+            self._caches = self._read_caches
+            self._global.rows, self._local.rows = read
+            self._is_answer = False
+
     def _run(
         self,
         rows: Rows,
@@ -307,7 +336,13 @@ class Prefix:
         ]
         try:
             return self._decoder.run(
-                self._caches, embeddings, rows.positions, masks[0], masks[1], logit_rows
+                self._caches,
+                embeddings,
+                rows.positions,
+                masks[0],
+                masks[1],
+                logit_rows,
+                is_answer=self._is_answer,
             )
         except BaseException:
             self._global.truncate(used[0])
@@ -335,7 +370,8 @@ class Prefix:
     def _compact(self, position: int) -> None:
         count = self._local.droppable(position)
         if count:
-            if self._asking and self._saved is None:
+            is_own = self._caches is not self._read_caches
+            if self._asking and not is_own and self._saved is None:
                 view = self._caches.view("local", self._local.used)
                 self._saved = [array.copy() for array in view]
             self._caches.drop("local", count, self._local.used)

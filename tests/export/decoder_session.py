@@ -50,6 +50,17 @@ class DecoderSession:
             feeds[f"total_{kind}"] = np.array(total, np.int32)
         for name, array in feeds.items():
             binding.bind_cpu_input(name, np.ascontiguousarray(array))
+        for value in self.session.get_inputs():
+            if value.name.startswith("use_"):
+                binding.bind_cpu_input(value.name, np.array(False))
+            elif "_scale." in value.name:
+                binding.bind_cpu_input(value.name, np.ones(value.shape, np.float32))
+            elif "_int8." in value.name:
+                _, heads, _, size = value.shape
+                empty = np.zeros((1, heads, 0, size), np.int8)
+                cache = onnxruntime.OrtValue.ortvalue_from_numpy(empty)
+                binding.bind_ortvalue_input(value.name, cache)
+                binding.bind_ortvalue_output(value.name.replace("past", "present"), cache)
         for name, cache in self.caches.items():
             kind, layer = name.split(".")
             binding.bind_ortvalue_input(f"past_{kind}.{layer}", cache)

@@ -18,6 +18,18 @@ def test_greedy_takes_the_most_likely_and_reports_its_probability() -> None:
     assert logprob == pytest.approx(np.log(0.5), abs=1e-6)
 
 
+def test_a_logprob_is_that_of_the_whole_vocabulary() -> None:
+    logits = np.random.default_rng(0).standard_normal(200_000).astype(np.float32) * 4
+    expected = log_softmax(logits)
+    for sampling in (Sampling(), Sampling(1.0, top_k=50)):
+        token, logprob = choose_token(logits, sampling, np.random.default_rng(1))
+        assert logprob == pytest.approx(expected[token], abs=1e-5)
+    with_all = [
+        choose_token(logits, Sampling(1.0, 0, 1e-9), np.random.default_rng(i))[0] for i in (0, 1)
+    ]
+    assert with_all == [int(logits.argmax())] * 2
+
+
 @pytest.mark.parametrize(
     ("sampling", "expected"),
     [

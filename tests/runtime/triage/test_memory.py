@@ -1,0 +1,42 @@
+"""A process that triages study after study stays as large as it was."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from drawn_series import write_head_ct
+
+STUDIES = 20
+SETTLED_AFTER = 5
+"""Studies until buffers, pools and imports are there."""
+MOST_GROWTH = 0.02
+
+SCRIPT = """
+import gc, sys
+from pathlib import Path
+from edge_medgemma.runtime.commands.options import BUILTIN_ENGINE
+from edge_medgemma.runtime.generation.engine import Engine
+from edge_medgemma.runtime.generation.sampling import Sampling
+from edge_medgemma.runtime.triage.conversation import open_scan
+from edge_medgemma.runtime.triage.study import TriageOptions, triage_scan
+
+scan, controls, count = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+options = TriageOptions(slices=4, control_folder=controls)
+with Engine.open(BUILTIN_ENGINE, threads=2) as engine:
+    for _ in range(count):
+        (study,) = triage_scan(engine, scan, options).studies
+        assert study.findings
+        list(open_scan(engine, scan, options).ask("What is there?", Sampling(), 16))
+        gc.collect()
+        status = Path("/proc/self/status").read_text()
+        print(status.split("VmRSS:")[1].split()[0], flush=True)
+"""
+
+
+def test_twenty_studies_take_no_more_memory_than_five(tmp_path: Path) -> None:
+    scan = write_head_ct(tmp_path / "scan", lesion=range(4, 8))
+    command = [sys.executable, "-c", SCRIPT, str(scan), str(tmp_path / "controls"), str(STUDIES)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    resident = [int(line) for line in done.stdout.split()]
+    growth = resident[-1] / resident[SETTLED_AFTER - 1] - 1
+    assert growth < MOST_GROWTH, f"{growth:.1%} more; KiB after each study: {resident}"
