@@ -178,7 +178,10 @@ def decoder_profile(text, tokens, rows, capacity):
 @pytest.mark.parametrize(("precision", "activations"), RECIPES)
 @pytest.mark.parametrize("checkpoint", CHECKPOINTS)
 def test_decoders_build(engine, checkpoint, precision, activations, architecture):
-    """Decoding and prefill in one plan; a chunk of prefill may project no row at all."""
+    """Decoding and prefill in one plan; a chunk of prefill may project no row at all.
+
+    Quantised weights are in the plan once, 16-bit ones once for each profile.
+    """
     folder = engine(checkpoint, precision, activations)
     text = load_manifest(folder).text
     capacity = {GLOBAL_AXIS: 4096, LOCAL_AXIS: text.sliding_window + 512}
