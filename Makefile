@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: triage test lint types readme
+.PHONY: triage test lint types readme arm64
 
 triage: $(VENV)/.triage-ready
 	$(BIN)/edge-medgemma triage tests/data/ct_head --out triage-output
@@ -30,3 +30,7 @@ $(VENV)/.test-ready: pyproject.toml constraints.txt | $(BIN)/python
 
 readme: $(VENV)/.test-ready
 	$(BIN)/python tests/readme.py
+
+# Emulated arm64: Debian with qemu-user-static, a few minutes.
+arm64: $(VENV)/.triage-ready
+	tests/arm64/triage.sh build/arm64
