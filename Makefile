@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: triage test lint types readme tensorrt-check
+.PHONY: triage test lint types readme tensorrt-check arm64
 
 triage: $(VENV)/.triage-ready
 	$(BIN)/edge-medgemma triage tests/data/ct_head --out triage-output
@@ -34,3 +34,7 @@ readme: $(VENV)/.test-ready
 tensorrt-check: $(VENV)/.test-ready
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev,tensorrt-check]'
 	$(BIN)/python -m pytest -q tests/export/test_tensorrt.py
+
+# Emulated arm64: Debian with qemu-user-static, a few minutes.
+arm64: $(VENV)/.triage-ready
+	tests/arm64/triage.sh build/arm64
