@@ -24,9 +24,10 @@ from edge_medgemma.runtime.reporting.json_report import (
     write_json_report,
 )
 from edge_medgemma.runtime.reporting.words import URGENCY_WORDS, count, sentence
+from edge_medgemma.runtime.triage.options import TriageOptions
 from edge_medgemma.runtime.triage.protocol import load_protocol
 from edge_medgemma.runtime.triage.report import Effort, StudyReport, TriageReport
-from edge_medgemma.runtime.triage.study import TriageOptions, triage_scan
+from edge_medgemma.runtime.triage.study import triage_scan
 from edge_medgemma.runtime.triage.urgency import NO_FLAG_TEXT, Urgency
 
 EXIT_STATUS = {

@@ -19,6 +19,7 @@ from edge_medgemma.runtime.slicing.sampling import sample_slices
 from edge_medgemma.runtime.slicing.scan import find_series, read_volume
 from edge_medgemma.runtime.slicing.volume import Problem
 from edge_medgemma.runtime.slicing.windows import render_stack
+from edge_medgemma.runtime.triage.options import DEFAULT_OPTIONS, TriageOptions
 from edge_medgemma.runtime.triage.plan import Reading, plan_readings
 from edge_medgemma.runtime.triage.protocol import Protocol
 from edge_medgemma.runtime.triage.questions import (
@@ -27,7 +28,6 @@ from edge_medgemma.runtime.triage.questions import (
     no_progress,
     read_slices,
 )
-from edge_medgemma.runtime.triage.study import DEFAULT_OPTIONS, TriageOptions
 
 GREEDY = Sampling()
 

@@ -2,14 +2,9 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
 
 from edge_medgemma.runtime.errors import (
     DependencyError,
@@ -19,53 +14,17 @@ from edge_medgemma.runtime.errors import (
     ResourceError,
 )
 from edge_medgemma.runtime.generation.engine import Engine
-from edge_medgemma.runtime.generation.prefix import Prefix
 from edge_medgemma.runtime.profiling.spans import SpanRecorder
-from edge_medgemma.runtime.slicing.sampling import sample_slices
-from edge_medgemma.runtime.slicing.scan import find_series, read_volume
-from edge_medgemma.runtime.slicing.volume import Problem, Series, SliceStack, Volume
-from edge_medgemma.runtime.slicing.windows import render_stack
-from edge_medgemma.runtime.triage.control import ControlCache, blank_volume, control_key
-from edge_medgemma.runtime.triage.coverage import coverage_problems
-from edge_medgemma.runtime.triage.findings import (
-    Answers,
-    ask_fast,
-    ask_reasoned,
-    assessed_findings,
-    doubt_problems,
-    judge,
-    with_evidence,
-)
+from edge_medgemma.runtime.slicing.scan import find_series
+from edge_medgemma.runtime.slicing.volume import Problem
+from edge_medgemma.runtime.triage.examination import Examination
+from edge_medgemma.runtime.triage.options import DEFAULT_OPTIONS, TriageOptions
 from edge_medgemma.runtime.triage.plan import Reading, plan_readings
-from edge_medgemma.runtime.triage.protocol import Finding, Protocol
-from edge_medgemma.runtime.triage.questions import Progress, no_progress, read_slices
+from edge_medgemma.runtime.triage.questions import Progress, no_progress
 from edge_medgemma.runtime.triage.records import engine_record, program_version, study_report
-from edge_medgemma.runtime.triage.report import (
-    Effort,
-    FindingResult,
-    FindingStatus,
-    StudyReport,
-    TriageReport,
-)
-
-
-@dataclass(frozen=True, slots=True)
-class TriageOptions:
-    """What the user may choose; the default suits a device without anyone watching it."""
-
-    protocol: Protocol | None = None
-    """None takes the built-in protocols that fit each study."""
-    series_uid: str | None = None
-    slices: int | None = None
-    """Most slices shown to the model; None takes the protocol's number."""
-    effort: Effort = Effort.FAST
-    control_folder: Path | None = None
-    """Where control log-odds are kept; None is the user's cache folder."""
-
+from edge_medgemma.runtime.triage.report import StudyReport, TriageReport
 
 LOG = logging.getLogger(__name__)
-
-DEFAULT_OPTIONS = TriageOptions()
 
 
 def triage_scan(
@@ -117,9 +76,11 @@ def triage_reading(
     recorder = SpanRecorder()
     if reading.protocol is None or reading.series is None:
         return study_report(reading, recorder, reading.problems)
-    work = _StudyWork(engine, reading.protocol, reading.series, options, recorder, on_progress)
+    examination = Examination(
+        engine, reading.protocol, reading.series, options, recorder, on_progress
+    )
     try:
-        return work.run(reading)
+        return examination.run(reading)
     except (DependencyError, EngineError, ProtocolError, ResourceError):
         raise  # the next study would meet the same
     except MemoryError:
@@ -131,106 +92,3 @@ def triage_reading(
         reason = f"of an internal error ({type(error).__name__})"
     problem = Problem("triage_failed", f"The study could not be triaged: {reason}.")
     return study_report(reading, recorder, (*reading.problems, problem))
-
-
-@dataclass(frozen=True, slots=True)
-class _StudyWork:
-    """The stages of one study, in the order of the report's timings."""
-
-    engine: Engine
-    protocol: Protocol
-    series: Series
-    options: TriageOptions
-    recorder: SpanRecorder
-    on_progress: Progress
-
-    def run(self, reading: Reading) -> StudyReport:
-        """All stages in order."""
-        volume, problems = self._decode()
-        problems = (*reading.problems, *problems)
-        if any(problem.name == "not_hounsfield" for problem in problems):
-            return study_report(reading, self.recorder, problems)  # windows would lie
-        with self.recorder.span("render"):
-            stack = render_stack(volume)
-            blank = render_stack(blank_volume(volume), stack.preset)
-        problems = (*problems, *(p for p in stack.problems if p not in problems))
-        features, controls = self._features_and_controls(stack, blank)
-        with self.recorder.span("prefill"):
-            prefix = read_slices(self.engine, self.protocol.instruction, features, self.on_progress)
-        with self.recorder.span("score"):
-            answers = self._ask(prefix)
-            results = judge(self.protocol, self.engine.manifest, answers, controls)
-        with self.recorder.span("evidence"):
-            results = self._explain(prefix, stack, results)
-        problems = (*problems, *answers.problems, *doubt_problems(results))
-        return study_report(reading, self.recorder, problems, stack, results)
-
-    def _decode(self) -> tuple[Volume, tuple[Problem, ...]]:
-        """The sampled slices and all that is known to be wrong with them."""
-        maximum = self.options.slices or self.protocol.slices
-        requested = sample_slices(self.series.shape[0], maximum)
-        with self.recorder.span("decode"):
-            volume = read_volume(self.series, requested, self._stage("decode"))
-        return volume, (*volume.problems, *coverage_problems(self.protocol, volume, requested))
-
-    def _features_and_controls(
-        self, stack: SliceStack, blank: SliceStack
-    ) -> tuple[NDArray[np.float32], Mapping[str, float] | None]:
-        """Image features of the stack [slices, tokens, hidden], and the control's log-odds.
-
-        A control that is not cached has its one image encoded with the stack's, ahead of any
-        prefix: vision tower and decoder need not fit into memory together. After reasoning in
-        words there is no control: a model reasons differently about nothing.
-        """
-        count = len(stack.pixels)
-        if self.options.effort is Effort.REASONED or not self._findings():
-            return self._encode(stack.pixels), None
-        cache = ControlCache(self.options.control_folder)
-        key = self._control_key(stack)
-        controls = cache.read(key, frozenset(finding.code for finding in self._findings()))
-        if controls is not None:
-            return self._encode(stack.pixels), controls
-        features = self._encode(np.concatenate([stack.pixels, blank.pixels]))
-        with self.recorder.span("control"):
-            progress = self._stage("control")
-            prefix = read_slices(
-                self.engine,
-                self.protocol.instruction,
-                np.broadcast_to(features[count], (count, *features.shape[1:])),
-                lambda _, done, total: progress(done, total),
-            )
-            controls = dict(ask_fast(self.engine, prefix, self._findings()).log_odds)
-        cache.write(key, controls)
-        return features[:count], controls
-
-    def _ask(self, prefix: Prefix) -> Answers:
-        if self.options.effort is Effort.REASONED:
-            return ask_reasoned(self.engine, prefix, self._findings(), self.on_progress)
-        return ask_fast(self.engine, prefix, self._findings())
-
-    def _explain(
-        self, prefix: Prefix, stack: SliceStack, results: Sequence[FindingResult]
-    ) -> tuple[FindingResult, ...]:
-        explained = []
-        for done, result in enumerate(results, start=1):
-            is_flagged = result.status is FindingStatus.FLAGGED
-            explained.append(
-                with_evidence(self.engine, prefix, stack, result) if is_flagged else result
-            )
-            self.on_progress("evidence", done, len(results))
-        return tuple(explained)
-
-    def _findings(self) -> tuple[Finding, ...]:
-        return assessed_findings(self.protocol, self.engine.manifest)
-
-    def _control_key(self, stack: SliceStack) -> str:
-        count, rows, columns, _ = stack.pixels.shape
-        engine, protocol = self.engine.manifest.sha256, self.protocol.sha256
-        return control_key(engine, protocol, stack.preset, count, (rows, columns))
-
-    def _encode(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        with self.recorder.span("vision"):
-            return self.engine.encode_images(pixels, self._stage("vision"))
-
-    def _stage(self, name: str) -> Callable[[int, int], None]:
-        return partial(self.on_progress, name)

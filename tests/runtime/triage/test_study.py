@@ -14,10 +14,11 @@ from fake_engine import (
 
 from edge_medgemma.runtime.errors import ScanError
 from edge_medgemma.runtime.manifest import Demonstration
+from edge_medgemma.runtime.triage.options import TriageOptions
 from edge_medgemma.runtime.triage.protocol import load_protocol
 from edge_medgemma.runtime.triage.questions import REASONING_TOKENS
 from edge_medgemma.runtime.triage.report import Effort, FindingStatus
-from edge_medgemma.runtime.triage.study import TriageOptions, triage_scan
+from edge_medgemma.runtime.triage.study import triage_scan
 from edge_medgemma.runtime.triage.urgency import Urgency
 
 

@@ -1,0 +1,24 @@
+"""What the user may choose of a triage run."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_medgemma.runtime.triage.protocol import Protocol
+from edge_medgemma.runtime.triage.report import Effort
+
+
+@dataclass(frozen=True, slots=True)
+class TriageOptions:
+    """The default suits a device without anyone watching it."""
+
+    protocol: Protocol | None = None
+    """None takes the built-in protocols that fit each study."""
+    series_uid: str | None = None
+    slices: int | None = None
+    """Most slices shown to the model; None takes the protocol's number."""
+    effort: Effort = Effort.FAST
+    control_folder: Path | None = None
+    """Where control log-odds are kept; None is the user's cache folder."""
+
+
+DEFAULT_OPTIONS = TriageOptions()
