@@ -16,9 +16,19 @@ class TriageOptions:
     series_uid: str | None = None
     slices: int | None = None
     """Most slices shown to the model; None takes the protocol's number."""
+    budget_s: float | None = None
+    """Seconds for the whole scan. Every study is looked at coarsely, whatever that takes; what is
+    left goes into looking closer. None sets no limit."""
+    until_settled: bool = False
+    """Look at more and more slices only until the findings have settled."""
     effort: Effort = Effort.FAST
     control_folder: Path | None = None
     """Where control log-odds are kept; None is the user's cache folder."""
+
+    @property
+    def is_anytime(self) -> bool:
+        """Whether a coarse pass comes first."""
+        return self.until_settled or self.budget_s is not None
 
 
 DEFAULT_OPTIONS = TriageOptions()
