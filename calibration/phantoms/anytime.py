@@ -79,7 +79,7 @@ def command(engine_directory: Path, count: int, threads: int | None) -> None:
         tempfile.TemporaryDirectory() as controls,
         progress_bar("triaging phantoms") as update,
     ):
-        look_at_phantom(engine, EVALUATION_FIRST_SEED - 1, Path(controls))  # loads, warms up
+        look_at_phantom(engine, seeds[0], Path(controls))  # loads, warms up
         outcomes = []
         for done, seed in enumerate(seeds, start=1):
             outcomes.append(look_at_phantom(engine, seed, Path(controls)))

@@ -18,16 +18,14 @@ from edge_medgemma.runtime.generation.prefix import Prefix
 from edge_medgemma.runtime.generation.prompt import PromptBuilder
 from edge_medgemma.runtime.generation.tokenizer import Tokenizer
 from edge_medgemma.runtime.manifest import Manifest, load_manifest
-
-RESIDENT_TOGETHER_BYTES = 2**30
-"""Vision tower and decoder stay loaded side by side up to this size; larger ones take turns."""
+from edge_medgemma.runtime.profiling.memory import available_bytes, fits_together
 
 
 class Engine:
     """Vision tower, decoder, tokenizer and prompt of one engine directory.
 
-    Sessions open when they are first needed. A large engine never holds both: encode all slices
-    of a scan first, then read them.
+    Sessions open when they are first needed. An engine that is large for the device never holds
+    both: encode all slices of a scan first, then read them.
     """
 
     def __init__(
@@ -46,8 +44,7 @@ class Engine:
         self._embedding = Embedding(directory, manifest)
         self._vision: VisionModel | None = None
         self._decoder: DecoderModel | None = None
-        total = sum(record.bytes for record in manifest.files.values())
-        self._takes_turns = total > RESIDENT_TOGETHER_BYTES
+        self._takes_turns = not fits_together(manifest, available_bytes())
 
     @classmethod
     def open(
