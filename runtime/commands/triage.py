@@ -106,6 +106,7 @@ class _Files:
 @click.option(
     "--slices",
     type=_SliceCount(),
+    metavar="INTEGER|auto",
     help="Most slices to show the model; auto looks at more and more until the findings have "
     "settled.  [default: the protocol's number]",
 )
