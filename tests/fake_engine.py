@@ -161,6 +161,8 @@ class FakeEngine:
         self.questions_asked = 0
         self.images_encoded = 0
 
+    slices_at_once = 1
+
     def encode_images(self, pixels: np.ndarray, on_progress=None) -> np.ndarray:
         """[N, 1, 2]: fraction of the slice that is lesion, and that is tissue."""
         self.images_encoded += len(pixels)

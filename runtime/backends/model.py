@@ -13,6 +13,11 @@ LaneName = Literal["global", "local"]
 class VisionModel(Protocol):
     """The vision graph: slices to image tokens."""
 
+    @property
+    def batch(self) -> int:
+        """Slices per call that suit it."""
+        ...
+
     def run(self, pixel_values: NDArray[np.float32]) -> NDArray[np.float32]:
         """[N, 3, image_size, image_size] to [N, tokens_per_image, hidden]."""
         ...

@@ -16,6 +16,9 @@ overflows in trained towers."""
 class OpenVinoVision:
     """`vision.onnx`: slices to image tokens."""
 
+    batch = 1
+    """The compiled graph has the shape of one slice."""
+
     def __init__(self, directory: Path, threads: int | None) -> None:
         """Read and compile the graph, for one slice at a time.
 

@@ -19,6 +19,9 @@ PACKED_BYTES = 1024
 class OrtVision:
     """`vision.onnx`: slices to image tokens."""
 
+    batch = 1
+    """More at once are no faster on a CPU, and take memory."""
+
     def __init__(self, directory: Path, threads: int | None) -> None:
         self._session = open_session(directory / "vision.onnx", threads)
 

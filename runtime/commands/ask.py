@@ -28,9 +28,9 @@ from edge_medgemma.runtime.triage.conversation import (
     Conversation,
     open_scan,
 )
+from edge_medgemma.runtime.triage.options import TriageOptions
 from edge_medgemma.runtime.triage.protocol import load_protocol
 from edge_medgemma.runtime.triage.questions import REASONING_TOKENS
-from edge_medgemma.runtime.triage.study import TriageOptions
 
 FINDINGS = "findings"
 """The built-in schema, made from the protocol."""

@@ -1,6 +1,10 @@
 """`edge-medgemma triage`: flag findings and say how urgent each study is."""
 
+import contextlib
+import time
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Literal
 
 import click
 from rich.table import Table
@@ -13,12 +17,12 @@ from edge_medgemma.runtime.commands.options import (
     no_cache_option,
     open_scan_cache,
     provider_option,
-    slices_option,
     threads_option,
 )
 from edge_medgemma.runtime.commands.progress import stage_progress
 from edge_medgemma.runtime.commands.tables import print_table
 from edge_medgemma.runtime.commands.terminal import printable
+from edge_medgemma.runtime.errors import ResourceError
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.reporting.html_report import score_words, slices_seen, write_html_report
 from edge_medgemma.runtime.reporting.json_report import (
@@ -27,9 +31,10 @@ from edge_medgemma.runtime.reporting.json_report import (
     write_json_report,
 )
 from edge_medgemma.runtime.reporting.words import URGENCY_WORDS, count, sentence
+from edge_medgemma.runtime.triage.options import TriageOptions
 from edge_medgemma.runtime.triage.protocol import load_protocol
 from edge_medgemma.runtime.triage.report import Effort, StudyReport, TriageReport
-from edge_medgemma.runtime.triage.study import TriageOptions, triage_scan
+from edge_medgemma.runtime.triage.study import triage_scan
 from edge_medgemma.runtime.triage.urgency import NO_FLAG_TEXT, Urgency
 
 EXIT_STATUS = {
@@ -40,12 +45,48 @@ EXIT_STATUS = {
 }
 """With --exit-code, of the most urgent study."""
 
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, also where a pass had ended and its result stands."""
+
 _STYLES = {
     Urgency.CRITICAL: "bold white on red",
     Urgency.URGENT: "bold black on yellow",
     Urgency.NOT_ASSESSABLE: "bold reverse",
     Urgency.ROUTINE: "dim",
 }
+
+
+class _SliceCount(click.ParamType[int | Literal["auto"]]):
+    """A number of slices, or `auto`."""
+
+    name = "INTEGER|auto"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | Literal["auto"]:
+        if value == "auto":
+            return "auto"
+        return int(click.IntRange(min=1).convert(value, param, ctx))
+
+
+@dataclass(slots=True)
+class _Files:
+    """What is written: after every pass, and once more at the end."""
+
+    folder: Path
+    with_report: bool
+    latest: TriageReport | None = None
+
+    def write(self, report: TriageReport) -> None:
+        write_json_report(report, self.folder / "triage.json")
+        if self.with_report:
+            write_html_report(report, self.folder / "report.html")
+
+    def keep(self, report: TriageReport) -> None:
+        """Write what stands after a pass; what hinders it is raised at the end, after printing."""
+        self.latest = report
+        with contextlib.suppress(ResourceError):
+            self.write(report)
 
 
 @click.command(epilog="Example: edge-medgemma triage scan/ --engine engines/medgemma")
@@ -65,7 +106,21 @@ _STYLES = {
     metavar="KEY",
     help="Look at this series only; 'inspect' prints the keys.",
 )
-@slices_option
+@click.option(
+    "--slices",
+    type=_SliceCount(),
+    metavar="INTEGER|auto",
+    help="Most slices to show the model; auto looks at more and more until the findings have "
+    "settled.  [default: the protocol's number]",
+)
+@click.option(
+    "--budget",
+    "budget_s",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Time for the whole scan. Every study is looked at coarsely, whatever that takes; the "
+    "rest goes into looking closer. There is a result after the first look.",
+)
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
@@ -95,7 +150,8 @@ def command(
     engine_directory: Path,
     protocol_name: str,
     series_uid: str | None,
-    slices: int | None,
+    slices: int | Literal["auto"] | None,
+    budget_s: float | None,
     out: Path,
     output_format: str,
     effort: str,
@@ -112,14 +168,35 @@ def command(
     one such file. An aid to
     prioritisation, not a diagnosis; no flag is not a normal report.
     """
-    protocol = None if protocol_name == "auto" else load_protocol(protocol_name)
+    start_s = time.perf_counter()
     scan_cache = open_scan_cache(no_cache, cache_gb)
-    options = TriageOptions(protocol, series_uid, slices, Effort(effort), scan_cache=scan_cache)
+    options = TriageOptions(
+        protocol=None if protocol_name == "auto" else load_protocol(protocol_name),
+        series_uid=series_uid,
+        slices=None if slices == "auto" else slices,
+        budget_s=budget_s,
+        until_settled=slices == "auto",
+        effort=Effort(effort),
+        scan_cache=scan_cache,
+    )
+    files = _Files(out, with_report)
+    was_interrupted = False
     with (
         stage_progress() as progress,
         Engine.open(engine_directory, threads=threads, providers=providers) as engine,
     ):
-        report = triage_scan(engine, scan, options, progress)
+        if budget_s is not None:
+            spent_s = time.perf_counter() - start_s
+            options = replace(options, budget_s=max(budget_s - spent_s, 0.0))
+        try:
+            report = triage_scan(engine, scan, options, progress, files.keep)
+        except KeyboardInterrupt:
+            if files.latest is None:
+                raise
+            report, was_interrupted = files.latest, True
+    spent_s = time.perf_counter() - start_s
+    if budget_s is not None and spent_s > budget_s:
+        click.echo(f"note: the budget of {budget_s:g} s was exceeded: {spent_s:.1f} s", err=True)
     if scan_cache is not None and scan_cache.trouble:
         click.echo(f"note: {printable(scan_cache.trouble)}", err=True)
     if report.engine.notice:
@@ -128,11 +205,12 @@ def command(
         click.echo(dump_report(report), nl=False)
     else:
         _print_report(report)  # first: a full disk must not cost the result
-    write_json_report(report, out / "triage.json")
-    if with_report:
-        write_html_report(report, out / "report.html")
+    files.write(report)
     if output_format == "table":
         click.echo(f"report: {out / ('report.html' if with_report else 'triage.json')}")
+    if was_interrupted:
+        click.echo("interrupted; this is the result of the last finished pass", err=True)
+        raise SystemExit(INTERRUPTED)
     if exit_code:
         raise SystemExit(EXIT_STATUS[report.urgency])
 

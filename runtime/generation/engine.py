@@ -24,16 +24,14 @@ from edge_medgemma.runtime.generation.prefix import Prefix
 from edge_medgemma.runtime.generation.prompt import PromptBuilder
 from edge_medgemma.runtime.generation.tokenizer import Tokenizer
 from edge_medgemma.runtime.manifest import Manifest, load_manifest
-
-RESIDENT_TOGETHER_BYTES = 2**30
-"""Vision tower and decoder stay loaded side by side up to this size; larger ones take turns."""
+from edge_medgemma.runtime.profiling.memory import available_bytes, fits_together
 
 
 class Engine:
     """Vision tower, decoder, tokenizer and prompt of one engine directory.
 
-    Sessions open when they are first needed. A large engine never holds both: encode all slices
-    of a scan first, then read them.
+    Sessions open when they are first needed. An engine that is large for the device never holds
+    both: encode all slices of a scan first, then read them.
     """
 
     def __init__(
@@ -59,8 +57,7 @@ class Engine:
         self._embedding = Embedding(directory, manifest)
         self._vision: VisionModel | None = None
         self._decoder: DecoderModel | None = None
-        total = sum(record.bytes for record in manifest.files.values())
-        self._takes_turns = total > RESIDENT_TOGETHER_BYTES
+        self._takes_turns = not fits_together(manifest, available_bytes())
 
     @classmethod
     def open(
@@ -93,7 +90,7 @@ class Engine:
         pixels: NDArray[np.uint8],
         on_progress: Callable[[int, int], None] | None = None,
     ) -> NDArray[np.float32]:
-        """The image tokens of slices, one slice at a time.
+        """The image tokens of slices.
 
         Args:
             pixels: [N, rows, columns, 3]
@@ -107,15 +104,21 @@ class Engine:
             (len(pixels), vision.tokens_per_image, self.manifest.text.hidden_size), np.float32
         )
         model = self._vision_model()
-        for i in range(len(pixels)):
-            features[i] = model.run(to_pixel_values(pixels[i : i + 1], vision))[0]
+        for start in range(0, len(pixels), model.batch):
+            part = slice(start, start + model.batch)
+            features[part] = model.run(to_pixel_values(pixels[part], vision))
             if on_progress:
-                on_progress(i + 1, len(pixels))
+                on_progress(min(part.stop, len(pixels)), len(pixels))
         return features
 
     def new_prefix(self, expected_tokens: int = 0) -> Prefix:
         """An empty prefix; `expected_tokens` reserves its memory at once."""
         return Prefix(self._decoder_model(), self._embedding, self.manifest, expected_tokens)
+
+    @property
+    def slices_at_once(self) -> int:
+        """Slices per call of `encode_images` that suit what runs the vision tower."""
+        return self._vision_model().batch
 
     @property
     def vision_identity(self) -> str:

@@ -64,6 +64,7 @@ def _environment() -> jinja2.Environment:
         millimetres=_millimetres,
         one_based=_one_based,
         png=png_data_uri,
+        passes=_passes,
         precision_words=_precision_words,
         score=score_words,
         sentence=sentence,
@@ -97,9 +98,9 @@ def slices_seen(study: StudyReport) -> str:
         return "nothing"
     first_mm, last_mm = study.slices[0].position_mm, study.slices[-1].position_mm
     total = study.series.shape[0]
-    return minus(
-        f"{len(study.slices)} of {count(total, 'slice')}, {first_mm:.0f} to {last_mm:.0f} mm"
-    )
+    seen = f"{len(study.slices)} of {count(total, 'slice')}, {first_mm:.0f} to {last_mm:.0f} mm"
+    gap_mm = study.passes[-1].largest_gap_mm
+    return minus(seen) + (f", gaps up to {gap_mm:.0f} mm" if gap_mm > 0 else "")
 
 
 def _geometry(series: SeriesRecord) -> str:
@@ -124,6 +125,13 @@ def _skipped_words(skipped: Mapping[str, int]) -> str:
         return "no file skipped"
     reasons = "; ".join(f"{number} × {reason}" for reason, number in sorted(skipped.items()))
     return f"{count(sum(skipped.values()), 'file')} skipped ({reasons})"
+
+
+def _passes(study: StudyReport) -> str:
+    return ", then ".join(
+        f"{one.slices} in {one.duration_s:.1f} s ({URGENCY_WORDS[one.urgency]})"
+        for one in study.passes
+    )
 
 
 def _timings(study: StudyReport) -> str:

@@ -87,6 +87,16 @@ def _study(study: StudyReport) -> dict[str, Any]:
             }
             for one in study.slices
         ],
+        "passes": [
+            {
+                "slices": one.slices,
+                "largest_gap_mm": _number(one.largest_gap_mm),
+                "duration_s": _number(one.duration_s),
+                "urgency": one.urgency,
+                "flagged": list(one.flagged),
+            }
+            for one in study.passes
+        ],
         "findings": [_finding(finding) for finding in study.findings],
         "recalled": {"slices": study.recalled.slices, "prefix": study.recalled.prefix},
         "problems": [{"name": p.name, "detail": p.detail} for p in study.problems],

@@ -14,17 +14,18 @@ from edge_medgemma.runtime.generation.grammar import Constraint
 from edge_medgemma.runtime.generation.prefix import Ending, Prefix
 from edge_medgemma.runtime.generation.repetition import stop_repetition
 from edge_medgemma.runtime.generation.sampling import Sampling
+from edge_medgemma.runtime.profiling.memory import available_bytes, require_memory
 from edge_medgemma.runtime.profiling.spans import SpanRecorder, total_s
 from edge_medgemma.runtime.slicing.sampling import sample_slices
 from edge_medgemma.runtime.slicing.scan import find_series, read_volume
 from edge_medgemma.runtime.slicing.volume import Problem
 from edge_medgemma.runtime.slicing.windows import render_stack
+from edge_medgemma.runtime.triage.options import DEFAULT_OPTIONS, TriageOptions
 from edge_medgemma.runtime.triage.plan import Reading, plan_readings
 from edge_medgemma.runtime.triage.protocol import Protocol
 from edge_medgemma.runtime.triage.questions import REASONING_TOKENS, Progress, no_progress
 from edge_medgemma.runtime.triage.reading import StackReader
 from edge_medgemma.runtime.triage.report import Recalled
-from edge_medgemma.runtime.triage.study import DEFAULT_OPTIONS, TriageOptions
 
 GREEDY = Sampling()
 
@@ -149,12 +150,14 @@ def open_scan(
     Raises:
         ScanError: nothing in the scan can be read, no protocol fits it, or it holds several
             studies and none was chosen.
+        ResourceError: the slices need more memory than there is.
     """
     listing = find_series(scan, partial(on_progress, "discover"))
     reading = _only(plan_readings(listing, options.protocol, options.series_uid))
     if reading.protocol is None or reading.series is None:
         raise ScanError(" ".join(problem.detail for problem in reading.problems))
     indices = sample_slices(reading.series.shape[0], options.slices or reading.protocol.slices)
+    require_memory(engine.manifest, len(indices), reading.series.shape[1:], available_bytes())
     volume = read_volume(reading.series, indices, partial(on_progress, "decode"))
     stack = render_stack(volume)
     recorder = SpanRecorder()

@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_medgemma.runtime.slicing.choose import coverage_mm
+from edge_medgemma.runtime.slicing.sampling import sample_slices
 from edge_medgemma.runtime.slicing.volume import Problem, Series, Volume
 from edge_medgemma.runtime.triage.protocol import Protocol
 
@@ -35,6 +36,46 @@ def coverage_problems(
             Problem("slices_lost", f"{lost} of {len(requested)} slices could not be read.")
         )
     return tuple(problem for problem in problems if problem is not None)
+
+
+def sampling_problems(
+    protocol: Protocol, series: Series, looked_at: NDArray[np.int64]
+) -> tuple[Problem, ...]:
+    """The doubt that stands between the slices that were looked at.
+
+    Steps between them may be `GAP_FACTOR` times as wide as those of all the protocol's slices.
+
+    Args:
+        protocol: says how many slices are expected.
+        series: that they are of.
+        looked_at: [N] slice indices, ascending.
+    """
+    count = series.shape[0]
+    expected = _widest_step(sample_slices(count, protocol.slices), count)
+    if _widest_step(looked_at, count) <= GAP_FACTOR * expected:
+        return ()
+    gap_mm = largest_gap_mm(series, looked_at)
+    apart = f", up to {gap_mm:.0f} mm apart" if np.isfinite(gap_mm) else ""
+    return (
+        Problem(
+            "insufficient_sampling",
+            f"{len(looked_at)} of {count} slices were looked at{apart}; protocol {protocol.name} "
+            f"expects {min(count, protocol.slices)}, or half of them evenly spread.",
+        ),
+    )
+
+
+def largest_gap_mm(series: Series, looked_at: NDArray[np.int64]) -> float:
+    """Longest stretch of the series without a slice that was looked at; NaN without positions."""
+    if not has_positions(series):
+        return float("nan")
+    positions_mm = series.positions_mm[[0, *looked_at, -1]]
+    return float(np.abs(np.diff(positions_mm)).max())
+
+
+def _widest_step(looked_at: NDArray[np.int64], count: int) -> int:
+    """Largest difference of successive indices, the ends of the series included."""
+    return int(np.diff([0, *looked_at, count - 1]).max())
 
 
 def has_positions(series: Series) -> bool:

@@ -34,7 +34,7 @@ def no_progress(stage: str, done: int, total: int) -> None:
 def read_slices(
     engine: Engine,
     instruction: str,
-    features: NDArray[np.float32],
+    features: Sequence[NDArray[np.float32]] | NDArray[np.float32],
     on_progress: Progress = no_progress,
 ) -> Prefix:
     """A prefix that holds the instruction and every slice.
@@ -59,7 +59,8 @@ def read_slices(
     prefix = engine.new_prefix(tokens)
     image = 0
     for done, chunk in enumerate(chunks, start=1):
-        prefix.extend(chunk, features[image : image + chunk.images] if chunk.images else None)
+        images = features[image : image + chunk.images]
+        prefix.extend(chunk, np.asarray(images) if chunk.images else None)
         image += chunk.images
         on_progress("prefill", done, len(chunks))
     prefix.compact()

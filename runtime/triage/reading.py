@@ -1,8 +1,9 @@
 """Slices on their way into a prefix; what the engine has read before is taken from the scan cache."""
 
-from collections.abc import Callable, Iterator
-from functools import cached_property, partial
+from collections.abc import Iterator, Mapping
+from functools import cached_property
 from itertools import islice
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,10 @@ from edge_medgemma.runtime.slicing.volume import SliceStack
 from edge_medgemma.runtime.triage.questions import Progress, read_slices
 from edge_medgemma.runtime.triage.report import NOTHING_RECALLED, Recalled
 
+Features = NDArray[np.float32]
+
+NOTHING_KNOWN: Mapping[int, Features] = MappingProxyType({})
+
 
 class StackReader:
     """Encodes and reads one stack of slices, each step at most once."""
@@ -30,6 +35,7 @@ class StackReader:
         cache: ScanCache | None,
         recorder: SpanRecorder,
         on_progress: Progress,
+        known: Mapping[int, Features] = NOTHING_KNOWN,
     ) -> None:
         """Prepare to read.
 
@@ -40,6 +46,7 @@ class StackReader:
             cache: of earlier readings; None computes everything and keeps nothing.
             recorder: gets the spans `vision` and `prefill`.
             on_progress: called with the stages of the same names.
+            known: image features by row of the stack, of an earlier reading
         """
         self._engine = engine
         self._instruction = instruction
@@ -47,18 +54,22 @@ class StackReader:
         self._cache = cache
         self._recorder = recorder
         self._on_progress = on_progress
-        self._features: NDArray[np.float32] | None = None
+        self.features: dict[int, Features] = dict(known)
+        """Image features [tokens_per_image, hidden] by row, as far as they were needed."""
+        self.encoded = 0
+        """Slices that the vision tower was run on."""
         self.recalled = NOTHING_RECALLED
 
     def encode_unless_read(self) -> None:
         """Encode the slices now, ahead of any use of the decoder, unless their prefix is cached."""
-        if self._features is None and not self._is_read():
-            self._features, slices = self._encode(self._stack, partial(self._on_progress, "vision"))
-            self.recalled = Recalled(slices)
+        if not self._is_read():
+            self._encode_missing()
 
-    def encode_blank(self, blank: SliceStack) -> NDArray[np.float32]:
-        """Image features [1, tokens_per_image, hidden] of a slice that stands for all slices."""
-        return self._encode(blank, lambda done, total: None)[0]
+    def encode_blank(self, blank: SliceStack) -> Features:
+        """Image features [tokens_per_image, hidden] of a slice that stands for all slices."""
+        with self._recorder.span("vision"):
+            known = self._recall(blank.pixels[0], blank.preset)
+            return self._encode(blank.pixels, blank.preset)[0] if known is None else known
 
     def read(self) -> Prefix:
         """The prefix that holds the instruction and every slice.
@@ -70,57 +81,67 @@ class StackReader:
             with self._recorder.span("prefill"):
                 prefix = self._recall_prefix()
             if prefix is not None:
-                self._features = None
                 self.recalled = Recalled(len(self._stack.pixels), prefix=True)
                 return prefix
-        if self._features is None:
-            self._features, slices = self._encode(self._stack, partial(self._on_progress, "vision"))
-            self.recalled = Recalled(slices)
+        self._encode_missing()
+        features = [self.features[row] for row in range(len(self._stack.pixels))]
         with self._recorder.span("prefill"):
-            prefix = read_slices(self._engine, self._instruction, self._features, self._on_progress)
-            self._features = None
+            prefix = read_slices(self._engine, self._instruction, features, self._on_progress)
             self._keep_prefix(prefix)
         return prefix
 
     def _is_read(self) -> bool:
         return self._cache is not None and self._cache.holds(Kind.PREFIX, self._prefix_key)
 
-    def _encode(
-        self, stack: SliceStack, on_slice: Callable[[int, int], None]
-    ) -> tuple[NDArray[np.float32], int]:
-        """Image features [slices, tokens_per_image, hidden], and how many came from the cache."""
-        manifest = self._engine.manifest
-        shape = (len(stack.pixels), manifest.vision.tokens_per_image, manifest.text.hidden_size)
-        features = np.empty(shape, np.float32)
-        recalled = 0
+    def _encode_missing(self) -> None:
+        """Complete `features`, from the cache where it has them."""
+        pixels, preset = self._stack.pixels, self._stack.preset
+        missing = [row for row in range(len(pixels)) if row not in self.features]
+        if not missing:
+            return
         with self._recorder.span("vision"):
-            for row, pixels in enumerate(stack.pixels):
-                features[row], is_known = self._encode_one(pixels, stack.preset, shape[1:])
-                recalled += is_known
-                on_slice(row + 1, len(features))
-        return features, recalled
+            unknown = []
+            for row in missing:
+                known = self._recall(pixels[row], preset)
+                if known is None:
+                    unknown.append(row)
+                else:
+                    self.features[row] = known
+            self.recalled = Recalled(self.recalled.slices + len(missing) - len(unknown))
+            done = len(missing) - len(unknown)
+            batch = self._engine.slices_at_once
+            for first in range(0, len(unknown), batch):
+                rows = unknown[first : first + batch]
+                encoded = self._encode(pixels[rows], preset)
+                self.features.update(zip(rows, encoded, strict=True))
+                done += len(rows)
+                self._on_progress("vision", done, len(missing))
 
-    def _encode_one(
-        self, pixels: NDArray[np.uint8], preset: str, shape: tuple[int, ...]
-    ) -> tuple[NDArray[np.float32], bool]:
-        """Image features of one slice, and whether they came from the cache."""
+    def _recall(self, pixels: NDArray[np.uint8], preset: str) -> Features | None:
+        """Image features of one slice, where the cache has them."""
+        if self._cache is None:
+            return None
+        manifest = self._engine.manifest
+        shape = (manifest.vision.tokens_per_image, manifest.text.hidden_size)
 
-        def take(arrays: Iterator[NDArray[Any]]) -> NDArray[np.float32]:
+        def take(arrays: Iterator[NDArray[Any]]) -> Features:
             (features,) = arrays
             if features.shape != shape or features.dtype != np.float32:
                 raise ValueError(f"features of shape {features.shape}, expected {shape}")
             return features
 
-        key, engine_sha256 = "", self._engine.manifest.sha256
-        if self._cache is not None:
-            key = features_key(self._engine.vision_identity, preset, pixels)
-            known = self._cache.read(Kind.FEATURES, key, engine_sha256, take)
-            if known is not None:
-                return known, True
-        features = self._engine.encode_images(pixels[None], lambda done, total: None)[0]
-        if self._cache is not None:
-            self._cache.write(Kind.FEATURES, key, engine_sha256, [features])
-        return features, False
+        key = features_key(self._engine.vision_identity, preset, pixels)
+        return self._cache.read(Kind.FEATURES, key, manifest.sha256, take)
+
+    def _encode(self, pixels: NDArray[np.uint8], preset: str) -> Features:
+        """Run the tower on slices [n, rows, columns, 3] and keep what it made of each."""
+        features = self._engine.encode_images(pixels)
+        self.encoded += len(features)
+        for one, made in zip(pixels, features, strict=True):
+            if self._cache is not None:
+                key = features_key(self._engine.vision_identity, preset, one)
+                self._cache.write(Kind.FEATURES, key, self._engine.manifest.sha256, [made])
+        return features
 
     def _recall_prefix(self) -> Prefix | None:
         if self._cache is None:

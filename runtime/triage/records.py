@@ -7,17 +7,19 @@ from importlib.metadata import PackageNotFoundError, version
 from edge_medgemma.runtime.manifest import Manifest
 from edge_medgemma.runtime.profiling.spans import SpanRecorder
 from edge_medgemma.runtime.slicing.volume import BodyPart, Problem, Series, SliceStack
+from edge_medgemma.runtime.triage.coverage import largest_gap_mm
 from edge_medgemma.runtime.triage.pictures import make_pictures
 from edge_medgemma.runtime.triage.plan import Reading
 from edge_medgemma.runtime.triage.report import (
     EngineRecord,
     FindingResult,
     FindingStatus,
+    Pass,
     SeriesRecord,
     SliceSeen,
     StudyReport,
 )
-from edge_medgemma.runtime.triage.urgency import study_urgency
+from edge_medgemma.runtime.triage.urgency import Urgency, study_urgency
 
 
 def study_report(
@@ -44,6 +46,7 @@ def study_report(
         other_series=tuple(series_record(series) for series in reading.other_series),
         preset=stack.preset if stack else "",
         slices=_slices_seen(stack) if stack else (),
+        passes=(),
         findings=tuple(results),
         problems=tuple(dict.fromkeys(problems)),
         pictures=(),
@@ -53,6 +56,19 @@ def study_report(
         return report
     body_part = protocol.body_parts[0] if protocol else BodyPart.UNKNOWN
     return replace(report, pictures=make_pictures(stack, body_part, report.flagged))
+
+
+def pass_record(
+    shown: SliceStack, results: Sequence[FindingResult], urgency: Urgency, duration_s: float
+) -> Pass:
+    """The record of one pass over the slices shown."""
+    return Pass(
+        slices=len(shown.slice_indices),
+        largest_gap_mm=largest_gap_mm(shown.series, shown.slice_indices),
+        duration_s=duration_s,
+        urgency=urgency,
+        flagged=tuple(r.code for r in results if r.status is FindingStatus.FLAGGED),
+    )
 
 
 def series_record(series: Series) -> SeriesRecord:

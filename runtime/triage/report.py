@@ -55,7 +55,7 @@ class FindingResult:
     """Of the study if this finding is flagged."""
     status: FindingStatus
     reason: str
-    """Why it was not assessed; empty otherwise."""
+    """Why it was not assessed, or that a later pass did not confirm the flag; else empty."""
     log_odds: float | None
     """Of yes against no, as the model gave them; None where it was not asked."""
     control_log_odds: float | None
@@ -91,6 +91,20 @@ class SliceSeen:
     slice_index: int
     position_mm: float
     sop_instance_uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """What stood after looking at so many slices; later passes only add slices."""
+
+    slices: int
+    largest_gap_mm: float
+    """Longest stretch of the series without a slice that was looked at; NaN without positions."""
+    duration_s: float
+    urgency: Urgency
+    """Of the study, flags of earlier passes included."""
+    flagged: tuple[str, ...]
+    """Codes of the findings that this pass flagged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +158,8 @@ class StudyReport:
     preset: str
     """Of intensities, as the slicing room names it."""
     slices: tuple[SliceSeen, ...]
+    passes: tuple[Pass, ...]
+    """In order; one unless a coarse pass came first. Empty where nothing was looked at."""
     findings: tuple[FindingResult, ...]
     problems: tuple[Problem, ...]
     pictures: tuple[Picture, ...]

@@ -7,8 +7,9 @@ from drawn_series import write_head_ct
 from fake_engine import FakeEngine
 
 from edge_medgemma.runtime.manifest import Demonstration
+from edge_medgemma.runtime.triage.options import TriageOptions
 from edge_medgemma.runtime.triage.report import TriageReport
-from edge_medgemma.runtime.triage.study import TriageOptions, triage_scan
+from edge_medgemma.runtime.triage.study import triage_scan
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from edge_medgemma.runtime.errors import EngineError, ProtocolError, ScanError
 from edge_medgemma.runtime.generation.prefix import Ending
 from edge_medgemma.runtime.generation.repetition import MINIMUM_TOKENS
 from edge_medgemma.runtime.triage.conversation import open_scan
+from edge_medgemma.runtime.triage.options import TriageOptions
 from edge_medgemma.runtime.triage.protocol import load_protocol
-from edge_medgemma.runtime.triage.study import TriageOptions
 
 
 def test_reasoning_is_told_apart_from_the_answer(tmp_path) -> None:

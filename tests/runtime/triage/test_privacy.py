@@ -7,7 +7,8 @@ from pydicom.datadict import dictionary_VR
 
 from edge_medgemma.runtime.reporting.html_report import render_html
 from edge_medgemma.runtime.reporting.json_report import dump_report
-from edge_medgemma.runtime.triage.study import TriageOptions, triage_scan
+from edge_medgemma.runtime.triage.options import TriageOptions
+from edge_medgemma.runtime.triage.study import triage_scan
 
 
 def test_the_canaries_sit_in_every_text_representation() -> None:

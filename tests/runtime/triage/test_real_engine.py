@@ -6,19 +6,20 @@ from drawn_series import CANARIES, write_head_ct
 
 from edge_medgemma.runtime.generation.prefix import Prefix
 from edge_medgemma.runtime.triage.conversation import open_scan
+from edge_medgemma.runtime.triage.options import TriageOptions
 from edge_medgemma.runtime.triage.report import Effort, FindingStatus
 from edge_medgemma.runtime.triage.scoring import AnswerTokens
-from edge_medgemma.runtime.triage.study import TriageOptions, triage_scan
+from edge_medgemma.runtime.triage.study import triage_scan
 
 
 @pytest.mark.parametrize("effort", list(Effort))
 def test_a_scan_is_triaged(tiny_engine, tmp_path, effort, monkeypatch) -> None:
     monkeypatch.setattr("edge_medgemma.runtime.triage.questions.REASONING_TOKENS", 12)
     scan = write_head_ct(tmp_path / "scan", lesion=range(4, 8))
-    options = TriageOptions(slices=6, control_folder=tmp_path / "controls", effort=effort)
+    options = TriageOptions(slices=10, control_folder=tmp_path / "controls", effort=effort)
     (study,) = triage_scan(tiny_engine, scan, options).studies
     assert {p.name for p in study.problems} <= {"reasoning_not_finished"}
-    assert len(study.slices) == 6
+    assert len(study.slices) == 10
     for finding in study.findings:
         assert finding.status is not FindingStatus.NOT_ASSESSED
         assert np.isfinite(finding.score)

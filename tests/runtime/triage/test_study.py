@@ -14,10 +14,11 @@ from fake_engine import (
 
 from edge_medgemma.runtime.errors import ScanError
 from edge_medgemma.runtime.manifest import Demonstration
+from edge_medgemma.runtime.triage.options import TriageOptions
 from edge_medgemma.runtime.triage.protocol import load_protocol
 from edge_medgemma.runtime.triage.questions import REASONING_TOKENS
 from edge_medgemma.runtime.triage.report import Effort, FindingStatus
-from edge_medgemma.runtime.triage.study import TriageOptions, triage_scan
+from edge_medgemma.runtime.triage.study import triage_scan
 from edge_medgemma.runtime.triage.urgency import Urgency
 
 
@@ -168,7 +169,7 @@ def test_an_engine_that_knows_nothing_of_the_protocol_is_not_assessable(tmp_path
 def test_an_engine_that_does_not_look_is_not_assessable(tmp_path, options, monkeypatch):
     engine = FakeEngine()
     monkeypatch.setattr(
-        engine, "encode_images", lambda pixels, _: np.zeros((len(pixels), 1, 2), np.float32)
+        engine, "encode_images", lambda pixels, *_: np.zeros((len(pixels), 1, 2), np.float32)
     )
     (study,) = triage_scan(engine, write_head_ct(tmp_path / "scan"), options).studies
     assert study.urgency is Urgency.NOT_ASSESSABLE
