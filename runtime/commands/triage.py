@@ -15,11 +15,14 @@ from edge_medgemma.runtime.commands.options import (
     provider_option,
     slices_option,
     threads_option,
+    trace_option,
 )
 from edge_medgemma.runtime.commands.progress import stage_progress
 from edge_medgemma.runtime.commands.tables import print_table
 from edge_medgemma.runtime.commands.terminal import printable
 from edge_medgemma.runtime.generation.engine import Engine
+from edge_medgemma.runtime.profiling.spans import SpanRecorder
+from edge_medgemma.runtime.profiling.trace import write_trace
 from edge_medgemma.runtime.reporting.html_report import score_words, slices_seen, write_html_report
 from edge_medgemma.runtime.reporting.json_report import (
     INTENDED_USE,
@@ -86,6 +89,7 @@ _STYLES = {
 @cache_size_option
 @provider_option
 @threads_option
+@trace_option
 @click.option(
     "--exit-code", is_flag=True,
     help="Exit with 20 if the worst study is critical, 10 urgent, 3 not assessable.",
@@ -104,6 +108,7 @@ def command(
     cache_gb: float,
     providers: Providers,
     threads: int | None,
+    trace: Path | None,
     exit_code: bool,
 ) -> None:
     """Flag findings in a CT, MR or X-ray and say how urgent each study is.
@@ -115,24 +120,30 @@ def command(
     protocol = None if protocol_name == "auto" else load_protocol(protocol_name)
     scan_cache = open_scan_cache(no_cache, cache_gb)
     options = TriageOptions(protocol, series_uid, slices, Effort(effort), scan_cache=scan_cache)
-    with (
-        stage_progress() as progress,
-        Engine.open(engine_directory, threads=threads, providers=providers) as engine,
-    ):
-        report = triage_scan(engine, scan, options, progress)
+    recorder = SpanRecorder()
+    with stage_progress() as progress:
+        with recorder.span("open"):
+            engine = Engine.open(
+                engine_directory, threads=threads, providers=providers, recorder=recorder
+            )
+        with engine, recorder.span("triage"):
+            report = triage_scan(engine, scan, options, progress)
     if scan_cache is not None and scan_cache.trouble:
         click.echo(f"note: {printable(scan_cache.trouble)}", err=True)
     if report.engine.notice:
         click.echo(f"note: {printable(report.engine.notice)}", err=True)
-    if output_format == "json":
-        click.echo(dump_report(report), nl=False)
-    else:
-        _print_report(report)  # first: a full disk must not cost the result
-    write_json_report(report, out / "triage.json")
-    if with_report:
-        write_html_report(report, out / "report.html")
-    if output_format == "table":
-        click.echo(f"report: {out / ('report.html' if with_report else 'triage.json')}")
+    with recorder.span("write"):
+        if output_format == "json":
+            click.echo(dump_report(report), nl=False)
+        else:
+            _print_report(report)  # first: a full disk must not cost the result
+        write_json_report(report, out / "triage.json")
+        if with_report:
+            write_html_report(report, out / "report.html")
+        if output_format == "table":
+            click.echo(f"report: {out / ('report.html' if with_report else 'triage.json')}")
+    if trace is not None:
+        write_trace(trace, (*recorder.spans, *report.all_spans))
     if exit_code:
         raise SystemExit(EXIT_STATUS[report.urgency])
 

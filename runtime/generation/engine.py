@@ -24,6 +24,7 @@ from edge_medgemma.runtime.generation.prefix import Prefix
 from edge_medgemma.runtime.generation.prompt import PromptBuilder
 from edge_medgemma.runtime.generation.tokenizer import Tokenizer
 from edge_medgemma.runtime.manifest import Manifest, load_manifest
+from edge_medgemma.runtime.profiling.spans import SpanRecorder
 
 RESIDENT_TOGETHER_BYTES = 2**30
 """Vision tower and decoder stay loaded side by side up to this size; larger ones take turns."""
@@ -42,6 +43,7 @@ class Engine:
         manifest: Manifest,
         threads: int | None,
         providers: Providers,
+        recorder: SpanRecorder,
         *,
         is_checked: bool,
     ) -> None:
@@ -56,6 +58,7 @@ class Engine:
         self._threads = threads
         self._providers = providers
         self._is_checked = is_checked
+        self._recorder = recorder
         self._embedding = Embedding(directory, manifest)
         self._vision: VisionModel | None = None
         self._decoder: DecoderModel | None = None
@@ -70,6 +73,7 @@ class Engine:
         threads: int | None = None,
         providers: Providers = AUTOMATIC,
         check_files: bool = True,
+        recorder: SpanRecorder | None = None,
     ) -> "Engine":
         """Open an engine directory.
 
@@ -79,14 +83,17 @@ class Engine:
             providers: which library runs which part
             check_files: compare every file with its SHA-256 first; only then are packed weights
                 kept beside a large engine
+            recorder: gets the times of checking, loading and resizing
 
         Raises:
             EngineError: missing, altered, or of another version.
         """
+        recorder = recorder or SpanRecorder(0)
         manifest = load_manifest(directory)
         if check_files:
-            check_engine(directory, manifest)
-        return cls(directory, manifest, threads, providers, is_checked=check_files)
+            with recorder.span("check files"):
+                check_engine(directory, manifest)
+        return cls(directory, manifest, threads, providers, recorder, is_checked=check_files)
 
     def encode_images(
         self,
@@ -108,7 +115,9 @@ class Engine:
         )
         model = self._vision_model()
         for i in range(len(pixels)):
-            features[i] = model.run(to_pixel_values(pixels[i : i + 1], vision))[0]
+            with self._recorder.span("resize"):
+                pixel_values = to_pixel_values(pixels[i : i + 1], vision)
+            features[i] = model.run(pixel_values)[0]
             if on_progress:
                 on_progress(i + 1, len(pixels))
         return features
@@ -147,20 +156,22 @@ class Engine:
         if self._vision is None:
             if self._takes_turns:
                 self._decoder = None
-            self._vision = open_vision(
-                self.directory, self.manifest, self._providers.vision, self._threads
-            ).model
+            with self._recorder.span("load vision"):
+                self._vision = open_vision(
+                    self.directory, self.manifest, self._providers.vision, self._threads
+                ).model
         return self._vision
 
     def _decoder_model(self) -> DecoderModel:
         if self._decoder is None:
             if self._takes_turns:
                 self._vision = None
-            self._decoder = open_decoder(
-                self.directory,
-                self.manifest,
-                self._providers.decoder,
-                self._threads,
-                is_packed=self._is_checked,
-            )
+            with self._recorder.span("load decoder"):
+                self._decoder = open_decoder(
+                    self.directory,
+                    self.manifest,
+                    self._providers.decoder,
+                    self._threads,
+                    is_packed=self._is_checked,
+                )
         return self._decoder

@@ -106,7 +106,7 @@ def triage_scan(
         engine=engine_record(engine.manifest),
         studies=tuple(sorted(studies, key=lambda study: study.urgency.rank)),
         skipped=dict(Counter(file.reason for file in listing.skipped)),
-        discover_s=recorder.spans[0].duration_s,
+        spans=recorder.spans,
     )
 
 
@@ -120,7 +120,12 @@ def triage_reading(
     recorder = SpanRecorder()
     if reading.protocol is None or reading.series is None:
         return study_report(reading, recorder, reading.problems)
-    work = _StudyWork(engine, reading.protocol, reading.series, options, recorder, on_progress)
+
+    def on_step(stage: str, done: int, total: int) -> None:
+        recorder.step(f"{stage} {done}")
+        on_progress(stage, done, total)
+
+    work = _StudyWork(engine, reading.protocol, reading.series, options, recorder, on_step)
     try:
         return work.run(reading)
     except (DependencyError, EngineError, ProtocolError, ResourceError):
