@@ -1,0 +1,68 @@
+"""A benchmark as tables for the terminal."""
+
+from rich.console import RenderableType
+from rich.table import Table
+
+from edge_medgemma.runtime.profiling.record import Benchmark, Layer, Row
+from edge_medgemma.runtime.reporting.benchmark_words import (
+    ceiling_words,
+    machine_words,
+    peaks_words,
+    rate_words,
+    seconds,
+    settings_words,
+)
+
+TITLES = {
+    Layer.COMPONENT: "Parts of the engine",
+    Layer.END_TO_END: "Whole scans",
+}
+
+
+def benchmark_tables(benchmark: Benchmark) -> list[RenderableType]:
+    """What the terminal is shown, in order."""
+    parts: list[RenderableType] = [
+        settings_words(benchmark),
+        machine_words(benchmark),
+        peaks_words(benchmark.peaks),
+    ]
+    parts += [_table(benchmark, layer) for layer in Layer]
+    parts += [f"{row.name}: {row.reason}" for row in benchmark.rows if row.reason]
+    return parts
+
+
+def _table(benchmark: Benchmark, layer: Layer) -> Table:
+    is_scan = layer is Layer.END_TO_END
+    table = Table(title=TITLES[layer], title_justify="left", title_style="bold")
+    table.add_column("row", no_wrap=True)
+    names = ["median", "p90", "n", "± band", "first flag" if is_scan else "rate"]
+    names += ["peak GB", "J" if is_scan else "J/unit"] if _has_power(benchmark) else ["peak GB"]
+    names += [] if is_scan else ["of ceiling"]
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in benchmark.rows:
+        if row.layer is layer:
+            table.add_row(row.name, *_cells(row, is_scan, _has_power(benchmark)))
+    return table
+
+
+def _has_power(benchmark: Benchmark) -> bool:
+    return any(row.energy for row in benchmark.rows)
+
+
+def _cells(row: Row, is_scan: bool, has_power: bool) -> list[str]:
+    latency = row.latency
+    if latency is None:
+        return ["not run"]
+    cells = [
+        seconds(latency.median_s),
+        seconds(latency.p90_s),
+        str(latency.n),
+        f"{latency.noise_band:.0%}" if row.is_judged else "",
+        (seconds(row.ttff.median_s) if row.ttff else "") if is_scan else rate_words(row),
+        f"{row.peak_bytes / 1e9:.2f}" if row.peak_bytes else "",
+    ]
+    if has_power:
+        per_unit = 1 if is_scan else row.work
+        cells.append(f"{sum(e.joules for e in row.energy) / per_unit:.3g}" if row.energy else "")
+    return cells if is_scan else [*cells, ceiling_words(row)]
