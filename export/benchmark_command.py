@@ -49,6 +49,10 @@ Examples:
     "--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
     help="Write every figure.",
 )  # fmt: skip
+@click.option(
+    "--html", "html_path", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+    help="Write a page with charts.",
+)  # fmt: skip
 def command(
     engine: str | None,
     synthetic: str | None,
@@ -57,6 +61,7 @@ def command(
     providers: Providers,
     threads: int | None,
     json_path: Path | None,
+    html_path: Path | None,
 ) -> None:
     """Measure what this device can do with an engine.
 
@@ -68,6 +73,7 @@ def command(
     from edge_medgemma.runtime.commands.tables import print_table
     from edge_medgemma.runtime.profiling.benchmark import Request, run_benchmark
     from edge_medgemma.runtime.reporting.benchmark_json import write_benchmark_json
+    from edge_medgemma.runtime.reporting.benchmark_page import write_benchmark_page
 
     started_s = time.perf_counter()
     if engine is not None and synthetic is not None:
@@ -83,6 +89,8 @@ def command(
     print_table(*benchmark_tables(benchmark))
     if json_path is not None:
         write_benchmark_json(benchmark, json_path)
+    if html_path is not None:
+        write_benchmark_page(benchmark, html_path)
 
 
 def synthetic_engine(size: str) -> Path:
