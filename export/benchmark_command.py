@@ -41,7 +41,9 @@ Examples:
     help="quick ends within ten minutes and says what it left out.",
 )  # fmt: skip
 @click.option(
-    "--repeat", type=click.IntRange(min=1), help="Repetitions of a row.  [default: the suite's]"
+    "--repeat",
+    type=click.IntRange(min=1),
+    help="Least repetitions of a row.  [default: the suite's]",
 )
 @provider_option
 @threads_option
@@ -53,6 +55,10 @@ Examples:
     "--html", "html_path", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
     help="Write a page with charts.",
 )  # fmt: skip
+@click.option(
+    "--baseline", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+    help="JSON of an earlier run; exit with 1 if a row is slower beyond its noise band.",
+)  # fmt: skip
 def command(
     engine: str | None,
     synthetic: str | None,
@@ -62,6 +68,7 @@ def command(
     threads: int | None,
     json_path: Path | None,
     html_path: Path | None,
+    baseline: Path | None,
 ) -> None:
     """Measure what this device can do with an engine.
 
@@ -69,8 +76,9 @@ def command(
     behind 8192 others, ve1 encodes a slice; ct8 is a drawn CT of 8 slices, from its folder to
     triage.json.
     """
-    from edge_medgemma.runtime.commands.benchmark_table import benchmark_tables
+    from edge_medgemma.runtime.commands.benchmark_table import benchmark_tables, comparison_table
     from edge_medgemma.runtime.commands.tables import print_table
+    from edge_medgemma.runtime.profiling.baseline import compare, load_baseline
     from edge_medgemma.runtime.profiling.benchmark import Request, run_benchmark
     from edge_medgemma.runtime.reporting.benchmark_json import write_benchmark_json
     from edge_medgemma.runtime.reporting.benchmark_page import write_benchmark_page
@@ -78,6 +86,7 @@ def command(
     started_s = time.perf_counter()
     if engine is not None and synthetic is not None:
         raise click.UsageError("give either --engine or --synthetic")
+    earlier = load_baseline(baseline) if baseline is not None else None
     if synthetic is not None:
         directory = synthetic_engine(synthetic)
     else:
@@ -91,6 +100,11 @@ def command(
         write_benchmark_json(benchmark, json_path)
     if html_path is not None:
         write_benchmark_page(benchmark, html_path)
+    if earlier is not None:
+        comparison = compare(earlier, benchmark)
+        print_table(*comparison_table(comparison))
+        if comparison.slower:
+            raise SystemExit(1)
 
 
 def synthetic_engine(size: str) -> Path:

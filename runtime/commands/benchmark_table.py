@@ -2,9 +2,13 @@
 
 from rich.console import RenderableType
 from rich.table import Table
+from rich.text import Text
 
+from edge_medgemma.runtime.profiling.baseline import Comparison
 from edge_medgemma.runtime.profiling.record import Benchmark, Layer, Row
 from edge_medgemma.runtime.reporting.benchmark_words import (
+    DISTURBED,
+    band_words,
     ceiling_words,
     machine_words,
     peaks_words,
@@ -18,6 +22,8 @@ TITLES = {
     Layer.END_TO_END: "Whole scans",
 }
 
+_STYLES = {"slower": "bold red", "faster": "green"}
+
 
 def benchmark_tables(benchmark: Benchmark) -> list[RenderableType]:
     """What the terminal is shown, in order."""
@@ -27,7 +33,32 @@ def benchmark_tables(benchmark: Benchmark) -> list[RenderableType]:
         peaks_words(benchmark.peaks),
     ]
     parts += [_table(benchmark, layer) for layer in Layer]
+    if any(row.is_disturbed for row in benchmark.rows):
+        parts.append(DISTURBED)
     parts += [f"{row.name}: {row.reason}" for row in benchmark.rows if row.reason]
+    return parts
+
+
+def comparison_table(comparison: Comparison) -> list[RenderableType]:
+    """The change of every row against the baseline, as latency."""
+    table = Table(title="Against the baseline", title_justify="left", title_style="bold")
+    table.add_column("row", no_wrap=True)
+    for name in ("before", "now", "change", "± band", "verdict"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for change in comparison.changes:
+        table.add_row(
+            change.name,
+            seconds(change.old_s),
+            seconds(change.new_s),
+            f"{change.relative:+.1%}",
+            f"{change.band:.0%}" if change.is_judged else "",
+            Text(change.verdict, style=_STYLES.get(change.verdict, "")),
+        )
+    parts: list[RenderableType] = [table]
+    if comparison.missing:
+        parts.append(f"Only in one of the two runs: {', '.join(comparison.missing)}.")
+    if comparison.differences:
+        parts.append(f"Not the same in both runs: {', '.join(comparison.differences)}.")
     return parts
 
 
@@ -56,9 +87,9 @@ def _cells(row: Row, is_scan: bool, has_power: bool) -> list[str]:
         return ["not run"]
     cells = [
         seconds(latency.median_s),
-        seconds(latency.p90_s),
+        seconds(latency.p90_s) if latency.n > 1 else "",
         str(latency.n),
-        f"{latency.noise_band:.0%}" if row.is_judged else "",
+        band_words(row),
         (seconds(row.ttff.median_s) if row.ttff else "") if is_scan else rate_words(row),
         f"{row.peak_bytes / 1e9:.2f}" if row.peak_bytes else "",
     ]

@@ -12,6 +12,7 @@ from edge_medgemma.runtime.generation.embedding import Embedding
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.generation.integrity import check_engine
 from edge_medgemma.runtime.manifest import Manifest, load_manifest
+from edge_medgemma.runtime.parity import parity_words
 from edge_medgemma.runtime.profiling.cold_row import ColdStart
 from edge_medgemma.runtime.profiling.component_rows import (
     PROMPT_TOKENS,
@@ -67,7 +68,7 @@ class Request:
     threads: int
     suite: str
     repeat: int | None = None
-    """Instead of the suite's."""
+    """At least; instead of the suite's number and least time of a row."""
     started_s: float = field(default_factory=time.perf_counter)
     """When the command began, on the clock of `time.perf_counter`."""
 
@@ -93,7 +94,7 @@ def run_benchmark(request: Request, on_row: OnRow) -> Benchmark:
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         program_version=program_version(),
         wall_s=time.perf_counter() - request.started_s,
-        engine=_engine(manifest),
+        engine=_engine(request.directory, manifest),
         settings=Settings(
             suite=request.suite,
             repeat=request.repeat or suite.repeat,
@@ -123,7 +124,8 @@ class _Run:
         self._manifest = manifest
         self._deadline_s = request.started_s + suite.total_s
         repeat = request.repeat or suite.repeat
-        self._meter = Meter(Limits(repeat, suite.row_minimum_s, suite.row_maximum_s), power)
+        minimum_s = 0.0 if request.repeat else suite.row_minimum_s
+        self._meter = Meter(Limits(repeat, minimum_s, suite.row_maximum_s), power)
         where = request.directory, manifest, request.providers, request.threads, folder
         self._scans = ScanBench(*where)
         self._cold_start = ColdStart(*where)
@@ -230,7 +232,7 @@ class _Group:
     estimate_s: Callable[[], float] = float
 
 
-def _engine(manifest: Manifest) -> EngineUnderTest:
+def _engine(directory: Path, manifest: Manifest) -> EngineUnderTest:
     precision = manifest.precision
     return EngineUnderTest(
         name=manifest.source.name,
@@ -244,5 +246,5 @@ def _engine(manifest: Manifest) -> EngineUnderTest:
             "cache": precision.cache,
         },
         bytes=sum(record.bytes for record in manifest.files.values()),
-        parity="unverified",
+        parity=parity_words(directory, manifest),
     )

@@ -13,6 +13,9 @@ clocks, other tenants and page placement change between runs, not within one."""
 BAND_CEILING = 0.18
 """A slowdown of a fifth must never hide in the band; a row this unsteady wants more repetitions."""
 
+SINGLE_BAND = 0.15
+"""Of a row that ran once, whose spread nobody knows."""
+
 BAND_SPREADS = 3.0
 """Standard errors of the median that the band covers."""
 
@@ -55,10 +58,10 @@ class Distribution:
         """Relative change of the median that is no news.
 
         Three standard errors of the median, 3 * 1.2533 * 1.4826 * MAD / (median * sqrt(n)), but at
-        least BAND_FLOOR and at most BAND_CEILING.
+        least BAND_FLOOR and at most BAND_CEILING; SINGLE_BAND where there was one repetition.
         """
-        if self.median_s <= 0:
-            return BAND_CEILING
+        if self.n == 1 or self.median_s <= 0:
+            return SINGLE_BAND
         sigma = _SIGMA_PER_MAD * self.mad_s / self.median_s
         error = _MEDIAN_TO_MEAN_ERROR * sigma / math.sqrt(self.n)
         return min(max(BAND_SPREADS * error, BAND_FLOOR), BAND_CEILING)

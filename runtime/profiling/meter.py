@@ -6,12 +6,19 @@ from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from edge_medgemma.runtime.profiling.distribution import Distribution
+from edge_medgemma.runtime.profiling.others import OtherLoad
 from edge_medgemma.runtime.profiling.power import PowerReaders
-from edge_medgemma.runtime.profiling.record import Energy, Row
+from edge_medgemma.runtime.profiling.record import QUIET_SHARE, Energy, Row
 from edge_medgemma.runtime.profiling.resident import PeakMemory
 from edge_medgemma.runtime.profiling.thermal import has_throttled, read_thermal
 
 MAXIMUM_REPETITIONS = 200
+
+DISTURBED_PATIENCE = 2.0
+"""Times a row's least time that is waited for quiet; after that, disturbed repetitions count."""
+
+WINDOW_S = 0.2
+"""Processor times are told in hundredths of a second."""
 
 IDLE_S = 2.0
 """How long power is read with nothing running."""
@@ -24,7 +31,7 @@ class Limits:
     """How long the rows of a suite may take."""
 
     repeat: int
-    """Repetitions that are wanted."""
+    """Repetitions that are wanted at least."""
     row_minimum_s: float
     """Short rows are repeated for so long: the median of many is calmer."""
     row_maximum_s: float
@@ -46,6 +53,33 @@ class Measured(Generic[Result]):
         return sorted(range(len(samples_s)), key=samples_s.__getitem__)[len(samples_s) // 2]
 
 
+@dataclass(frozen=True, slots=True)
+class _Repetition(Generic[Result]):
+    seconds: float
+    result: Result
+    others_share: float | None
+
+
+class _Taken(Generic[Result]):
+    """Repetitions so far, those that others disturbed apart."""
+
+    def __init__(self) -> None:
+        self.quiet: list[_Repetition[Result]] = []
+        self.disturbed: list[_Repetition[Result]] = []
+
+    @property
+    def count(self) -> int:
+        return len(self.quiet) + len(self.disturbed)
+
+    @property
+    def spent_s(self) -> float:
+        return _total_s(self.quiet) + _total_s(self.disturbed)
+
+    @property
+    def longest_s(self) -> float:
+        return max(one.seconds for one in self.quiet + self.disturbed)
+
+
 class Meter:
     """Measures rows one after the other."""
 
@@ -60,7 +94,6 @@ class Meter:
         row: Row,
         action: Callable[[], Result],
         warm_up: Callable[[], object] | None = None,
-        repeat: int | None = None,
     ) -> Measured[Result]:
         """The row, measured.
 
@@ -68,47 +101,53 @@ class Meter:
             row: what is measured; latency, memory, energy and throttling are filled in
             action: one repetition
             warm_up: done once before, outside the statistics
-            repeat: exactly so many repetitions; None goes by the limits
         """
         warm_up_s = None
         if warm_up is not None:
             start_s = time.perf_counter()
             warm_up()
             warm_up_s = time.perf_counter() - start_s
-        samples_s: list[float] = []
-        results: list[Result] = []
+        taken = _Taken[Result]()
         memory = PeakMemory()
         thermal = read_thermal()
         joules = self._power.joules()
         with memory.measure():
-            while self._wants_more(samples_s, repeat):
-                start_s = time.perf_counter()
-                results.append(action())
-                samples_s.append(time.perf_counter() - start_s)
+            while self._wants_more(taken):
+                _take_window(taken, action)
         energy = tuple(
-            Energy(reader.name, (after - before) / len(samples_s), idle_w)
+            Energy(reader.name, (after - before) / taken.count, idle_w)
             for reader, before, after, idle_w in zip(
                 self._power.readers, joules, self._power.joules(), self._idle_w, strict=True
             )
         )
+        counted = taken.quiet or taken.disturbed
+        samples_s = tuple(one.seconds for one in counted)
+        shares = [one.others_share for one in counted if one.others_share is not None]
         measured = replace(
             row,
             latency=Distribution.of(samples_s),
             warm_up_s=warm_up_s,
+            set_aside=taken.count - len(counted),
+            others_share=max(shares, default=None),
             peak_bytes=memory.bytes,
             peak_method=memory.method,
             energy=energy,
             throttled=has_throttled(thermal, read_thermal()),
         )
-        return Measured(measured, tuple(results), tuple(samples_s))
+        return Measured(measured, tuple(one.result for one in counted), samples_s)
 
-    def _wants_more(self, samples_s: list[float], repeat: int | None) -> bool:
-        count, spent_s = len(samples_s), sum(samples_s)
-        if not samples_s or repeat is not None:
-            return count < (repeat or 1)
-        if count >= MAXIMUM_REPETITIONS or spent_s + samples_s[-1] > self.limits.row_maximum_s:
+    def _wants_more(self, taken: "_Taken[Result]") -> bool:
+        """Enough quiet repetitions; where others keep working, enough of any kind."""
+        limits = self.limits
+        if not taken.count:
+            return True
+        if taken.spent_s + taken.longest_s > limits.row_maximum_s:
             return False
-        return count < self.limits.repeat or spent_s < self.limits.row_minimum_s
+        count, spent_s = len(taken.quiet), _total_s(taken.quiet)
+        if _total_s(taken.disturbed) > DISTURBED_PATIENCE * limits.row_minimum_s:
+            count, spent_s = taken.count, taken.spent_s
+        is_enough = count >= limits.repeat and spent_s >= limits.row_minimum_s
+        return count < MAXIMUM_REPETITIONS and not is_enough
 
     def _measure_idle_w(self) -> list[float]:
         if not self._power.readers:
@@ -117,3 +156,20 @@ class Meter:
         time.sleep(IDLE_S)
         elapsed_s = time.perf_counter() - start_s
         return [(b - a) / elapsed_s for a, b in zip(before, self._power.joules(), strict=True)]
+
+
+def _take_window(taken: _Taken[Result], action: Callable[[], Result]) -> None:
+    """Repeat for long enough to know what others did meanwhile."""
+    load = OtherLoad()
+    window: list[tuple[float, Result]] = []
+    while not window or load.elapsed_s < WINDOW_S:
+        start_s = time.perf_counter()
+        result = action()
+        window.append((time.perf_counter() - start_s, result))
+    share = load.share()
+    place = taken.disturbed if share is not None and share > QUIET_SHARE else taken.quiet
+    place += [_Repetition(seconds, result, share) for seconds, result in window]
+
+
+def _total_s(repetitions: list[_Repetition[Result]]) -> float:
+    return sum(one.seconds for one in repetitions)

@@ -9,6 +9,9 @@ from edge_medgemma.runtime.profiling.machine import Machine
 from edge_medgemma.runtime.profiling.roofline import Ceiling, Peaks
 from edge_medgemma.runtime.profiling.thermal import Thermal
 
+QUIET_SHARE = 0.05
+"""Of all cores: while other programs take more, repetitions are set aside."""
+
 
 class Layer(StrEnum):
     """What a row's clock goes around; the two are never compared with each other."""
@@ -59,6 +62,10 @@ class Row:
     """Seconds of one repetition; None where it was not measured."""
     warm_up_s: float | None = None
     """The repetition before the first that counts; None where there was none."""
+    set_aside: int = 0
+    """Repetitions that do not count, because other programs were at work meanwhile."""
+    others_share: float | None = None
+    """Of all cores, at most, while a repetition that counts ran; None where that is not told."""
     work: int = 1
     """Units of work in a repetition."""
     unit: str = "scan"
@@ -82,6 +89,11 @@ class Row:
     """Did the processor's throttle counters move? None where there are none."""
     is_judged: bool = True
     """False for rows that no baseline is compared with: they depend on more than the build."""
+
+    @property
+    def is_disturbed(self) -> bool:
+        """Other programs were at work all the time: the figures are theirs too."""
+        return self.others_share is not None and self.others_share > QUIET_SHARE
 
     @property
     def rate(self) -> float | None:

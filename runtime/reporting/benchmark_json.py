@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from edge_medgemma.runtime.files import write_atomically
+from edge_medgemma.runtime.profiling.baseline import SCHEMA_VERSION
 from edge_medgemma.runtime.profiling.record import Benchmark, Row
 
-SCHEMA_VERSION = 1
 SCHEMA_PATH = Path(__file__).with_name("benchmark.schema.json")
 
 _DIGITS = 6
@@ -41,6 +41,7 @@ def _row(row: Row) -> dict[str, Any]:
     document["reason"] = row.reason or None
     if latency is not None:
         document["latency"]["noise_band"] = latency.noise_band
+    document["is_disturbed"] = row.is_disturbed
     document["rate_per_s"] = row.rate
     return document
 

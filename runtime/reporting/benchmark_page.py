@@ -8,8 +8,11 @@ import jinja2
 from markupsafe import Markup
 
 from edge_medgemma.runtime.files import write_atomically
+from edge_medgemma.runtime.profiling.distribution import BAND_CEILING, BAND_FLOOR, SINGLE_BAND
 from edge_medgemma.runtime.profiling.record import Benchmark, Layer, Row
 from edge_medgemma.runtime.reporting.benchmark_words import (
+    DISTURBED,
+    band_words,
     ceiling_words,
     machine_words,
     peaks_words,
@@ -64,6 +67,10 @@ def render_page(benchmark: Benchmark) -> str:
             components=[row for row in benchmark.rows if row.layer is Layer.COMPONENT],
             scans=[row for row in benchmark.rows if row.layer is Layer.END_TO_END],
             has_power=any(row.energy for row in benchmark.rows),
+            disturbed=DISTURBED,
+            floor=f"{BAND_FLOOR:.0%}",
+            most=f"{BAND_CEILING:.0%}",
+            single=f"{SINGLE_BAND:.0%}",
         )
     )
 
@@ -140,6 +147,8 @@ def roofline_figure(benchmark: Benchmark) -> Figure | None:
     roofs = {"f32": peaks.f32_flop_per_s, "int8": peaks.int8_flop_per_s}
     roofs["decoder's weights"] = peaks.weight_only_flop_per_s
     left, right = min(x for x, _ in points) / 2, max(x for x, _ in points) * 2
+    known = [peak for peak in roofs.values() if peak is not None]
+    far = max(right, 2 * max(known) / peaks.read_bytes_per_s)
     series = []
     for style, (name, peak) in enumerate(roofs.items(), start=1):
         if peak is not None:
@@ -147,15 +156,15 @@ def roofline_figure(benchmark: Benchmark) -> Figure | None:
             roof = (
                 (left, left * peaks.read_bytes_per_s / 1e9),
                 (ridge, peak / 1e9),
-                (max(right, ridge * 2), peak / 1e9),
+                (far, peak / 1e9),
             )
             series.append(Series(f"peak {name}", roof, style, is_dashed=True))
     shown = Series("rows", tuple(points), 0, has_line=False, labels=tuple(labels))
     svg = line_chart(
-        [*series, shown], Axis("FLOP per byte", is_log=True), Axis("GFLOP per second", is_log=True)
+        [shown, *series], Axis("FLOP per byte", is_log=True), Axis("GFLOP per second", is_log=True)
     )
     caption = "Work that the mathematics needs; the slope is the measured read bandwidth."
-    return Figure("Roofline", Markup(svg), _legend([*series, shown]), caption)
+    return Figure("Roofline", Markup(svg), _legend([shown, *series]), caption)
 
 
 def _scans(benchmark: Benchmark) -> list[Row]:
@@ -177,6 +186,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
+        band=band_words,
         ceiling=ceiling_words,
         machine=machine_words,
         peaks=peaks_words,

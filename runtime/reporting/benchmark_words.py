@@ -1,7 +1,12 @@
 """Figures of a benchmark in words, the same in the terminal and on the page."""
 
-from edge_medgemma.runtime.profiling.record import Benchmark, Row
+from edge_medgemma.runtime.profiling.record import QUIET_SHARE, Benchmark, Row
 from edge_medgemma.runtime.profiling.roofline import Peaks
+
+DISTURBED = (
+    f"* Other programs took more than {QUIET_SHARE:.0%} of the processor meanwhile: the row is "
+    "slower than it could be, and is not compared."
+)
 
 
 def seconds(value: float) -> str:
@@ -15,6 +20,13 @@ def seconds(value: float) -> str:
     if value < 1:
         return f"{_three_digits(value * 1e3)} ms"
     return f"{_three_digits(value)} s"
+
+
+def band_words(row: Row) -> str:
+    """The noise band; `*` where other programs were at work, nothing where no baseline is judged."""
+    if row.latency is None or not row.is_judged:
+        return ""
+    return "*" if row.is_disturbed else f"{row.latency.noise_band:.0%}"
 
 
 def rate_words(row: Row) -> str:
@@ -82,6 +94,6 @@ def peaks_words(peaks: Peaks) -> str:
 
 
 def _three_digits(value: float) -> str:
-    if value >= 100:
+    if value >= 99.95:
         return f"{value:,.0f}"
-    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+    return f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"

@@ -15,6 +15,7 @@ BAR_LABEL_WIDTH = 88
 TICKS = 5
 LABEL_WIDTH_PER_LETTER = 6.6
 """Of the page's 12 px sans-serif, rather too much than too little."""
+LABEL_HEIGHT = 13
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,12 +169,27 @@ def _drawn(series: Series, x: _Scale, y: _Scale) -> list[str]:
                 f'<circle class="fill{series.style}" cx="{a:.1f}" cy="{b:.1f}" r="4">'
                 f"<title>{escape(series.name)}: {value:.4g}, {other:.4g}</title></circle>"
             )
-    for (a, b), label in zip(places, series.labels, strict=False):
+    for (a, b), label in _apart(list(zip(places, series.labels, strict=False))):
         is_right = a + len(label) * LABEL_WIDTH_PER_LETTER + 10 > WIDTH - RIGHT
-        parts.append(
-            _text(a - 8 if is_right else a + 8, b + 4, label, "end" if is_right else "start")
-        )
+        x_text, anchor = (a - 8, "end") if is_right else (a + 8, "start")
+        parts.append(_text(x_text, b + 4, label, anchor))
     return parts
+
+
+def _apart(
+    labels: Sequence[tuple[tuple[float, float], str]],
+) -> list[tuple[tuple[float, float], str]]:
+    """Labels that would lie upon one another become one."""
+    apart: list[tuple[tuple[float, float], str]] = []
+    for (x, y), label in labels:
+        for i, ((other_x, other_y), other) in enumerate(apart):
+            width = max(len(label), len(other)) * LABEL_WIDTH_PER_LETTER
+            if abs(y - other_y) < LABEL_HEIGHT and abs(x - other_x) < width:
+                apart[i] = (other_x, other_y), f"{other}, {label}"
+                break
+        else:
+            apart.append(((x, y), label))
+    return apart
 
 
 def _tick(value: float) -> str:
