@@ -67,7 +67,9 @@ def _table(benchmark: Benchmark, layer: Layer) -> Table:
     table = Table(title=TITLES[layer], title_justify="left", title_style="bold")
     table.add_column("row", no_wrap=True)
     names = ["median", "p90", "n", "± band", "first flag" if is_scan else "rate"]
-    names += ["peak GB", "J" if is_scan else "J/unit"] if _has_power(benchmark) else ["peak GB"]
+    names += (
+        ["peak GB", "J/scan" if is_scan else "work/J"] if _has_power(benchmark) else ["peak GB"]
+    )
     names += [] if is_scan else ["of ceiling"]
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
@@ -94,6 +96,6 @@ def _cells(row: Row, is_scan: bool, has_power: bool) -> list[str]:
         f"{row.peak_bytes / 1e9:.2f}" if row.peak_bytes else "",
     ]
     if has_power:
-        per_unit = 1 if is_scan else row.work
-        cells.append(f"{sum(e.joules for e in row.energy) / per_unit:.3g}" if row.energy else "")
+        value = row.joules if is_scan else row.work_per_joule
+        cells.append("" if value is None else f"{value:.3g}")
     return cells if is_scan else [*cells, ceiling_words(row)]

@@ -176,7 +176,7 @@ def _find_nvml(root: Path) -> tuple[Sequence[PowerReader], str]:
     try:
         import pynvml
     except ImportError:
-        return [], "no NVML (pip install nvidia-ml-py)"
+        return [], "no NVML (pip install 'edge-medgemma[power]')"
     try:
         pynvml.nvmlInit()
         count = pynvml.nvmlDeviceGetCount()

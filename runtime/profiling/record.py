@@ -100,6 +100,16 @@ class Row:
         """Units of work a second, at the median."""
         return self.work / self.latency.median_s if self.latency else None
 
+    @property
+    def joules(self) -> float | None:
+        """Of one repetition, all readers together; None where nothing can be read."""
+        return sum(one.joules for one in self.energy) if self.energy else None
+
+    @property
+    def work_per_joule(self) -> float | None:
+        """AIPerf's output tokens per joule, where the unit is a token."""
+        return self.work / self.joules if self.joules else None
+
 
 @dataclass(frozen=True, slots=True)
 class EngineUnderTest:

@@ -43,6 +43,7 @@ def _row(row: Row) -> dict[str, Any]:
         document["latency"]["noise_band"] = latency.noise_band
     document["is_disturbed"] = row.is_disturbed
     document["rate_per_s"] = row.rate
+    document["work_per_joule"] = row.work_per_joule
     return document
 
 
