@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-BAND_FLOOR = 0.08
+BAND_FLOOR = 0.10
 """Two runs of the same build on the same machine differ by up to this, however calm each one was:
 clocks, other tenants and page placement change between runs, not within one."""
 

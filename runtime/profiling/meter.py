@@ -17,7 +17,7 @@ MAXIMUM_REPETITIONS = 200
 DISTURBED_PATIENCE = 2.0
 """Times a row's least time that is waited for quiet; after that, disturbed repetitions count."""
 
-WINDOW_S = 0.2
+WINDOW_S = 0.5
 """Processor times are told in hundredths of a second."""
 
 IDLE_S = 2.0

@@ -9,7 +9,7 @@ from edge_medgemma.runtime.profiling.machine import Machine
 from edge_medgemma.runtime.profiling.roofline import Ceiling, Peaks
 from edge_medgemma.runtime.profiling.thermal import Thermal
 
-QUIET_SHARE = 0.05
+QUIET_SHARE = 0.03
 """Of all cores: while other programs take more, repetitions are set aside."""
 
 
