@@ -20,7 +20,8 @@ from edge_medgemma.runtime.profiling.meter import Measured, Meter
 from edge_medgemma.runtime.profiling.record import Layer, Row
 from edge_medgemma.runtime.profiling.resident import available_bytes
 from edge_medgemma.runtime.profiling.roofline import cache_row_bytes, decoder_bytes
-from edge_medgemma.runtime.profiling.spans import SpanRecorder
+from edge_medgemma.runtime.profiling.spans import SpanRecorder, total_s
+from edge_medgemma.runtime.profiling.trace import nested
 from edge_medgemma.runtime.reporting.json_report import write_json_report
 from edge_medgemma.runtime.triage.report import TriageReport
 from edge_medgemma.runtime.triage.study import TriageOptions, triage_scan
@@ -114,13 +115,9 @@ class ScanBench:
         _require_success(report)
         with recorder.span("write"):
             write_json_report(report, self._folder / "triage.json")
-        stages_s: dict[str, float] = {}
-        spans = sorted((*recorder.spans, *report.all_spans), key=lambda span: span.start_s)
-        for span in spans:
-            if span.depth == 0:
-                stages_s[span.name] = stages_s.get(span.name, 0.0) + span.duration_s
+        spans = nested((*recorder.spans, *report.all_spans))
         first_score_s = next(span.stop_s for span in spans if span.name == "score")
-        return ScanRun(first_score_s - start_s, stages_s)
+        return ScanRun(first_score_s - start_s, total_s(spans))
 
 
 def needed_bytes(manifest: Manifest, slices: int) -> int:

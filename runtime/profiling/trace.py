@@ -7,7 +7,7 @@ complete events, `"ph": "X"`, `ts` and `dur` in microseconds; events of one thre
 import json
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,9 @@ from edge_medgemma.runtime.profiling.spans import Span
 
 PROCESS_NAME = "edge-medgemma"
 ROOT_NAME = "command"
+
+CLOCK_S = 1e-9
+"""Spans that touch may seem to overlap by less: seconds are floating-point numbers."""
 
 _STATUS_START_FIELD = 19
 """`starttime` of /proc/PID/stat, counted behind the parenthesis that ends the name; proc_pid_stat(5)."""
@@ -39,8 +42,8 @@ def trace_events(spans: Iterable[Span], start_s: float, stop_s: float) -> dict[s
         start_s: of the process, on the clock of `time.perf_counter`.
         stop_s: end of the root event.
     """
-    ordered = sorted(spans, key=lambda span: (span.start_s, -span.duration_s))
-    first_s = ordered[0].start_s if ordered else stop_s
+    spans = tuple(spans)
+    first_s = min((span.start_s for span in spans), default=stop_s)
     root = Span(ROOT_NAME, start_s, stop_s - start_s, 0)
     start = Span("start", start_s, first_s - start_s, 0)
     return {
@@ -48,7 +51,7 @@ def trace_events(spans: Iterable[Span], start_s: float, stop_s: float) -> dict[s
         "traceEvents": [
             _name("process_name", PROCESS_NAME),
             _name("thread_name", "main"),
-            *(_event(span, start_s) for span in (root, start, *ordered)),
+            *_events(nested((root, start, *spans)), start_s),
         ],
     }
 
@@ -68,12 +71,12 @@ def load_trace(path: Path) -> list[Span]:
     return nested(flat)
 
 
-def nested(spans: Sequence[Span]) -> list[Span]:
+def nested(spans: Iterable[Span]) -> list[Span]:
     """The spans in order of beginning, their depth as one surrounds the other in time."""
     open_until_s: list[float] = []
     found = []
     for span in sorted(spans, key=lambda span: (span.start_s, -span.duration_s)):
-        while open_until_s and span.start_s >= open_until_s[-1]:
+        while open_until_s and span.start_s + CLOCK_S >= open_until_s[-1]:
             open_until_s.pop()
         found.append(Span(span.name, span.start_s, span.duration_s, len(open_until_s)))
         open_until_s.append(span.stop_s)
@@ -95,20 +98,24 @@ def process_start_s() -> float:
     return now_s - max(age_s, 0.0)
 
 
-def _event(span: Span, origin_s: float) -> dict[str, Any]:
-    # Both ends are rounded, not the duration: a span must not outlast the one around it.
-    start_us = round((span.start_s - origin_s) * 1e6, 3)
-    stop_us = round((span.stop_s - origin_s) * 1e6, 3)
-    duration_us = round(stop_us - start_us, 3)
-    return {
-        "name": span.name,
-        "cat": "edge-medgemma",
-        "ph": "X",
-        "ts": start_us,
-        "dur": duration_us,
-        "pid": 1,
-        "tid": 1,
-    }
+def _events(spans: Sequence[Span], origin_s: float) -> Iterator[dict[str, Any]]:
+    """In whole nanoseconds, and so that no rounding makes two spans overlap that did not."""
+    stops_ns: list[int] = []
+    for span in spans:
+        earlier_ns = stops_ns[span.depth] if span.depth < len(stops_ns) else 0
+        del stops_ns[span.depth :]
+        start_ns = max(round((span.start_s - origin_s) * 1e9), earlier_ns)
+        stop_ns = min([round((span.stop_s - origin_s) * 1e9), *stops_ns[-1:]])
+        stops_ns.append(max(start_ns, stop_ns))
+        yield {
+            "name": span.name,
+            "cat": "edge-medgemma",
+            "ph": "X",
+            "ts": start_ns / 1e3,
+            "dur": (stops_ns[-1] - start_ns) / 1e3,
+            "pid": 1,
+            "tid": 1,
+        }
 
 
 def _name(kind: str, name: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,7 @@ def test_spans_nest_and_add_up_to_the_wall_time(trace_file: Path) -> None:
     assert (root.name, root.depth) == ("command", 0)
     for i, span in enumerate(spans):
         parent = next((p for p in reversed(spans[:i]) if p.depth == span.depth - 1), root)
-        assert span.stop_s <= parent.stop_s + 2e-9, f"{span} outlasts {parent}"
+        assert span.stop_s <= parent.stop_s + 1e-9, f"{span} outlasts {parent}"
     covered_s = sum(span.duration_s for span in spans if span.depth == 1)
     assert covered_s == pytest.approx(root.duration_s, rel=0.02)
     triage = next(span for span in spans if span.name == "triage")
@@ -64,4 +65,15 @@ def test_rounding_never_makes_a_child_outlast_its_parent() -> None:
     third = 1 / 3
     spans = [Span("outer", third, third, 0), Span("inner", third + 1e-10, third - 1e-10, 1)]
     outer, inner = trace_events(spans, 0.0, 1.0)["traceEvents"][4:]
-    assert inner["ts"] + inner["dur"] <= outer["ts"] + outer["dur"] + 1e-9
+    ends_ns = [round((one["ts"] + one["dur"]) * 1e3) for one in (outer, inner)]
+    assert ends_ns[1] <= ends_ns[0]
+
+
+def test_touching_steps_are_siblings_to_the_nanosecond() -> None:
+    begin = 12345.678901234567
+    steps = [Span(f"step {i}", begin + i / 7, 1 / 7 + 1e-11, 1) for i in range(50)]
+    around = Span("outer", begin, 50 / 7 + 1e-10, 0)
+    spans = trace_events([around, *steps], begin - 1, begin + 9)["traceEvents"][5:]
+    for one, following in pairwise(spans):
+        assert round((one["ts"] + one["dur"]) * 1e3) <= round(following["ts"] * 1e3)
+    assert {s.depth for s in nested([around, *steps])} == {0, 1}
