@@ -1,6 +1,5 @@
 """Which repetitions count."""
 
-import time
 from pathlib import Path
 
 import pytest
@@ -30,12 +29,32 @@ class FakePower:
         pass
 
 
+class FakeTime:
+    """A clock that only sleeping moves."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now_s
+
+    def sleep(self, seconds: float) -> None:
+        self.now_s += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
+    clock = FakeTime()
+    monkeypatch.setattr(meter_module, "time", clock)
+    monkeypatch.setattr(meter_module, "WINDOW_S", 0.0)
+    return clock
+
+
 @pytest.fixture
 def shares(monkeypatch: pytest.MonkeyPatch) -> list[float | None]:
     """What others take in one window after the other; at the end nothing."""
     waiting: list[float | None] = []
     monkeypatch.setattr(OtherLoad, "share", lambda _: waiting.pop(0) if waiting else 0.0)
-    monkeypatch.setattr(meter_module, "WINDOW_S", 0.0)
     return waiting
 
 
@@ -43,49 +62,55 @@ PATIENT = Limits(repeat=3, row_minimum_s=0.025, row_maximum_s=9.0)
 NO_POWER = PowerReaders((), ())
 
 
-def measure(limits: Limits, power: PowerReaders = NO_POWER, sleep_s: float = 0.0):
-    """Repetitions give 0, 1, 2 ..."""
+def measure(clock: FakeTime, limits: Limits, power: PowerReaders = NO_POWER):
+    """Repetitions of 10 ms give 0, 1, 2 ...; the warm-up takes a second."""
     numbers = iter(range(1000))
 
     def action() -> int:
-        time.sleep(sleep_s)
+        clock.sleep(0.01)
         return next(numbers)
 
-    return Meter(limits, power).measure(ROW, action, lambda: time.sleep(0.01))
+    return Meter(limits, power).measure(ROW, action, lambda: clock.sleep(1.0))
 
 
-def test_repetitions_while_others_worked_are_set_aside(shares) -> None:
+def test_repetitions_while_others_worked_are_set_aside(clock, shares) -> None:
     shares += [0.0, 0.5, 0.0, 0.6]
-    measured = measure(PATIENT, sleep_s=0.01)
+    measured = measure(clock, PATIENT)
     assert measured.results == (0, 2, 4)
     assert measured.row.set_aside == 2 and measured.row.others_share == 0.0
 
 
-def test_where_others_never_stop_the_row_says_so(shares) -> None:
+def test_where_others_never_stop_the_row_says_so(clock, shares) -> None:
     shares += [0.5] * 100
-    measured = measure(Limits(repeat=3, row_minimum_s=0.0, row_maximum_s=9.0))
-    assert measured.row.is_disturbed and measured.row.others_share == 0.5
-    assert measured.row.latency is not None and measured.row.latency.n >= 3
+    row = measure(clock, PATIENT).row
+    assert row.is_disturbed and row.others_share == 0.5
+    assert row.latency is not None and row.latency.n >= PATIENT.repeat
 
 
-def test_a_machine_that_does_not_tell_disturbs_nothing(shares) -> None:
+def test_a_machine_that_does_not_tell_disturbs_nothing(clock, shares) -> None:
     shares += [None] * 3
-    row = measure(Limits(repeat=3, row_minimum_s=0.0, row_maximum_s=9.0)).row
+    row = measure(clock, PATIENT).row
     assert row.others_share is None and not row.is_disturbed
 
 
-def test_warm_up_is_apart_and_energy_is_per_repetition(shares, monkeypatch) -> None:
-    monkeypatch.setattr(meter_module, "IDLE_S", 0.0)
-    row = measure(Limits(5, 0.0, 9.0), PowerReaders((FakePower(),), ())).row
-    assert row.warm_up_s is not None and row.warm_up_s >= 0.01
-    assert row.latency is not None and row.latency.max_s < 0.01
+def test_warm_up_is_apart_and_energy_is_per_repetition(clock, shares) -> None:
+    row = measure(clock, Limits(5, 0.0, 9.0), PowerReaders((FakePower(),), ())).row
+    assert row.warm_up_s == 1.0
+    assert row.latency is not None
+    assert (row.latency.n, row.latency.max_s) == (5, pytest.approx(0.01))
     assert [energy.joules for energy in row.energy] == [10.0 / 5]
+    assert [energy.idle_w for energy in row.energy] == [10.0 / meter_module.IDLE_S]
 
 
-def test_a_long_row_is_not_repeated_beyond_its_share(shares) -> None:
-    meter = Meter(Limits(repeat=10, row_minimum_s=0.0, row_maximum_s=0.05), NO_POWER)
-    row = meter.measure(ROW, lambda: time.sleep(0.02)).row
-    assert row.latency is not None and row.latency.n == 2
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [(Limits(10, 0.0, 0.025), 2), (Limits(3, 0.0, 9.0), 3), (Limits(3, 0.205, 9.0), 21)],
+)
+def test_short_rows_are_repeated_for_long_and_long_rows_not(
+    clock, shares, limits: Limits, expected: int
+) -> None:
+    row = measure(clock, limits).row
+    assert row.latency is not None and row.latency.n == expected
 
 
 def write_stat(path: Path, user: int, idle: int, steal: int) -> Path:

@@ -32,8 +32,12 @@ def meter() -> Meter:
 
 
 def adds_up(row: Row) -> None:
+    """Stages are those of one repetition, whose latency is between the extremes."""
     assert row.latency is not None and row.stages_s is not None and row.ttff is not None
-    assert sum(row.stages_s.values()) == pytest.approx(row.latency.max_s, rel=1e-6)
+    total_s = sum(row.stages_s.values())
+    assert row.latency.min_s <= total_s * (1 + 1e-9)
+    assert total_s * (1 - 1e-9) <= row.latency.max_s
+    assert 0 <= row.stages_s["other"] < 0.02 * total_s, row.stages_s
     assert 0 < row.ttff.median_s <= row.latency.max_s
 
 
@@ -44,9 +48,6 @@ def test_cold_pays_for_opening_and_control_and_warm_does_not(bench, meter) -> No
     assert {"open", "control"} <= cold.stages_s.keys()
     assert not {"open", "control"} & warm.stages_s.keys()
     assert {"discover", "decode", "vision", "prefill", "score", "write"} <= warm.stages_s.keys()
-    for row in (cold, warm):
-        rest_s = row.stages_s["other"]
-        assert rest_s < 0.02 * row.latency.max_s, f"{rest_s} s of {row.latency} are in no span"
 
 
 def test_warm_needs_cold(bench, meter) -> None:
