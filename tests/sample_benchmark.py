@@ -44,6 +44,8 @@ def component(name: str, median_s: float, work: int, unit: str, depth: int = 0) 
         energy=(Energy("RAPL package-0", 120.0, 4.0),),
         ceiling=ceiling,
         throttled=False,
+        others_share=0.0,
+        pace=0.99,
     )
 
 
@@ -92,6 +94,7 @@ def sample_benchmark() -> Benchmark:
             "A processor", "x86_64", 2, 24 * 10**9, "Linux 6", "", "governor performance", "3.11.0",
             {"onnxruntime": "1.32.0"},
         ),
+        probe_s=0.003,
         peaks=Peaks(3e10, 2.4e10, 3.2e11, 9e11, 4.8e11),
         thermal_before=_THERMAL,
         thermal_after=_THERMAL,

@@ -12,6 +12,9 @@ from edge_medgemma.runtime.profiling.record import Benchmark, Row
 SCHEMA_VERSION = 1
 """Of the JSON files that are read and written."""
 
+SAME_PACE = 0.05
+"""The machine at its best differs by less between runs, unless its clock or its host did."""
+
 
 @dataclass(frozen=True, slots=True)
 class Change:
@@ -24,7 +27,7 @@ class Change:
     """The wider of the two runs' bands."""
     is_judged: bool
     is_disturbed: bool
-    """Other programs were at work in one of the runs."""
+    """The machine was not quiet in one of the runs."""
 
     @property
     def relative(self) -> float:
@@ -121,4 +124,8 @@ def _differences(baseline: Mapping[str, Any], benchmark: Benchmark) -> list[str]
         "threads": (baseline["settings"]["threads"], benchmark.settings.threads),
         "providers": (baseline["settings"]["providers"], dict(benchmark.settings.providers)),
     }
-    return [name for name, (old, new) in pairs.items() if old != new]
+    differences = [name for name, (old, new) in pairs.items() if old != new]
+    pace = float(baseline["probe_s"]) / benchmark.probe_s
+    if abs(pace - 1) > SAME_PACE:
+        differences.append(f"speed of the machine ({pace - 1:+.0%})")
+    return differences

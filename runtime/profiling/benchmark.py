@@ -23,8 +23,9 @@ from edge_medgemma.runtime.profiling.component_rows import (
 )
 from edge_medgemma.runtime.profiling.machine import read_machine
 from edge_medgemma.runtime.profiling.meter import Limits, Meter
+from edge_medgemma.runtime.profiling.pace import Pace
 from edge_medgemma.runtime.profiling.peaks import measure_peaks
-from edge_medgemma.runtime.profiling.power import PowerReaders, find_power_readers
+from edge_medgemma.runtime.profiling.power import find_power_readers
 from edge_medgemma.runtime.profiling.record import (
     Benchmark,
     EngineUnderTest,
@@ -85,14 +86,20 @@ def run_benchmark(request: Request, on_row: OnRow) -> Benchmark:
     manifest = load_manifest(request.directory)
     check_engine(request.directory, manifest)
     suite = SUITES[request.suite]
+    limits = Limits(
+        repeat=request.repeat or suite.repeat,
+        row_minimum_s=0.0 if request.repeat else suite.row_minimum_s,
+        row_maximum_s=suite.row_maximum_s,
+    )
     machine, thermal = read_machine(), read_thermal()
-    power = find_power_readers()
+    power, pace = find_power_readers(), Pace(request.threads)
     try:
         with tempfile.TemporaryDirectory(prefix="edge-medgemma-") as folder:
-            run = _Run(request, manifest, suite, power, Path(folder))
+            run = _Run(request, manifest, suite, Meter(limits, power, pace), Path(folder))
             rows = tuple(run.rows(on_row))
     finally:
         power.close()
+        pace.close()
     return Benchmark(
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         program_version=program_version(),
@@ -100,7 +107,7 @@ def run_benchmark(request: Request, on_row: OnRow) -> Benchmark:
         engine=_engine(request.directory, manifest),
         settings=Settings(
             suite=request.suite,
-            repeat=request.repeat or suite.repeat,
+            repeat=limits.repeat,
             threads=request.threads,
             providers={
                 "vision": request.providers.vision,
@@ -108,6 +115,7 @@ def run_benchmark(request: Request, on_row: OnRow) -> Benchmark:
             },
         ),
         machine=machine,
+        probe_s=pace.best_product_s,
         peaks=run.peaks,
         thermal_before=thermal,
         thermal_after=read_thermal(),
@@ -120,15 +128,13 @@ class _Run:
     """The groups of rows in order: what one group holds in memory is gone before the next."""
 
     def __init__(
-        self, request: Request, manifest: Manifest, suite: Suite, power: PowerReaders, folder: Path
+        self, request: Request, manifest: Manifest, suite: Suite, meter: Meter, folder: Path
     ) -> None:
         self.peaks = measure_peaks(manifest, request.threads)
         self._request = request
         self._manifest = manifest
         self._deadline_s = request.started_s + suite.total_s
-        repeat = request.repeat or suite.repeat
-        minimum_s = 0.0 if request.repeat else suite.row_minimum_s
-        self._meter = Meter(Limits(repeat, minimum_s, suite.row_maximum_s), power)
+        self._meter = meter
         where = request.directory, manifest, request.providers, request.threads, folder
         self._scans = ScanBench(*where)
         self._cold_start = ColdStart(*where)

@@ -7,14 +7,15 @@ from typing import Generic, TypeVar
 
 from edge_medgemma.runtime.profiling.distribution import Distribution
 from edge_medgemma.runtime.profiling.others import OtherLoad
+from edge_medgemma.runtime.profiling.pace import Pace
 from edge_medgemma.runtime.profiling.power import PowerReaders
-from edge_medgemma.runtime.profiling.record import QUIET_SHARE, Energy, Row
+from edge_medgemma.runtime.profiling.record import Energy, Row, is_quiet
 from edge_medgemma.runtime.profiling.resident import PeakMemory
 from edge_medgemma.runtime.profiling.thermal import has_throttled, read_thermal
 
 MAXIMUM_REPETITIONS = 200
 
-DISTURBED_PATIENCE = 2.0
+DISTURBED_PATIENCE = 3.0
 """Times a row's least time that is waited for quiet; after that, disturbed repetitions count."""
 
 WINDOW_S = 0.5
@@ -58,6 +59,7 @@ class _Repetition(Generic[Result]):
     seconds: float
     result: Result
     others_share: float | None
+    pace: float
 
 
 class _Taken(Generic[Result]):
@@ -83,9 +85,10 @@ class _Taken(Generic[Result]):
 class Meter:
     """Measures rows one after the other."""
 
-    def __init__(self, limits: Limits, power: PowerReaders) -> None:
+    def __init__(self, limits: Limits, power: PowerReaders, pace: Pace) -> None:
         """Reads idle power at once, where any can be read."""
         self.limits = limits
+        self._pace = pace
         self._power = power
         self._idle_w = self._measure_idle_w()
 
@@ -113,7 +116,7 @@ class Meter:
         joules = self._power.joules()
         with memory.measure():
             while self._wants_more(taken):
-                _take_window(taken, action)
+                self._take_window(taken, action)
         energy = tuple(
             Energy(reader.name, (after - before) / taken.count, idle_w)
             for reader, before, after, idle_w in zip(
@@ -129,12 +132,27 @@ class Meter:
             warm_up_s=warm_up_s,
             set_aside=taken.count - len(counted),
             others_share=max(shares, default=None),
+            pace=min(one.pace for one in counted),
             peak_bytes=memory.bytes,
             peak_method=memory.method,
             energy=energy,
             throttled=has_throttled(thermal, read_thermal()),
         )
         return Measured(measured, tuple(one.result for one in counted), samples_s)
+
+    def _take_window(self, taken: _Taken[Result], action: Callable[[], Result]) -> None:
+        """Repeat for long enough to know what others did meanwhile."""
+        pace = self._pace.fraction()
+        load = OtherLoad()
+        window: list[tuple[float, Result]] = []
+        while not window or load.elapsed_s < WINDOW_S:
+            start_s = time.perf_counter()
+            result = action()
+            window.append((time.perf_counter() - start_s, result))
+        share = load.share()
+        pace = min(pace, self._pace.fraction())
+        place = taken.quiet if is_quiet(share, pace) else taken.disturbed
+        place += [_Repetition(seconds, result, share, pace) for seconds, result in window]
 
     def _wants_more(self, taken: "_Taken[Result]") -> bool:
         """Enough quiet repetitions; where others keep working, enough of any kind."""
@@ -156,19 +174,6 @@ class Meter:
         time.sleep(IDLE_S)
         elapsed_s = time.perf_counter() - start_s
         return [(b - a) / elapsed_s for a, b in zip(before, self._power.joules(), strict=True)]
-
-
-def _take_window(taken: _Taken[Result], action: Callable[[], Result]) -> None:
-    """Repeat for long enough to know what others did meanwhile."""
-    load = OtherLoad()
-    window: list[tuple[float, Result]] = []
-    while not window or load.elapsed_s < WINDOW_S:
-        start_s = time.perf_counter()
-        result = action()
-        window.append((time.perf_counter() - start_s, result))
-    share = load.share()
-    place = taken.disturbed if share is not None and share > QUIET_SHARE else taken.quiet
-    place += [_Repetition(seconds, result, share) for seconds, result in window]
 
 
 def _total_s(repetitions: list[_Repetition[Result]]) -> float:

@@ -12,6 +12,9 @@ from edge_medgemma.runtime.profiling.thermal import Thermal
 QUIET_SHARE = 0.03
 """Of all cores: while other programs take more, repetitions are set aside."""
 
+QUIET_PACE = 0.9
+"""Of the machine's best in the run: while it is slower, repetitions are set aside."""
+
 
 class Layer(StrEnum):
     """What a row's clock goes around; the two are never compared with each other."""
@@ -20,6 +23,11 @@ class Layer(StrEnum):
     """One part of the engine; nothing of the scan is read from disk."""
     END_TO_END = "end_to_end"
     """A folder of DICOM files to triage.json."""
+
+
+def is_quiet(others_share: float | None, pace: float) -> bool:
+    """Whether a repetition counts, by what others took and how fast the machine was meanwhile."""
+    return (others_share is None or others_share <= QUIET_SHARE) and pace >= QUIET_PACE
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +71,12 @@ class Row:
     warm_up_s: float | None = None
     """The repetition before the first that counts; None where there was none."""
     set_aside: int = 0
-    """Repetitions that do not count, because other programs were at work meanwhile."""
+    """Repetitions that do not count: other programs were at work or the machine was slow."""
     others_share: float | None = None
     """Of all cores, at most, while a repetition that counts ran; None where that is not told."""
+    pace: float | None = None
+    """Speed of the machine as a fraction of its best in the run, at least, beside a repetition
+    that counts; None where it was not looked at."""
     work: int = 1
     """Units of work in a repetition."""
     unit: str = "scan"
@@ -92,8 +103,8 @@ class Row:
 
     @property
     def is_disturbed(self) -> bool:
-        """Other programs were at work all the time: the figures are theirs too."""
-        return self.others_share is not None and self.others_share > QUIET_SHARE
+        """The machine was never quiet: the figures are not the engine's alone."""
+        return self.pace is not None and not is_quiet(self.others_share, self.pace)
 
     @property
     def rate(self) -> float | None:
@@ -147,6 +158,8 @@ class Benchmark:
     engine: EngineUnderTest
     settings: Settings
     machine: Machine
+    probe_s: float
+    """Best time of the fixed product that the machine's pace is measured with."""
     peaks: Peaks
     thermal_before: Thermal
     thermal_after: Thermal

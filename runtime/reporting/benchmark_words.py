@@ -1,11 +1,11 @@
 """Figures of a benchmark in words, the same in the terminal and on the page."""
 
-from edge_medgemma.runtime.profiling.record import QUIET_SHARE, Benchmark, Row
+from edge_medgemma.runtime.profiling.record import QUIET_PACE, QUIET_SHARE, Benchmark, Row
 from edge_medgemma.runtime.profiling.roofline import Peaks
 
 DISTURBED = (
-    f"* Other programs took more than {QUIET_SHARE:.0%} of the processor meanwhile: the row is "
-    "slower than it could be, and is not compared."
+    f"* Other programs took more than {QUIET_SHARE:.0%} of the processor meanwhile, or the machine "
+    f"ran below {QUIET_PACE:.0%} of its speed: the row is slower than it could be, and not compared."
 )
 
 
@@ -23,7 +23,7 @@ def seconds(value: float) -> str:
 
 
 def band_words(row: Row) -> str:
-    """The noise band; `*` where other programs were at work, nothing where no baseline is judged."""
+    """The noise band; `*` where the machine was not quiet, nothing where no baseline is judged."""
     if row.latency is None or not row.is_judged:
         return ""
     return "*" if row.is_disturbed else f"{row.latency.noise_band:.0%}"

@@ -15,6 +15,7 @@ from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.profiling.baseline import compare, load_baseline
 from edge_medgemma.runtime.profiling.component_rows import vision_row
 from edge_medgemma.runtime.profiling.meter import Limits, Meter
+from edge_medgemma.runtime.profiling.pace import Pace
 from edge_medgemma.runtime.profiling.power import PowerReaders
 from edge_medgemma.runtime.profiling.record import Benchmark, Row
 from edge_medgemma.runtime.profiling.roofline import Peaks
@@ -56,8 +57,15 @@ def test_rows_that_others_disturbed_are_not_judged() -> None:
     old, new = component("ve1", 9.1, 1, "slice"), component("ve1", 30.0, 1, "slice")
     assert verdict(replace(old, others_share=0.4), new) == "disturbed"
     assert verdict(old, replace(new, others_share=0.4)) == "disturbed"
+    assert verdict(old, replace(new, pace=0.7)) == "disturbed"
     assert verdict(old, replace(new, others_share=0.01)) == "slower"
     assert verdict(old, replace(new, is_judged=False)) == "not judged"
+
+
+def test_a_machine_of_another_speed_is_named() -> None:
+    old = saved(sample_benchmark())
+    now = replace(sample_benchmark(), probe_s=sample_benchmark().probe_s * 1.25)
+    assert compare(old, now).differences == ("speed of the machine (-20%)",)
 
 
 def test_another_engine_and_missing_rows_are_named() -> None:
@@ -104,8 +112,10 @@ class SlowVision:
 def test_a_planted_slowdown_of_a_fifth_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     from edge_medgemma.runtime.commands.options import BUILTIN_ENGINE
 
+    pace = Pace(2)
+
     def measure() -> Row:
-        meter = Meter(Limits(3, 1.5, 50.0), PowerReaders((), ()))
+        meter = Meter(Limits(3, 1.5, 50.0), PowerReaders((), ()), pace)
         with Engine.open(BUILTIN_ENGINE, threads=2) as engine:
             return vision_row(engine, 1, meter, Peaks(None, None, None, None, None))
 

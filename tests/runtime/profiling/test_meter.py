@@ -62,7 +62,19 @@ PATIENT = Limits(repeat=3, row_minimum_s=0.025, row_maximum_s=9.0)
 NO_POWER = PowerReaders((), ())
 
 
-def measure(clock: FakeTime, limits: Limits, power: PowerReaders = NO_POWER):
+class FakePace:
+    """A machine at its best, but for the fractions given."""
+
+    def __init__(self, *fractions: float) -> None:
+        self._fractions = list(fractions)
+
+    def fraction(self) -> float:
+        return self._fractions.pop(0) if self._fractions else 1.0
+
+
+def measure(
+    clock: FakeTime, limits: Limits, power: PowerReaders = NO_POWER, pace: FakePace | None = None
+):
     """Repetitions of 10 ms give 0, 1, 2 ...; the warm-up takes a second."""
     numbers = iter(range(1000))
 
@@ -70,7 +82,7 @@ def measure(clock: FakeTime, limits: Limits, power: PowerReaders = NO_POWER):
         clock.sleep(0.01)
         return next(numbers)
 
-    return Meter(limits, power).measure(ROW, action, lambda: clock.sleep(1.0))
+    return Meter(limits, power, pace or FakePace()).measure(ROW, action, lambda: clock.sleep(1.0))
 
 
 def test_repetitions_while_others_worked_are_set_aside(clock, shares) -> None:
@@ -78,6 +90,12 @@ def test_repetitions_while_others_worked_are_set_aside(clock, shares) -> None:
     measured = measure(clock, PATIENT)
     assert measured.results == (0, 2, 4)
     assert measured.row.set_aside == 2 and measured.row.others_share == 0.0
+
+
+def test_repetitions_of_a_slow_machine_are_set_aside(clock, shares) -> None:
+    measured = measure(clock, PATIENT, pace=FakePace(1.0, 1.0, 0.95, 0.5, 0.6, 1.0))
+    assert measured.results == (0, 3, 4)
+    assert measured.row.pace == 1.0
 
 
 def test_where_others_never_stop_the_row_says_so(clock, shares) -> None:

@@ -12,6 +12,7 @@ from edge_medgemma.runtime.profiling import scan_rows
 from edge_medgemma.runtime.profiling.cold_row import ColdStart
 from edge_medgemma.runtime.profiling.drawn_scan import write_drawn_scan
 from edge_medgemma.runtime.profiling.meter import Limits, Meter
+from edge_medgemma.runtime.profiling.pace import Pace
 from edge_medgemma.runtime.profiling.power import PowerReaders
 from edge_medgemma.runtime.profiling.record import Row
 from edge_medgemma.runtime.profiling.scan_rows import ScanBench, needed_bytes
@@ -28,7 +29,7 @@ def bench(tmp_path: Path) -> ScanBench:
 
 @pytest.fixture
 def meter() -> Meter:
-    return Meter(ONCE, PowerReaders((), ()))
+    return Meter(ONCE, PowerReaders((), ()), Pace(2))
 
 
 def adds_up(row: Row) -> None:
