@@ -62,8 +62,7 @@ def test_depth_is_found_from_time_alone() -> None:
 
 
 def test_rounding_never_makes_a_child_outlast_its_parent() -> None:
-    third = 1 / 3
-    spans = [Span("outer", third, third, 0), Span("inner", third + 1e-10, third - 1e-10, 1)]
+    spans = [Span("outer", 0.1, 0.5666666664, 0), Span("inner", 0.2, 0.4666666668, 1)]
     outer, inner = trace_events(spans, 0.0, 1.0)["traceEvents"][4:]
     ends_ns = [round((one["ts"] + one["dur"]) * 1e3) for one in (outer, inner)]
     assert ends_ns[1] <= ends_ns[0]
