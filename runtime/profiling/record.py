@@ -92,7 +92,7 @@ class Row:
     stages_s: Mapping[str, float] | None = None
     """Seconds per stage of the repetition with the median latency; they add up to it."""
     peak_bytes: int | None = None
-    """Of the process, while the row ran; other rows' memory that is still held included."""
+    """Of the process, while the row ran; the benchmark's own 0.1 GB included."""
     peak_method: str = "not available"
     energy: tuple[Energy, ...] = ()
     ceiling: Ceiling | None = None
