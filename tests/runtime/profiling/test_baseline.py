@@ -21,6 +21,9 @@ from edge_medgemma.runtime.profiling.record import Benchmark, Row
 from edge_medgemma.runtime.profiling.roofline import Peaks
 from edge_medgemma.runtime.reporting.benchmark_json import dump_benchmark, write_benchmark_json
 
+ATTEMPTS = 8
+"""Of measuring while nobody disturbs."""
+
 TIMED = "EDGE_MEDGEMMA_TIMED_TESTS"
 
 
@@ -116,8 +119,12 @@ def test_a_planted_slowdown_of_a_fifth_is_caught(monkeypatch: pytest.MonkeyPatch
 
     def measure() -> Row:
         meter = Meter(Limits(3, 1.5, 50.0), PowerReaders((), ()), pace)
-        with Engine.open(BUILTIN_ENGINE, threads=2) as engine:
-            return vision_row(engine, 1, meter, Peaks(None, None, None, None, None))
+        for _ in range(ATTEMPTS):
+            with Engine.open(BUILTIN_ENGINE, threads=2) as engine:
+                row = vision_row(engine, 1, meter, Peaks(None, None, None, None, None))
+            if not row.is_disturbed:
+                break
+        return row
 
     before, again = measure(), measure()
     assert verdict(before, again) == "same"

@@ -1,5 +1,6 @@
 """A prefix filled without computing is, to a pass, the prefix that was computed."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from edge_medgemma.runtime.backends.providers import Provider, open_decoder
 from edge_medgemma.runtime.generation.embedding import Embedding
 from edge_medgemma.runtime.generation.prefix import Prefix
 from edge_medgemma.runtime.generation.prompt import Chunk
+from edge_medgemma.runtime.generation.sampling import Sampling
 from edge_medgemma.runtime.manifest import load_manifest
 from edge_medgemma.runtime.profiling.component_rows import (
     ENDLESS,
@@ -32,7 +34,8 @@ class Watched:
         self.passes: list[tuple[object, ...]] = []
 
     def new_caches(self) -> Caches:
-        return self.decoder.new_caches()
+        self.caches = self.decoder.new_caches()
+        return self.caches
 
     def run(self, caches, embeddings, position_ids, mask_global, mask_local, logit_rows):
         capacity = caches.capacity("global"), caches.capacity("local")
@@ -66,17 +69,23 @@ def test_a_filled_prefix_gives_the_passes_of_a_computed_one(parts) -> None:
     assert filled.passes == computed.passes
 
 
-def test_the_filled_rows_are_looked_at(parts) -> None:
+def test_the_rows_are_filled_with_values_of_the_usual_size(parts) -> None:
     decoder, embedding, manifest = parts
-    first = next(deep_prefix(decoder, embedding, manifest, 64).generate((5, 6), ENDLESS, 1))
-    nothing = next(Prefix(decoder, embedding, manifest).generate((5, 6), ENDLESS, 1))
-    assert np.isfinite(first.logprob)
-    assert first.logprob != nothing.logprob
+    watched = Watched(decoder)
+    prefix = deep_prefix(watched, embedding, manifest, DEPTH)
+    step = next(prefix.generate((5, 6), ENDLESS, 1))
+    assert np.isfinite(step.logprob)
+    for lane, used in (("global", DEPTH), ("local", manifest.text.sliding_window)):
+        for rows in watched.caches.save(lane, used):
+            assert rows.std() == pytest.approx(1.0, abs=0.1)
 
 
 def test_stop_ids_do_not_end_a_measurement(parts) -> None:
     decoder, embedding, manifest = parts
-    steps = list(deep_prefix(decoder, embedding, manifest, 0).generate((5,), ENDLESS, 40))
+    every_id = tuple(range(manifest.text.vocabulary))
+    stopping = replace(manifest, tokens=replace(manifest.tokens, stop=every_id))
+    assert not list(Prefix(decoder, embedding, stopping).generate((5,), Sampling(), 40))
+    steps = list(Prefix(decoder, embedding, stopping).generate((5,), ENDLESS, 40))
     assert len(steps) == 40
 
 

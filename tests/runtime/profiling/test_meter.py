@@ -1,5 +1,6 @@
 """Which repetitions count."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -141,6 +142,16 @@ def test_others_share_counts_stolen_time(tmp_path: Path) -> None:
     load = OtherLoad(stat)
     write_stat(stat, 20_000, 71_000, 10_000)
     assert load.share() == pytest.approx(0.29, abs=0.01)
+
+
+def test_one_s_own_time_is_nobody_else_s(tmp_path: Path, monkeypatch) -> None:
+    own_s = iter([0.0, 0.0, 150.0])
+    monkeypatch.setattr(time, "process_time", lambda: next(own_s))
+    stat = write_stat(tmp_path / "stat", 1000, 1000, 0)
+    load = OtherLoad(stat)
+    write_stat(stat, 21_000, 21_000, 0)
+    assert load.share() == pytest.approx(0.5, abs=0.01)
+    assert load.share() == pytest.approx(0.125, abs=0.01)
 
 
 def test_without_proc_nobody_knows(tmp_path: Path) -> None:

@@ -68,6 +68,13 @@ def test_reading_in_parts_is_the_same_attention(medgemma: Manifest) -> None:
     assert ones.other_flop == prefill_work(medgemma, 3, 7).other_flop
 
 
+def test_the_first_tokens_see_themselves(medgemma: Manifest) -> None:
+    pair = 4 * 8 * 256  # scores and values of every head
+    assert prefill_work(medgemma, 1, 0).other_flop == 34 * 1 * pair
+    assert prefill_work(medgemma, 3, 0).other_flop == 34 * (1 + 2 + 3) * pair
+    assert prefill_work(medgemma, 1, 4999).other_flop == (5 * 5000 + 29 * 1024) * pair
+
+
 def test_the_ceiling_is_what_takes_longer(medgemma: Manifest) -> None:
     token = decoder_ceiling(medgemma, generation_work(medgemma, 1, 0), PEAKS, 0.2)
     assert token is not None and token.bound == "memory"
