@@ -28,14 +28,14 @@ _STYLES = {"slower": "bold red", "faster": "green"}
 def benchmark_tables(benchmark: Benchmark) -> list[RenderableType]:
     """What the terminal is shown, in order."""
     parts: list[RenderableType] = [
-        settings_words(benchmark),
-        machine_words(benchmark),
-        peaks_words(benchmark.peaks),
+        Text(settings_words(benchmark)),
+        Text(machine_words(benchmark)),
+        Text(peaks_words(benchmark.peaks)),
     ]
     parts += [_table(benchmark, layer) for layer in Layer]
     if any(row.is_disturbed for row in benchmark.rows):
         parts.append(DISTURBED)
-    parts += [f"{row.name}: {row.reason}" for row in benchmark.rows if row.reason]
+    parts += [Text(f"{row.name}: {row.reason}") for row in benchmark.rows if row.reason]
     return parts
 
 

@@ -15,7 +15,7 @@ from edge_medgemma.runtime.profiling.thermal import has_throttled, read_thermal
 
 MAXIMUM_REPETITIONS = 200
 
-DISTURBED_PATIENCE = 3.0
+DISTURBED_PATIENCE = 2.0
 """Times a row's least time that is waited for quiet; after that, disturbed repetitions count."""
 
 WINDOW_S = 0.5

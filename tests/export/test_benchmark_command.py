@@ -23,7 +23,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Path]:
     files = ["--json", str(folder / "b.json"), "--html", str(folder / "b.html")]
 
     def refuse(_: ColdStart) -> None:
-        raise RuntimeError("this one\nfails")
+        raise RuntimeError("this [one]\nfails")
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scan_rows, "available_bytes", lambda: FREE_BYTES)
@@ -39,9 +39,10 @@ def test_every_row_is_measured_or_says_why(run) -> None:
     measured = {"ve1", "ve4", "ve8", "pp512", "tg128", "pp512@d2048", "tg128@d2048"}
     measured |= {"ct8 cold", "ct8 warm", "ct32 cold", "ct32 warm"}
     assert {name for name, row in rows.items() if row["latency"]} == measured
-    assert rows["cold start"]["reason"] == "this one fails"
+    assert rows["cold start"]["reason"] == "this [one] fails"
     assert "GB of memory" in rows["ct85 cold"]["reason"]
     assert rows["ct85 warm"]["reason"].startswith("ct85 cold was not measured")
+    assert "cold start: this [one] fails" in result.stdout
     for name in measured:
         assert name in result.stdout
         assert rows[name]["peak_bytes"] > 2**26
