@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from edge_medgemma.runtime.backends.model import DecoderModel, VisionModel
 from edge_medgemma.runtime.backends.providers import (
     AUTOMATIC,
+    Provider,
     Providers,
     open_decoder,
     open_vision,
@@ -61,6 +62,8 @@ class Engine:
         self._recorder = recorder
         self._embedding = Embedding(directory, manifest)
         self._vision: VisionModel | None = None
+        self.vision_provider: Provider | None = None
+        """What `auto` took; None until the first slice."""
         self._decoder: DecoderModel | None = None
         total = sum(record.bytes for record in manifest.files.values())
         self._takes_turns = total > RESIDENT_TOGETHER_BYTES
@@ -157,9 +160,10 @@ class Engine:
             if self._takes_turns:
                 self._decoder = None
             with self._recorder.span("load vision"):
-                self._vision = open_vision(
+                opened = open_vision(
                     self.directory, self.manifest, self._providers.vision, self._threads
-                ).model
+                )
+            self._vision, self.vision_provider = opened.model, opened.provider
         return self._vision
 
     def _decoder_model(self) -> DecoderModel:

@@ -110,7 +110,7 @@ def run_benchmark(request: Request, on_row: OnRow) -> Benchmark:
             repeat=limits.repeat,
             threads=request.threads,
             providers={
-                "vision": request.providers.vision,
+                "vision": run.vision_provider,
                 "decoder": request.providers.decoder,
             },
         ),
@@ -138,6 +138,7 @@ class _Run:
         where = request.directory, manifest, request.providers, request.threads, folder
         self._scans = ScanBench(*where)
         self._cold_start = ColdStart(*where)
+        self.vision_provider = request.providers.vision
         self._median_s: dict[str, float] = {}
 
     def rows(self, on_row: OnRow) -> Iterator[Row]:
@@ -221,6 +222,7 @@ class _Run:
             request.directory, threads=request.threads, providers=request.providers
         ) as engine:
             yield vision_row(engine, slices, self._meter, self.peaks)
+            self.vision_provider = engine.vision_provider or self.vision_provider
 
     def _decoder_rows(self, depths: tuple[int, ...]) -> Iterator[Row]:
         request, manifest = self._request, self._manifest

@@ -99,7 +99,7 @@ def decoder_bytes(manifest: Manifest) -> int:
 
 def cache_row_bytes(manifest: Manifest) -> int:
     """Key and value of one token in one layer."""
-    size = 2 if manifest.precision.cache == "fp16" else 4
+    size = 4 if manifest.precision.cache == "fp32" else 2
     return 2 * manifest.text.kv_heads * manifest.text.head_dim * size
 
 
@@ -150,8 +150,8 @@ def decoder_ceiling(
     manifest: Manifest, work: Work, peaks: Peaks, median_s: float
 ) -> Ceiling | None:
     """Of a pass or many; weights of int4 and int8 are multiplied as MatMulNBits does."""
-    is_float = manifest.precision.decoder in ("fp32", "fp16")
-    peak = peaks.f32_flop_per_s if is_float else peaks.weight_only_flop_per_s
+    is_quantised = manifest.precision.decoder in ("int4", "int8")
+    peak = peaks.weight_only_flop_per_s if is_quantised else peaks.f32_flop_per_s
     return _ceiling(work, peak, peaks, median_s)
 
 

@@ -5,10 +5,12 @@ import os
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sample_benchmark import component, sample_benchmark
 
+from edge_medgemma.runtime.backends.providers import OpenedVision
 from edge_medgemma.runtime.errors import BaselineError
 from edge_medgemma.runtime.generation import engine as engine_module
 from edge_medgemma.runtime.generation.engine import Engine
@@ -129,7 +131,10 @@ def test_a_planted_slowdown_of_a_fifth_is_caught(monkeypatch: pytest.MonkeyPatch
     before, again = measure(), measure()
     assert verdict(before, again) == "same"
     open_vision = engine_module.open_vision
-    monkeypatch.setattr(
-        engine_module, "open_vision", lambda *arguments: SlowVision(open_vision(*arguments))
-    )
+
+    def open_slow_vision(*arguments: Any) -> OpenedVision:
+        opened = open_vision(*arguments)
+        return replace(opened, model=SlowVision(opened.model))
+
+    monkeypatch.setattr(engine_module, "open_vision", open_slow_vision)
     assert verdict(before, measure()) == "slower"
