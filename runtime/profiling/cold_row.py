@@ -40,8 +40,7 @@ class ColdStart:
         Raises:
             ResourceError: the process failed.
         """
-        # Never the same scan twice: nothing kept from an earlier run may serve it.
-        scan = write_drawn_scan(self.work_folder / "ct1", 1, seed=time.time_ns())
+        scan = write_drawn_scan(self.work_folder / "ct1", 1, seed=0)
         trace = self.work_folder / "cold.json"
         interpreter_s = _interpreter_start_s()
         is_dropped = self._drop_from_page_cache()
@@ -72,7 +71,7 @@ class ColdStart:
         command = [
             sys.executable, "-m", "edge_medgemma.runtime", "ask", str(scan), QUESTION,
             "--engine", str(self.directory), "--slices", "1", "--max-tokens", "1",
-            "--threads", str(self.threads), "--trace", str(trace),
+            "--threads", str(self.threads), "--trace", str(trace), "--no-cache",
             "--provider", f"vision={self.providers.vision}",
             "--provider", f"decoder={self.providers.decoder}",
         ]  # fmt: skip

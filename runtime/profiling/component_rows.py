@@ -5,7 +5,7 @@ encodes N slices. Reading and generating go through `Prefix.generate`, so they h
 gets: masks, embedding rows and the greedy choice, but neither tokenisation nor decoding to text.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from statistics import median
 
@@ -145,6 +145,12 @@ class _IdleDecoder:
         """The one sequence's caches."""
         return self._caches
 
+    def answer_caches(
+        self, caches: Caches, rows: Mapping[LaneName, slice], room: Mapping[LaneName, int]
+    ) -> Caches | None:
+        """See `DecoderModel.answer_caches`."""
+        return self._decoder.answer_caches(caches, rows, room)
+
     def run(
         self,
         caches: Caches,
@@ -153,11 +159,19 @@ class _IdleDecoder:
         mask_global: NDArray[np.float32],
         mask_local: NDArray[np.float32],
         logit_rows: NDArray[np.int64],
+        *,
+        is_answer: bool = False,
     ) -> NDArray[np.float32]:
         """See `DecoderModel.run`."""
         if not self._sleeps:
             return self._decoder.run(
-                caches, embeddings, position_ids, mask_global, mask_local, logit_rows
+                caches,
+                embeddings,
+                position_ids,
+                mask_global,
+                mask_local,
+                logit_rows,
+                is_answer=is_answer,
             )
         self._used = {"global": mask_global.shape[-1], "local": mask_local.shape[-1]}
         return np.zeros((len(logit_rows), 1), np.float32)
@@ -168,7 +182,7 @@ class _IdleDecoder:
         generator = np.random.default_rng(0)
         for lane, used in self._used.items():
             if used:
-                rows = self._caches.save(lane, used)
+                rows = self._caches.view(lane, used)
                 noise = generator.standard_normal(rows[0].shape, np.float32)
                 self._caches.restore(lane, [noise.astype(row.dtype) for row in rows])
 

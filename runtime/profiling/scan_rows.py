@@ -1,8 +1,9 @@
 """Rows of whole scans: a folder of DICOM files to triage.json.
 
 `ctN cold`: the engine is opened inside the clock and nothing is known of earlier scans, so the
-blank control is read too. `ctN warm`: the engine is open and the control known, as for the second
-scan of a day. The scans are drawn, see `drawn_scan.py`.
+blank control is read too, and the scan cache is written. `ctN cached`: the same scan once more, from
+the scan cache. `ctN warm`: the engine is open and the control known, as for the second scan of a
+day; no scan cache. The scans are drawn, see `drawn_scan.py`.
 """
 
 import time
@@ -13,6 +14,7 @@ from tempfile import mkdtemp
 from edge_medgemma.runtime.backends.providers import Providers
 from edge_medgemma.runtime.errors import ResourceError
 from edge_medgemma.runtime.generation.engine import Engine
+from edge_medgemma.runtime.generation.scan_cache import ScanCache
 from edge_medgemma.runtime.manifest import Manifest
 from edge_medgemma.runtime.profiling.distribution import Distribution
 from edge_medgemma.runtime.profiling.drawn_scan import write_drawn_scan
@@ -56,7 +58,8 @@ class ScanBench:
         self._providers = providers
         self._threads = threads
         self._folder = work_folder
-        self._controls: dict[int, Path] = {}
+        self._kept: dict[int, Path] = {}
+        """By number of slices: what the cold scan left behind."""
 
     def cold(self, slices: int, meter: Meter) -> Row:
         """Opened inside the clock, nothing kept of earlier scans.
@@ -68,14 +71,14 @@ class ScanBench:
         self._scan(slices)
 
         def run() -> ScanRun:
-            self._controls[slices] = Path(mkdtemp(dir=self._folder))
+            self._kept[slices] = Path(mkdtemp(dir=self._folder))
             recorder = SpanRecorder()
             with recorder.span("open"):
                 engine = self._open(recorder)
             with engine:
-                return self._triage(engine, slices, recorder)
+                return self._triage(engine, slices, recorder, self._scan_cache(slices))
 
-        before = "open the engine, blank control, "
+        before = "open the engine, blank control, writing the scan cache, "
         return _finished(meter.measure(_row(slices, "cold", before), run))
 
     def warm(self, slices: int, meter: Meter) -> Row:
@@ -84,12 +87,35 @@ class ScanBench:
         Raises:
             ResourceError: it did not.
         """
-        if slices not in self._controls:
-            raise ResourceError(f"ct{slices} cold was not measured, which warms it up")
+        self._require_cold(slices)
         with self._open(SpanRecorder(0)) as engine:
             row = _row(slices, "warm", "")
             measured = meter.measure(row, lambda: self._triage(engine, slices, SpanRecorder()))
         return _finished(measured)
+
+    def cached(self, slices: int, meter: Meter) -> Row:
+        """The scan that `cold` has just read, by an engine that was open.
+
+        Raises:
+            ResourceError: `cold` was not measured, or could not keep the scan.
+        """
+        self._require_cold(slices)
+        cache = self._scan_cache(slices)
+        with self._open(SpanRecorder(0)) as engine:
+            row = _row(slices, "cached", "slices and prefix from the scan cache; ")
+            measured = meter.measure(
+                row, lambda: self._triage(engine, slices, SpanRecorder(), cache)
+            )
+        if any("vision" in run.stages_s for run in measured.results):
+            raise ResourceError("the scan cache did not keep the scan; is the disk full?")
+        return _finished(measured)
+
+    def _require_cold(self, slices: int) -> None:
+        if slices not in self._kept:
+            raise ResourceError(f"ct{slices} cold was not measured, which it builds on")
+
+    def _scan_cache(self, slices: int) -> ScanCache:
+        return ScanCache(self._kept[slices] / "scans")
 
     def _scan(self, slices: int) -> Path:
         scan = self._folder / f"ct{slices}"
@@ -108,9 +134,17 @@ class ScanBench:
             self._directory, threads=self._threads, providers=self._providers, recorder=recorder
         )
 
-    def _triage(self, engine: Engine, slices: int, recorder: SpanRecorder) -> ScanRun:
+    def _triage(
+        self,
+        engine: Engine,
+        slices: int,
+        recorder: SpanRecorder,
+        scan_cache: ScanCache | None = None,
+    ) -> ScanRun:
         start_s = recorder.spans[0].start_s if recorder.spans else time.perf_counter()
-        options = TriageOptions(slices=slices, control_folder=self._controls[slices])
+        options = TriageOptions(
+            slices=slices, control_folder=self._kept[slices], scan_cache=scan_cache
+        )
         report = triage_scan(engine, self._scan(slices), options)
         _require_success(report)
         with recorder.span("write"):

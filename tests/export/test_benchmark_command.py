@@ -13,6 +13,8 @@ from edge_medgemma.runtime.profiling import scan_rows
 from edge_medgemma.runtime.profiling.cold_row import ColdStart
 from edge_medgemma.runtime.reporting.benchmark_json import SCHEMA_PATH
 
+SCANS = {f"ct{slices} {state}" for slices in (8, 32) for state in ("cold", "warm", "cached")}
+
 FREE_BYTES = 5_500_000
 """Enough for 32 slices with the built-in engine, too little for 85."""
 
@@ -37,7 +39,7 @@ def test_every_row_is_measured_or_says_why(run) -> None:
     assert result.exit_code == 0, result.output
     rows = {row["name"]: row for row in json.loads((folder / "b.json").read_text())["rows"]}
     measured = {"ve1", "ve4", "ve8", "pp512", "tg128", "pp512@d2048", "tg128@d2048"}
-    measured |= {"ct8 cold", "ct8 warm", "ct32 cold", "ct32 warm"}
+    measured |= SCANS
     assert {name for name, row in rows.items() if row["latency"]} == measured
     assert rows["cold start"]["reason"] == "this [one] fails"
     assert "GB of memory" in rows["ct85 cold"]["reason"]
@@ -46,7 +48,7 @@ def test_every_row_is_measured_or_says_why(run) -> None:
     for name in measured:
         assert name in result.stdout
         assert rows[name]["peak_bytes"] > 2**26
-    for name in measured - {"ct8 cold", "ct8 warm", "ct32 cold", "ct32 warm"}:
+    for name in measured - SCANS:
         assert 0 < rows[name]["ceiling"]["fraction"] < 2
     timing, latency_s = rows["tg128"]["tokens_timing"], rows["tg128"]["latency"]["median_s"]
     assert timing["ttft_s"] + 127 * timing["itl_s"] == pytest.approx(latency_s, rel=0.2)

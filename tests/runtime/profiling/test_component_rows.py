@@ -37,13 +37,32 @@ class Watched:
         self.caches = self.decoder.new_caches()
         return self.caches
 
-    def run(self, caches, embeddings, position_ids, mask_global, mask_local, logit_rows):
+    def answer_caches(self, caches, rows, room):
+        return self.decoder.answer_caches(caches, rows, room)
+
+    def run(
+        self,
+        caches,
+        embeddings,
+        position_ids,
+        mask_global,
+        mask_local,
+        logit_rows,
+        *,
+        is_answer=False,
+    ):
         capacity = caches.capacity("global"), caches.capacity("local")
         self.passes.append(
             (position_ids.tolist(), mask_global.tolist(), mask_local.tolist(), capacity)
         )
         return self.decoder.run(
-            caches, embeddings, position_ids, mask_global, mask_local, logit_rows
+            caches,
+            embeddings,
+            position_ids,
+            mask_global,
+            mask_local,
+            logit_rows,
+            is_answer=is_answer,
         )
 
 
@@ -76,7 +95,7 @@ def test_the_rows_are_filled_with_values_of_the_usual_size(parts) -> None:
     step = next(prefix.generate((5, 6), ENDLESS, 1))
     assert np.isfinite(step.logprob)
     for lane, used in (("global", DEPTH), ("local", manifest.text.sliding_window)):
-        for rows in watched.caches.save(lane, used):
+        for rows in watched.caches.view(lane, used):
             assert rows.std() == pytest.approx(1.0, abs=0.1)
 
 

@@ -38,22 +38,24 @@ def adds_up(row: Row) -> None:
     total_s = sum(row.stages_s.values())
     assert row.latency.min_s <= total_s * (1 + 1e-9)
     assert total_s * (1 - 1e-9) <= row.latency.max_s
-    assert 0 <= row.stages_s["other"] < 0.02 * total_s, row.stages_s
+    assert 0 <= row.stages_s["other"] < 0.05 * total_s, row.stages_s
     assert 0 < row.ttff.median_s <= row.latency.max_s
 
 
 def test_cold_pays_for_opening_and_control_and_warm_does_not(bench, meter) -> None:
-    cold, warm = bench.cold(2, meter), bench.warm(2, meter)
-    adds_up(cold)
-    adds_up(warm)
+    cold, warm, cached = bench.cold(2, meter), bench.warm(2, meter), bench.cached(2, meter)
+    for row in (cold, warm, cached):
+        adds_up(row)
+    assert "vision" in warm.stages_s and "vision" not in cached.stages_s
     assert {"open", "control"} <= cold.stages_s.keys()
     assert not {"open", "control"} & warm.stages_s.keys()
     assert {"discover", "decode", "vision", "prefill", "score", "write"} <= warm.stages_s.keys()
 
 
 def test_warm_needs_cold(bench, meter) -> None:
-    with pytest.raises(ResourceError, match="ct2 cold was not measured"):
-        bench.warm(2, meter)
+    for measure in (bench.warm, bench.cached):
+        with pytest.raises(ResourceError, match="ct2 cold was not measured"):
+            measure(2, meter)
 
 
 def test_too_little_memory_is_said_before_anything_runs(bench, meter, monkeypatch) -> None:
