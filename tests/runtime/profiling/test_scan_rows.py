@@ -38,7 +38,7 @@ def adds_up(row: Row) -> None:
     total_s = sum(row.stages_s.values())
     assert row.latency.min_s <= total_s * (1 + 1e-9)
     assert total_s * (1 - 1e-9) <= row.latency.max_s
-    assert 0 <= row.stages_s["other"] < 0.05 * total_s, row.stages_s
+    assert 0 <= row.stages_s["other"] < 0.2 * total_s, "much time is in no span"
     assert 0 < row.ttff.median_s <= row.latency.max_s
 
 
