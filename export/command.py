@@ -169,7 +169,7 @@ def command(
         raise click.UsageError("--max-kl, --target-kl, --force and --report need --calibration")
     else:
         limits = _drawn_ranges(source, engine) if vision == "int8" else None
-        with _progress_bar() as on_progress:
+        with weights_progress_bar() as on_progress:
             write = export_with_golden if golden else export_engine
             manifest = write(
                 source,
@@ -249,7 +249,7 @@ def export_measured(
 
 
 @contextmanager
-def _progress_bar() -> Iterator[Callable[[int, int], None]]:
+def weights_progress_bar() -> Iterator[Callable[[int, int], None]]:
     if not sys.stderr.isatty():
         yield lambda done, total: None
         return

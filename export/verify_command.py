@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 
 import click
@@ -10,7 +11,9 @@ from rich.table import Table
 from edge_medgemma.export.verify import GREEDY_TOKENS, Comparison, verify_engine
 from edge_medgemma.runtime.commands.progress import progress_bar
 from edge_medgemma.runtime.commands.tables import print_table
+from edge_medgemma.runtime.errors import ResourceError
 from edge_medgemma.runtime.generation.engine import Engine
+from edge_medgemma.runtime.parity import PARITY_NAME, Parity, write_parity
 
 
 @click.command(name="verify")
@@ -27,16 +30,32 @@ def command(engine: Path, checkpoint: Path, as_json: bool, threads: int | None) 
     """Compare an engine with transformers on its checkpoint.
 
     Runs text, one image, three images and a prompt longer than the sliding window through
-    transformers (eager attention, float32) and through ENGINE.
+    transformers (eager attention, float32) and through ENGINE, and leaves the worst of each
+    figure in ENGINE/parity.json, for the benchmark.
 
     Example: edge-medgemma verify engines/medgemma --checkpoint medgemma-1.5-4b-it
     """
     with Engine.open(engine, threads=threads) as opened, progress_bar("comparing") as update:
         comparisons = verify_engine(opened, checkpoint, on_progress=update)
+        parity = _parity(comparisons, opened.manifest.sha256)
     if as_json:
         click.echo(json.dumps({"prompts": [asdict(c) for c in comparisons]}, indent=1))
     else:
         print_table(_table(comparisons))
+    try:
+        write_parity(engine, parity)
+    except ResourceError as error:
+        click.echo(f"note: no {PARITY_NAME}: {error}", err=True)
+
+
+def _parity(comparisons: tuple[Comparison, ...], manifest_sha256: str) -> Parity:
+    return Parity(
+        manifest_sha256=manifest_sha256,
+        reference=f"transformers {version('transformers')}, float32",
+        kl_nats=max(c.kl_nats for c in comparisons),
+        top1_agreement=min(c.top1_agreement for c in comparisons),
+        image_cosine=min(c.image_cosine for c in comparisons if c.image_cosine is not None),
+    )
 
 
 def _table(comparisons: tuple[Comparison, ...]) -> Table:

@@ -16,6 +16,7 @@ COMMANDS = {
     "export": "edge_medgemma.export.command",
     "calibrate": "edge_medgemma.export.calibrate_command",
     "verify": "edge_medgemma.export.verify_command",
+    "benchmark": "edge_medgemma.export.benchmark_command",
     "phantom": "edge_medgemma.calibration.phantoms.command",
 }
 """Command name -> module that defines a click command called `command`."""
@@ -28,6 +29,7 @@ SUMMARIES = {
     "export": "Convert a MedGemma checkpoint into an engine.",
     "calibrate": "Find the ranges of a model's activations on medical slices, for int8, int4 and fp16.",
     "verify": "Compare an engine with transformers on its checkpoint.",
+    "benchmark": "Measure what this device can do with an engine.",
     "phantom": "Draw synthetic head CTs and measure an engine on them.",
 }
 """Kept here so that `--help` imports no command (a test compares them with the commands)."""

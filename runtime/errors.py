@@ -35,3 +35,7 @@ class ResourceError(EdgeMedgemmaError, OSError):
 
 class ProviderError(EdgeMedgemmaError, RuntimeError):
     """A library or device that is unknown, does not work here or fails its self-test."""
+
+
+class BaselineError(EdgeMedgemmaError, ValueError):
+    """A file that a benchmark is compared with: missing, damaged or of another version."""

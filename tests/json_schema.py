@@ -36,7 +36,7 @@ def errors(value: Any, schema: dict[str, Any], root: dict[str, Any], at: str = "
         found.append(f"{at}: {value!r} is not {schema['const']!r}")
     if "pattern" in schema and not re.search(schema["pattern"], value):
         found.append(f"{at}: {value!r} does not match {schema['pattern']}")
-    if "minimum" in schema and value < schema["minimum"]:
+    if "minimum" in schema and value is not None and value < schema["minimum"]:
         found.append(f"{at}: {value} is below {schema['minimum']}")
     if "maximum" in schema and value > schema["maximum"]:
         found.append(f"{at}: {value} is above {schema['maximum']}")

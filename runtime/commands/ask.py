@@ -15,11 +15,14 @@ from edge_medgemma.runtime.commands.options import (
     provider_option,
     slices_option,
     threads_option,
+    trace_option,
 )
 from edge_medgemma.runtime.commands.progress import stage_progress
 from edge_medgemma.runtime.commands.terminal import printable
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.generation.sampling import Sampling
+from edge_medgemma.runtime.profiling.spans import SpanRecorder
+from edge_medgemma.runtime.profiling.trace import write_trace
 from edge_medgemma.runtime.reporting.words import sentence
 from edge_medgemma.runtime.triage.answer_schema import findings_schema, load_schema
 from edge_medgemma.runtime.triage.conversation import (
@@ -72,6 +75,7 @@ NO_ANSWER = "note: no answer; the model used up --max-tokens in reasoning or had
 @cache_size_option
 @provider_option
 @threads_option
+@trace_option
 def command(
     scan: Path,
     question: str,
@@ -89,6 +93,7 @@ def command(
     cache_gb: float,
     providers: Providers,
     threads: int | None,
+    trace: Path | None,
 ) -> None:
     """Ask a free question about a scan.
 
@@ -102,7 +107,12 @@ def command(
     scan_cache = open_scan_cache(no_cache, cache_gb)
     options = TriageOptions(protocol, series_uid, slices, scan_cache=scan_cache)
     sampling = Sampling(temperature=temperature, seed=seed)
-    with Engine.open(engine_directory, threads=threads, providers=providers) as engine:
+    recorder = SpanRecorder()
+    with recorder.span("open"):
+        engine = Engine.open(
+            engine_directory, threads=threads, providers=providers, recorder=recorder
+        )
+    with engine:
         engine.prompt.question(question)  # a question that may not be asked costs no reading
         with stage_progress() as progress:
             conversation = open_scan(engine, scan, options, progress)
@@ -118,10 +128,12 @@ def command(
             click.echo(json.dumps(conversation.ask_json(question, wanted, sampling, max_tokens)))
             return
         pieces = []
-        for piece in conversation.ask(question, sampling, max_tokens):
-            pieces.append(piece)
-            if not piece.is_thought or show_thinking:
-                click.secho(printable(piece.text), nl=False, dim=piece.is_thought)
+        with recorder.span("generate"):
+            for piece in conversation.ask(question, sampling, max_tokens):
+                pieces.append(piece)
+                recorder.step(f"token {piece.tokens}")
+                if not piece.is_thought or show_thinking:
+                    click.secho(printable(piece.text), nl=False, dim=piece.is_thought)
         click.echo()
         if not any(piece.text and not piece.is_thought for piece in pieces):
             click.echo(NO_ANSWER, err=True)
@@ -129,6 +141,8 @@ def command(
             click.echo(f"note: {ENDING_WORDS[pieces[-1].ending]}", err=True)
         if timings:
             click.echo(_timing_words(conversation, pieces), err=True)
+    if trace is not None:
+        write_trace(trace, (*recorder.spans, *conversation.spans))
 
 
 def _timing_words(conversation: Conversation, pieces: Sequence[AnswerPiece]) -> str:

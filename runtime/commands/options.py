@@ -56,6 +56,13 @@ def _providers(_: click.Context, __: click.Parameter, words: tuple[str, ...]) ->
     return parse_providers(words)
 
 
+trace_option = click.option(
+    "--trace",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write where the time went, for ui.perfetto.dev.",
+)
+
 provider_option = click.option(
     "--provider",
     "providers",

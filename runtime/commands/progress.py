@@ -36,6 +36,13 @@ def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
 
 
 @contextmanager
+def named_progress(label: str) -> Iterator[OnStage]:
+    """A function to call with (what is done now, done, total); `label` stands there first."""
+    with _bar(label) as update:
+        yield update
+
+
+@contextmanager
 def stage_progress() -> Iterator[OnStage]:
     """A function to call with (stage, done, total), the stage one of STAGE_WORDS."""
     with _bar("opening the engine") as update:

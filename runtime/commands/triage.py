@@ -18,12 +18,15 @@ from edge_medgemma.runtime.commands.options import (
     open_scan_cache,
     provider_option,
     threads_option,
+    trace_option,
 )
 from edge_medgemma.runtime.commands.progress import stage_progress
 from edge_medgemma.runtime.commands.tables import print_table
 from edge_medgemma.runtime.commands.terminal import printable
 from edge_medgemma.runtime.errors import ResourceError
 from edge_medgemma.runtime.generation.engine import Engine
+from edge_medgemma.runtime.profiling.spans import SpanRecorder
+from edge_medgemma.runtime.profiling.trace import write_trace
 from edge_medgemma.runtime.reporting.html_report import score_words, slices_seen, write_html_report
 from edge_medgemma.runtime.reporting.json_report import (
     INTENDED_USE,
@@ -141,6 +144,7 @@ class _Files:
 @cache_size_option
 @provider_option
 @threads_option
+@trace_option
 @click.option(
     "--exit-code", is_flag=True,
     help="Exit with 20 if the worst study is critical, 10 urgent, 3 not assessable.",
@@ -160,6 +164,7 @@ def command(
     cache_gb: float,
     providers: Providers,
     threads: int | None,
+    trace: Path | None,
     exit_code: bool,
 ) -> None:
     """Flag findings in a CT, MR or X-ray and say how urgent each study is.
@@ -181,19 +186,22 @@ def command(
     )
     files = _Files(out, with_report)
     was_interrupted = False
-    with (
-        stage_progress() as progress,
-        Engine.open(engine_directory, threads=threads, providers=providers) as engine,
-    ):
+    recorder = SpanRecorder()
+    with stage_progress() as progress:
+        with recorder.span("open"):
+            engine = Engine.open(
+                engine_directory, threads=threads, providers=providers, recorder=recorder
+            )
         if budget_s is not None:
             spent_s = time.perf_counter() - start_s
             options = replace(options, budget_s=max(budget_s - spent_s, 0.0))
-        try:
-            report = triage_scan(engine, scan, options, progress, files.keep)
-        except KeyboardInterrupt:
-            if files.latest is None:
-                raise
-            report, was_interrupted = files.latest, True
+        with engine, recorder.span("triage"):
+            try:
+                report = triage_scan(engine, scan, options, progress, files.keep)
+            except KeyboardInterrupt:
+                if files.latest is None:
+                    raise
+                report, was_interrupted = files.latest, True
     spent_s = time.perf_counter() - start_s
     if budget_s is not None and spent_s > budget_s:
         click.echo(f"note: the budget of {budget_s:g} s was exceeded: {spent_s:.1f} s", err=True)
@@ -201,13 +209,16 @@ def command(
         click.echo(f"note: {printable(scan_cache.trouble)}", err=True)
     if report.engine.notice:
         click.echo(f"note: {printable(report.engine.notice)}", err=True)
-    if output_format == "json":
-        click.echo(dump_report(report), nl=False)
-    else:
-        _print_report(report)  # first: a full disk must not cost the result
-    files.write(report)
-    if output_format == "table":
-        click.echo(f"report: {out / ('report.html' if with_report else 'triage.json')}")
+    with recorder.span("write"):
+        if output_format == "json":
+            click.echo(dump_report(report), nl=False)
+        else:
+            _print_report(report)  # first: a full disk must not cost the result
+        files.write(report)
+        if output_format == "table":
+            click.echo(f"report: {out / ('report.html' if with_report else 'triage.json')}")
+    if trace is not None:
+        write_trace(trace, (*recorder.spans, *report.all_spans))
     if was_interrupted:
         click.echo("interrupted; this is the result of the last finished pass", err=True)
         raise SystemExit(INTERRUPTED)

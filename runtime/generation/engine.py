@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from edge_medgemma.runtime.backends.model import DecoderModel, VisionModel
 from edge_medgemma.runtime.backends.providers import (
     AUTOMATIC,
+    Provider,
     Providers,
     open_decoder,
     open_vision,
@@ -25,6 +26,7 @@ from edge_medgemma.runtime.generation.prompt import PromptBuilder
 from edge_medgemma.runtime.generation.tokenizer import Tokenizer
 from edge_medgemma.runtime.manifest import Manifest, load_manifest
 from edge_medgemma.runtime.profiling.memory import available_bytes, fits_together
+from edge_medgemma.runtime.profiling.spans import SpanRecorder
 
 
 class Engine:
@@ -40,6 +42,7 @@ class Engine:
         manifest: Manifest,
         threads: int | None,
         providers: Providers,
+        recorder: SpanRecorder,
         *,
         is_checked: bool,
     ) -> None:
@@ -54,8 +57,11 @@ class Engine:
         self._threads = threads
         self._providers = providers
         self._is_checked = is_checked
+        self._recorder = recorder
         self._embedding = Embedding(directory, manifest)
         self._vision: VisionModel | None = None
+        self.vision_provider: Provider | None = None
+        """What `auto` took; None until the first slice."""
         self._decoder: DecoderModel | None = None
         self._takes_turns = not fits_together(manifest, available_bytes())
 
@@ -67,6 +73,7 @@ class Engine:
         threads: int | None = None,
         providers: Providers = AUTOMATIC,
         check_files: bool = True,
+        recorder: SpanRecorder | None = None,
     ) -> "Engine":
         """Open an engine directory.
 
@@ -76,14 +83,17 @@ class Engine:
             providers: which library runs which part
             check_files: compare every file with its SHA-256 first; only then are packed weights
                 kept beside a large engine
+            recorder: gets the times of checking, loading and resizing
 
         Raises:
             EngineError: missing, altered, or of another version.
         """
+        recorder = recorder or SpanRecorder(0)
         manifest = load_manifest(directory)
         if check_files:
-            check_engine(directory, manifest)
-        return cls(directory, manifest, threads, providers, is_checked=check_files)
+            with recorder.span("check files"):
+                check_engine(directory, manifest)
+        return cls(directory, manifest, threads, providers, recorder, is_checked=check_files)
 
     def encode_images(
         self,
@@ -106,7 +116,9 @@ class Engine:
         model = self._vision_model()
         for start in range(0, len(pixels), model.batch):
             part = slice(start, start + model.batch)
-            features[part] = model.run(to_pixel_values(pixels[part], vision))
+            with self._recorder.span("resize"):
+                pixel_values = to_pixel_values(pixels[part], vision)
+            features[part] = model.run(pixel_values)
             if on_progress:
                 on_progress(min(part.stop, len(pixels)), len(pixels))
         return features
@@ -150,20 +162,23 @@ class Engine:
         if self._vision is None:
             if self._takes_turns:
                 self._decoder = None
-            self._vision = open_vision(
-                self.directory, self.manifest, self._providers.vision, self._threads
-            ).model
+            with self._recorder.span("load vision"):
+                opened = open_vision(
+                    self.directory, self.manifest, self._providers.vision, self._threads
+                )
+            self._vision, self.vision_provider = opened.model, opened.provider
         return self._vision
 
     def _decoder_model(self) -> DecoderModel:
         if self._decoder is None:
             if self._takes_turns:
                 self._vision = None
-            self._decoder = open_decoder(
-                self.directory,
-                self.manifest,
-                self._providers.decoder,
-                self._threads,
-                is_packed=self._is_checked,
-            )
+            with self._recorder.span("load decoder"):
+                self._decoder = open_decoder(
+                    self.directory,
+                    self.manifest,
+                    self._providers.decoder,
+                    self._threads,
+                    is_packed=self._is_checked,
+                )
         return self._decoder

@@ -218,9 +218,9 @@ class Prefix:
     ) -> Generator[Step, None, Ending]:
         """Continue the prefix with `ids` and then with what the model says.
 
-        Ends at any stop id of the manifest (not yielded) or after `max_tokens`. The prefix is
-        rewound when the generator ends or is closed. Tokens that `constraint` forces are not
-        asked for: they are read together with the next one that is.
+        Ends at any stop id of the manifest (not yielded), unless they are ignored, or after
+        `max_tokens`. The prefix is rewound when the generator ends or is closed. Tokens that
+        `constraint` forces are not asked for: they are read together with the next one that is.
 
         Returns:
             Why it ended.
@@ -242,7 +242,7 @@ class Prefix:
                         answer.enter_context(self._answer(max_tokens))
                     chosen = [choose_token(logits, sampling, generator, allowed)]
                 for token, logprob in chosen:
-                    if token in self._manifest.tokens.stop:
+                    if token in self._manifest.tokens.stop and not sampling.ignore_stop:
                         return Ending.STOP
                     if count == max_tokens:
                         return Ending.TOKENS_SPENT

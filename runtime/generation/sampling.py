@@ -17,6 +17,8 @@ class Sampling:
     top_p: float = 0.95
     """Gemma 3's published default."""
     seed: int = 0
+    ignore_stop: bool = False
+    """Go on behind stop ids, for measurements of a fixed length."""
 
     def __post_init__(self) -> None:
         if not self.temperature >= 0:

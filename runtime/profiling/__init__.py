@@ -1,1 +1,1 @@
-"""Where the time goes."""
+"""Where the time goes: spans of a run, and the benchmark of an engine on a device."""

@@ -48,7 +48,7 @@ def dump_report(report: TriageReport) -> str:
         "urgency": report.urgency,
         "studies": [_study(study) for study in report.studies],
         "skipped_files": dict(report.skipped),
-        "timings_s": {"discover": _number(report.discover_s)},
+        "timings_s": {name: _number(seconds) for name, seconds in report.total_s.items()},
     }
     return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 

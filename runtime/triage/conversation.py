@@ -15,7 +15,7 @@ from edge_medgemma.runtime.generation.prefix import Ending, Prefix
 from edge_medgemma.runtime.generation.repetition import stop_repetition
 from edge_medgemma.runtime.generation.sampling import Sampling
 from edge_medgemma.runtime.profiling.memory import available_bytes, require_memory
-from edge_medgemma.runtime.profiling.spans import SpanRecorder, total_s
+from edge_medgemma.runtime.profiling.spans import Span, SpanRecorder, total_s
 from edge_medgemma.runtime.slicing.sampling import sample_slices
 from edge_medgemma.runtime.slicing.scan import find_series, read_volume
 from edge_medgemma.runtime.slicing.volume import Problem
@@ -66,11 +66,16 @@ class Conversation:
     problems: tuple[Problem, ...]
     """Everything known to be wrong with the slices."""
     slices: int
-    timings_s: Mapping[str, float]
-    """Seconds of `vision` and `prefill`, the loading of each part included; no `vision` where it
-    was not needed."""
     recalled: Recalled
     """What came from the scan cache."""
+    spans: tuple[Span, ...]
+    """Of reading the slices."""
+
+    @property
+    def timings_s(self) -> dict[str, float]:
+        """Seconds per stage, the loading of each part included in its first use; no `vision` where
+        it was not needed."""
+        return total_s(self.spans)
 
     def ask(
         self,
@@ -152,17 +157,25 @@ def open_scan(
             studies and none was chosen.
         ResourceError: the slices need more memory than there is.
     """
-    listing = find_series(scan, partial(on_progress, "discover"))
-    reading = _only(plan_readings(listing, options.protocol, options.series_uid))
+    recorder = SpanRecorder()
+
+    def on_step(stage: str, done: int, total: int) -> None:
+        recorder.step(f"{stage} {done}")
+        on_progress(stage, done, total)
+
+    with recorder.span("discover"):
+        listing = find_series(scan, partial(on_progress, "discover"))
+        reading = _only(plan_readings(listing, options.protocol, options.series_uid))
     if reading.protocol is None or reading.series is None:
         raise ScanError(" ".join(problem.detail for problem in reading.problems))
     indices = sample_slices(reading.series.shape[0], options.slices or reading.protocol.slices)
     require_memory(engine.manifest, len(indices), reading.series.shape[1:], available_bytes())
-    volume = read_volume(reading.series, indices, partial(on_progress, "decode"))
-    stack = render_stack(volume)
-    recorder = SpanRecorder()
+    with recorder.span("decode"):
+        volume = read_volume(reading.series, indices, partial(on_step, "decode"))
+    with recorder.span("render"):
+        stack = render_stack(volume)
     instruction = reading.protocol.instruction
-    reader = StackReader(engine, instruction, stack, options.scan_cache, recorder, on_progress)
+    reader = StackReader(engine, instruction, stack, options.scan_cache, recorder, on_step)
     prefix = reader.read()
     problems = (*reading.problems, *stack.problems)
     return Conversation(
@@ -171,8 +184,8 @@ def open_scan(
         reading.protocol,
         problems,
         len(stack.pixels),
-        total_s(recorder.spans),
         reader.recalled,
+        recorder.spans,
     )
 
 

@@ -70,7 +70,7 @@ class Examination:
         self._protocol = protocol
         self._series = series
         self._options = options
-        self._on_progress = on_progress
+        self._report_progress = on_progress
         self._requested = sample_slices(series.shape[0], options.slices or protocol.slices)
         self._stack: SliceStack | None = None
         self._problems: tuple[Problem, ...] = ()
@@ -287,6 +287,10 @@ class Examination:
         engine, protocol = self._engine.manifest.sha256, self._protocol.sha256
         preset = PRESETS[self._series.modality]
         return control_key(engine, protocol, preset, count, self._series.shape[1:])
+
+    def _on_progress(self, stage: str, done: int, total: int) -> None:
+        self.recorder.step(f"{stage} {done}")
+        self._report_progress(stage, done, total)
 
     def _stage(self, name: str) -> Callable[[int, int], None]:
         return partial(self._on_progress, name)

@@ -44,7 +44,7 @@ class StackReader:
             instruction: of the protocol, never text of the scan.
             stack: slices to read.
             cache: of earlier readings; None computes everything and keeps nothing.
-            recorder: gets the spans `vision` and `prefill`.
+            recorder: gets the spans `recall`, `vision` and `prefill`.
             on_progress: called with the stages of the same names.
             known: image features by row of the stack, of an earlier reading
         """
@@ -91,7 +91,10 @@ class StackReader:
         return prefix
 
     def _is_read(self) -> bool:
-        return self._cache is not None and self._cache.holds(Kind.PREFIX, self._prefix_key)
+        if self._cache is None:
+            return False
+        with self._recorder.span("recall"):
+            return self._cache.holds(Kind.PREFIX, self._prefix_key)
 
     def _encode_missing(self) -> None:
         """Complete `features`, from the cache where it has them."""

@@ -55,7 +55,9 @@ def study_report(
     if stack is None:
         return report
     body_part = protocol.body_parts[0] if protocol else BodyPart.UNKNOWN
-    return replace(report, pictures=make_pictures(stack, body_part, report.flagged))
+    with recorder.span("report"):
+        pictures = make_pictures(stack, body_part, report.flagged)
+    return replace(report, pictures=pictures, spans=recorder.spans)
 
 
 def pass_record(

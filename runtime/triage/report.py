@@ -210,9 +210,20 @@ class TriageReport:
     studies: tuple[StudyReport, ...]
     skipped: Mapping[str, int]
     """Reason to number of files."""
-    discover_s: float
+    spans: tuple[Span, ...]
+    """Outside the studies."""
 
     @property
     def urgency(self) -> Urgency:
         """Of the most urgent study."""
         return self.studies[0].urgency if self.studies else Urgency.NOT_ASSESSABLE
+
+    @property
+    def total_s(self) -> dict[str, float]:
+        """Seconds per stage outside the studies."""
+        return total_s(self.spans)
+
+    @property
+    def all_spans(self) -> tuple[Span, ...]:
+        """Of the scan and of every study."""
+        return (*self.spans, *(span for study in self.studies for span in study.spans))

@@ -72,7 +72,7 @@ def triage_scan(
             engine=engine_record(engine.manifest),
             studies=tuple(sorted(studies, key=lambda study: study.urgency.rank)),
             skipped=dict(Counter(file.reason for file in listing.skipped)),
-            discover_s=recorder.spans[0].duration_s,
+            spans=recorder.spans,
         )
 
     if not options.is_anytime:

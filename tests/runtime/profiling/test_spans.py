@@ -25,6 +25,38 @@ def test_a_span_is_recorded_where_its_block_fails() -> None:
     assert recorder.spans[1].depth == 0
 
 
-def test_totals_add_up_by_name() -> None:
-    spans = [Span("a", 0, 1.0, 0), Span("b", 1, 2.0, 0), Span("a", 3, 0.5, 0)]
-    assert total_s(spans) == {"a": 1.5, "b": 2.0}
+def test_steps_fill_the_span_around_them() -> None:
+    recorder = SpanRecorder()
+    with recorder.span("vision"):
+        recorder.step("vision 1")
+        with recorder.span("load"):
+            pass
+        recorder.step("vision 2")
+    vision, first, load, second = recorder.spans
+    assert [s.depth for s in recorder.spans] == [0, 1, 1, 1]
+    assert first.start_s == vision.start_s
+    assert second.start_s == load.stop_s
+    assert second.stop_s <= vision.stop_s
+
+
+def test_a_full_recorder_drops_spans_and_goes_on() -> None:
+    recorder = SpanRecorder(maximum=1)
+    with recorder.span("kept"):
+        recorder.step("dropped")
+        with recorder.span("dropped too"):
+            pass
+    assert [s.name for s in recorder.spans] == ["kept"]
+    empty = SpanRecorder(maximum=0)
+    with empty.span("anything"):
+        empty.step("one")
+    assert empty.spans == ()
+
+
+def test_totals_add_up_the_outermost_spans_by_name() -> None:
+    spans = [
+        Span("a", 0, 1.0, 0),
+        Span("b", 0.2, 0.5, 1),
+        Span("c", 1, 2.0, 0),
+        Span("a", 3, 0.5, 0),
+    ]
+    assert total_s(spans) == {"a": 1.5, "c": 2.0}

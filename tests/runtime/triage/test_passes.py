@@ -190,7 +190,7 @@ def test_ctrl_c_leaves_the_result_of_the_last_pass(tmp_path, monkeypatch) -> Non
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     scan = write_head_ct(tmp_path / "scan", lesion=range(9, 12))
     out = tmp_path / "out"
-    arguments = [str(scan), "--out", str(out), "--slices", "auto"]
+    arguments = [str(scan), "--out", str(out), "--slices", "auto", "--no-cache"]
     result = CliRunner().invoke(triage.command, arguments)
     assert result.exit_code == 130
     assert "interrupted; this is the result of the last finished pass" in result.stderr

@@ -59,8 +59,8 @@ def test_nothing_flagged_is_routine_with_an_overview(tmp_path, options):
     assert study.urgency is report.urgency is Urgency.ROUTINE
     assert not study.flagged and not study.doubts
     assert len(study.pictures) == 3
-    assert {span.name for span in study.spans} == {
-        "decode", "render", "vision", "control", "prefill", "score", "evidence",
+    assert study.total_s.keys() == {
+        "decode", "render", "vision", "control", "prefill", "score", "evidence", "report",
     }  # fmt: skip
 
 

@@ -1,0 +1,245 @@
+"""Rows of the parts of an engine, in the shapes that llama-bench and others made customary.
+
+`ppN` reads N tokens, `tgN` generates N, `@dM` behind M others (llama.cpp, tools/llama-bench); `veN`
+encodes N slices. Reading and generating go through `Prefix.generate`, so they hold what a user
+gets: masks, embedding rows and the greedy choice, but neither tokenisation nor decoding to text.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from statistics import median
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_medgemma.runtime.backends.model import Caches, DecoderModel, LaneName
+from edge_medgemma.runtime.generation.embedding import Embedding
+from edge_medgemma.runtime.generation.engine import Engine
+from edge_medgemma.runtime.generation.prefix import Prefix
+from edge_medgemma.runtime.generation.prompt import Chunk
+from edge_medgemma.runtime.generation.sampling import Sampling
+from edge_medgemma.runtime.manifest import Manifest
+from edge_medgemma.runtime.profiling.meter import Meter
+from edge_medgemma.runtime.profiling.record import Layer, Row, TokenTiming
+from edge_medgemma.runtime.profiling.roofline import (
+    Peaks,
+    decoder_ceiling,
+    generation_work,
+    prefill_work,
+    vision_ceiling,
+)
+
+PROMPT_TOKENS = 512
+GENERATED_TOKENS = 128
+WARM_UP_TOKENS = 4
+
+DEPTH_TOKENS = 8192
+"""Where the engine has fewer positions: the largest power of two that fits."""
+
+LONG_DEPTH_TOKENS = 24_576
+"""About what 85 slices with their labels take in MedGemma 4B."""
+
+ENDLESS = Sampling(ignore_stop=True)
+
+PIXELS = 512
+"""Rows and columns of a CT slice."""
+
+
+def vision_row(engine: Engine, slices: int, meter: Meter, peaks: Peaks) -> Row:
+    """`veN`: resize, normalise and encode N slices, as the engine does it; the warm-up loads it."""
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, (slices, PIXELS, PIXELS, 3), np.uint8)
+    row = Row(
+        name=f"ve{slices}",
+        layer=Layer.COMPONENT,
+        includes="resize, vision tower, projector",
+        work=slices,
+        unit="slice",
+        slices=slices,
+        tokens=slices * engine.manifest.vision.tokens_per_image,
+    )
+    measured = meter.measure(row, _encoder(engine, pixels), _encoder(engine, pixels[:1])).row
+    assert measured.latency is not None
+    ceiling = vision_ceiling(engine.manifest, slices, peaks, measured.latency.median_s)
+    return replace(measured, ceiling=ceiling)
+
+
+def decoder_row_names(depths: tuple[int, ...]) -> tuple[str, ...]:
+    """What `decoder_rows` measures, in its order."""
+    return tuple(
+        f"{kind}{_behind(depth)}"
+        for depth in depths
+        for kind in (f"pp{PROMPT_TOKENS}", f"tg{GENERATED_TOKENS}")
+    )
+
+
+def decoder_rows(
+    decoder: DecoderModel,
+    embedding: Embedding,
+    manifest: Manifest,
+    depths: tuple[int, ...],
+    meter: Meter,
+    peaks: Peaks,
+) -> Iterator[Row]:
+    """`pp512` and `tg128` at each depth."""
+    for depth in depths:
+        prefix = deep_prefix(decoder, embedding, manifest, depth)
+        ids = _random_ids(manifest, PROMPT_TOKENS)
+        row = Row(
+            name=f"pp{PROMPT_TOKENS}{_behind(depth)}",
+            layer=Layer.COMPONENT,
+            includes="one text prompt up to its first token",
+            work=PROMPT_TOKENS,
+            unit="token",
+            tokens=PROMPT_TOKENS,
+            depth=depth,
+        )
+        measured = meter.measure(row, _generation(prefix, ids, 1), _generation(prefix, ids, 1)).row
+        assert measured.latency is not None
+        work = prefill_work(manifest, PROMPT_TOKENS, depth)
+        yield replace(
+            measured, ceiling=decoder_ceiling(manifest, work, peaks, measured.latency.median_s)
+        )
+        yield _generation_row(prefix, manifest, depth, meter, peaks)
+
+
+def depths_for(manifest: Manifest, with_long: bool) -> tuple[int, ...]:
+    """The depths an engine is measured at."""
+    room = manifest.text.max_positions - PROMPT_TOKENS - GENERATED_TOKENS
+    depth = DEPTH_TOKENS
+    while depth > room:
+        depth //= 2
+    depths = [0, depth]
+    if with_long and room >= LONG_DEPTH_TOKENS:
+        depths.append(LONG_DEPTH_TOKENS)
+    return tuple(depths)
+
+
+def deep_prefix(
+    decoder: DecoderModel, embedding: Embedding, manifest: Manifest, depth: int
+) -> Prefix:
+    """A prefix of `depth` tokens whose cache rows are random instead of computed.
+
+    What a pass costs depends on how many rows there are, at which positions, and not on what stands
+    in them: the graph has no branch on data, and the values are of the usual size, so no
+    subnormals slow it. The book-keeping is the real one; only the decoder's passes are left out.
+    """
+    idle = _IdleDecoder(decoder)
+    prefix = Prefix(idle, embedding, manifest, depth + PROMPT_TOKENS + GENERATED_TOKENS)
+    if depth:
+        prefix.extend(Chunk(_random_ids(manifest, depth), 0))
+    idle.wake()
+    return prefix
+
+
+class _IdleDecoder:
+    """A decoder that skips its passes until it is woken, and then finds random rows."""
+
+    def __init__(self, decoder: DecoderModel) -> None:
+        self._decoder = decoder
+        self._caches = decoder.new_caches()
+        self._used: dict[LaneName, int] = {"global": 0, "local": 0}
+        self._sleeps = True
+
+    def new_caches(self) -> Caches:
+        """The one sequence's caches."""
+        return self._caches
+
+    def answer_caches(
+        self, caches: Caches, rows: Mapping[LaneName, slice], room: Mapping[LaneName, int]
+    ) -> Caches | None:
+        """See `DecoderModel.answer_caches`."""
+        return self._decoder.answer_caches(caches, rows, room)
+
+    def run(
+        self,
+        caches: Caches,
+        embeddings: NDArray[np.float32],
+        position_ids: NDArray[np.int64],
+        mask_global: NDArray[np.float32],
+        mask_local: NDArray[np.float32],
+        logit_rows: NDArray[np.int64],
+        *,
+        is_answer: bool = False,
+    ) -> NDArray[np.float32]:
+        """See `DecoderModel.run`."""
+        if not self._sleeps:
+            return self._decoder.run(
+                caches,
+                embeddings,
+                position_ids,
+                mask_global,
+                mask_local,
+                logit_rows,
+                is_answer=is_answer,
+            )
+        self._used = {"global": mask_global.shape[-1], "local": mask_local.shape[-1]}
+        return np.zeros((len(logit_rows), 1), np.float32)
+
+    def wake(self) -> None:
+        """Fill the rows in use; from now on passes are computed."""
+        self._sleeps = False
+        generator = np.random.default_rng(0)
+        for lane, used in self._used.items():
+            if used:
+                rows = self._caches.view(lane, used)
+                noise = generator.standard_normal(rows[0].shape, np.float32)
+                self._caches.restore(lane, [noise.astype(row.dtype) for row in rows])
+
+
+def _generation_row(
+    prefix: Prefix, manifest: Manifest, depth: int, meter: Meter, peaks: Peaks
+) -> Row:
+    ids = _random_ids(manifest, 1)
+    row = Row(
+        name=f"tg{GENERATED_TOKENS}{_behind(depth)}",
+        layer=Layer.COMPONENT,
+        includes="greedy generation from a one-token prompt",
+        work=GENERATED_TOKENS,
+        unit="token",
+        tokens=GENERATED_TOKENS,
+        depth=depth,
+    )
+    measured = meter.measure(
+        row, _generation(prefix, ids, GENERATED_TOKENS), _generation(prefix, ids, WARM_UP_TOKENS)
+    )
+    latency = measured.row.latency
+    assert latency is not None
+    work = generation_work(manifest, GENERATED_TOKENS, depth)
+    return replace(
+        measured.row,
+        tokens_timing=_token_timing(measured.results),
+        ceiling=decoder_ceiling(manifest, work, peaks, latency.median_s),
+    )
+
+
+def _token_timing(answers: tuple[list[float], ...]) -> TokenTiming:
+    gaps = np.concatenate([np.diff(elapsed_s) for elapsed_s in answers])
+    p50, p99 = np.percentile(gaps, [50, 99])
+    return TokenTiming(
+        ttft_s=median(elapsed_s[0] for elapsed_s in answers),
+        itl_s=median((e[-1] - e[0]) / (len(e) - 1) for e in answers),
+        gap_p50_s=float(p50),
+        gap_p99_s=float(p99),
+    )
+
+
+def _generation(prefix: Prefix, ids: tuple[int, ...], tokens: int) -> Callable[[], list[float]]:
+    """Seconds at which each of `tokens` tokens came."""
+    return lambda: [step.elapsed_s for step in prefix.generate(ids, ENDLESS, tokens)]
+
+
+def _encoder(engine: Engine, pixels: NDArray[np.uint8]) -> Callable[[], object]:
+    return lambda: engine.encode_images(pixels)
+
+
+def _random_ids(manifest: Manifest, count: int) -> tuple[int, ...]:
+    """Ids of ordinary tokens, seeded: none that the prompt gives a meaning to."""
+    tokens = manifest.tokens
+    special = {tokens.image, tokens.image_begin, tokens.image_end, tokens.bos, tokens.pad}
+    ids = np.random.default_rng(0).integers(0, manifest.text.vocabulary, 2 * count + 64)
+    return tuple(int(i) for i in ids if int(i) not in special)[:count]
+
+
+def _behind(depth: int) -> str:
+    return f"@d{depth}" if depth else ""

@@ -1,0 +1,101 @@
+"""ONNX models of one node, written byte by byte: a device has no onnx package.
+
+Field numbers are those of onnx.proto (onnx/onnx, IR version 10); wire format: protobuf.dev,
+"Encoding".
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+IR_VERSION = 10
+OPSET = 21
+
+_TYPES = {"float32": 1, "uint8": 2, "int8": 3, "int32": 6}
+"""TensorProto.DataType"""
+_INT_ATTRIBUTE = 2
+"""AttributeProto.AttributeType.INT"""
+
+
+def one_node_model(
+    operator: str,
+    domain: str,
+    inputs: Mapping[str, str],
+    weights: Mapping[str, NDArray[np.generic]],
+    output_type: str,
+    attributes: Mapping[str, int],
+) -> bytes:
+    """A model whose node takes the inputs and then the weights and gives `output`.
+
+    Args:
+        operator: name of the operator
+        domain: of the operator; empty for ai.onnx
+        inputs: name to dtype; each is two-dimensional, of any size
+        weights: name to array, kept in the model
+        output_type: dtype of `output`
+        attributes: integers
+    """
+    node = b"".join(
+        [
+            *(_text(1, name) for name in (*inputs, *weights)),
+            _text(2, "output"),
+            _text(4, operator),
+            *(_bytes(5, _attribute(name, value)) for name, value in attributes.items()),
+            _text(7, domain),
+        ]
+    )
+    graph = b"".join(
+        [
+            _bytes(1, node),
+            _text(2, "one_node"),
+            *(_bytes(5, _tensor(name, array)) for name, array in weights.items()),
+            *(_bytes(11, _value(name, kind)) for name, kind in inputs.items()),
+            _bytes(12, _value("output", output_type)),
+        ]
+    )
+    opsets = [("", OPSET)] + ([(domain, 1)] if domain else [])
+    return b"".join(
+        [
+            _integer(1, IR_VERSION),
+            _bytes(7, graph),
+            *(_bytes(8, _text(1, name) + _integer(2, number)) for name, number in opsets),
+        ]
+    )
+
+
+def _attribute(name: str, value: int) -> bytes:
+    return _text(1, name) + _integer(3, value) + _integer(20, _INT_ATTRIBUTE)
+
+
+def _tensor(name: str, array: NDArray[np.generic]) -> bytes:
+    dims = b"".join(_integer(1, size) for size in array.shape)
+    kind = _integer(2, _TYPES[array.dtype.name])
+    return dims + kind + _text(8, name) + _bytes(9, array.tobytes())
+
+
+def _value(name: str, kind: str) -> bytes:
+    dims: Sequence[bytes] = [_bytes(1, _text(2, f"{name}_{axis}")) for axis in range(2)]
+    tensor = _integer(1, _TYPES[kind]) + _bytes(2, b"".join(dims))
+    return _text(1, name) + _bytes(2, _bytes(1, tensor))
+
+
+def _integer(field: int, value: int) -> bytes:
+    return _varint(field << 3) + _varint(value)
+
+
+def _text(field: int, value: str) -> bytes:
+    return _bytes(field, value.encode())
+
+
+def _bytes(field: int, value: bytes) -> bytes:
+    return _varint(field << 3 | 2) + _varint(len(value)) + value
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)

@@ -1,0 +1,114 @@
+"""What this very machine can do at most: bandwidth and matrix products, with the run's threads."""
+
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_medgemma.runtime.manifest import Manifest
+from edge_medgemma.runtime.profiling.one_node import one_node_model
+from edge_medgemma.runtime.profiling.roofline import Peaks
+
+BANDWIDTH_BYTES = 256 * 2**20
+"""More than any cache of a bedside processor."""
+
+TOKENS = 512
+"""Rows of a product: those of one pass."""
+INPUTS, OUTPUTS = 2048, 4096
+BLOCK_SIZE = 128
+
+ROUNDS = 20
+"""The best of so many is the peak."""
+
+_ACCURACY_INT8 = 4
+"""accuracy_level of MatMulNBits that multiplies in int8, as the decoder's nodes ask for"""
+
+
+def measure_peaks(manifest: Manifest, threads: int) -> Peaks:
+    """Peaks of the machine, of onnxruntime's CPU kernels where these exist; takes about 3 s."""
+    read, copy = _bandwidth(threads)
+    generator = np.random.default_rng(0)
+    a = generator.standard_normal((TOKENS, INPUTS), np.float32)
+    b = generator.standard_normal((INPUTS, OUTPUTS), np.float32)
+    bits = {"int4": 4, "int8": 8}.get(manifest.precision.decoder)
+    return Peaks(
+        read_bytes_per_s=read,
+        copy_bytes_per_s=copy,
+        f32_flop_per_s=_product(
+            threads,
+            one_node_model("MatMul", "", {"a": "float32"}, {"b": b}, "float32", {}),
+            {"a": a},
+        ),
+        int8_flop_per_s=_product(
+            threads,
+            one_node_model(
+                "MatMulInteger", "", {"a": "uint8"}, {"b": b.astype(np.int8)}, "int32", {}
+            ),
+            {"a": np.abs(a * 40).astype(np.uint8)},
+        ),
+        weight_only_flop_per_s=(
+            None if bits is None else _product(threads, _weight_only_model(bits), {"a": a})
+        ),
+    )
+
+
+def _weight_only_model(bits: int) -> bytes:
+    """MatMulNBits: weights [N, K / block, bytes of a block], scales [N * K / block]."""
+    blocks = INPUTS // BLOCK_SIZE
+    weights = np.full((OUTPUTS, blocks, BLOCK_SIZE * bits // 8), 0x5A, np.uint8)
+    scales = np.full(OUTPUTS * blocks, 0.01, np.float32)
+    attributes = {
+        "K": INPUTS,
+        "N": OUTPUTS,
+        "bits": bits,
+        "block_size": BLOCK_SIZE,
+        "accuracy_level": _ACCURACY_INT8,
+    }
+    return one_node_model(
+        "MatMulNBits",
+        "com.microsoft",
+        {"a": "float32"},
+        {"b": weights, "scales": scales},
+        "float32",
+        attributes,
+    )
+
+
+def _product(threads: int, model: bytes, feeds: Mapping[str, NDArray[np.generic]]) -> float | None:
+    """FLOP a second; None where onnxruntime is missing or lacks the operator."""
+    try:
+        import onnxruntime
+    except ImportError:
+        return None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4
+    try:
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        session.run(None, dict(feeds))
+    except Exception:  # noqa: BLE001 onnxruntime's exceptions share no base
+        return None
+    seconds = _best_s(lambda: session.run(None, dict(feeds)))
+    return 2.0 * TOKENS * INPUTS * OUTPUTS / seconds
+
+
+def _bandwidth(threads: int) -> tuple[float, float]:
+    """Bytes a second of reading (a maximum), and of copying (read plus written)."""
+    source = np.ones(BANDWIDTH_BYTES // 4, np.float32)
+    target = np.zeros_like(source)
+    parts = list(zip(np.array_split(source, threads), np.array_split(target, threads), strict=True))
+    with ThreadPoolExecutor(threads) as pool:  # numpy lets go of the interpreter lock
+        read_s = _best_s(lambda: list(pool.map(lambda part: part[0].max(), parts)))
+        copy_s = _best_s(lambda: list(pool.map(lambda part: np.copyto(part[1], part[0]), parts)))
+    return BANDWIDTH_BYTES / read_s, 2 * BANDWIDTH_BYTES / copy_s
+
+
+def _best_s(action: Callable[[], object]) -> float:
+    best_s = float("inf")
+    for _ in range(ROUNDS):
+        start_s = time.perf_counter()
+        action()
+        best_s = min(best_s, time.perf_counter() - start_s)
+    return best_s

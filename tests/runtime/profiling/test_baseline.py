@@ -1,0 +1,140 @@
+"""What a baseline catches, and what it leaves alone."""
+
+import json
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sample_benchmark import component, sample_benchmark
+
+from edge_medgemma.runtime.backends.providers import OpenedVision
+from edge_medgemma.runtime.errors import BaselineError
+from edge_medgemma.runtime.generation import engine as engine_module
+from edge_medgemma.runtime.generation.engine import Engine
+from edge_medgemma.runtime.profiling.baseline import compare, load_baseline
+from edge_medgemma.runtime.profiling.component_rows import vision_row
+from edge_medgemma.runtime.profiling.meter import Limits, Meter
+from edge_medgemma.runtime.profiling.pace import Pace
+from edge_medgemma.runtime.profiling.power import PowerReaders
+from edge_medgemma.runtime.profiling.record import Benchmark, Row
+from edge_medgemma.runtime.profiling.roofline import Peaks
+from edge_medgemma.runtime.reporting.benchmark_json import dump_benchmark, write_benchmark_json
+
+ATTEMPTS = 8
+"""Of measuring while nobody disturbs."""
+
+TIMED = "EDGE_MEDGEMMA_TIMED_TESTS"
+
+
+def with_row(*rows: Row) -> Benchmark:
+    return replace(sample_benchmark(), rows=rows)
+
+
+def saved(benchmark: Benchmark) -> dict:
+    return json.loads(dump_benchmark(benchmark))
+
+
+def verdict(old: Row, new: Row) -> str:
+    (change,) = compare(saved(with_row(old)), with_row(new)).changes
+    return change.verdict
+
+
+def test_a_run_against_itself_is_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "old.json"
+    write_benchmark_json(sample_benchmark(), path)
+    comparison = compare(load_baseline(path), sample_benchmark())
+    assert {change.verdict for change in comparison.changes} == {"same"}
+    assert comparison.slower == comparison.missing == comparison.differences == ()
+
+
+@pytest.mark.parametrize(
+    ("factor", "expected"), [(1.2, "slower"), (1.05, "same"), (0.95, "same"), (0.8, "faster")]
+)
+def test_a_fifth_is_news_and_a_twentieth_is_not(factor: float, expected: str) -> None:
+    old, new = component("ve1", 9.1, 1, "slice"), component("ve1", 9.1 * factor, 1, "slice")
+    assert verdict(old, new) == expected
+
+
+def test_rows_that_others_disturbed_are_not_judged() -> None:
+    old, new = component("ve1", 9.1, 1, "slice"), component("ve1", 30.0, 1, "slice")
+    assert verdict(replace(old, others_share=0.4), new) == "disturbed"
+    assert verdict(old, replace(new, others_share=0.4)) == "disturbed"
+    assert verdict(old, replace(new, pace=0.7)) == "disturbed"
+    assert verdict(old, replace(new, others_share=0.01)) == "slower"
+    assert verdict(old, replace(new, is_judged=False)) == "not judged"
+
+
+def test_a_machine_of_another_speed_is_named() -> None:
+    old = saved(sample_benchmark())
+    now = replace(sample_benchmark(), probe_s=sample_benchmark().probe_s * 1.25)
+    assert compare(old, now).differences == ("speed of the machine (-20%)",)
+
+
+def test_another_engine_and_missing_rows_are_named() -> None:
+    old = saved(with_row(component("ve1", 9.1, 1, "slice"), component("tg128", 9.1, 1, "token")))
+    old["engine"]["manifest_sha256"] = "cd" * 32
+    comparison = compare(old, with_row(component("ve1", 9.1, 1, "slice")))
+    assert comparison.missing == ("tg128",)
+    assert comparison.differences == ("engine",)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"schema_version": 99, "rows": []}', '{"rows": [1]}'])
+def test_what_is_no_benchmark_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "old.json"
+    path.write_text(text)
+    with pytest.raises(BaselineError, match="no benchmark of schema version 1"):
+        load_baseline(path)
+
+
+def test_a_missing_file_and_a_missing_figure(tmp_path: Path) -> None:
+    with pytest.raises(BaselineError, match="cannot be read"):
+        load_baseline(tmp_path / "none.json")
+    old = saved(sample_benchmark())
+    del old["rows"][0]["latency"]["median_s"]
+    with pytest.raises(BaselineError, match="lacks a figure"):
+        compare(old, sample_benchmark())
+
+
+class SlowVision:
+    """A vision model that is busy for a fifth longer than the one it wraps."""
+
+    def __init__(self, model) -> None:
+        self._model = model
+
+    def run(self, pixel_values):
+        start_s = time.perf_counter()
+        features = self._model.run(pixel_values)
+        stop_s = time.perf_counter()
+        while time.perf_counter() < stop_s + 0.2 * (stop_s - start_s):
+            pass
+        return features
+
+
+@pytest.mark.skipif(TIMED not in os.environ, reason=f"needs a quiet machine; set {TIMED}=1")
+def test_a_planted_slowdown_of_a_fifth_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    from edge_medgemma.runtime.commands.options import BUILTIN_ENGINE
+
+    pace = Pace(2)
+
+    def measure() -> Row:
+        meter = Meter(Limits(3, 1.5, 50.0), PowerReaders((), ()), pace)
+        for _ in range(ATTEMPTS):
+            with Engine.open(BUILTIN_ENGINE, threads=2) as engine:
+                row = vision_row(engine, 1, meter, Peaks(None, None, None, None, None))
+            if not row.is_disturbed:
+                break
+        return row
+
+    before, again = measure(), measure()
+    assert verdict(before, again) == "same"
+    open_vision = engine_module.open_vision
+
+    def open_slow_vision(*arguments: Any) -> OpenedVision:
+        opened = open_vision(*arguments)
+        return replace(opened, model=SlowVision(opened.model))
+
+    monkeypatch.setattr(engine_module, "open_vision", open_slow_vision)
+    assert verdict(before, measure()) == "slower"

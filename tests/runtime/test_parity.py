@@ -1,0 +1,28 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fake_engine import fake_manifest
+
+from edge_medgemma.runtime.parity import PARITY_NAME, UNVERIFIED, Parity, parity_words, write_parity
+
+MANIFEST = fake_manifest()
+STAMP = Parity(MANIFEST.sha256, "transformers 5, float32", 1.2e-7, 1.0, 0.9999)
+
+
+def test_a_stamp_is_of_one_engine_only(tmp_path: Path) -> None:
+    write_parity(tmp_path, STAMP)
+    words = "KL 1.2e-07 nats, top-1 100.0% against transformers 5, float32"
+    assert parity_words(tmp_path, MANIFEST) == words
+    assert parity_words(tmp_path, replace(MANIFEST, licence="another")) == UNVERIFIED
+
+
+def test_the_loss_of_a_calibrated_export_is_the_next_best(tmp_path: Path) -> None:
+    calibrated = replace(MANIFEST, calibration={"loss": {"kl_nats": 5.2e-3}})
+    assert parity_words(tmp_path, calibrated) == "KL 5.2e-03 nats on held-out slices, at export"
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"manifest_sha256": 1}'])
+def test_a_damaged_stamp_is_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / PARITY_NAME).write_text(text)
+    assert parity_words(tmp_path, MANIFEST) == UNVERIFIED
