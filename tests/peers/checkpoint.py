@@ -58,8 +58,7 @@ def _write_weights(checkpoint: Checkpoint, file: BinaryIO) -> None:
     text += b" " * (-len(text) % 8)  # the format aligns the data to 8 bytes
     file.write(len(text).to_bytes(8, "little") + text)
     for tensor in checkpoint.tensors.values():
-        for slab in _slabs(tensor):
-            file.write(slab.astype(ml_dtypes.bfloat16).tobytes())
+        file.writelines(slab.astype(ml_dtypes.bfloat16).tobytes() for slab in _slabs(tensor))
 
 
 def _slabs(tensor: Tensor) -> Iterator[np.ndarray]:

@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> None:
         for name in chosen.peers:
             pair = pairs.setdefault(name, Pair(name))
             contest = _contest(chosen, pair, folder, job, engine.resolve())
-            if not _introduce(contest, chosen.stages):
+            if not _introduce(contest):
                 save_pairs(results, pairs)
                 continue
             for stage in chosen.stages:
@@ -73,14 +73,15 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _checkpoint(folder: Path, shape: str) -> Path:
-    """Random weights of the true shape; `tiny` is the trained demonstration network."""
-    if shape == "tiny":
-        return PHANTOM
+    """Random weights of the true shape; `tiny` is the trained demonstration network.
+
+    That one is written anew too: older transformers know the hub's tensor names only.
+    """
     path = folder / "checkpoint"
     if not path.exists():
         print(f"writing {path}", file=sys.stderr)
-        partial_path = path.with_name("checkpoint.partial")
-        write_checkpoint(synthetic_checkpoint(shape), partial_path).rename(path)
+        source = open_checkpoint(str(PHANTOM)) if shape == "tiny" else synthetic_checkpoint(shape)
+        write_checkpoint(source, path.with_name("checkpoint.partial")).rename(path)
     return path
 
 
@@ -122,7 +123,6 @@ def _contest(
         start_theirs=start_theirs,
         repeat=chosen.repeat,
         slices=chosen.slices,
-        deepest=chosen.deepest,
         engine=engine,
         scan=SCAN,
         threads=chosen.threads,
@@ -130,7 +130,7 @@ def _contest(
     )
 
 
-def _introduce(contest: Contest, stages: list[str]) -> bool:
+def _introduce(contest: Contest) -> bool:
     """Let both say who they are, and convert the weights before anything is timed."""
     pair = contest.pair
     try:

@@ -4,9 +4,12 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from peers.process import PeerFailure, PeerProcess
 from peers.prompts import FINDINGS, FOLLOW_UP, QUESTION
@@ -14,8 +17,17 @@ from peers.table import Pair
 
 PREFILL_TOKENS = 512
 DECODE_TOKENS = 32
-SMALL_DECODE_TOKENS = 8
-DEPTHS = {"decode": 0, "decode_2k": 2048, "decode_8k": 8192}
+WARM_UP_TOKENS = 8
+DEPTHS = {"decode": 1, "decode_2k": 2048, "decode_8k": 8192}
+"""Tokens read ahead of decoding."""
+
+DISTURBED_CORES = 0.15
+"""Other programs that keep more of the CPU busy than this make a timing worthless."""
+
+TRIES = 2
+
+Start = Callable[[], PeerProcess]
+Costs = dict[str, list[float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,128 +35,103 @@ class Contest:
     """Ours against one peer."""
 
     pair: Pair
-    start_ours: Callable[[], PeerProcess]
-    start_theirs: Callable[[], PeerProcess]
+    start_ours: Start
+    start_theirs: Start
     repeat: int
     slices: int
-    deepest: int
-    """Contexts longer than this are left out."""
     engine: Path
     scan: Path
     threads: int
     cache_home: Path
 
+    def starts(self) -> tuple[tuple[Start, Costs], tuple[Start, Costs]]:
+        """Ours and theirs: how to start it, and where its costs go."""
+        return (self.start_ours, self.pair.ours), (self.start_theirs, self.pair.theirs)
+
+    @contextmanager
+    def both(self) -> Iterator[tuple[tuple[PeerProcess, Costs], tuple[PeerProcess, Costs]]]:
+        """Both started and opened."""
+        with self.start_ours() as ours, self.start_theirs() as theirs:
+            ours.ask("open")
+            theirs.ask("open")
+            yield (ours, self.pair.ours), (theirs, self.pair.theirs)
+
+    @contextmanager
+    def row(self, *keys: str) -> Iterator[None]:
+        """Measure these rows anew; a peer that fails costs its rows, not the run."""
+        for key in keys:
+            self.pair.ours[key], self.pair.theirs[key] = [], []
+            self.pair.cannot.pop(key, None)
+        try:
+            yield
+        except PeerFailure as reason:
+            for key in keys:
+                self.pair.cannot[key] = str(reason)
+
+    def record_others(self, reply: dict[str, Any]) -> None:
+        """Remember how much of the CPU others had at worst."""
+        self.pair.others_cores = max(self.pair.others_cores, reply["others_cores"])
+
 
 def measure_load(contest: Contest) -> None:
     """A new process each time; with the files dropped from memory, then with them in it."""
-    pair = contest.pair
     for key, is_cold in (("load_cold", True), ("load_warm", False)):
-        with _reasons(pair, key):
-            _clear(pair, key)
+        with contest.row(key):
             for _ in range(contest.repeat):
-                _load(contest.start_ours, pair.ours[key], is_cold)
-                _load(contest.start_theirs, pair.theirs[key], is_cold)
+                for start, costs in contest.starts():
+                    _load(start, costs[key], is_cold)
 
 
 def measure_vision(contest: Contest) -> None:
     """One slice by turns, after one that warms up."""
-    pair = contest.pair
-    with (
-        contest.start_ours() as ours,
-        contest.start_theirs() as theirs,
-        _reasons(pair, "vision"),
-    ):
-        _clear(pair, "vision")
-        for worker in (ours, theirs):
-            worker.ask("open")
+    with contest.row("vision"), contest.both() as sides:
+        for worker, _ in sides:
             worker.ask("encode", images=1)
         for _ in range(contest.repeat):
-            for worker, costs in ((ours, pair.ours), (theirs, pair.theirs)):
-                costs["vision"].append(worker.ask("encode", images=1)["seconds"])
+            for worker, costs in sides:
+                costs["vision"].append(_undisturbed(contest, worker, "encode", images=1))
 
 
-def measure_text(contest: Contest) -> None:
-    """Prefill into an empty cache, then decode behind growing contexts, by turns."""
-    pair = contest.pair
-    with contest.start_ours() as ours, contest.start_theirs() as theirs:
-        sides = ((ours, pair.ours), (theirs, pair.theirs))
-        with _reasons(pair, "prefill"):
-            _clear(pair, "prefill")
-            for worker, _ in sides:
-                worker.ask("open")
-                worker.ask("reset")
-                worker.ask("fill", tokens=64)
-            for _ in range(contest.repeat):
-                for worker, costs in sides:
-                    worker.ask("reset")
-                    seconds = worker.ask("fill", tokens=PREFILL_TOKENS)["seconds"]
-                    costs["prefill"].append(seconds / PREFILL_TOKENS)
-        if "prefill" in pair.cannot:
-            for key, depth in DEPTHS.items():
-                if depth <= contest.deepest:
-                    pair.cannot[key] = pair.cannot["prefill"]
-            return
+def measure_prefill(contest: Contest) -> None:
+    """Text into an empty cache by turns."""
+    with contest.row("prefill"), contest.both() as sides:
         for worker, _ in sides:
-            worker.ask("reset")
-        for key, depth in DEPTHS.items():
-            if depth > contest.deepest:
-                continue
-            with _reasons(pair, key):
-                _clear(pair, key)
-                for worker, _ in sides:
-                    worker.ask("fill", tokens=max(depth, 1))
-                    worker.ask("decode", tokens=SMALL_DECODE_TOKENS)
-                for _ in range(contest.repeat):
-                    for worker, costs in sides:
-                        seconds = worker.ask("decode", tokens=DECODE_TOKENS)["seconds"]
-                        costs[key].append(seconds / DECODE_TOKENS)
+            worker.ask("fill", tokens=WARM_UP_TOKENS)
+        for _ in range(contest.repeat):
+            for worker, costs in sides:
+                seconds = _undisturbed(contest, worker, "prefill", tokens=PREFILL_TOKENS)
+                costs["prefill"].append(seconds / PREFILL_TOKENS)
+
+
+def measure_decode(contest: Contest, key: str = "decode") -> None:
+    """Tokens by turns behind a context that was read before."""
+    with contest.row(key), contest.both() as sides:
+        for worker, _ in sides:
+            worker.ask("fill", tokens=DEPTHS[key])
+            worker.ask("decode", tokens=WARM_UP_TOKENS)
+        for _ in range(contest.repeat):
+            for worker, costs in sides:
+                seconds = _undisturbed(contest, worker, "decode", tokens=DECODE_TOKENS)
+                costs[key].append(seconds / DECODE_TOKENS)
 
 
 def measure_job(contest: Contest) -> None:
-    """The whole job in a new process: ours, then the peer; then one more question."""
+    """The whole job in a new process: ours, then the peer's; then one more question to each."""
     pair = contest.pair
-    keys = ("job", "prefill_slices", "question", "question_new", "peak")
-    for key in keys:
-        _clear(pair, key)
-    with _reasons(pair, *keys):
-        _run_job(contest.start_ours, pair.ours, contest.slices)
-        again_s = _run_job(contest.start_theirs, pair.theirs, contest.slices)
-        pair.theirs["question_new"].append(again_s)
+    with contest.row("job", "prefill_slices", "question", "peak"):
+        for start, costs in contest.starts():
+            _run_job(contest, start, costs)
         pair.notes["question_new"] = (
-            "the sum of start, slices and one question of the whole job: nothing is kept between "
+            "start, slices and one question of its whole job, added up: it keeps nothing between "
             "processes"
         )
-        pair.ours["question_new"] += _ask_by_command(contest)
 
 
-STAGES = {
-    "load": measure_load,
-    "vision": measure_vision,
-    "text": measure_text,
-    "job": measure_job,
-}
+def measure_again(contest: Contest) -> None:
+    """`edge-medgemma ask` about a scan that an earlier command has read.
 
-
-def _run_job(start: Callable[[], PeerProcess], costs: dict[str, list[float]], slices: int) -> float:
-    """Append the costs; return the seconds until the first question was answered."""
-    with start() as worker:
-        worker.ask("open")
-        worker.ask("encode", images=slices)
-        read = worker.ask("read")
-        read_s = time.perf_counter() - worker.begin_s
-        worker.ask("ask", first=0, last=len(FINDINGS))
-        last = worker.ask("report")
-        costs["job"].append(time.perf_counter() - worker.begin_s)
-        costs["peak"].append(last["peak_bytes"])
-        costs["prefill_slices"].append(read["seconds"] / read["count"])
-        follow_up = {"first": len(FINDINGS), "last": len(FINDINGS) + 1}
-        asked = [worker.ask("ask", **follow_up)["seconds"] for _ in range(3)]
-        costs["question"] += asked
-    return read_s + asked[0]
-
-
-def _ask_by_command(contest: Contest) -> list[float]:
-    """Seconds of `edge-medgemma ask` about a scan that an earlier run has read."""
+    The peers' side comes from their whole job: they keep nothing between processes.
+    """
     command = [
         *(sys.executable, "-m", "edge_medgemma.runtime", "ask", str(contest.scan)),
         QUESTION.format(finding=FOLLOW_UP),
@@ -152,41 +139,65 @@ def _ask_by_command(contest: Contest) -> list[float]:
         *("--threads", str(contest.threads), "--max-tokens", "1", "--protocol", "head_ct"),
     ]
     environment = os.environ | {"XDG_CACHE_HOME": str(contest.cache_home)}
-    seconds = []
-    for _ in range(2):
+    costs = []
+    for _ in range(1 + contest.repeat):
         begin_s = time.perf_counter()
         subprocess.run(command, check=True, capture_output=True, env=environment)
-        seconds.append(time.perf_counter() - begin_s)
-    return seconds[1:]
+        costs.append(time.perf_counter() - begin_s)
+    contest.pair.ours["question_new"] = costs[1:]
 
 
-def _load(start: Callable[[], PeerProcess], costs: list[float], is_cold: bool) -> None:
+STAGES: dict[str, Callable[[Contest], None]] = {
+    "load": measure_load,
+    "vision": measure_vision,
+    "prefill": measure_prefill,
+    "decode": measure_decode,
+    "decode_2k": partial(measure_decode, key="decode_2k"),
+    "decode_8k": partial(measure_decode, key="decode_8k"),
+    "job": measure_job,
+    "again": measure_again,
+}
+
+
+def _undisturbed(contest: Contest, worker: PeerProcess, step: str, **request: object) -> float:
+    """Seconds of a step, tried again where other programs used the CPU meanwhile."""
+    best: dict[str, Any] = {}
+    for _ in range(TRIES):
+        reply = worker.ask(step, **request)
+        if not best or reply["others_cores"] < best["others_cores"]:
+            best = reply
+        if best["others_cores"] < DISTURBED_CORES:
+            break
+    contest.record_others(best)
+    return float(best["seconds"])
+
+
+def _run_job(contest: Contest, start: Start, costs: Costs) -> None:
+    with start() as worker:
+        worker.ask("open")
+        contest.record_others(worker.ask("encode", images=contest.slices))
+        read = worker.ask("read")
+        read_s = time.perf_counter() - worker.begin_s
+        contest.record_others(read)
+        answers = worker.ask("ask", first=0, last=len(FINDINGS))
+        report = worker.ask("report")
+        costs["job"].append(time.perf_counter() - worker.begin_s)
+        costs["peak"].append(report["peak_bytes"])
+        costs["prefill_slices"].append(read["seconds"] / read["count"])
+        follow_up = {"first": len(FINDINGS), "last": len(FINDINGS) + 1}
+        costs["question"] += [worker.ask("ask", **follow_up)["seconds"] for _ in range(3)]
+    if start is contest.start_theirs:
+        costs["question_new"] = [read_s + costs["question"][0]]
+        contest.pair.answers = answers["log_odds"]
+        contest.pair.report = report["tokens"]
+    else:
+        contest.pair.answers_ours = answers["log_odds"]
+        contest.pair.report_ours = report["tokens"]
+
+
+def _load(start: Start, costs: list[float], is_cold: bool) -> None:
     with start() as worker:
         worker.ask("about")
         if is_cold:
             worker.ask("evict")
         costs.append(worker.ask("load")["seconds"])
-
-
-def _clear(pair: Pair, key: str) -> None:
-    pair.ours[key], pair.theirs[key] = [], []
-    pair.cannot.pop(key, None)
-    pair.notes.pop(key, None)
-
-
-class _reasons:  # noqa: N801 reads as a function in a with statement
-    """A failing peer costs its rows, not the run."""
-
-    def __init__(self, pair: Pair, *keys: str) -> None:
-        self._pair, self._keys = pair, keys
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
-        if not isinstance(error, PeerFailure):
-            return False
-        for key in self._keys:
-            if not self._pair.theirs.get(key):
-                self._pair.cannot[key] = str(error)
-        return True

@@ -47,6 +47,14 @@ class Pair:
     """By key: why the peer has no value."""
     notes: dict[str, str] = field(default_factory=dict)
     """By key: how the peer's value came about, where that is not plain measurement."""
+    others_cores: float = 0.0
+    """Cores that other programs kept busy during the worst of the timings."""
+    answers: list[float] = field(default_factory=list)
+    """Log-odds of the findings."""
+    answers_ours: list[float] = field(default_factory=list)
+    report: list[int] = field(default_factory=list)
+    """Token ids."""
+    report_ours: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +126,25 @@ def _about(pair: Pair) -> str:
     for key, reason in pair.cannot.items():
         reasons.setdefault(reason, []).append(key)
     parts += [f"cannot {', '.join(keys)}: {reason}" for reason, keys in reasons.items()]
-    parts += [f"* {key}: {note}" for key, note in pair.notes.items()]
+    parts += [f"* {note}" for note in pair.notes.values()]
+    if pair.answers and pair.answers_ours:
+        parts.append(agreement(pair))
+    parts.append(f"other programs used {pair.others_cores:.2f} cores at worst")
     return "; ".join(parts)
+
+
+def agreement(pair: Pair) -> str:
+    """How far the two runtimes say the same: the proof that both did the same job."""
+    largest = max(abs(a - b) for a, b in zip(pair.answers_ours, pair.answers, strict=True))
+    equal = 0
+    for ours, theirs in zip(pair.report_ours, pair.report, strict=True):
+        if ours != theirs:
+            break
+        equal += 1
+    return (
+        f"log-odds of the findings differ from ours by {largest:.2g} at most, the first {equal} of "
+        f"{len(pair.report)} tokens are the same"
+    )
 
 
 def load_pairs(path: Path) -> dict[str, Pair]:

@@ -194,6 +194,11 @@ class Steps:
         self._depth = 0
         return {}
 
+    def prefill(self, tokens: int) -> dict[str, Any]:
+        """Text into empty caches."""
+        self.reset()
+        return self.fill(tokens)
+
     def fill(self, tokens: int) -> dict[str, Any]:
         """Read text up to a depth of `tokens`."""
         count = tokens - self._depth
@@ -208,10 +213,31 @@ class Steps:
         return {"count": tokens}
 
 
+class Others:
+    """CPU time that is not this process's own, from now on."""
+
+    def __init__(self) -> None:
+        self._begin_s = self._others_s()
+
+    def cores(self, seconds: float) -> float:
+        """Cores that other programs, and the hypervisor, kept busy on average."""
+        return max(self._others_s() - self._begin_s, 0.0) / max(seconds, 1e-9)
+
+    @staticmethod
+    def _others_s() -> float:
+        with open("/proc/stat", encoding="ascii") as file:
+            fields = [int(word) for word in file.readline().split()[1:9]]
+        user, nice, system, _idle, _waiting, interrupt, soft_interrupt, stolen = fields
+        busy = user + nice + system + interrupt + soft_interrupt + stolen
+        own = resource.getrusage(resource.RUSAGE_SELF)
+        return busy / os.sysconf("SC_CLK_TCK") - own.ru_utime - own.ru_stime
+
+
 def serve(kind: type[Peer], requests: TextIO, replies: TextIO, arguments: Sequence[str]) -> None:
     """Answer requests `{"step": NAME, ...}` one by one until stdin closes.
 
-    A reply has `seconds`, `peak_bytes` and what the step returned; or `cannot` with a reason.
+    A reply has `seconds`, `peak_bytes`, `others_cores` (what other programs used of the CPU
+    meanwhile) and what the step returned; or `cannot` with a reason.
     """
     job_folder, folder, variant = arguments
     job, pixels = Job.load(Path(job_folder))
@@ -220,6 +246,7 @@ def serve(kind: type[Peer], requests: TextIO, replies: TextIO, arguments: Sequen
     for line in requests:
         request = json.loads(line)
         name = request.pop("step")
+        others = Others()
         begin = time.perf_counter()
         try:
             found = getattr(steps, name)(**request)
@@ -228,12 +255,13 @@ def serve(kind: type[Peer], requests: TextIO, replies: TextIO, arguments: Sequen
         except Exception as error:  # noqa: BLE001 whatever a peer raises is its row of the table
             found = {"cannot": " ".join(f"{type(error).__name__}: {error}".split())[:400]}
         seconds = time.perf_counter() - begin
-        peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        print(
-            json.dumps({"step": name, "seconds": seconds, "peak_bytes": peak_bytes} | found),
-            file=replies,
-            flush=True,
-        )
+        reply = {
+            "step": name,
+            "seconds": seconds,
+            "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "others_cores": others.cores(seconds),
+        }
+        print(json.dumps(reply | found), file=replies, flush=True)
 
 
 def main(kind: type[Peer]) -> None:
