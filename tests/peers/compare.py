@@ -24,12 +24,15 @@ from edge_medgemma.export.engine import export_engine
 from edge_medgemma.export.synthetic import synthetic_checkpoint
 
 SCAN = TESTS / "data" / "ct_head"
+QUICK_STAGES = ["vision", "prefill", "decode", "job"]
 PHANTOM = TESTS / "data" / "phantom_checkpoint"
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Command line."""
     chosen = _parser().parse_args(arguments)
+    if chosen.quick:
+        chosen.repeat, chosen.slices, chosen.stages = 1, 2, QUICK_STAGES
     folder = (chosen.folder / chosen.shape).resolve()
     results = folder / "results.json"
     pairs = load_pairs(results)
@@ -58,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--shape", choices=("4b", "tiny"), default="tiny")
     parser.add_argument("--peers", nargs="+", choices=PEERS, metavar="PEER", default=list(PEERS))
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
+    parser.add_argument("--quick", action="store_true", help="2 slices, once, fewer stages")
     parser.add_argument("--repeat", type=int, default=3, help="turns of each timing but the job's")
     parser.add_argument("--slices", type=int, default=8)
     parser.add_argument(

@@ -106,7 +106,7 @@ def _line(measure: Measure, pair: Pair) -> str | None:
     start = f"| {measure.title}, {measure.unit} | {pair.peer} |"
     if key in pair.cannot:
         return f"{start} cannot | | | |"
-    if key not in pair.theirs or key not in pair.ours:
+    if not pair.theirs.get(key) or not pair.ours.get(key):
         return None
     theirs, ours = (
         Spread.of(shown(measure, costs)).text() for costs in (pair.theirs[key], pair.ours[key])
