@@ -6,8 +6,11 @@ python -m peers.environments FOLDER PEER...
 import os
 import subprocess
 import sys
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,8 @@ class Environment:
 
     requirements: tuple[str, ...]
     variables: tuple[tuple[str, str], ...] = ()
+    unwanted: tuple[str, ...] = ()
+    """What the requirements bring along and nothing here uses."""
 
 
 PEERS = {
@@ -41,14 +46,22 @@ PEERS = {
     "onnxruntime-genai": PeerKind("genai", "int4", "genai"),
 }
 
+BASELINE: tuple[str, ...] = tuple(
+    tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"][
+        "optional-dependencies"
+    ]["baseline"]
+)
+"""The extra of that name."""
+
 ENVIRONMENTS = {
     "llama_cpp": Environment(
         ("llama-cpp-python==0.3.36", "gguf==0.19.0", "pillow"),
         (("CMAKE_ARGS", "-DGGML_NATIVE=ON -DGGML_OPENMP=ON"),),  # built here, for this very CPU
     ),
-    "transformers": Environment(("torch>=2.8", "transformers>=5.23,<6", "pillow")),
+    "transformers": Environment(("torch", "transformers>=5.23,<6", "pillow")),
     "openvino": Environment(
-        ("optimum==2.3.0", "optimum-intel[openvino]==2.2.0", "transformers==5.5.4", "pillow")
+        (*BASELINE, "torch", "pillow"),
+        unwanted=("torchvision",),  # its usual build does not load beside a torch for CPUs
     ),
     "optimum_onnx": Environment(
         ("optimum-onnx[onnxruntime]==0.1.0", "transformers==4.57.6", "torch", "pillow")
@@ -74,11 +87,14 @@ def environment_python(folder: Path, name: str) -> Path:
     wanted = ENVIRONMENTS[name]
     print(f"making {home} (once)", file=sys.stderr)
     subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
+    pip = [str(python), "-m", "pip", "install", "-q", "-c", str(REPOSITORY / "constraints.txt")]
     subprocess.run(
-        [str(python), "-m", "pip", "install", "-q", *wanted.requirements],
-        check=True,
-        env=os.environ | dict(wanted.variables),
+        [*pip, *wanted.requirements], check=True, env=os.environ | dict(wanted.variables)
     )
+    if wanted.unwanted:
+        subprocess.run(
+            [str(python), "-m", "pip", "uninstall", "-q", "-y", *wanted.unwanted], check=True
+        )
     (home / STAMP).touch()
     return python
 
