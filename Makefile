@@ -40,4 +40,7 @@ tensorrt-check: $(VENV)/.test-ready
 
 # Emulated arm64: Debian with qemu-user-static, a few minutes.
 arm64: $(VENV)/.triage-ready
-	tests/arm64/triage.sh build/arm64 peers
+	tests/arm64/triage.sh build/arm64
+
+peers: $(VENV)/.test-ready
+	PYTHONPATH=tests $(BIN)/python -m peers.compare --shape $(SHAPE) --peers $(PEERS) $(PEERS_OPTIONS)

@@ -62,15 +62,17 @@ class Contest:
         for key in keys:
             self.pair.ours[key], self.pair.theirs[key] = [], []
             self.pair.cannot.pop(key, None)
+            self.pair.others_cores.pop(key, None)
         try:
             yield
         except PeerFailure as reason:
             for key in keys:
                 self.pair.cannot[key] = str(reason)
 
-    def record_others(self, reply: dict[str, Any]) -> None:
+    def record_others(self, key: str, reply: dict[str, Any]) -> None:
         """Remember how much of the CPU others had at worst."""
-        self.pair.others_cores = max(self.pair.others_cores, reply["others_cores"])
+        worst = self.pair.others_cores.get(key, 0.0)
+        self.pair.others_cores[key] = max(worst, reply["others_cores"])
 
 
 def measure_load(contest: Contest) -> None:
@@ -89,7 +91,7 @@ def measure_vision(contest: Contest) -> None:
             worker.ask("encode", images=1)
         for _ in range(contest.repeat):
             for worker, costs in sides:
-                costs["vision"].append(_undisturbed(contest, worker, "encode", images=1))
+                costs["vision"].append(_undisturbed(contest, "vision", worker, "encode", images=1))
 
 
 def measure_prefill(contest: Contest) -> None:
@@ -99,7 +101,7 @@ def measure_prefill(contest: Contest) -> None:
             worker.ask("fill", tokens=WARM_UP_TOKENS)
         for _ in range(contest.repeat):
             for worker, costs in sides:
-                seconds = _undisturbed(contest, worker, "prefill", tokens=PREFILL_TOKENS)
+                seconds = _undisturbed(contest, "prefill", worker, "prefill", tokens=PREFILL_TOKENS)
                 costs["prefill"].append(seconds / PREFILL_TOKENS)
 
 
@@ -111,7 +113,7 @@ def measure_decode(contest: Contest, key: str = "decode") -> None:
             worker.ask("decode", tokens=WARM_UP_TOKENS)
         for _ in range(contest.repeat):
             for worker, costs in sides:
-                seconds = _undisturbed(contest, worker, "decode", tokens=DECODE_TOKENS)
+                seconds = _undisturbed(contest, key, worker, "decode", tokens=DECODE_TOKENS)
                 costs[key].append(seconds / DECODE_TOKENS)
 
 
@@ -159,7 +161,9 @@ STAGES: dict[str, Callable[[Contest], None]] = {
 }
 
 
-def _undisturbed(contest: Contest, worker: PeerProcess, step: str, **request: object) -> float:
+def _undisturbed(
+    contest: Contest, key: str, worker: PeerProcess, step: str, **request: object
+) -> float:
     """Seconds of a step, tried again where other programs used the CPU meanwhile."""
     best: dict[str, Any] = {}
     for _ in range(TRIES):
@@ -168,17 +172,17 @@ def _undisturbed(contest: Contest, worker: PeerProcess, step: str, **request: ob
             best = reply
         if best["others_cores"] < DISTURBED_CORES:
             break
-    contest.record_others(best)
+    contest.record_others(key, best)
     return float(best["seconds"])
 
 
 def _run_job(contest: Contest, start: Start, costs: Costs) -> None:
     with start() as worker:
         worker.ask("open")
-        contest.record_others(worker.ask("encode", images=contest.slices))
+        contest.record_others("job", worker.ask("encode", images=contest.slices))
         read = worker.ask("read")
         read_s = time.perf_counter() - worker.begin_s
-        contest.record_others(read)
+        contest.record_others("job", read)
         answers = worker.ask("ask", first=0, last=len(FINDINGS))
         report = worker.ask("report")
         costs["job"].append(time.perf_counter() - worker.begin_s)

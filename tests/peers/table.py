@@ -47,8 +47,8 @@ class Pair:
     """By key: why the peer has no value."""
     notes: dict[str, str] = field(default_factory=dict)
     """By key: how the peer's value came about, where that is not plain measurement."""
-    others_cores: float = 0.0
-    """Cores that other programs kept busy during the worst of the timings."""
+    others_cores: dict[str, float] = field(default_factory=dict)
+    """By key: cores that other programs kept busy during the worst of the timings."""
     answers: list[float] = field(default_factory=list)
     """Log-odds of the findings."""
     answers_ours: list[float] = field(default_factory=list)
@@ -129,7 +129,10 @@ def _about(pair: Pair) -> str:
     parts += [f"* {note}" for note in pair.notes.values()]
     if pair.answers and pair.answers_ours:
         parts.append(agreement(pair))
-    parts.append(f"other programs used {pair.others_cores:.2f} cores at worst")
+    if pair.others_cores:
+        key = max(pair.others_cores, key=pair.others_cores.__getitem__)
+        worst = pair.others_cores[key]
+        parts.append(f"other programs used {worst:.2f} cores at worst, in {key}")
     return "; ".join(parts)
 
 
