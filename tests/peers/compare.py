@@ -20,6 +20,7 @@ from peers.stages import STAGES, Contest
 from peers.table import Pair, load_pairs, markdown, save_pairs
 
 from edge_medgemma.export.checkpoint import open_checkpoint
+from edge_medgemma.export.drawn_ranges import drawn_ranges
 from edge_medgemma.export.engine import export_engine
 from edge_medgemma.export.synthetic import synthetic_checkpoint
 
@@ -90,12 +91,17 @@ def _checkpoint(folder: Path, shape: str) -> Path:
 
 
 def _engine(folder: Path, checkpoint: Path, shape: str) -> Path:
+    """Ours as one would choose it: int4 with an int8 vision tower, the small network in float32."""
     path = folder / "engine"
-    if not path.exists():
-        precision, block_size = ("fp32", 32) if shape == "tiny" else ("int4", 128)
-        export_engine(
-            open_checkpoint(str(checkpoint)), path, precision=precision, block_size=block_size
-        )
+    if path.exists():
+        return path
+    print(f"writing {path}", file=sys.stderr)
+    source = open_checkpoint(str(checkpoint))
+    if shape == "tiny":
+        export_engine(source, path, precision="fp32", block_size=32)
+    else:
+        limits = drawn_ranges(source, folder)
+        export_engine(source, path, precision="int4", block_size=128, vision_limits=limits)
     return path
 
 

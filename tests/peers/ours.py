@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 from peers.worker import Peer, main
 
+from edge_medgemma.runtime.backends.providers import AUTOMATIC, provider_identity
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.generation.prefix import Prefix
 from edge_medgemma.runtime.generation.prompt import Chunk
 from edge_medgemma.runtime.generation.sampling import Sampling
+from edge_medgemma.runtime.manifest import load_manifest
 from edge_medgemma.runtime.triage.questions import read_slices
 from edge_medgemma.runtime.triage.records import program_version
 
@@ -24,8 +26,12 @@ class EdgeMedgemma(Peer):
     _last: int = 0
 
     def about(self) -> str:
-        """Version and precision."""
-        return f"edge-medgemma {program_version()}, engine {self.folder.name}"
+        """Version, precision, and who runs the vision tower."""
+        precision = load_manifest(self.folder).precision
+        return (
+            f"edge-medgemma {program_version()}, decoder {precision.decoder}, vision "
+            f"{precision.vision}, {provider_identity(AUTOMATIC.vision)}"
+        )
 
     def files(self) -> Iterable[Path]:
         """All of the engine."""

@@ -98,7 +98,8 @@ def markdown(pairs: Sequence[Pair]) -> str:
     for measure in MEASURES:
         lines += [line for pair in pairs if (line := _line(measure, pair))]
     notes = [f"- {pair.peer}: {_about(pair)}" for pair in pairs]
-    return "\n".join([*lines, "", *notes, ""])
+    ours = sorted({pair.about_ours for pair in pairs if pair.about_ours})
+    return "\n".join([*lines, "", *(f"- ours: {about}" for about in ours), *notes, ""])
 
 
 def _line(measure: Measure, pair: Pair) -> str | None:
