@@ -1,8 +1,11 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+SHAPE ?= tiny
+PEERS ?= llama.cpp-q4_0 transformers-bf16 openvino-int4 optimum-onnx onnxruntime-genai
+PEERS_OPTIONS ?=
 
-.PHONY: triage test lint types readme tensorrt-check arm64
+.PHONY: triage test lint types readme tensorrt-check arm64 peers
 
 triage: $(VENV)/.triage-ready
 	$(BIN)/edge-medgemma triage tests/data/ct_head --out triage-output
@@ -38,3 +41,6 @@ tensorrt-check: $(VENV)/.test-ready
 # Emulated arm64: Debian with qemu-user-static, a few minutes.
 arm64: $(VENV)/.triage-ready
 	tests/arm64/triage.sh build/arm64
+
+peers: $(VENV)/.test-ready
+	PYTHONPATH=tests $(BIN)/python -m peers.compare --shape $(SHAPE) --peers $(PEERS) $(PEERS_OPTIONS)

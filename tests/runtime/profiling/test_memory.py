@@ -21,7 +21,7 @@ from edge_medgemma.runtime.profiling.memory import (
 SHAPE = (512, 512)
 
 PEAK_OF_A_TRIAGE = """
-import resource, sys
+import re, sys
 from pathlib import Path
 from edge_medgemma.runtime.commands.options import BUILTIN_ENGINE
 from edge_medgemma.runtime.generation.engine import Engine
@@ -30,7 +30,8 @@ from edge_medgemma.runtime.triage.study import triage_scan
 options = TriageOptions(slices=24, control_folder=Path(sys.argv[2]))
 with Engine.open(BUILTIN_ENGINE) as engine:
     triage_scan(engine, Path(sys.argv[1]), options)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+# Not ru_maxrss: a child inherits its parent's.
+print(int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024)
 """
 
 
