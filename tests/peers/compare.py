@@ -65,9 +65,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="2 slices, once, fewer stages")
     parser.add_argument("--repeat", type=int, default=3, help="turns of each timing but the job's")
     parser.add_argument("--slices", type=int, default=8)
-    parser.add_argument(
-        "--deepest", type=int, default=8192, help="longest context to decode behind"
-    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--folder", type=Path, default=TESTS.parent / "build" / "peers")
     parser.add_argument("--environments", type=Path, help="default: --folder")
