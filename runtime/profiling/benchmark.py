@@ -24,6 +24,7 @@ from edge_medgemma.runtime.profiling.component_rows import (
     vision_row,
 )
 from edge_medgemma.runtime.profiling.machine import read_machine
+from edge_medgemma.runtime.profiling.memory import TOKENS_OF_TEXT
 from edge_medgemma.runtime.profiling.meter import Limits, Meter
 from edge_medgemma.runtime.profiling.pace import Pace
 from edge_medgemma.runtime.profiling.peaks import measure_peaks
@@ -35,7 +36,7 @@ from edge_medgemma.runtime.profiling.record import (
     Row,
     Settings,
 )
-from edge_medgemma.runtime.profiling.scan_rows import LABEL_TOKENS, ScanBench
+from edge_medgemma.runtime.profiling.scan_rows import ScanBench
 from edge_medgemma.runtime.profiling.thermal import read_thermal
 from edge_medgemma.runtime.triage.records import program_version
 
@@ -220,7 +221,7 @@ class _Run:
 
     def _scan_estimate_s(self, slices: int, blank_slices: int) -> float:
         """From what a slice and a prompt token took: to encode and to read."""
-        tokens = self._manifest.vision.tokens_per_image + LABEL_TOKENS
+        tokens = self._manifest.vision.tokens_per_image + TOKENS_OF_TEXT
         slice_s = self._median_s.get("ve1", 0.0)
         read_s = tokens * self._median_s.get(f"pp{PROMPT_TOKENS}", 0.0) / PROMPT_TOKENS
         return SCAN_OVERHEAD * (slices * (slice_s + read_s) + blank_slices * read_s)

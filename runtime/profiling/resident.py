@@ -73,11 +73,6 @@ class PeakMemory:
         return kilobytes_of(self._process / "status", key)
 
 
-def available_bytes(meminfo: Path = Path("/proc/meminfo")) -> int | None:
-    """Memory that can be used without swapping; None where the system does not say."""
-    return kilobytes_of(meminfo, "MemAvailable")
-
-
 def kilobytes_of(path: Path, key: str) -> int | None:
     """Bytes of a `Key:  123 kB` line of a file under /proc; None without such a file or line."""
     try:

@@ -103,7 +103,7 @@ def cache_row_bytes(manifest: Manifest) -> int:
     return 2 * manifest.text.kv_heads * manifest.text.head_dim * size
 
 
-def cache_bytes(manifest: Manifest, tokens: int) -> int:
+def cache_read_bytes(manifest: Manifest, tokens: int) -> int:
     """Cache rows that a token at position `tokens` reads: all of global layers, a window of others."""
     text = manifest.text
     layers = sum(text.layer_is_global)
@@ -119,7 +119,7 @@ def prefill_work(manifest: Manifest, tokens: int, depth: int) -> Work:
     layers = sum(text.layer_is_global)
     per_pair = 4.0 * text.heads * text.head_dim
     return Work(
-        bytes=float(decoder_bytes(manifest) + cache_bytes(manifest, depth + tokens)),
+        bytes=float(decoder_bytes(manifest) + cache_read_bytes(manifest, depth + tokens)),
         weight_flop=2.0 * (tokens * body_parameters(text) + head_parameters(text)),
         other_flop=per_pair * (layers * pairs + (text.layers - layers) * local_pairs),
     )

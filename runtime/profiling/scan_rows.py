@@ -18,19 +18,19 @@ from edge_medgemma.runtime.generation.scan_cache import ScanCache
 from edge_medgemma.runtime.manifest import Manifest
 from edge_medgemma.runtime.profiling.distribution import Distribution
 from edge_medgemma.runtime.profiling.drawn_scan import write_drawn_scan
+from edge_medgemma.runtime.profiling.memory import (
+    DEFAULT_SHAPE,
+    available_bytes,
+    require_memory,
+)
 from edge_medgemma.runtime.profiling.meter import Measured, Meter
 from edge_medgemma.runtime.profiling.record import Layer, Row
-from edge_medgemma.runtime.profiling.resident import available_bytes
-from edge_medgemma.runtime.profiling.roofline import cache_row_bytes, decoder_bytes
 from edge_medgemma.runtime.profiling.spans import SpanRecorder, total_s
 from edge_medgemma.runtime.profiling.trace import nested
 from edge_medgemma.runtime.reporting.json_report import write_json_report
 from edge_medgemma.runtime.triage.options import TriageOptions
 from edge_medgemma.runtime.triage.report import TriageReport
 from edge_medgemma.runtime.triage.study import triage_scan
-
-LABEL_TOKENS = 12
-"""Upper bound of what stands around a slice's image tokens: markers, line ends and "SLICE 85"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class ScanBench:
         Raises:
             ResourceError: there is too little memory for so many slices.
         """
-        self._require_memory(slices)
+        require_memory(self._manifest, slices, DEFAULT_SHAPE, available_bytes())
         self._scan(slices)
 
         def run() -> ScanRun:
@@ -122,14 +122,6 @@ class ScanBench:
         scan = self._folder / f"ct{slices}"
         return scan if scan.exists() else write_drawn_scan(scan, slices, seed=0)
 
-    def _require_memory(self, slices: int) -> None:
-        needed = needed_bytes(self._manifest, slices)
-        free = available_bytes()
-        if free is not None and needed > free:
-            raise ResourceError(
-                f"needs about {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free"
-            )
-
     def _open(self, recorder: SpanRecorder) -> Engine:
         return Engine.open(
             self._directory, threads=self._threads, providers=self._providers, recorder=recorder
@@ -153,17 +145,6 @@ class ScanBench:
         spans = nested((*recorder.spans, *report.all_spans))
         first_score_s = next(span.stop_s for span in spans if span.name == "score")
         return ScanRun(first_score_s - start_s, total_s(spans))
-
-
-def needed_bytes(manifest: Manifest, slices: int) -> int:
-    """Least memory for a scan: the larger part's weights, and the caches of all slices."""
-    text, vision = manifest.text, manifest.vision
-    tokens = slices * (vision.tokens_per_image + LABEL_TOKENS)
-    layers = sum(text.layer_is_global)
-    rows = layers * tokens + (text.layers - layers) * 2 * text.sliding_window
-    weights = max(manifest.files["vision.data"].bytes, decoder_bytes(manifest))
-    features = slices * vision.tokens_per_image * text.hidden_size * 4
-    return weights + rows * cache_row_bytes(manifest) + features
 
 
 def _row(slices: int, state: str, before: str) -> Row:

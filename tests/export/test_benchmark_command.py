@@ -9,14 +9,14 @@ from json_schema import errors
 
 from edge_medgemma.export import benchmark_command
 from edge_medgemma.export.benchmark_command import command, synthetic_engine
+from edge_medgemma.runtime.commands.options import BUILTIN_ENGINE
+from edge_medgemma.runtime.manifest import load_manifest
 from edge_medgemma.runtime.profiling import scan_rows
 from edge_medgemma.runtime.profiling.cold_row import ColdStart
+from edge_medgemma.runtime.profiling.memory import plan_memory
 from edge_medgemma.runtime.reporting.benchmark_json import SCHEMA_PATH
 
 SCANS = {f"ct{slices} {state}" for slices in (8, 32) for state in ("cold", "warm", "cached")}
-
-FREE_BYTES = 5_500_000
-"""Enough for 32 slices with the built-in engine, too little for 85."""
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Path]:
         raise RuntimeError("this [one]\nfails")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scan_rows, "available_bytes", lambda: FREE_BYTES)
+        enough = plan_memory(load_manifest(BUILTIN_ENGINE), 32).peak_bytes
+        patch.setattr(scan_rows, "available_bytes", lambda: enough)
         patch.setattr(ColdStart, "row", refuse)
         result = CliRunner().invoke(command, ["--repeat", "1", "--threads", "2", *files])
     return result, folder
@@ -42,7 +43,7 @@ def test_every_row_is_measured_or_says_why(run) -> None:
     measured |= SCANS
     assert {name for name, row in rows.items() if row["latency"]} == measured
     assert rows["cold start"]["reason"] == "this [one] fails"
-    assert "GB of memory" in rows["ct85 cold"]["reason"]
+    assert "of memory with this engine" in rows["ct85 cold"]["reason"]
     assert rows["ct85 warm"]["reason"].startswith("ct85 cold was not measured")
     assert "cold start: this [one] fails" in result.stdout
     for name in measured:

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_medgemma.runtime.profiling.resident import PeakMemory, available_bytes
+from edge_medgemma.runtime.profiling.resident import PeakMemory
 
 BYTES = 200 * 2**20
 
@@ -35,10 +35,3 @@ def test_without_proc_it_is_the_process_s_own_peak(tmp_path: Path) -> None:
         pass
     assert memory.method == "since start"
     assert memory.bytes is not None and memory.bytes > 2**20
-
-
-def test_available_memory(tmp_path: Path) -> None:
-    meminfo = tmp_path / "meminfo"
-    meminfo.write_text("MemTotal:       8000 kB\nMemAvailable:    2000 kB\n")
-    assert available_bytes(meminfo) == 2000 * 1024
-    assert available_bytes(tmp_path / "none") is None

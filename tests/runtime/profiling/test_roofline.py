@@ -10,7 +10,7 @@ from edge_medgemma.runtime.manifest import FileRecord, Manifest
 from edge_medgemma.runtime.profiling.roofline import (
     Peaks,
     body_parameters,
-    cache_bytes,
+    cache_read_bytes,
     decoder_bytes,
     decoder_ceiling,
     generation_work,
@@ -56,8 +56,8 @@ def test_a_full_scan_s_prefill(medgemma: Manifest) -> None:
 
 def test_cache_rows_stop_at_the_window(medgemma: Manifest) -> None:
     row = 2 * 4 * 256 * 4
-    assert cache_bytes(medgemma, 100) == 34 * 100 * row
-    assert cache_bytes(medgemma, 8192) == (5 * 8192 + 29 * 1024) * row
+    assert cache_read_bytes(medgemma, 100) == 34 * 100 * row
+    assert cache_read_bytes(medgemma, 8192) == (5 * 8192 + 29 * 1024) * row
 
 
 def test_reading_in_parts_is_the_same_attention(medgemma: Manifest) -> None:

@@ -15,7 +15,7 @@ from edge_medgemma.runtime.profiling.meter import Limits, Meter
 from edge_medgemma.runtime.profiling.pace import Pace
 from edge_medgemma.runtime.profiling.power import PowerReaders
 from edge_medgemma.runtime.profiling.record import Row
-from edge_medgemma.runtime.profiling.scan_rows import ScanBench, needed_bytes
+from edge_medgemma.runtime.profiling.scan_rows import ScanBench
 from edge_medgemma.runtime.slicing.scan import find_series, read_volume
 from edge_medgemma.runtime.slicing.volume import BodyPart, Modality
 
@@ -60,15 +60,8 @@ def test_warm_needs_cold(bench, meter) -> None:
 
 def test_too_little_memory_is_said_before_anything_runs(bench, meter, monkeypatch) -> None:
     monkeypatch.setattr(scan_rows, "available_bytes", lambda: 10**6)
-    with pytest.raises(ResourceError, match=r"GB of memory, 0\.0 GB are free"):
+    with pytest.raises(ResourceError, match=r"85 slices need .* of memory"):
         bench.cold(85, meter)
-
-
-def test_memory_grows_with_slices_by_the_global_layers() -> None:
-    manifest = load_manifest(BUILTIN_ENGINE)
-    more = needed_bytes(manifest, 85) - needed_bytes(manifest, 8)
-    tokens, row = 77 * (16 + scan_rows.LABEL_TOKENS), 2 * 2 * 64 * 4
-    assert more == tokens * row * 1 + 77 * 16 * 128 * 4
 
 
 def test_a_fresh_process_is_taken_apart(tmp_path: Path) -> None:
