@@ -14,7 +14,7 @@ from edge_medgemma.runtime.commands.options import (
     provider_option,
     threads_option,
 )
-from edge_medgemma.runtime.commands.progress import named_progress
+from edge_medgemma.runtime.commands.progress import named_progress, progress_bar
 
 BUILTIN_NAME = "phantom"
 
@@ -110,6 +110,8 @@ def command(
 def synthetic_engine(size: str) -> Path:
     """The int4 engine of a synthetic checkpoint, made in the user's cache unless it is there.
 
+    Its vision tower is int8, as that of a calibrated engine; ranges come from one drawn picture.
+
     Its folder is named after a hash of the checkpoint and of the exporter's own sources: another
     build makes another engine, and the one of the earlier build is removed.
 
@@ -123,6 +125,7 @@ def synthetic_engine(size: str) -> Path:
 
     try:
         from edge_medgemma.export.command import weights_progress_bar
+        from edge_medgemma.export.drawn_ranges import drawn_ranges
         from edge_medgemma.export.engine import export_engine
         from edge_medgemma.export.synthetic import synthetic_checkpoint
     except ModuleNotFoundError as error:
@@ -140,8 +143,16 @@ def synthetic_engine(size: str) -> Path:
     for earlier in folder.glob(f"{checkpoint.name}-*"):
         shutil.rmtree(earlier, ignore_errors=True)
     click.echo(f"note: making {checkpoint.name} in {folder}; kept for the next time", err=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    with progress_bar("vision ranges") as on_layer:
+        limits = drawn_ranges(checkpoint, folder, on_layer)
     with weights_progress_bar() as on_progress:
         export_engine(
-            checkpoint, directory, precision="int4", block_size=128, on_progress=on_progress
+            checkpoint,
+            directory,
+            precision="int4",
+            block_size=128,
+            vision_limits=limits,
+            on_progress=on_progress,
         )
     return directory
