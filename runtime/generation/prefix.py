@@ -4,7 +4,6 @@ import time
 from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +18,10 @@ from edge_medgemma.runtime.generation.masks import (
     Rows,
     additive_mask,
 )
+from edge_medgemma.runtime.generation.passes import MAXIMUM_PASS_ROWS, passes
 from edge_medgemma.runtime.generation.prompt import Chunk
 from edge_medgemma.runtime.generation.sampling import Sampling, choose_token
+from edge_medgemma.runtime.generation.steps import Ending, Step
 from edge_medgemma.runtime.manifest import Manifest
 
 LOCAL_SLACK_ROWS = 320
@@ -32,30 +33,6 @@ ANSWER_SLACK_ROWS = 128
 
 GLOBAL_GROWTH_ROWS = 2048
 """The global caches grow by at least so many rows."""
-
-MAXIMUM_PASS_ROWS = 512
-"""Text longer than this is read in several passes, which bounds the memory of activations."""
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One generated token."""
-
-    token_id: int
-    logprob: float
-    """Natural logarithm of its probability among the tokens allowed here; 0 for a forced one."""
-    elapsed_s: float
-    """Since generation began."""
-
-
-class Ending(StrEnum):
-    """Why a reply ended."""
-
-    STOP = "stop"
-    """The model ended its turn, or a constraint left nothing to say."""
-    TOKENS_SPENT = "tokens_spent"
-    REPETITION = "repetition"
-    """Whoever listened stopped it: the same words came again and again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +147,7 @@ class Prefix:
             np.full(len(ids), NO_BRANCH),
         )
         logits = np.zeros(0, np.float32)
-        for part in _passes(images):
+        for part in passes(images):
             wants_logits = not chunk.images and part.stop == len(ids)
             logit_rows = np.array([part.stop - part.start - 1] if wants_logits else [], np.int64)
             logits = self._run(rows[part], embeddings[part], logit_rows)
@@ -257,7 +234,7 @@ class Prefix:
         images = np.full(len(ids), NO_IMAGE, np.int64)
         rows = Rows(self.length + np.arange(len(ids)), images, images, images)
         logits = np.zeros((0, 0), np.float32)
-        for part in _passes(images):
+        for part in passes(images):
             last = [part.stop - part.start - 1] if part.stop == len(ids) else []
             logits = self._run(rows[part], embeddings[part], np.array(last, np.int64))
         last_row: NDArray[np.float32] = logits[0]
@@ -383,19 +360,3 @@ def _of_length(rows: int, arrays: Iterable[NDArray[np.floating]]) -> Iterator[ND
         if array.ndim != 4 or array.shape[2] != rows:
             raise ValueError(f"keys or values of shape {array.shape} for {rows} rows")
         yield array
-
-
-def _passes(images: NDArray[np.int64]) -> Iterator[slice]:
-    """Parts of at most MAXIMUM_PASS_ROWS tokens, cut outside images (an image may exceed it)."""
-    start = 0
-    while start < len(images):
-        stop = min(start + MAXIMUM_PASS_ROWS, len(images))
-        while start < stop < len(images) and images[stop] != NO_IMAGE:
-            if images[stop] != images[stop - 1]:
-                break
-            stop -= 1
-        if stop == start:
-            after = np.flatnonzero(images[start:] != images[start])
-            stop = start + int(after[0]) if len(after) else len(images)
-        yield slice(start, stop)
-        start = stop

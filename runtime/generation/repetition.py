@@ -4,7 +4,7 @@ from collections.abc import Generator
 
 import numpy as np
 
-from edge_medgemma.runtime.generation.prefix import Ending, Step
+from edge_medgemma.runtime.generation.steps import Ending, Step
 
 MAXIMUM_PERIOD = 256
 """Tokens of the longest cycle looked for: about a paragraph."""

@@ -10,11 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edge_medgemma.runtime.errors import ResourceError
-from edge_medgemma.runtime.generation.prefix import (
-    GLOBAL_GROWTH_ROWS,
-    LOCAL_SLACK_ROWS,
-    MAXIMUM_PASS_ROWS,
-)
+from edge_medgemma.runtime.generation.passes import MAXIMUM_PASS_ROWS
+from edge_medgemma.runtime.generation.prefix import GLOBAL_GROWTH_ROWS, LOCAL_SLACK_ROWS
 from edge_medgemma.runtime.manifest import Manifest, TextSpec
 from edge_medgemma.runtime.slicing.sampling import MAX_SLICES
 

@@ -11,9 +11,10 @@ from edge_medgemma.runtime.errors import AnswerError, ScanError
 from edge_medgemma.runtime.generation.answer import Reply
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.generation.grammar import Constraint
-from edge_medgemma.runtime.generation.prefix import Ending, Prefix
+from edge_medgemma.runtime.generation.prefix import Prefix
 from edge_medgemma.runtime.generation.repetition import stop_repetition
 from edge_medgemma.runtime.generation.sampling import Sampling
+from edge_medgemma.runtime.generation.steps import Ending
 from edge_medgemma.runtime.profiling.memory import available_bytes, require_memory
 from edge_medgemma.runtime.profiling.spans import Span, SpanRecorder, total_s
 from edge_medgemma.runtime.slicing.sampling import sample_slices

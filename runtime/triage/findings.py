@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_medgemma.runtime.generation.engine import Engine
-from edge_medgemma.runtime.generation.prefix import Ending, Prefix
+from edge_medgemma.runtime.generation.prefix import Prefix
+from edge_medgemma.runtime.generation.steps import Ending
 from edge_medgemma.runtime.manifest import Manifest
 from edge_medgemma.runtime.slicing.volume import Problem, SliceStack
 from edge_medgemma.runtime.triage.evidence import key_slices, slice_effects

@@ -6,11 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from edge_medgemma.runtime.generation import passes as passes_module
 from edge_medgemma.runtime.generation import prefix as prefix_module
 from edge_medgemma.runtime.generation.engine import Engine
-from edge_medgemma.runtime.generation.prefix import Prefix, PrefixSnapshot, Step
+from edge_medgemma.runtime.generation.prefix import Prefix, PrefixSnapshot
 from edge_medgemma.runtime.generation.prompt import Chunk
 from edge_medgemma.runtime.generation.sampling import Sampling
+from edge_medgemma.runtime.generation.steps import Step
 
 TOLERANCE = 2e-4
 """Of logits around 10: float32 sums taken in another order."""
@@ -109,7 +111,8 @@ def test_long_passes_are_cut_between_images(
     chunks, features = scan
     expected = _read(tiny_engine, chunks, features).score(questions)
     for rows in (7, 16, 40):  # shorter than an image, an image, two images
-        monkeypatch.setattr(prefix_module, "MAXIMUM_PASS_ROWS", rows)
+        for module in (prefix_module, passes_module):
+            monkeypatch.setattr(module, "MAXIMUM_PASS_ROWS", rows)
         _assert_close(_read(tiny_engine, [_one_chunk(chunks)], features).score(questions), expected)
 
 

@@ -5,8 +5,8 @@ from drawn_series import write_head_ct
 from fake_engine import THOUGHT_BEGIN, THOUGHT_END, FakeEngine
 
 from edge_medgemma.runtime.errors import EngineError, ProtocolError, ScanError
-from edge_medgemma.runtime.generation.prefix import Ending
 from edge_medgemma.runtime.generation.repetition import MINIMUM_TOKENS
+from edge_medgemma.runtime.generation.steps import Ending
 from edge_medgemma.runtime.triage.conversation import open_scan
 from edge_medgemma.runtime.triage.options import TriageOptions
 from edge_medgemma.runtime.triage.protocol import load_protocol
