@@ -1,0 +1,270 @@
+"""The two graphs as TensorRT plans: activations, weights and caches stay on the device."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_medgemma.runtime.backends.cuda_device import (
+    Device,
+    element_bytes,
+    from_stored,
+    stored_dtype,
+    to_stored,
+)
+from edge_medgemma.runtime.backends.model import Caches, LaneName
+from edge_medgemma.runtime.backends.plan_shapes import DecoderShapes, VisionShapes
+from edge_medgemma.runtime.errors import ProviderError, ResourceError
+from edge_medgemma.runtime.manifest import Manifest
+
+
+class TensorRtVision:
+    """vision.plan: the upload of a batch runs beside the computation of the one before."""
+
+    batch = 16
+    """Slices per call that suit it: two batches of the greatest profile."""
+
+    def __init__(
+        self, device: Device, engine: Any, manifest: Manifest, shapes: VisionShapes
+    ) -> None:
+        """`engine` is an opened plan built with `shapes`."""
+        vision, hidden = manifest.vision, manifest.text.hidden_size
+        self._device = device
+        self._shapes = shapes
+        self._features = (vision.tokens_per_image, hidden)
+        self._context = _new_context(engine)
+        self._copying, self._computing = device.new_stream(), device.new_stream()
+        image_bytes = 3 * vision.image_size**2 * 4
+        largest = shapes.batches[-1]
+        self._pixels = [device.allocate(largest * image_bytes) for _ in range(2)]
+        self._output = device.allocate(largest * vision.tokens_per_image * hidden * 4)
+
+    def run(self, pixel_values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """See `VisionModel.run`."""
+        count, largest = len(pixel_values), self._shapes.batches[-1]
+        features = np.empty((count, *self._features), np.float32)
+        waiting: NDArray[np.float32] | None = None
+        for number, start in enumerate(range(0, count, largest)):
+            part = np.ascontiguousarray(pixel_values[start : start + largest])
+            # Its earlier content was used by the batch before last, which has been fetched.
+            address = self._pixels[number % 2]
+            self._device.upload(address, part, self._copying)
+            self._fetch(waiting)
+            self._device.follow(self._computing, self._copying)
+            self._execute(address, part.shape)
+            waiting = features[start : start + largest]
+        self._fetch(waiting)
+        return features
+
+    def close(self) -> None:
+        """Release the device memory of inputs and outputs."""
+        for address in (*self._pixels, self._output):
+            self._device.release(address)
+        self._context = None
+
+    def _execute(self, pixels: int, shape: tuple[int, ...]) -> None:
+        context = self._context
+        context.set_optimization_profile_async(self._shapes.profile_for(shape[0]), self._computing)
+        context.set_input_shape("pixel_values", shape)
+        context.set_tensor_address("pixel_values", pixels)
+        context.set_tensor_address("image_features", self._output)
+        _run(context, self._computing)
+
+    def _fetch(self, target: NDArray[np.float32] | None) -> None:
+        if target is not None:
+            self._device.download(target, self._output, self._computing)
+            self._device.synchronize(self._computing)
+
+
+class TensorRtDecoder:
+    """decoder.plan, spelt in the `trt` dialect; see the contract in `runtime.manifest`."""
+
+    def __init__(
+        self, device: Device, engine: Any, manifest: Manifest, shapes: DecoderShapes
+    ) -> None:
+        """`engine` is an opened plan built with `shapes`."""
+        self._device = device
+        self._manifest = manifest
+        self._shapes = shapes
+        self._context = _new_context(engine)
+        self._stream = device.new_stream()
+        self._profile = -1
+        self._inputs = {
+            name: device.allocate(size) for name, size in shapes.input_bytes(manifest).items()
+        }
+        self._logits = device.allocate(shapes.logit_rows * manifest.text.vocabulary * 4)
+
+    def new_caches(self) -> "TensorRtCaches":
+        """See `DecoderModel.new_caches`."""
+        return TensorRtCaches(self._device, self._manifest, self._shapes, self._stream)
+
+    def run(
+        self,
+        caches: Caches,
+        embeddings: NDArray[np.float32],
+        position_ids: NDArray[np.int64],
+        mask_global: NDArray[np.float32],
+        mask_local: NDArray[np.float32],
+        logit_rows: NDArray[np.int64],
+    ) -> NDArray[np.float32]:
+        """See `DecoderModel.run`.
+
+        Raises:
+            ResourceError: more tokens than the plan was built for.
+        """
+        assert isinstance(caches, TensorRtCaches)
+        tokens = len(embeddings)
+        self._check_room(tokens, mask_global.shape[-1], mask_local.shape[-1], len(logit_rows))
+        self._feed(
+            {
+                "embeddings": embeddings[None],
+                "position_ids": position_ids[None],
+                "mask_global": self._over_capacity(mask_global, self._shapes.global_rows),
+                "mask_local": self._over_capacity(mask_local, self._shapes.local_rows),
+                "write_global": np.array([mask_global.shape[-1] - tokens], np.int64),
+                "write_local": np.array([mask_local.shape[-1] - tokens], np.int64),
+                # a plan has no empty tensors: prefill projects one row that nobody reads
+                "logit_rows": logit_rows if len(logit_rows) else np.zeros(1, np.int64),
+            },
+            tokens,
+        )
+        for name, address in caches.addresses.items():
+            self._context.set_tensor_address(f"past_{name}", address)
+            self._context.set_tensor_address(f"present_{name}", address)
+        self._context.set_tensor_address("logits", self._logits)
+        _run(self._context, self._stream)
+        logits = np.empty((len(logit_rows), self._manifest.text.vocabulary), np.float32)
+        if len(logit_rows):
+            self._device.download(logits, self._logits, self._stream)
+        self._device.synchronize(self._stream)
+        return logits
+
+    def close(self) -> None:
+        """Release the device memory of inputs and outputs."""
+        for address in (*self._inputs.values(), self._logits):
+            self._device.release(address)
+        self._context = None
+
+    def _feed(self, inputs: Mapping[str, NDArray[Any]], tokens: int) -> None:
+        profile = self._shapes.profile_for(tokens)
+        if profile != self._profile:
+            self._context.set_optimization_profile_async(profile, self._stream)
+            self._profile = profile
+        for name, value in inputs.items():
+            array = np.ascontiguousarray(value)
+            self._device.upload(self._inputs[name], array, self._stream)
+            self._context.set_input_shape(name, array.shape)
+            self._context.set_tensor_address(name, self._inputs[name])
+
+    def _check_room(self, tokens: int, rows_global: int, rows_local: int, logit_rows: int) -> None:
+        shapes = self._shapes
+        if rows_global > shapes.global_rows or rows_local > shapes.local_rows:
+            raise ResourceError(
+                f"the plan holds {shapes.global_rows} tokens, the scan needs {rows_global}; use "
+                "fewer --slices or run 'edge-medgemma build' with more"
+            )
+        if tokens > shapes.prefill_rows or logit_rows > shapes.logit_rows:
+            raise ResourceError(
+                f"the plan reads {shapes.prefill_rows} tokens and answers {shapes.logit_rows} "
+                f"questions at once, {tokens} and {logit_rows} were given; build it again"
+            )
+
+    @staticmethod
+    def _over_capacity(mask: NDArray[np.float32], rows: int) -> NDArray[np.bool_]:
+        """Additive mask [1, 1, S, T] to one of sight [1, 1, S, rows]; nobody sees beyond T."""
+        sight = np.zeros((*mask.shape[:-1], rows), np.bool_)
+        sight[..., : mask.shape[-1]] = mask == 0
+        return sight
+
+
+class TensorRtCaches:
+    """Key and value buffers on the device, of the capacity that the plan was built for."""
+
+    def __init__(
+        self, device: Device, manifest: Manifest, shapes: DecoderShapes, stream: int
+    ) -> None:
+        text, precision = manifest.text, manifest.precision.cache
+        self._device, self._stream, self._precision = device, stream, precision
+        self._heads, self._head_dim = text.kv_heads, text.head_dim
+        self._row_bytes = text.head_dim * element_bytes(precision)
+        self._rows: dict[LaneName, int] = {"global": shapes.global_rows, "local": shapes.local_rows}
+        self._names: dict[LaneName, list[str]] = {"global": [], "local": []}
+        self.addresses: dict[str, int] = {}
+        """Device address by `key.{layer}` and `value.{layer}`."""
+        for layer, is_global in enumerate(text.layer_is_global):
+            lane: LaneName = "global" if is_global else "local"
+            for name in (f"key.{layer}", f"value.{layer}"):
+                size_bytes = self._heads * self._rows[lane] * self._row_bytes
+                self._names[lane].append(name)
+                self.addresses[name] = device.allocate(size_bytes)
+                # A masked row counts as 0 times its value, and 0 times NaN is NaN.
+                device.clear(self.addresses[name], size_bytes, stream)
+        largest = max(self._rows.values())
+        self._scratch = device.allocate(self._heads * largest * self._row_bytes)
+
+    def capacity(self, lane: LaneName) -> int:
+        """See `Caches.capacity`."""
+        return self._rows[lane]
+
+    def reserve(self, lane: LaneName, rows: int, used: int) -> None:
+        """Nothing to do: the capacity is the plan's, and `TensorRtDecoder.run` keeps to it."""
+
+    def drop(self, lane: LaneName, count: int, used: int) -> None:
+        """See `Caches.drop`; by way of scratch memory, since the two stretches overlap."""
+        pitch = self._rows[lane] * self._row_bytes
+        width = (used - count) * self._row_bytes
+        if not width:
+            return
+        for name in self._names[lane]:
+            address = self.addresses[name]
+            source = (address + count * self._row_bytes, pitch)
+            self._copy((self._scratch, width), source, width)
+            self._copy((address, pitch), (self._scratch, width), width)
+
+    def save(self, lane: LaneName, used: int) -> list[NDArray[np.floating]]:
+        """See `Caches.save`."""
+        saved = []
+        pitch, width = self._rows[lane] * self._row_bytes, used * self._row_bytes
+        for name in self._names[lane]:
+            rows = np.empty((1, self._heads, used, self._head_dim), stored_dtype(self._precision))
+            if used:
+                self._copy((self._scratch, width), (self.addresses[name], pitch), width)
+                self._device.download(rows, self._scratch, self._stream)
+                self._device.synchronize(self._stream)
+            saved.append(from_stored(rows, self._precision))
+        return saved
+
+    def restore(self, lane: LaneName, saved: list[NDArray[np.floating]]) -> None:
+        """See `Caches.restore`."""
+        pitch = self._rows[lane] * self._row_bytes
+        for name, rows in zip(self._names[lane], saved, strict=True):
+            if rows.shape[2]:
+                stored = to_stored(rows, self._precision)
+                width = rows.shape[2] * self._row_bytes
+                self._device.upload(self._scratch, stored, self._stream)
+                self._copy((self.addresses[name], pitch), (self._scratch, width), width)
+                self._device.synchronize(self._stream)
+
+    def __del__(self) -> None:
+        """Device memory is not the garbage collector's; a prefix that goes gives it back."""
+        for address in (*self.addresses.values(), self._scratch):
+            self._device.release(address)
+
+    def _copy(self, target: tuple[int, int], source: tuple[int, int], width_bytes: int) -> None:
+        self._device.copy_blocks(target, source, width_bytes, self._heads, self._stream)
+
+
+def _new_context(engine: Any) -> Any:
+    context = engine.create_execution_context()
+    if context is None:
+        raise ResourceError(
+            "the GPU has no memory for the plan's activations; use --provider cpu or build the "
+            "plan for fewer --slices"
+        )
+    return context
+
+
+def _run(context: Any, stream: int) -> None:
+    if not context.execute_async_v3(stream):
+        raise ProviderError("TensorRT could not run the plan; run 'edge-medgemma build' again")
