@@ -22,6 +22,10 @@ class HostDevice:
         self._limit_bytes = limit_bytes
         self._streams = 0
 
+    def limit(self, limit_bytes: int) -> None:
+        """From now on there is no more than so much."""
+        self._limit_bytes = limit_bytes
+
     def properties(self) -> DeviceProperties:
         return DeviceProperties("Host", (8, 6), 13020, self._limit_bytes, self._limit_bytes)
 

@@ -13,6 +13,7 @@ from edge_medgemma.runtime.backends.cuda_device import (
     stored_dtype,
     to_stored,
 )
+from edge_medgemma.runtime.backends.feeds import cache_feeds
 from edge_medgemma.runtime.backends.model import Caches, LaneName
 from edge_medgemma.runtime.backends.plan_shapes import DecoderShapes, VisionShapes
 from edge_medgemma.runtime.errors import ProviderError, ResourceError
@@ -115,15 +116,16 @@ class TensorRtDecoder:
         """
         assert isinstance(caches, TensorRtCaches)
         tokens = len(embeddings)
+        capacity: dict[LaneName, int] = {
+            "global": caches.capacity("global"),
+            "local": caches.capacity("local"),
+        }
         self._check_room(tokens, mask_global.shape[-1], mask_local.shape[-1], len(logit_rows))
         self._feed(
             {
                 "embeddings": embeddings[None],
                 "position_ids": position_ids[None],
-                "mask_global": self._over_capacity(mask_global, self._shapes.global_rows),
-                "mask_local": self._over_capacity(mask_local, self._shapes.local_rows),
-                "write_global": np.array([mask_global.shape[-1] - tokens], np.int64),
-                "write_local": np.array([mask_local.shape[-1] - tokens], np.int64),
+                **cache_feeds("trt", {"global": mask_global, "local": mask_local}, capacity),
                 # a plan has no empty tensors: prefill projects one row that nobody reads
                 "logit_rows": logit_rows if len(logit_rows) else np.zeros(1, np.int64),
             },
@@ -170,13 +172,6 @@ class TensorRtDecoder:
                 f"questions at once, {tokens} and {logit_rows} were given; build it again"
             )
 
-    @staticmethod
-    def _over_capacity(mask: NDArray[np.float32], rows: int) -> NDArray[np.bool_]:
-        """Additive mask [1, 1, S, T] to one of sight [1, 1, S, rows]; nobody sees beyond T."""
-        sight = np.zeros((*mask.shape[:-1], rows), np.bool_)
-        sight[..., : mask.shape[-1]] = mask == 0
-        return sight
-
 
 class TensorRtCaches:
     """Key and value buffers on the device, of the capacity that the plan was built for."""
@@ -192,16 +187,13 @@ class TensorRtCaches:
         self._names: dict[LaneName, list[str]] = {"global": [], "local": []}
         self.addresses: dict[str, int] = {}
         """Device address by `key.{layer}` and `value.{layer}`."""
+        self._owned: list[int] = []
+        self._scratch = self._new(max(self._rows.values()))
         for layer, is_global in enumerate(text.layer_is_global):
             lane: LaneName = "global" if is_global else "local"
             for name in (f"key.{layer}", f"value.{layer}"):
-                size_bytes = self._heads * self._rows[lane] * self._row_bytes
                 self._names[lane].append(name)
-                self.addresses[name] = device.allocate(size_bytes)
-                # A masked row counts as 0 times its value, and 0 times NaN is NaN.
-                device.clear(self.addresses[name], size_bytes, stream)
-        largest = max(self._rows.values())
-        self._scratch = device.allocate(self._heads * largest * self._row_bytes)
+                self.addresses[name] = self._new(self._rows[lane])
 
     def capacity(self, lane: LaneName) -> int:
         """See `Caches.capacity`."""
@@ -248,8 +240,16 @@ class TensorRtCaches:
 
     def __del__(self) -> None:
         """Device memory is not the garbage collector's; a prefix that goes gives it back."""
-        for address in (*self.addresses.values(), self._scratch):
+        for address in self._owned:
             self._device.release(address)
+
+    def _new(self, rows: int) -> int:
+        size_bytes = self._heads * rows * self._row_bytes
+        address = self._device.allocate(size_bytes)
+        self._owned.append(address)
+        # A masked row counts as 0 times its value, and 0 times NaN is NaN.
+        self._device.clear(address, size_bytes, self._stream)
+        return address
 
     def _copy(self, target: tuple[int, int], source: tuple[int, int], width_bytes: int) -> None:
         self._device.copy_blocks(target, source, width_bytes, self._heads, self._stream)
