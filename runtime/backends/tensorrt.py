@@ -6,13 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_medgemma.runtime.backends.cuda_device import (
-    Device,
-    element_bytes,
-    from_stored,
-    stored_dtype,
-    to_stored,
-)
+from edge_medgemma.runtime.backends.cuda_device import Device
+from edge_medgemma.runtime.backends.device_caches import DeviceCaches
 from edge_medgemma.runtime.backends.feeds import cache_feeds
 from edge_medgemma.runtime.backends.model import Caches, LaneName
 from edge_medgemma.runtime.backends.plan_shapes import DecoderShapes, VisionShapes
@@ -96,9 +91,13 @@ class TensorRtDecoder:
         }
         self._logits = device.allocate(shapes.logit_rows * manifest.text.vocabulary * 4)
 
-    def new_caches(self) -> "TensorRtCaches":
+    def new_caches(self) -> DeviceCaches:
         """See `DecoderModel.new_caches`."""
-        return TensorRtCaches(self._device, self._manifest, self._shapes, self._stream)
+        rows: dict[LaneName, int] = {
+            "global": self._shapes.global_rows,
+            "local": self._shapes.local_rows,
+        }
+        return DeviceCaches(self._device, self._manifest, self._stream, rows)
 
     def run(
         self,
@@ -114,7 +113,7 @@ class TensorRtDecoder:
         Raises:
             ResourceError: more tokens than the plan was built for.
         """
-        assert isinstance(caches, TensorRtCaches)
+        assert isinstance(caches, DeviceCaches)
         tokens = len(embeddings)
         capacity: dict[LaneName, int] = {
             "global": caches.capacity("global"),
@@ -171,88 +170,6 @@ class TensorRtDecoder:
                 f"the plan reads {shapes.prefill_rows} tokens and answers {shapes.logit_rows} "
                 f"questions at once, {tokens} and {logit_rows} were given; build it again"
             )
-
-
-class TensorRtCaches:
-    """Key and value buffers on the device, of the capacity that the plan was built for."""
-
-    def __init__(
-        self, device: Device, manifest: Manifest, shapes: DecoderShapes, stream: int
-    ) -> None:
-        text, precision = manifest.text, manifest.precision.cache
-        self._device, self._stream, self._precision = device, stream, precision
-        self._heads, self._head_dim = text.kv_heads, text.head_dim
-        self._row_bytes = text.head_dim * element_bytes(precision)
-        self._rows: dict[LaneName, int] = {"global": shapes.global_rows, "local": shapes.local_rows}
-        self._names: dict[LaneName, list[str]] = {"global": [], "local": []}
-        self.addresses: dict[str, int] = {}
-        """Device address by `key.{layer}` and `value.{layer}`."""
-        self._owned: list[int] = []
-        self._scratch = self._new(max(self._rows.values()))
-        for layer, is_global in enumerate(text.layer_is_global):
-            lane: LaneName = "global" if is_global else "local"
-            for name in (f"key.{layer}", f"value.{layer}"):
-                self._names[lane].append(name)
-                self.addresses[name] = self._new(self._rows[lane])
-
-    def capacity(self, lane: LaneName) -> int:
-        """See `Caches.capacity`."""
-        return self._rows[lane]
-
-    def reserve(self, lane: LaneName, rows: int, used: int) -> None:
-        """Nothing to do: the capacity is the plan's, and `TensorRtDecoder.run` keeps to it."""
-
-    def drop(self, lane: LaneName, count: int, used: int) -> None:
-        """See `Caches.drop`; by way of scratch memory, since the two stretches overlap."""
-        pitch = self._rows[lane] * self._row_bytes
-        width = (used - count) * self._row_bytes
-        if not width:
-            return
-        for name in self._names[lane]:
-            address = self.addresses[name]
-            source = (address + count * self._row_bytes, pitch)
-            self._copy((self._scratch, width), source, width)
-            self._copy((address, pitch), (self._scratch, width), width)
-
-    def save(self, lane: LaneName, used: int) -> list[NDArray[np.floating]]:
-        """See `Caches.save`."""
-        saved = []
-        pitch, width = self._rows[lane] * self._row_bytes, used * self._row_bytes
-        for name in self._names[lane]:
-            rows = np.empty((1, self._heads, used, self._head_dim), stored_dtype(self._precision))
-            if used:
-                self._copy((self._scratch, width), (self.addresses[name], pitch), width)
-                self._device.download(rows, self._scratch, self._stream)
-                self._device.synchronize(self._stream)
-            saved.append(from_stored(rows, self._precision))
-        return saved
-
-    def restore(self, lane: LaneName, saved: list[NDArray[np.floating]]) -> None:
-        """See `Caches.restore`."""
-        pitch = self._rows[lane] * self._row_bytes
-        for name, rows in zip(self._names[lane], saved, strict=True):
-            if rows.shape[2]:
-                stored = to_stored(rows, self._precision)
-                width = rows.shape[2] * self._row_bytes
-                self._device.upload(self._scratch, stored, self._stream)
-                self._copy((self.addresses[name], pitch), (self._scratch, width), width)
-                self._device.synchronize(self._stream)
-
-    def __del__(self) -> None:
-        """Device memory is not the garbage collector's; a prefix that goes gives it back."""
-        for address in self._owned:
-            self._device.release(address)
-
-    def _new(self, rows: int) -> int:
-        size_bytes = self._heads * rows * self._row_bytes
-        address = self._device.allocate(size_bytes)
-        self._owned.append(address)
-        # A masked row counts as 0 times its value, and 0 times NaN is NaN.
-        self._device.clear(address, size_bytes, self._stream)
-        return address
-
-    def _copy(self, target: tuple[int, int], source: tuple[int, int], width_bytes: int) -> None:
-        self._device.copy_blocks(target, source, width_bytes, self._heads, self._stream)
 
 
 def _new_context(engine: Any) -> Any:
