@@ -1,8 +1,9 @@
 """Plans on disk: `devices/tensorrt/` of an engine directory, used only where they were built."""
 
+import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from edge_medgemma.runtime.backends.cuda_device import Device
@@ -10,7 +11,7 @@ from edge_medgemma.runtime.backends.plan_shapes import DecoderShapes, VisionShap
 from edge_medgemma.runtime.backends.tensorrt_library import TensorRt
 from edge_medgemma.runtime.errors import EngineError, ProviderError, ResourceError
 from edge_medgemma.runtime.files import write_atomically
-from edge_medgemma.runtime.manifest import FileRecord, Manifest, file_sha256, verify_file
+from edge_medgemma.runtime.manifest import FileRecord, Manifest, verify_file
 
 RECORD_NAME = "record.json"
 
@@ -100,8 +101,8 @@ def read_record(directory: Path, place: Place) -> PlanRecord:
     return record
 
 
-def write_plans(directory: Path, record: PlanRecord, contents: Mapping[str, bytes]) -> None:
-    """Write the plans, then the record that makes them valid.
+def write_plans(directory: Path, record: PlanRecord, contents: Mapping[str, bytes]) -> PlanRecord:
+    """Write the plans, then the record that makes them valid; returns it with sizes and hashes.
 
     Raises:
         ResourceError: no space or no permission; without a record no plan is used.
@@ -114,11 +115,13 @@ def write_plans(directory: Path, record: PlanRecord, contents: Mapping[str, byte
     for name, data in contents.items():
         write_atomically(folder / name, data)
     files = {
-        name: FileRecord(len(data), file_sha256(folder / name)) for name, data in contents.items()
+        name: FileRecord(len(data), hashlib.sha256(data).hexdigest())
+        for name, data in contents.items()
     }
-    complete = asdict(record) | {"files": {name: asdict(file) for name, file in files.items()}}
-    text = json.dumps(complete, indent=1, sort_keys=True) + "\n"
+    complete = replace(record, files=files)
+    text = json.dumps(asdict(complete), indent=1, sort_keys=True) + "\n"
     write_atomically(folder / RECORD_NAME, text.encode())
+    return complete
 
 
 def read_plan(directory: Path, name: str) -> bytes:

@@ -1,16 +1,25 @@
 """The two graphs as TensorRT plans: activations, weights and caches stay on the device."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_medgemma.runtime.backends.cuda_device import Device
+from edge_medgemma.runtime.backends.cuda_device import CudaDevice, Device
 from edge_medgemma.runtime.backends.device_caches import DeviceCaches
 from edge_medgemma.runtime.backends.feeds import cache_feeds
 from edge_medgemma.runtime.backends.model import Caches, LaneName
 from edge_medgemma.runtime.backends.plan_shapes import DecoderShapes, VisionShapes
+from edge_medgemma.runtime.backends.plans import (
+    DECODER_PLAN,
+    VISION_PLAN,
+    current_place,
+    read_plan,
+    read_record,
+)
+from edge_medgemma.runtime.backends.tensorrt_library import find_tensorrt
 from edge_medgemma.runtime.errors import ProviderError, ResourceError
 from edge_medgemma.runtime.manifest import Manifest
 
@@ -185,3 +194,25 @@ def _new_context(engine: Any) -> Any:
 def _run(context: Any, stream: int) -> None:
     if not context.execute_async_v3(stream):
         raise ProviderError("TensorRT could not run the plan; run 'edge-medgemma build' again")
+
+
+def open_tensorrt_vision(directory: Path, manifest: Manifest) -> TensorRtVision:
+    """vision.plan of an engine directory, built on this device.
+
+    Raises:
+        DependencyError: TensorRT or cuda-bindings is not installed.
+        ProviderError: no device, or plans of another place.
+        EngineError: a plan was altered.
+    """
+    device, library = CudaDevice(), find_tensorrt()
+    record = read_record(directory, current_place(library, device, manifest))
+    engine = library.open(read_plan(directory, VISION_PLAN))
+    return TensorRtVision(device, engine, manifest, record.vision_shapes)
+
+
+def open_tensorrt_decoder(directory: Path, manifest: Manifest) -> TensorRtDecoder:
+    """decoder.plan of an engine directory; see `open_tensorrt_vision`."""
+    device, library = CudaDevice(), find_tensorrt()
+    record = read_record(directory, current_place(library, device, manifest))
+    engine = library.open(read_plan(directory, DECODER_PLAN))
+    return TensorRtDecoder(device, engine, manifest, record.decoder_shapes)

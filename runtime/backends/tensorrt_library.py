@@ -54,7 +54,8 @@ class TensorRt:
         """Use `find_tensorrt`, which checks the version."""
         self._module = module
         self._logger = module.Logger(module.Logger.ERROR)
-        self.name = "TensorRT-RTX" if "rtx" in module.__name__ else "TensorRT"
+        self._is_rtx = "rtx" in module.__name__
+        self.name = "TensorRT-RTX" if self._is_rtx else "TensorRT"
         self.version = str(module.__version__)
 
     def build(
@@ -95,8 +96,10 @@ class TensorRt:
             config.set_compute_capability(getattr(trt.ComputeCapability, name), 0)
         if options.workspace_bytes is not None:
             config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
-        cache = config.create_timing_cache(options.timing_cache)
-        config.set_timing_cache(cache, False)
+        cache = None
+        if not self._is_rtx:  # TensorRT-RTX measures when a plan is first run
+            cache = config.create_timing_cache(options.timing_cache)
+            config.set_timing_cache(cache, False)
         for profile in profiles:
             added = builder.create_optimization_profile()
             for name, (least, usual, greatest) in profile.shapes.items():
@@ -108,7 +111,7 @@ class TensorRt:
                 f"{self.name} {self.version} could not build '{path.name}'; try a smaller "
                 "--workspace, or --provider cpu"
             )
-        return Plan(bytes(serialized), bytes(cache.serialize()))
+        return Plan(bytes(serialized), b"" if cache is None else bytes(cache.serialize()))
 
     def open(self, plan: bytes) -> Any:
         """The engine of a plan.
@@ -144,7 +147,7 @@ def find_tensorrt() -> TensorRt:
             continue
         found = TensorRt(module)
         parts = tuple(int(part) for part in found.version.split(".")[:2])
-        if found.name == "TensorRT" and parts < MINIMUM_VERSION:
+        if not found._is_rtx and parts < MINIMUM_VERSION:
             least = ".".join(map(str, MINIMUM_VERSION))
             raise ProviderError(
                 f"TensorRT {found.version} is installed, {least} or later is expected "
