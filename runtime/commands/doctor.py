@@ -88,7 +88,7 @@ def _print(found: Diagnosis) -> None:
     table = Table("provider", "works", "what was found")
     for probe in found.providers:
         works = Text("yes", style="green") if probe.works else Text("no", style="dim")
-        table.add_row(probe.name, works, probe.detail)
+        table.add_row(probe.name, works, Text(probe.detail))
     packages = ", ".join(
         f"{name} {version}" for name, version in found.onnxruntime_packages.items()
     )
@@ -102,7 +102,7 @@ def _print(found: Diagnosis) -> None:
     if kernels:
         lines.append(f"onnxruntime has CUDA kernels for compute capability {kernels}")
     lines += [f"PROBLEM: {problem}" for problem in found.problems]
-    print_table(table, *lines)
+    print_table(table, *map(Text, lines))
 
 
 def _processor() -> str:
