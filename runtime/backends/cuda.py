@@ -1,6 +1,6 @@
 """ONNX Runtime on an NVIDIA GPU: caches stay on the device, only tokens and logits travel."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,11 @@ class CudaDecoder:
         """See `DecoderModel.new_caches`."""
         return DeviceCaches(self._device, self._manifest, self._stream)
 
+    def answer_caches(
+        self, caches: Caches, rows: Mapping[LaneName, slice], room: Mapping[LaneName, int]
+    ) -> None:
+        """See `DecoderModel.answer_caches`: there is no faster form."""
+
     def run(
         self,
         caches: Caches,
@@ -65,6 +70,8 @@ class CudaDecoder:
         mask_global: NDArray[np.float32],
         mask_local: NDArray[np.float32],
         logit_rows: NDArray[np.int64],
+        *,
+        is_answer: bool = False,
     ) -> NDArray[np.float32]:
         """See `DecoderModel.run`."""
         assert isinstance(caches, DeviceCaches)

@@ -1,6 +1,6 @@
 """Key and value caches in the memory of a device."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,9 +74,9 @@ class DeviceCaches:
             self._copy((address, pitch), (self._scratch, width), width)
         self._device.synchronize(self._stream)
 
-    def save(self, lane: LaneName, used: int) -> list[NDArray[np.floating]]:
-        """See `Caches.save`."""
-        saved = []
+    def view(self, lane: LaneName, used: int) -> list[NDArray[np.floating]]:
+        """See `Caches.view`; a copy in host memory."""
+        copied = []
         pitch, width = self._rows[lane] * self._row_bytes, used * self._row_bytes
         for name in self._names[lane]:
             rows = np.empty((1, self._heads, used, self._head_dim), stored_dtype(self._precision))
@@ -84,13 +84,14 @@ class DeviceCaches:
                 self._copy((self._scratch, width), (self.addresses[name], pitch), width)
                 self._device.download(rows, self._scratch, self._stream)
                 self._device.synchronize(self._stream)
-            saved.append(from_stored(rows, self._precision))
-        return saved
+            copied.append(from_stored(rows, self._precision))
+        return copied
 
-    def restore(self, lane: LaneName, saved: list[NDArray[np.floating]]) -> None:
+    def restore(self, lane: LaneName, saved: Iterable[NDArray[np.floating]]) -> None:
         """See `Caches.restore`."""
         pitch = self._rows[lane] * self._row_bytes
         for name, rows in zip(self._names[lane], saved, strict=True):
+            self._check(lane, rows)
             if rows.shape[2]:
                 stored = to_stored(rows, self._precision)
                 width = rows.shape[2] * self._row_bytes
@@ -102,6 +103,15 @@ class DeviceCaches:
         """Device memory is not the garbage collector's; a prefix that goes gives it back."""
         for address in self._owned:
             self._device.release(address)
+
+    def _check(self, lane: LaneName, rows: NDArray[np.floating]) -> None:
+        """Raise ValueError where `rows` are none of `view`."""
+        dtype = np.dtype(np.float16 if self._precision == "fp16" else np.float32)
+        shape = (1, self._heads, min(rows.shape[2], self._rows[lane]), self._head_dim)
+        if (rows.shape, rows.dtype) != (shape, dtype):
+            raise ValueError(
+                f"a {lane} array is {rows.dtype} {rows.shape}, the caches take {dtype} {shape}"
+            )
 
     def _allocate(self, lane: LaneName, rows: int, used: int) -> None:
         """New buffers for a lane, one layer at a time, so that old and new never all exist."""

@@ -108,6 +108,11 @@ class TensorRtDecoder:
         }
         return DeviceCaches(self._device, self._manifest, self._stream, rows)
 
+    def answer_caches(
+        self, caches: Caches, rows: Mapping[LaneName, slice], room: Mapping[LaneName, int]
+    ) -> None:
+        """See `DecoderModel.answer_caches`: there is no faster form."""
+
     def run(
         self,
         caches: Caches,
@@ -116,6 +121,8 @@ class TensorRtDecoder:
         mask_global: NDArray[np.float32],
         mask_local: NDArray[np.float32],
         logit_rows: NDArray[np.int64],
+        *,
+        is_answer: bool = False,
     ) -> NDArray[np.float32]:
         """See `DecoderModel.run`.
 

@@ -57,11 +57,11 @@ def test_growing_keeps_what_was_written(tiny_engine: Engine) -> None:
     caches.reserve("global", 20, 0)
     rng = np.random.default_rng(0)
     shape = (1, text.kv_heads, 20, text.head_dim)
-    rows = [rng.standard_normal(shape, np.float32) for _ in caches.save("global", 0)]
+    rows = [rng.standard_normal(shape, np.float32) for _ in caches.view("global", 0)]
     assert rows
     caches.restore("global", rows)
     caches.reserve("global", 50, 20)
-    for saved, row in zip(caches.save("global", 20), rows, strict=True):
+    for saved, row in zip(caches.view("global", 20), rows, strict=True):
         np.testing.assert_array_equal(saved, row)
 
 

@@ -135,12 +135,12 @@ def test_saved_rows_come_back(trt_engine: Path, device: HostDevice) -> None:
     caches = decoder.new_caches()
     rng = np.random.default_rng(0)
     shape = (1, manifest.text.kv_heads, 30, manifest.text.head_dim)
-    rows = [rng.standard_normal(shape, np.float32) for _ in caches.save("local", 0)]
+    rows = [rng.standard_normal(shape, np.float32) for _ in caches.view("local", 0)]
     caches.restore("local", rows)
-    for saved, row in zip(caches.save("local", 30), rows, strict=True):
+    for saved, row in zip(caches.view("local", 30), rows, strict=True):
         np.testing.assert_array_equal(saved, row)
     caches.drop("local", 10, 30)
-    for saved, row in zip(caches.save("local", 20), rows, strict=True):
+    for saved, row in zip(caches.view("local", 20), rows, strict=True):
         np.testing.assert_array_equal(saved, row[:, :, 10:])
 
 
