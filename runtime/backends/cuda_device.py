@@ -24,6 +24,12 @@ class DeviceProperties:
     free_bytes: int
     total_bytes: int
 
+    @property
+    def identity(self) -> str:
+        """The same for the same numbers, whatever memory is free."""
+        capability = "{}.{}".format(*self.compute_capability)
+        return f"{self.name} {capability} driver {self.driver_version}"
+
 
 class Device(Protocol):
     """What a backend asks of a device. Addresses are device pointers, streams opaque numbers."""

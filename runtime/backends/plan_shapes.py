@@ -32,23 +32,36 @@ class VisionShapes:
         return tuple(found)
 
 
+def may_have_decode_profile(manifest: Manifest) -> bool:
+    """Not with 16-bit weights: a plan of TensorRT-RTX 1.7 holds them once for each profile.
+
+    Two layers of the 4B width: 386 MB with one profile, 771 with two; in int4 112 and 115.
+    """
+    return manifest.precision.decoder in ("int8", "int4")
+
+
 @dataclass(frozen=True, slots=True)
 class DecoderShapes:
-    """Capacities of the caches and greatest chunk; one profile for decoding, one for reading."""
+    """Capacities of the caches and greatest chunk, and the optimisation profiles."""
 
     global_rows: int
     local_rows: int
     prefill_rows: int = 512
     logit_rows: int = 32
     """Questions that one pass answers."""
+    has_decode_profile: bool = True
+    """One profile for one token and one for a chunk, or a single one for both"""
 
     def profile_for(self, tokens: int) -> int:
-        """0 for one token, 1 for a chunk."""
-        return 0 if tokens == 1 else 1
+        """The profile that takes a chunk of so many tokens."""
+        return 1 if self.has_decode_profile and tokens > 1 else 0
 
     def profiles(self, manifest: Manifest) -> tuple[Profile, ...]:
         """Decode, then prefill."""
         usual = min(USUAL_CHUNK_ROWS, self.prefill_rows)
+        if not self.has_decode_profile:
+            both = (1, usual, self.prefill_rows)
+            return (self._profile(manifest, both, (1, 1, self.logit_rows)),)
         return (
             self._profile(manifest, (1, 1, 1), (1, 1, 1)),
             self._profile(manifest, (2, usual, self.prefill_rows), (1, 1, self.logit_rows)),

@@ -41,13 +41,30 @@ class PlanRecord:
     local_rows: int
     prefill_rows: int
     logit_rows: int
+    has_decode_profile: bool
     batches: tuple[int, ...]
     files: Mapping[str, FileRecord]
 
     @property
+    def identity(self) -> str:
+        """Of these plans at their place: a builder chooses other kernels each time."""
+        place, plans = self.place, "".join(file.sha256 for file in self.files.values())
+        sha256 = hashlib.sha256(plans.encode()).hexdigest()
+        return (
+            f"{place.library} {place.library_version} {place.device} {place.compute_capability} "
+            f"driver {place.driver_version} plans {sha256}"
+        )
+
+    @property
     def decoder_shapes(self) -> DecoderShapes:
         """Shapes of decoder.plan."""
-        return DecoderShapes(self.global_rows, self.local_rows, self.prefill_rows, self.logit_rows)
+        return DecoderShapes(
+            self.global_rows,
+            self.local_rows,
+            self.prefill_rows,
+            self.logit_rows,
+            self.has_decode_profile,
+        )
 
     @property
     def vision_shapes(self) -> VisionShapes:
@@ -73,8 +90,10 @@ def current_place(library: TensorRt, device: Device, manifest: Manifest) -> Plac
     )
 
 
-def read_record(directory: Path, place: Place) -> PlanRecord:
+def read_record(directory: Path, place: Place, *, contents: bool = True) -> PlanRecord:
     """The record of plans that were built for this very place and are whole.
+
+    Without `contents` only their sizes are looked at.
 
     Raises:
         ProviderError: there is none, or it was built elsewhere; says what differs.
@@ -97,7 +116,7 @@ def read_record(directory: Path, place: Place) -> PlanRecord:
                 f"the TensorRT plans were built for {name} {built}, here it is {here}; {command}"
             )
     for name, file in record.files.items():
-        verify_file(folder, name, file)
+        verify_file(folder, name, file, contents=contents)
     return record
 
 

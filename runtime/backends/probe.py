@@ -84,13 +84,28 @@ def cuda_kernels() -> Kernels | None:
     return read_kernels(library) if library.is_file() else None
 
 
-def check_kernels(kernels: Kernels | None, device: DeviceProperties) -> None:
+def require_cuda_kernels() -> Kernels:
+    """Kernels of the installed onnxruntime's CUDA library.
+
+    Raises:
+        DependencyError: it has none.
+    """
+    kernels = cuda_kernels()
+    if kernels is None:
+        raise DependencyError(
+            "the installed onnxruntime has no CUDA; run: pip uninstall -y onnxruntime, then "
+            "pip install 'edge-medgemma[gpu]'"
+        )
+    return kernels
+
+
+def check_kernels(kernels: Kernels, device: DeviceProperties) -> None:
     """Refuse a library without kernels for the device, before its first operator fails.
 
     Raises:
         ProviderError: there are none.
     """
-    if kernels is None or kernels.run_on(device.compute_capability):
+    if kernels.run_on(device.compute_capability):
         return
     capability = "{}.{}".format(*device.compute_capability)
     names = ", ".join(f"{sm // 10}.{sm % 10}" for sm in sorted(kernels.compiled))
@@ -109,13 +124,9 @@ def _probe_tensorrt() -> str:
 def _probe_cuda() -> str:
     from edge_medgemma.runtime.backends.cuda import cuda_session
 
-    if cuda_kernels() is None:
-        raise DependencyError(
-            "the installed onnxruntime has no CUDA; run: pip uninstall -y onnxruntime, then "
-            "pip install 'edge-medgemma[gpu]'"
-        )
+    kernels = require_cuda_kernels()
     device = CudaDevice().properties()
-    check_kernels(cuda_kernels(), device)
+    check_kernels(kernels, device)
     _square(cuda_session(PROBE))
     return f"onnxruntime {import_onnxruntime().__version__} on {device.name}"
 

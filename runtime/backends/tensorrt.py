@@ -35,6 +35,7 @@ class TensorRtVision:
     ) -> None:
         """`engine` is an opened plan built with `shapes`."""
         vision, hidden = manifest.vision, manifest.text.hidden_size
+        self._owned: list[int] = []
         self._device = device
         self._shapes = shapes
         self._features = (vision.tokens_per_image, hidden)
@@ -42,8 +43,10 @@ class TensorRtVision:
         self._copying, self._computing = device.new_stream(), device.new_stream()
         image_bytes = 3 * vision.image_size**2 * 4
         largest = shapes.batches[-1]
-        self._pixels = [device.allocate(largest * image_bytes) for _ in range(2)]
-        self._output = device.allocate(largest * vision.tokens_per_image * hidden * 4)
+        output_bytes = largest * vision.tokens_per_image * hidden * 4
+        for size_bytes in (largest * image_bytes, largest * image_bytes, output_bytes):
+            self._owned.append(device.allocate(size_bytes))
+        *self._pixels, self._output = self._owned
 
     def run(self, pixel_values: NDArray[np.float32]) -> NDArray[np.float32]:
         """See `VisionModel.run`."""
@@ -64,9 +67,13 @@ class TensorRtVision:
 
     def close(self) -> None:
         """Release the device memory of inputs and outputs."""
-        for address in (*self._pixels, self._output):
-            self._device.release(address)
+        while self._owned:
+            self._device.release(self._owned.pop())
         self._context = None
+
+    def __del__(self) -> None:
+        """Device memory is not the garbage collector's."""
+        self.close()
 
     def _execute(self, pixels: int, shape: tuple[int, ...]) -> None:
         context = self._context
@@ -89,16 +96,18 @@ class TensorRtDecoder:
         self, device: Device, engine: Any, manifest: Manifest, shapes: DecoderShapes
     ) -> None:
         """`engine` is an opened plan built with `shapes`."""
+        self._owned: list[int] = []
         self._device = device
         self._manifest = manifest
         self._shapes = shapes
         self._context = _new_context(engine)
         self._stream = device.new_stream()
         self._profile = -1
-        self._inputs = {
-            name: device.allocate(size) for name, size in shapes.input_bytes(manifest).items()
-        }
-        self._logits = device.allocate(shapes.logit_rows * manifest.text.vocabulary * 4)
+        sizes = shapes.input_bytes(manifest)
+        for size_bytes in (*sizes.values(), shapes.logit_rows * manifest.text.vocabulary * 4):
+            self._owned.append(device.allocate(size_bytes))
+        self._inputs = dict(zip(sizes, self._owned, strict=False))
+        self._logits = self._owned[-1]
 
     def new_caches(self) -> DeviceCaches:
         """See `DecoderModel.new_caches`."""
@@ -159,9 +168,13 @@ class TensorRtDecoder:
 
     def close(self) -> None:
         """Release the device memory of inputs and outputs."""
-        for address in (*self._inputs.values(), self._logits):
-            self._device.release(address)
+        while self._owned:
+            self._device.release(self._owned.pop())
         self._context = None
+
+    def __del__(self) -> None:
+        """Device memory is not the garbage collector's; the last prefix gives it back."""
+        self.close()
 
     def _feed(self, inputs: Mapping[str, NDArray[Any]], tokens: int) -> None:
         profile = self._shapes.profile_for(tokens)
@@ -201,6 +214,13 @@ def _new_context(engine: Any) -> Any:
 def _run(context: Any, stream: int) -> None:
     if not context.execute_async_v3(stream):
         raise ProviderError("TensorRT could not run the plan; run 'edge-medgemma build' again")
+
+
+def plan_identity(directory: Path, manifest: Manifest) -> str:
+    """Of the plans of an engine directory; raises as `open_tensorrt_vision` does."""
+    device, library = CudaDevice(), find_tensorrt()
+    place = current_place(library, device, manifest)
+    return read_record(directory, place, contents=False).identity
 
 
 def open_tensorrt_vision(directory: Path, manifest: Manifest) -> TensorRtVision:

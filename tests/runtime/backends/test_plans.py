@@ -18,7 +18,7 @@ from edge_medgemma.runtime.errors import EngineError, ProviderError, ResourceErr
 from edge_medgemma.runtime.generation.engine import Engine
 
 PLACE = Place("TensorRT", "10.16.2.10", "Orin", "8.7", 13020, "0" * 64)
-RECORD = PlanRecord(PLACE, 160, 100, 64, 4, (1, 4, 8), {})
+RECORD = PlanRecord(PLACE, 160, 100, 64, 4, True, (1, 4, 8), {})
 
 
 def test_what_was_written_is_read(tmp_path: Path) -> None:
