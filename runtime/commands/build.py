@@ -62,7 +62,7 @@ def command(engine_directory: Path, provider: str, slices: int, workspace_mb: in
             workspace_mb * 2**20 if workspace_mb else None,
             lambda stage: progress(f"build {stage}", 0, 1),
         )
-    chosen = Providers(Provider.TENSORRT, Provider.TENSORRT)
+    chosen = Providers(Provider(provider), Provider(provider))
     with Engine.open(engine_directory, providers=chosen, check_files=False) as engine:
         _ = engine.choice  # compares them with the CPU's answers
     size = sum(file.bytes for file in record.files.values())

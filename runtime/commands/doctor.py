@@ -174,8 +174,8 @@ def _engine_lines(found: Diagnosis) -> list[str]:
     available = "unknown" if memory is None else f"{memory / 1e9:.1f} GB"
     lines = [
         f"memory available: {available}",
-        f"engine {engine.name}: vision on {engine.vision_provider or 'nothing'}, decoder on "
-        f"{engine.decoder_provider or 'nothing'}",
+        f"engine {engine.name}: vision on {engine.vision_provider or 'nothing'}, "
+        + f"decoder on {engine.decoder_provider or 'nothing'}",
         *(f"  not {one.provider}: {one.reason}" for one in engine.step_downs),
         f"  TensorRT plans: {engine.tensorrt_plans}",
     ]
