@@ -65,6 +65,23 @@ def test_growing_keeps_what_was_written(tiny_engine: Engine) -> None:
         np.testing.assert_array_equal(saved, row)
 
 
+@pytest.mark.parametrize("change", ["dtype", "heads", "rows", "number"])
+def test_rows_of_other_caches_are_refused(tiny_engine: Engine, change: str) -> None:
+    """Bytes of another shape or type would be read as keys and values."""
+    caches = open_decoder(tiny_engine, HostDevice()).new_caches()
+    caches.reserve("global", 20, 0)
+    rows = [np.zeros_like(row) for row in caches.view("global", 10)]
+    caches.restore("global", rows)
+    wrong = {
+        "dtype": lambda: [row.astype(np.float16) for row in rows],
+        "heads": lambda: [np.repeat(row, 2, axis=1) for row in rows],
+        "rows": lambda: [np.repeat(row, 3, axis=2) for row in rows],
+        "number": lambda: rows[1:],
+    }
+    with pytest.raises(ValueError, match=r"caches take|argument"):
+        caches.restore("global", wrong[change]())
+
+
 def test_a_full_device_is_said_in_one_line(tiny_engine: Engine) -> None:
     decoder = open_decoder(tiny_engine, HostDevice(limit_bytes=10_000))
     with pytest.raises(DeviceMemoryError, match="memory is full"):
