@@ -80,9 +80,9 @@ install_program() {
   # --system-site-packages: TensorRT's Python module is JetPack's own
   system python3 -m venv --system-site-packages "$prefix/venv"
   if [ -n "$wheels" ]; then
-    system "$prefix/venv/bin/pip" install --no-index --find-links "$wheels" 'edge-medgemma[cpu]'
+    system "$prefix/venv/bin/pip" install --no-index --find-links "$wheels" 'edge-medgemma[cpu,tensorrt]'
   else
-    system "$prefix/venv/bin/pip" install "$here/..[cpu]"
+    system "$prefix/venv/bin/pip" install "$here/..[cpu,tensorrt]"
   fi
 }
 

@@ -39,3 +39,7 @@ class ProviderError(EdgeMedgemmaError, RuntimeError):
 
 class BaselineError(EdgeMedgemmaError, ValueError):
     """A file that a benchmark is compared with: missing, damaged or of another version."""
+
+
+class DeviceMemoryError(ProviderError, ResourceError):
+    """The memory of a GPU is full, maybe in the middle of a study."""

@@ -21,6 +21,10 @@ class Provider(StrEnum):
     """ONNX Runtime on the CPU."""
     OPENVINO = "openvino"
     """OpenVINO on the CPU; the vision part only."""
+    CUDA = "cuda"
+    """ONNX Runtime on an NVIDIA GPU."""
+    TENSORRT = "tensorrt"
+    """TensorRT on an NVIDIA GPU, its plans made by `edge-medgemma build`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +89,9 @@ def parse_providers(words: Sequence[str]) -> Providers:
 def open_vision(
     directory: Path, manifest: Manifest, provider: Provider, threads: int | None
 ) -> OpenedVision:
-    """The vision graph of an engine directory on a provider.
+    """The vision graph of an engine directory on a library of the CPU.
 
-    `auto` takes OpenVINO where the tower is large enough to be worth its start, the library is
+    GPUs are chosen before, see `backends.devices`. `auto` takes OpenVINO where the tower is large enough to be worth its start, the library is
     installed and sees what onnxruntime sees; the result says why it did not.
 
     Raises:
@@ -98,11 +102,10 @@ def open_vision(
     if provider is not Provider.AUTO:
         return OpenedVision(_VISION[provider](directory, manifest, threads), provider)
     step_downs: list[StepDown] = []
-    for faster, from_bytes in FASTER_VISION.items():
-        size = manifest.files["vision.data"].bytes
-        if size < from_bytes:
-            reason = f"a vision tower of {size / 1e6:.0f} MB gains less than {faster} takes to load"
-            step_downs.append(StepDown(faster, reason))
+    for faster in FASTER_VISION:
+        small = too_small(manifest, faster)
+        if small is not None:
+            step_downs.append(small)
             continue
         try:
             model = _VISION[faster](directory, manifest, threads)
@@ -114,6 +117,15 @@ def open_vision(
             LOG.warning("vision runs on onnxruntime, not on %s: %s", faster, error)
     model = _VISION[Provider.CPU](directory, manifest, threads)
     return OpenedVision(model, Provider.CPU, tuple(step_downs))
+
+
+def too_small(manifest: Manifest, faster: Provider) -> StepDown | None:
+    """Why a vision tower of this size is not worth loading a library of FASTER_VISION."""
+    size = manifest.files["vision.data"].bytes
+    if size >= FASTER_VISION[faster]:
+        return None
+    reason = f"a vision tower of {size / 1e6:.0f} MB gains less than {faster} takes to load"
+    return StepDown(faster, reason)
 
 
 def open_decoder(
@@ -165,7 +177,7 @@ _DECODER: Mapping[Provider, Callable[[Path, Manifest, int | None, bool], Decoder
 
 
 def provider_identity(provider: Provider) -> str:
-    """`provider` and the versions of the libraries it may take: equal ones compute the same bits.
+    """A library of the CPU and the versions it may take: equal ones compute the same bits.
 
     Raises:
         DependencyError: onnxruntime is not installed.

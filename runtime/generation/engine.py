@@ -1,5 +1,6 @@
 """An engine directory, opened."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -8,25 +9,37 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_medgemma.runtime.backends.devices import (
+    DEVICES,
+    Choice,
+    Devices,
+    choose,
+    without_devices,
+)
 from edge_medgemma.runtime.backends.model import DecoderModel, VisionModel
 from edge_medgemma.runtime.backends.providers import (
     AUTOMATIC,
+    OpenedVision,
     Provider,
     Providers,
     open_decoder,
     open_vision,
     provider_identity,
 )
+from edge_medgemma.runtime.errors import EngineError, ProviderError
 from edge_medgemma.runtime.generation.embedding import Embedding
 from edge_medgemma.runtime.generation.grammar import Grammars
 from edge_medgemma.runtime.generation.images import to_pixel_values
 from edge_medgemma.runtime.generation.integrity import check_engine
 from edge_medgemma.runtime.generation.prefix import Prefix
 from edge_medgemma.runtime.generation.prompt import PromptBuilder
+from edge_medgemma.runtime.generation.self_test import require_golden
 from edge_medgemma.runtime.generation.tokenizer import Tokenizer
 from edge_medgemma.runtime.manifest import Manifest, load_manifest
 from edge_medgemma.runtime.profiling.memory import available_bytes, fits_together
 from edge_medgemma.runtime.profiling.spans import SpanRecorder
+
+LOG = logging.getLogger(__name__)
 
 
 class Engine:
@@ -45,6 +58,7 @@ class Engine:
         recorder: SpanRecorder,
         *,
         is_checked: bool,
+        devices: Devices,
     ) -> None:
         """Use `Engine.open`, which checks the files."""
         self.directory = directory
@@ -56,6 +70,8 @@ class Engine:
         )
         self._threads = threads
         self._providers = providers
+        self._devices = devices
+        self._choice: Choice | None = None
         self._is_checked = is_checked
         self._recorder = recorder
         self._embedding = Embedding(directory, manifest)
@@ -74,6 +90,7 @@ class Engine:
         providers: Providers = AUTOMATIC,
         check_files: bool = True,
         recorder: SpanRecorder | None = None,
+        devices: Devices = DEVICES,
     ) -> "Engine":
         """Open an engine directory.
 
@@ -84,6 +101,7 @@ class Engine:
             check_files: compare every file with its SHA-256 first; only then are packed weights
                 kept beside a large engine
             recorder: gets the times of checking, loading and resizing
+            devices: GPUs that may run it, the first choice first
 
         Raises:
             EngineError: missing, altered, or of another version.
@@ -93,7 +111,15 @@ class Engine:
         if check_files:
             with recorder.span("check files"):
                 check_engine(directory, manifest)
-        return cls(directory, manifest, threads, providers, recorder, is_checked=check_files)
+        return cls(
+            directory,
+            manifest,
+            threads,
+            providers,
+            recorder,
+            is_checked=check_files,
+            devices=devices,
+        )
 
     def encode_images(
         self,
@@ -125,7 +151,7 @@ class Engine:
 
     def new_prefix(self, expected_tokens: int = 0) -> Prefix:
         """An empty prefix; `expected_tokens` reserves its memory at once."""
-        return Prefix(self._decoder_model(), self._embedding, self.manifest, expected_tokens)
+        return Prefix(self.decoder_model(), self._embedding, self.manifest, expected_tokens)
 
     @property
     def slices_at_once(self) -> int:
@@ -135,12 +161,39 @@ class Engine:
     @property
     def vision_identity(self) -> str:
         """What image features depend on besides the pixels."""
-        return f"{self.manifest.sha256} {provider_identity(self._providers.vision)}"
+        return self._identity(self.choice.vision)
 
     @property
     def decoder_identity(self) -> str:
         """What keys and values depend on besides tokens and image features."""
-        return f"{self.manifest.sha256} {provider_identity(self._providers.decoder)}"
+        return self._identity(self.choice.decoder)
+
+    @property
+    def choice(self) -> Choice:
+        """What runs each part; a device has given the CPU's answers here before.
+
+        Raises:
+            DependencyError: the library of a named device is not installed.
+            EngineError: a named device does not take this engine.
+            ProviderError: a named device does not work here or fails its self-test, or nothing
+                here runs the engine.
+        """
+        if self._choice is None:
+            choice = choose(self.directory, self.manifest, self._providers, self._devices)
+            self._choice = self._tested(choice)
+        return self._choice
+
+    def fall_back(self, reason: str) -> bool:
+        """Go on with the CPU after a device failed; False where it did not run, or a CPU cannot."""
+        if self._choice is None or not self._choice.identities:
+            return False
+        try:
+            self._choice = without_devices(self._choice, self.manifest, reason)
+        except ProviderError:
+            return False
+        self.close()
+        LOG.warning("the engine goes on with the CPU: %s", reason)
+        return True
 
     def close(self) -> None:
         """Release both sessions; a prefix that is still in use keeps its own alive."""
@@ -158,27 +211,60 @@ class Engine:
     ) -> None:
         self.close()
 
+    def _identity(self, provider: Provider) -> str:
+        found = self.choice.identities.get(provider) or provider_identity(provider)
+        return f"{self.manifest.sha256} {provider} {found}"
+
+    def _tested(self, choice: Choice) -> Choice:
+        """The choice, or the CPU where `auto` chose a device that fails its self-test."""
+        if not choice.identities:
+            return choice
+        name = " and ".join(choice.identities)
+        identity = f"vision {choice.vision} decoder {choice.decoder} {choice.identities}"
+        self._choice = choice  # the test runs on it
+        try:
+            with self._recorder.span("self-test"):
+                require_golden(self, name, identity)
+            return choice
+        except (ProviderError, EngineError) as error:
+            self.close()
+            self._choice = None
+            if {self._providers.vision, self._providers.decoder} & set(choice.identities):
+                raise
+            fallen = without_devices(choice, self.manifest, str(error))
+            LOG.warning("the engine runs on the CPU, not on %s: %s", name, error)
+            return fallen
+
     def _vision_model(self) -> VisionModel:
         if self._vision is None:
+            provider = self.choice.vision
             if self._takes_turns:
                 self._decoder = None
             with self._recorder.span("load vision"):
-                opened = open_vision(
-                    self.directory, self.manifest, self._providers.vision, self._threads
-                )
+                if provider in self.choice.identities:
+                    model = self._devices[provider].open_vision(self.directory, self.manifest)
+                    opened = OpenedVision(model, provider)
+                else:
+                    opened = open_vision(self.directory, self.manifest, provider, self._threads)
             self._vision, self.vision_provider = opened.model, opened.provider
         return self._vision
 
-    def _decoder_model(self) -> DecoderModel:
+    def decoder_model(self) -> DecoderModel:
+        """The decoder on what was chosen for it, loaded when it is first asked for."""
         if self._decoder is None:
+            provider = self.choice.decoder
             if self._takes_turns:
                 self._vision = None
             with self._recorder.span("load decoder"):
-                self._decoder = open_decoder(
-                    self.directory,
-                    self.manifest,
-                    self._providers.decoder,
-                    self._threads,
-                    is_packed=self._is_checked,
-                )
+                if provider in self.choice.identities:
+                    device = self._devices[provider]
+                    self._decoder = device.open_decoder(self.directory, self.manifest)
+                else:
+                    self._decoder = open_decoder(
+                        self.directory,
+                        self.manifest,
+                        provider,
+                        self._threads,
+                        is_packed=self._is_checked,
+                    )
         return self._decoder

@@ -1,12 +1,28 @@
 """An engine on its golden picture: what makes the reference, and what a device is asked."""
 
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_medgemma.runtime.backends.golden import Golden, GoldenComparison, compare, golden_of
-from edge_medgemma.runtime.generation.engine import Engine
+from edge_medgemma.runtime.backends.golden import (
+    Golden,
+    GoldenComparison,
+    check,
+    compare,
+    golden_of,
+    load_golden,
+)
+from edge_medgemma.runtime.backends.stamps import Stamp
+from edge_medgemma.runtime.errors import ProviderError
 from edge_medgemma.runtime.generation.prompt import Chunk
 from edge_medgemma.runtime.generation.sampling import log_softmax
+
+if TYPE_CHECKING:  # an engine tests itself before it trusts a device
+    from edge_medgemma.runtime.generation.engine import Engine
 
 INSTRUCTION = "You are a radiologist. Please review the slice provided below carefully."
 QUESTION = "Based on the slice provided above, is there an abnormality? Answer yes or no."
@@ -33,6 +49,35 @@ def compare_golden(engine: Engine, golden: Golden) -> GoldenComparison:
     stored = golden.features.astype(np.float32)[None]
     logprobs, _ = _answer(engine, stored, golden.tokens)
     return compare(golden, features, logprobs)
+
+
+def require_golden(engine: Engine, name: str, identity: str) -> None:
+    """Compare an engine on its device with the CPU, once for each identity.
+
+    Args:
+        engine: on the device
+        name: of the device, for the message
+        identity: of what runs both parts; the verdict is kept in the user's cache folder
+
+    Raises:
+        ProviderError: it is too far off, or the engine has no golden outputs to tell by.
+        EngineError: the golden outputs are damaged.
+    """
+    golden = load_golden(engine.directory)
+    if golden is None:
+        raise ProviderError(
+            f"the engine has no golden outputs, by which {name} would be tested; export it again "
+            "without --no-golden, or use --provider cpu"
+        )
+    stamp = Stamp(engine.manifest.sha256, identity)
+    kept = stamp.read("smallest_cosine", "kl_nats", "greedy_equal", "steps")
+    if kept is None:
+        comparison = compare_golden(engine, golden)
+        stamp.write(asdict(comparison))
+    else:
+        cosine, kl_nats, greedy_equal, steps = kept
+        comparison = GoldenComparison(cosine, kl_nats, int(greedy_equal), int(steps))
+    check(comparison, name)
 
 
 def golden_picture() -> NDArray[np.uint8]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import platformdirs
 
-from edge_medgemma.runtime.backends.providers import Providers, open_decoder
+from edge_medgemma.runtime.backends.providers import Providers
 from edge_medgemma.runtime.generation.embedding import Embedding
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.generation.integrity import check_engine
@@ -116,7 +116,7 @@ def run_benchmark(request: Request, on_row: OnRow) -> Benchmark:
             threads=request.threads,
             providers={
                 "vision": run.vision_provider,
-                "decoder": request.providers.decoder,
+                "decoder": run.decoder_provider,
             },
         ),
         machine=machine,
@@ -144,6 +144,7 @@ class _Run:
         self._scans = ScanBench(*where)
         self._cold_start = ColdStart(*where)
         self.vision_provider = request.providers.vision
+        self.decoder_provider = request.providers.decoder
         self._median_s: dict[str, float] = {}
 
     def rows(self, on_row: OnRow) -> Iterator[Row]:
@@ -236,15 +237,13 @@ class _Run:
 
     def _decoder_rows(self, depths: tuple[int, ...]) -> Iterator[Row]:
         request, manifest = self._request, self._manifest
-        decoder = open_decoder(
-            request.directory,
-            manifest,
-            request.providers.decoder,
-            request.threads,
-            is_packed=True,  # as an `Engine` that checked its files has it
-        )
-        embedding = Embedding(request.directory, manifest)
-        yield from decoder_rows(decoder, embedding, manifest, depths, self._meter, self.peaks)
+        with Engine.open(
+            request.directory, threads=request.threads, providers=request.providers
+        ) as engine:
+            decoder = engine.decoder_model()
+            self.decoder_provider = engine.choice.decoder
+            embedding = Embedding(request.directory, manifest)
+            yield from decoder_rows(decoder, embedding, manifest, depths, self._meter, self.peaks)
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,7 +89,7 @@ def plan_memory(
 def cache_bytes(manifest: Manifest, tokens: int) -> int:
     """Keys and values of a prefix of so many tokens, with the rows that are kept in reserve."""
     text = manifest.text
-    itemsize = 2 if manifest.precision.cache == "fp16" else 4
+    itemsize = 4 if manifest.precision.cache == "fp32" else 2
     row = 2 * text.kv_heads * text.head_dim * itemsize
     global_layers = sum(text.layer_is_global)
     local_rows = text.sliding_window + LOCAL_SLACK_ROWS

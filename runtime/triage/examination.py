@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_medgemma.runtime.errors import ProviderError
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.generation.prefix import Prefix
 from edge_medgemma.runtime.profiling.memory import available_bytes, require_memory
@@ -45,6 +46,11 @@ from edge_medgemma.runtime.triage.report import (
     FindingStatus,
     Pass,
     StudyReport,
+)
+
+DEVICE_FAILED = Problem(
+    "device_failed",
+    "The GPU failed while this study was read; the CPU read it again from the beginning.",
 )
 
 
@@ -140,6 +146,20 @@ class Examination:
             self._features.clear()
         return self.report
 
+    def continue_on_cpu(self, reason: str) -> bool:
+        """Whether the engine could leave its device; what the device encoded is forgotten.
+
+        The results of earlier passes stand: the device gave the CPU's answers when it was tested.
+        """
+        if not self._engine.fall_back(reason):
+            return False
+        self._features.clear()
+        self._blank = None
+        self._problems += (DEVICE_FAILED,)
+        # once more for when the pixels are decoded again, which begins from these
+        self._reading = replace(self._reading, problems=(*self._reading.problems, DEVICE_FAILED))
+        return True
+
     def _conclude(
         self,
         shown: SliceStack,
@@ -185,7 +205,12 @@ class Examination:
         first_span = len(self.recorder.spans)
         rows = coarse_rows(1, self.slices)
         reader = self._reader(_part(stack, rows), rows)
-        reader.encode_unless_read()
+        try:
+            reader.encode_unless_read()
+        except ProviderError as error:
+            if not self.continue_on_cpu(str(error)):
+                raise
+            return self.probe()
         self._features.update((rows[place], one) for place, one in reader.features.items())
         if len(self.recorder.spans) == first_span:
             return 0.0

@@ -13,6 +13,7 @@ from edge_medgemma.runtime.errors import (
     EdgeMedgemmaError,
     EngineError,
     ProtocolError,
+    ProviderError,
     ResourceError,
 )
 from edge_medgemma.runtime.generation.engine import Engine
@@ -130,11 +131,21 @@ def _examination(
 
 
 def _look(examination: Examination, reading: Reading, count: int) -> StudyReport:
-    """One pass; if it fails, the report of the pass before stands, or says why there is none."""
+    """One pass; if it fails, the report of the pass before stands, or says why there is none.
+
+    A device that fails is left for the CPU, once: the pass begins again there.
+    """
     before = examination.report
     try:
+        try:
+            return examination.look(count)
+        except ProviderError as error:
+            if not examination.continue_on_cpu(str(error)):
+                raise
         return examination.look(count)
-    except (DependencyError, EngineError, ProtocolError, ResourceError) as error:
+    except (
+        DependencyError, EngineError, ProtocolError, ProviderError, ResourceError
+    ) as error:  # fmt: skip
         if before is None:
             raise  # the next study would meet the same
         reason = f"of an error of the device or the engine ({type(error).__name__})"

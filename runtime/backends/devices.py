@@ -1,0 +1,206 @@
+"""GPUs: which engines they run, whether they work here, and what `auto` takes."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from edge_medgemma.runtime.backends.model import DecoderModel, VisionModel
+from edge_medgemma.runtime.backends.providers import Provider, Providers, StepDown
+from edge_medgemma.runtime.errors import EdgeMedgemmaError, EngineError, ProviderError
+from edge_medgemma.runtime.manifest import Manifest
+
+LOG = logging.getLogger(__name__)
+
+
+class DeviceBackend(Protocol):
+    """A library on a GPU."""
+
+    def check(self, manifest: Manifest) -> None:
+        """Refuse an engine that was exported for something else.
+
+        Raises:
+            EngineError: names the `--target` that it takes.
+        """
+        ...
+
+    def identity(self, directory: Path, manifest: Manifest) -> str:
+        """Library, version, device and driver: equal ones compute the same bits.
+
+        Raises:
+            DependencyError: something is not installed.
+            ProviderError: no device, no kernels for it, or no plans of this place.
+        """
+        ...
+
+    def open_vision(self, directory: Path, manifest: Manifest) -> VisionModel:
+        """The vision graph; raises as `identity` does, and DeviceMemoryError."""
+        ...
+
+    def open_decoder(self, directory: Path, manifest: Manifest) -> DecoderModel:
+        """The decoder graph; raises as `open_vision` does."""
+        ...
+
+
+class CudaBackend:
+    """ONNX Runtime's CUDA provider."""
+
+    def check(self, manifest: Manifest) -> None:
+        """See `DeviceBackend.check`; its GroupQueryAttention has no float32."""
+        if manifest.dialect != "ort" or manifest.precision.activations == "fp32":
+            raise EngineError(
+                f"cuda runs engines of onnxruntime's operators in 16 bits, this one is "
+                f"{_described(manifest)}; export it with --target cuda"
+            )
+
+    def identity(self, directory: Path, manifest: Manifest) -> str:
+        """See `DeviceBackend.identity`; looks for kernels before an operator misses them."""
+        from edge_medgemma.runtime.backends.cuda_device import CudaDevice
+        from edge_medgemma.runtime.backends.ort import library_version
+        from edge_medgemma.runtime.backends.probe import check_kernels, require_cuda_kernels
+
+        kernels = require_cuda_kernels()
+        device = CudaDevice().properties()
+        check_kernels(kernels, device)
+        return f"{library_version()} {device.identity}"
+
+    def open_vision(self, directory: Path, manifest: Manifest) -> VisionModel:
+        """See `DeviceBackend.open_vision`."""
+        from edge_medgemma.runtime.backends.cuda import CudaVision, cuda_session
+
+        return CudaVision(cuda_session(directory / "vision.onnx"))
+
+    def open_decoder(self, directory: Path, manifest: Manifest) -> DecoderModel:
+        """See `DeviceBackend.open_decoder`."""
+        from edge_medgemma.runtime.backends.cuda import CudaDecoder, cuda_session
+        from edge_medgemma.runtime.backends.cuda_device import CudaDevice
+
+        session = cuda_session(directory / "decoder.onnx")
+        return CudaDecoder(session, CudaDevice(), manifest, "cuda")
+
+
+class TensorRtBackend:
+    """TensorRT or TensorRT-RTX, with the plans in the engine directory."""
+
+    def check(self, manifest: Manifest) -> None:
+        """See `DeviceBackend.check`."""
+        if manifest.dialect != "trt" or manifest.precision.activations == "fp32":
+            raise EngineError(
+                f"tensorrt runs engines of standard operators in 16 bits, this one is "
+                f"{_described(manifest)}; export it with --target tensorrt"
+            )
+
+    def identity(self, directory: Path, manifest: Manifest) -> str:
+        """See `DeviceBackend.identity`; another build of the plans is another identity."""
+        from edge_medgemma.runtime.backends.tensorrt import plan_identity
+
+        return plan_identity(directory, manifest)
+
+    def open_vision(self, directory: Path, manifest: Manifest) -> VisionModel:
+        """See `DeviceBackend.open_vision`."""
+        from edge_medgemma.runtime.backends.tensorrt import open_tensorrt_vision
+
+        return open_tensorrt_vision(directory, manifest)
+
+    def open_decoder(self, directory: Path, manifest: Manifest) -> DecoderModel:
+        """See `DeviceBackend.open_decoder`."""
+        from edge_medgemma.runtime.backends.tensorrt import open_tensorrt_decoder
+
+        return open_tensorrt_decoder(directory, manifest)
+
+
+Devices = Mapping[Provider, DeviceBackend]
+
+DEVICES: Devices = {Provider.TENSORRT: TensorRtBackend(), Provider.CUDA: CudaBackend()}
+"""In the order in which `auto` tries them; no engine fits both."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What runs each part of an engine."""
+
+    vision: Provider
+    """`auto` where the CPU's libraries are still to choose from"""
+    decoder: Provider
+    identities: Mapping[Provider, str] = field(default_factory=dict)
+    """Of the devices among them"""
+    step_downs: tuple[StepDown, ...] = ()
+    """Devices that `auto` did not take"""
+
+
+def choose(directory: Path, manifest: Manifest, wanted: Providers, devices: Devices) -> Choice:
+    """Find a device for each part that is `auto`, and check those that were named.
+
+    Raises:
+        EngineError: a named device does not take the engine.
+        DependencyError: its library is not installed.
+        ProviderError: it does not work here, or nothing here runs the engine.
+    """
+    named = [one for one in (wanted.vision, wanted.decoder) if one in devices]
+    identities = {}
+    for provider in named:
+        devices[provider].check(manifest)
+        identities[provider] = devices[provider].identity(directory, manifest)
+    if Provider.AUTO not in (wanted.vision, wanted.decoder):
+        return Choice(wanted.vision, wanted.decoder, identities)
+    step_downs: list[StepDown] = []
+    for provider, device in devices.items():
+        try:
+            device.check(manifest)
+        except EngineError as error:
+            step_downs.append(StepDown(provider, str(error)))
+            continue
+        try:
+            identities[provider] = device.identity(directory, manifest)
+            return _with(wanted, provider, identities, step_downs)
+        except EdgeMedgemmaError as error:
+            step_downs.append(StepDown(provider, str(error)))
+            LOG.warning("the engine runs on the CPU, not on %s: %s", provider, error)
+    return _with(wanted, on_cpu(manifest, step_downs), identities, step_downs)
+
+
+def without_devices(choice: Choice, manifest: Manifest, reason: str) -> Choice:
+    """The same on the CPU, after its devices failed.
+
+    Raises:
+        ProviderError: a CPU does not run the engine.
+    """
+    step_downs = (*choice.step_downs, *(StepDown(one, reason) for one in choice.identities))
+    cpu = on_cpu(manifest, step_downs)
+    vision, decoder = (
+        cpu if part in choice.identities else part for part in (choice.vision, choice.decoder)
+    )
+    return Choice(vision, decoder, {}, step_downs)
+
+
+def on_cpu(manifest: Manifest, step_downs: Sequence[StepDown]) -> Provider:
+    """What runs an engine where no device does; `auto` chooses among the CPU's libraries.
+
+    Raises:
+        ProviderError: a CPU does not run it.
+    """
+    if manifest.precision.activations == "bf16":
+        reasons = "; ".join(f"{one.provider}: {one.reason}" for one in step_downs)
+        raise ProviderError(
+            f"this engine computes in bfloat16, which needs a GPU ({reasons}); for the CPU export "
+            "it with --activations fp16 or --target cpu"
+        )
+    return Provider.AUTO if manifest.dialect == "ort" else Provider.CPU
+
+
+def _with(
+    wanted: Providers,
+    found: Provider,
+    identities: Mapping[Provider, str],
+    step_downs: Sequence[StepDown],
+) -> Choice:
+    vision, decoder = (
+        found if part is Provider.AUTO else part for part in (wanted.vision, wanted.decoder)
+    )
+    return Choice(vision, decoder, identities, tuple(step_downs))
+
+
+def _described(manifest: Manifest) -> str:
+    operators = "onnxruntime's operators" if manifest.dialect == "ort" else "standard operators"
+    return f"{operators} in {manifest.precision.activations}"

@@ -1,0 +1,166 @@
+"""What runs here: one node computed by every library, and why those that do not work do not."""
+
+import importlib.metadata
+import importlib.util
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_medgemma.runtime.backends.cuda_device import CudaDevice, DeviceProperties
+from edge_medgemma.runtime.backends.cuda_kernels import Kernels, read_kernels
+from edge_medgemma.runtime.backends.ort import import_onnxruntime, open_session
+from edge_medgemma.runtime.backends.tensorrt_library import find_tensorrt
+from edge_medgemma.runtime.errors import DependencyError, EdgeMedgemmaError, ProviderError
+
+PROBE = Path(__file__).parent / "probe.onnx"
+"""y = x * x over four numbers."""
+
+ONNXRUNTIME_PACKAGES = (
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "onnxruntime-openvino",
+    "onnxruntime-directml",
+    "onnxruntime-qnn",
+    "onnxruntime-gpu-extended",
+)
+"""All put their files into one folder, `onnxruntime/`: the last one installed wins."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What one library did."""
+
+    name: str
+    works: bool
+    detail: str
+    """Its version and device, or why it does not work and what to do."""
+
+
+def probe_all() -> tuple[Probe, ...]:
+    """Every library, in the order of speed where it works."""
+    found = []
+    for name, probe in _PROBES.items():
+        try:
+            found.append(Probe(name, True, probe()))
+        except EdgeMedgemmaError as error:
+            found.append(Probe(name, False, str(error)))
+        except Exception as error:  # noqa: BLE001 a library that dies is one that does not work
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            found.append(Probe(name, False, f"fails to start: {reason}"))
+    return tuple(found)
+
+
+def installed_onnxruntimes() -> dict[str, str]:
+    """Version by distribution; more than one is a broken installation."""
+    found = {}
+    for name in ONNXRUNTIME_PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def onnxruntime_conflict(installed: Mapping[str, str]) -> str:
+    """What is wrong with these packages and how to mend it; empty when nothing is."""
+    if len(installed) < 2:
+        return ""
+    names = " ".join(installed)
+    return (
+        f"{len(installed)} packages share the folder onnxruntime/ ({names}); run: "
+        f"pip uninstall -y {names}, then install one of them again"
+    )
+
+
+def cuda_kernels() -> Kernels | None:
+    """Kernels of the installed onnxruntime's CUDA library; None where it has none."""
+    spec = importlib.util.find_spec("onnxruntime")
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    library = Path(spec.submodule_search_locations[0]) / "capi/libonnxruntime_providers_cuda.so"
+    return read_kernels(library) if library.is_file() else None
+
+
+def require_cuda_kernels() -> Kernels:
+    """Kernels of the installed onnxruntime's CUDA library.
+
+    Raises:
+        DependencyError: it has none.
+    """
+    kernels = cuda_kernels()
+    if kernels is None:
+        raise DependencyError(
+            "the installed onnxruntime has no CUDA; run: pip uninstall -y onnxruntime, then "
+            "pip install 'edge-medgemma[gpu]'"
+        )
+    return kernels
+
+
+def check_kernels(kernels: Kernels, device: DeviceProperties) -> None:
+    """Refuse a library without kernels for the device, before its first operator fails.
+
+    Raises:
+        ProviderError: there are none.
+    """
+    if kernels.run_on(device.compute_capability):
+        return
+    capability = "{}.{}".format(*device.compute_capability)
+    names = ", ".join(f"{sm // 10}.{sm % 10}" for sm in sorted(kernels.compiled))
+    raise ProviderError(
+        f"this onnxruntime has kernels for compute capability {names}; {device.name} has "
+        f"{capability}; use TensorRT there (edge-medgemma build) or --provider cpu"
+    )
+
+
+def _probe_tensorrt() -> str:
+    library = find_tensorrt()
+    device = CudaDevice().properties()
+    return f"{library.name} {library.version} on {device.name}"
+
+
+def _probe_cuda() -> str:
+    from edge_medgemma.runtime.backends.cuda import cuda_session
+
+    kernels = require_cuda_kernels()
+    device = CudaDevice().properties()
+    check_kernels(kernels, device)
+    _square(cuda_session(PROBE))
+    return f"onnxruntime {import_onnxruntime().__version__} on {device.name}"
+
+
+def _probe_openvino() -> str:
+    if importlib.util.find_spec("openvino") is None:
+        raise DependencyError(
+            "OpenVINO is not installed; run: pip install 'edge-medgemma[cpu,openvino]'"
+        )
+    import openvino
+
+    core = openvino.Core()
+    result = core.compile_model(core.read_model(PROBE), "CPU")([np.full(4, 3, np.float32)])[0]
+    _check(np.asarray(result))
+    return f"OpenVINO {openvino.__version__.split('-')[0]} on {core.get_property('CPU', 'FULL_DEVICE_NAME')}"
+
+
+def _probe_cpu() -> str:
+    _square(open_session(PROBE, 1))
+    return f"onnxruntime {import_onnxruntime().__version__}"
+
+
+def _square(session: Any) -> None:
+    _check(session.run(None, {"x": np.full(4, 3, np.float32)})[0])
+
+
+def _check(result: np.ndarray[Any, Any]) -> None:
+    if not (result == 9).all():
+        raise ProviderError(f"computes 3 * 3 = {result[0]}; do not use it")
+
+
+_PROBES: Mapping[str, Callable[[], str]] = {
+    "tensorrt": _probe_tensorrt,
+    "cuda": _probe_cuda,
+    "openvino": _probe_openvino,
+    "cpu": _probe_cpu,
+}

@@ -1,0 +1,245 @@
+"""The two graphs as TensorRT plans: activations, weights and caches stay on the device."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_medgemma.runtime.backends.cuda_device import CudaDevice, Device
+from edge_medgemma.runtime.backends.device_caches import DeviceCaches
+from edge_medgemma.runtime.backends.feeds import cache_feeds
+from edge_medgemma.runtime.backends.model import Caches, LaneName
+from edge_medgemma.runtime.backends.plan_shapes import DecoderShapes, VisionShapes
+from edge_medgemma.runtime.backends.plans import (
+    DECODER_PLAN,
+    VISION_PLAN,
+    current_place,
+    read_plan,
+    read_record,
+)
+from edge_medgemma.runtime.backends.tensorrt_library import find_tensorrt
+from edge_medgemma.runtime.errors import ProviderError, ResourceError
+from edge_medgemma.runtime.manifest import Manifest
+
+
+class TensorRtVision:
+    """vision.plan: the upload of a batch runs beside the computation of the one before."""
+
+    batch = 16
+    """Slices per call that suit it: two batches of the greatest profile."""
+
+    def __init__(
+        self, device: Device, engine: Any, manifest: Manifest, shapes: VisionShapes
+    ) -> None:
+        """`engine` is an opened plan built with `shapes`."""
+        vision, hidden = manifest.vision, manifest.text.hidden_size
+        self._owned: list[int] = []
+        self._device = device
+        self._shapes = shapes
+        self._features = (vision.tokens_per_image, hidden)
+        self._context = _new_context(engine)
+        self._copying, self._computing = device.new_stream(), device.new_stream()
+        image_bytes = 3 * vision.image_size**2 * 4
+        largest = shapes.batches[-1]
+        output_bytes = largest * vision.tokens_per_image * hidden * 4
+        for size_bytes in (largest * image_bytes, largest * image_bytes, output_bytes):
+            self._owned.append(device.allocate(size_bytes))
+        *self._pixels, self._output = self._owned
+
+    def run(self, pixel_values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """See `VisionModel.run`."""
+        count, largest = len(pixel_values), self._shapes.batches[-1]
+        features = np.empty((count, *self._features), np.float32)
+        waiting: NDArray[np.float32] | None = None
+        for number, start in enumerate(range(0, count, largest)):
+            part = np.ascontiguousarray(pixel_values[start : start + largest])
+            # Its earlier content was used by the batch before last, which has been fetched.
+            address = self._pixels[number % 2]
+            self._device.upload(address, part, self._copying)
+            self._fetch(waiting)
+            self._device.follow(self._computing, self._copying)
+            self._execute(address, part.shape)
+            waiting = features[start : start + largest]
+        self._fetch(waiting)
+        return features
+
+    def close(self) -> None:
+        """Release the device memory of inputs and outputs."""
+        while self._owned:
+            self._device.release(self._owned.pop())
+        self._context = None
+
+    def __del__(self) -> None:
+        """Device memory is not the garbage collector's."""
+        self.close()
+
+    def _execute(self, pixels: int, shape: tuple[int, ...]) -> None:
+        context = self._context
+        context.set_optimization_profile_async(self._shapes.profile_for(shape[0]), self._computing)
+        context.set_input_shape("pixel_values", shape)
+        context.set_tensor_address("pixel_values", pixels)
+        context.set_tensor_address("image_features", self._output)
+        _run(context, self._computing)
+
+    def _fetch(self, target: NDArray[np.float32] | None) -> None:
+        if target is not None:
+            self._device.download(target, self._output, self._computing)
+            self._device.synchronize(self._computing)
+
+
+class TensorRtDecoder:
+    """decoder.plan, spelt in the `trt` dialect; see the contract in `runtime.manifest`."""
+
+    def __init__(
+        self, device: Device, engine: Any, manifest: Manifest, shapes: DecoderShapes
+    ) -> None:
+        """`engine` is an opened plan built with `shapes`."""
+        self._owned: list[int] = []
+        self._device = device
+        self._manifest = manifest
+        self._shapes = shapes
+        self._context = _new_context(engine)
+        self._stream = device.new_stream()
+        self._profile = -1
+        sizes = shapes.input_bytes(manifest)
+        for size_bytes in (*sizes.values(), shapes.logit_rows * manifest.text.vocabulary * 4):
+            self._owned.append(device.allocate(size_bytes))
+        self._inputs = dict(zip(sizes, self._owned, strict=False))
+        self._logits = self._owned[-1]
+
+    def new_caches(self) -> DeviceCaches:
+        """See `DecoderModel.new_caches`."""
+        rows: dict[LaneName, int] = {
+            "global": self._shapes.global_rows,
+            "local": self._shapes.local_rows,
+        }
+        return DeviceCaches(self._device, self._manifest, self._stream, rows)
+
+    def answer_caches(
+        self, caches: Caches, rows: Mapping[LaneName, slice], room: Mapping[LaneName, int]
+    ) -> None:
+        """See `DecoderModel.answer_caches`: there is no faster form."""
+
+    def run(
+        self,
+        caches: Caches,
+        embeddings: NDArray[np.float32],
+        position_ids: NDArray[np.int64],
+        mask_global: NDArray[np.float32],
+        mask_local: NDArray[np.float32],
+        logit_rows: NDArray[np.int64],
+        *,
+        is_answer: bool = False,
+    ) -> NDArray[np.float32]:
+        """See `DecoderModel.run`.
+
+        Raises:
+            ResourceError: more tokens than the plan was built for.
+        """
+        assert isinstance(caches, DeviceCaches)
+        tokens = len(embeddings)
+        capacity: dict[LaneName, int] = {
+            "global": caches.capacity("global"),
+            "local": caches.capacity("local"),
+        }
+        self._check_room(tokens, mask_global.shape[-1], mask_local.shape[-1], len(logit_rows))
+        self._feed(
+            {
+                "embeddings": embeddings[None],
+                "position_ids": position_ids[None],
+                **cache_feeds("trt", {"global": mask_global, "local": mask_local}, capacity),
+                # a plan has no empty tensors: prefill projects one row that nobody reads
+                "logit_rows": logit_rows if len(logit_rows) else np.zeros(1, np.int64),
+            },
+            tokens,
+        )
+        for name, address in caches.addresses.items():
+            self._context.set_tensor_address(f"past_{name}", address)
+            self._context.set_tensor_address(f"present_{name}", address)
+        self._context.set_tensor_address("logits", self._logits)
+        _run(self._context, self._stream)
+        logits = np.empty((len(logit_rows), self._manifest.text.vocabulary), np.float32)
+        if len(logit_rows):
+            self._device.download(logits, self._logits, self._stream)
+        self._device.synchronize(self._stream)
+        return logits
+
+    def close(self) -> None:
+        """Release the device memory of inputs and outputs."""
+        while self._owned:
+            self._device.release(self._owned.pop())
+        self._context = None
+
+    def __del__(self) -> None:
+        """Device memory is not the garbage collector's; the last prefix gives it back."""
+        self.close()
+
+    def _feed(self, inputs: Mapping[str, NDArray[Any]], tokens: int) -> None:
+        profile = self._shapes.profile_for(tokens)
+        if profile != self._profile:
+            self._context.set_optimization_profile_async(profile, self._stream)
+            self._profile = profile
+        for name, value in inputs.items():
+            array = np.ascontiguousarray(value)
+            self._device.upload(self._inputs[name], array, self._stream)
+            self._context.set_input_shape(name, array.shape)
+            self._context.set_tensor_address(name, self._inputs[name])
+
+    def _check_room(self, tokens: int, rows_global: int, rows_local: int, logit_rows: int) -> None:
+        shapes = self._shapes
+        if rows_global > shapes.global_rows or rows_local > shapes.local_rows:
+            raise ResourceError(
+                f"the plan holds {shapes.global_rows} tokens, the scan needs {rows_global}; use "
+                "fewer --slices or run 'edge-medgemma build' with more"
+            )
+        if tokens > shapes.prefill_rows or logit_rows > shapes.logit_rows:
+            raise ResourceError(
+                f"the plan reads {shapes.prefill_rows} tokens and answers {shapes.logit_rows} "
+                f"questions at once, {tokens} and {logit_rows} were given; build it again"
+            )
+
+
+def _new_context(engine: Any) -> Any:
+    context = engine.create_execution_context()
+    if context is None:
+        raise ResourceError(
+            "the GPU has no memory for the plan's activations; use --provider cpu or build the "
+            "plan for fewer --slices"
+        )
+    return context
+
+
+def _run(context: Any, stream: int) -> None:
+    if not context.execute_async_v3(stream):
+        raise ProviderError("TensorRT could not run the plan; run 'edge-medgemma build' again")
+
+
+def plan_identity(directory: Path, manifest: Manifest) -> str:
+    """Of the plans of an engine directory; raises as `open_tensorrt_vision` does."""
+    device, library = CudaDevice(), find_tensorrt()
+    place = current_place(library, device, manifest)
+    return read_record(directory, place, contents=False).identity
+
+
+def open_tensorrt_vision(directory: Path, manifest: Manifest) -> TensorRtVision:
+    """vision.plan of an engine directory, built on this device.
+
+    Raises:
+        DependencyError: TensorRT or cuda-bindings is not installed.
+        ProviderError: no device, or plans of another place.
+        EngineError: a plan was altered.
+    """
+    device, library = CudaDevice(), find_tensorrt()
+    record = read_record(directory, current_place(library, device, manifest))
+    engine = library.open(read_plan(directory, VISION_PLAN))
+    return TensorRtVision(device, engine, manifest, record.vision_shapes)
+
+
+def open_tensorrt_decoder(directory: Path, manifest: Manifest) -> TensorRtDecoder:
+    """decoder.plan of an engine directory; see `open_tensorrt_vision`."""
+    device, library = CudaDevice(), find_tensorrt()
+    record = read_record(directory, current_place(library, device, manifest))
+    engine = library.open(read_plan(directory, DECODER_PLAN))
+    return TensorRtDecoder(device, engine, manifest, record.decoder_shapes)

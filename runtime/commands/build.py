@@ -1,0 +1,81 @@
+"""`edge-medgemma build`: TensorRT plans of an engine, on the device that will run them."""
+
+from pathlib import Path
+
+import click
+
+from edge_medgemma.runtime.backends.cuda_device import CudaDevice
+from edge_medgemma.runtime.backends.golden import load_golden
+from edge_medgemma.runtime.backends.plan_build import build_plans, check_buildable
+from edge_medgemma.runtime.backends.plan_shapes import DecoderShapes, may_have_decode_profile
+from edge_medgemma.runtime.backends.plans import plan_folder
+from edge_medgemma.runtime.backends.providers import Provider, Providers
+from edge_medgemma.runtime.backends.tensorrt_library import find_tensorrt
+from edge_medgemma.runtime.commands.progress import stage_progress
+from edge_medgemma.runtime.errors import EngineError
+from edge_medgemma.runtime.generation.engine import Engine
+from edge_medgemma.runtime.generation.prefix import LOCAL_SLACK_ROWS
+from edge_medgemma.runtime.profiling.memory import available_bytes
+from edge_medgemma.runtime.triage.questions import REASONING_TOKENS
+
+QUESTION_ROWS = 1024
+"""Of the global caches, beyond the slices: the questions of a protocol and the instruction."""
+
+
+@click.command(epilog="Example: edge-medgemma build engines/medgemma --slices 32")
+@click.argument("engine_directory", metavar="ENGINE", type=click.Path(path_type=Path))
+@click.option(
+    "--provider", type=click.Choice([Provider.TENSORRT.value]), default=Provider.TENSORRT.value,
+    show_default=True, help="Library to build for.",
+)  # fmt: skip
+@click.option(
+    "--slices", type=click.IntRange(min=1), default=85, show_default=True,
+    help="Most slices the plans can read; fewer take less memory of the device.",
+)  # fmt: skip
+@click.option(
+    "--workspace", "workspace_mb", type=click.IntRange(min=1), metavar="MB",
+    help="Scratch memory of the builder's kernels.  [default: the library's choice]",
+)  # fmt: skip
+def command(engine_directory: Path, provider: str, slices: int, workspace_mb: int | None) -> None:
+    """Build the plans of an engine on the device that will run them.
+
+    ENGINE was exported with --target tensorrt. Building takes minutes to an hour; the plans stand
+    in ENGINE/devices and work with this library, driver and device only. They are compared with
+    the CPU's answers before they are accepted.
+    """
+    with Engine.open(engine_directory) as engine:
+        check_buildable(engine.manifest, available_bytes())
+        if load_golden(engine_directory) is None:
+            raise EngineError(
+                f"'{engine_directory}' has no golden outputs, by which its plans would be tested; "
+                "export it again without --no-golden"
+            )
+        shapes = decoder_shapes(engine, slices)
+    library, device = find_tensorrt(), CudaDevice()
+    with stage_progress() as progress:
+        record = build_plans(
+            engine_directory,
+            engine.manifest,
+            library,
+            device,
+            shapes,
+            workspace_mb * 2**20 if workspace_mb else None,
+            lambda stage: progress(f"build {stage}", 0, 1),
+        )
+    chosen = Providers(Provider(provider), Provider(provider))
+    with Engine.open(engine_directory, providers=chosen, check_files=False) as engine:
+        _ = engine.choice  # compares them with the CPU's answers
+    size = sum(file.bytes for file in record.files.values())
+    click.echo(f"{plan_folder(engine_directory)}: {size / 1e9:.2f} GB for {record.place.device}")
+
+
+def decoder_shapes(engine: Engine, slices: int) -> DecoderShapes:
+    """Capacities for so many slices, one protocol's questions and an answer."""
+    chunks = engine.prompt.prefix("", slices)
+    read = sum(len(chunk.ids) for chunk in chunks)
+    window = engine.manifest.text.sliding_window
+    return DecoderShapes(
+        global_rows=read + QUESTION_ROWS + REASONING_TOKENS,
+        local_rows=window + LOCAL_SLACK_ROWS,
+        has_decode_profile=may_have_decode_profile(engine.manifest),
+    )

@@ -1,0 +1,72 @@
+"""The real builder of TensorRT-RTX, which needs no GPU to build for one."""
+
+from pathlib import Path
+
+import pytest
+
+from edge_medgemma.export.checkpoint import open_checkpoint
+from edge_medgemma.export.engine import export_engine
+from edge_medgemma.export.target import Target
+from edge_medgemma.runtime.backends import tensorrt_library
+from edge_medgemma.runtime.backends.capacity import GLOBAL_AXIS, LOCAL_AXIS, with_capacities
+from edge_medgemma.runtime.backends.plan_shapes import DecoderShapes, VisionShapes
+from edge_medgemma.runtime.backends.tensorrt_library import BuildOptions, TensorRt, find_tensorrt
+from edge_medgemma.runtime.errors import DependencyError, EngineError, ProviderError
+from edge_medgemma.runtime.manifest import Manifest, load_manifest
+
+
+@pytest.fixture(scope="module")
+def library() -> TensorRt:
+    try:
+        return find_tensorrt()
+    except DependencyError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("trt") / "engine"
+    checkpoint = open_checkpoint(str(tiny_checkpoint))
+    target = Target("trt", "fp16")
+    export_engine(checkpoint, directory, precision="int4", block_size=32, target=target)
+    return directory
+
+
+@pytest.fixture
+def manifest(engine: Path) -> Manifest:
+    return load_manifest(engine)
+
+
+@pytest.mark.parametrize("capability", [(8, 6), (8, 9)])
+def test_both_graphs_become_plans(
+    library: TensorRt, engine: Path, manifest: Manifest, capability: tuple[int, int]
+) -> None:
+    path = engine / "vision.onnx"
+    profiles = VisionShapes().profiles(manifest)
+    options = BuildOptions(workspace_bytes=2**28)
+    vision = library.build(path.read_bytes(), path, profiles, options, capability)
+    shapes = DecoderShapes(global_rows=256, local_rows=128, prefill_rows=64, logit_rows=4)
+    path = engine / "decoder.onnx"
+    graph = with_capacities(path.read_bytes(), {GLOBAL_AXIS: 256, LOCAL_AXIS: 128})
+    options = BuildOptions(timing_cache=vision.timing_cache)
+    decoder = library.build(graph, path, shapes.profiles(manifest), options, capability)
+    assert min(len(vision.engine), len(decoder.engine)) > 1000
+
+
+def test_a_graph_that_is_not_taken_names_the_node(
+    library: TensorRt, tiny_engine_directory: Path
+) -> None:
+    path = tiny_engine_directory / "decoder.onnx"
+    with pytest.raises(EngineError, match=r"does not take 'decoder\.onnx' at node '.+--target"):
+        library.build(path.read_bytes(), path, [], BuildOptions())
+
+
+def test_a_plan_of_nothing_is_refused(library: TensorRt) -> None:
+    with pytest.raises(ProviderError, match="edge-medgemma build"):
+        library.open(b"not a plan")
+
+
+def test_without_tensorrt_the_place_to_get_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensorrt_library, "MODULES", ("no_such_tensorrt",))
+    with pytest.raises(DependencyError, match=r"JetPack 7\.2"):
+        find_tensorrt()

@@ -1,0 +1,77 @@
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from edge_medgemma.runtime.backends import probe
+from edge_medgemma.runtime.backends.probe import onnxruntime_conflict
+from edge_medgemma.runtime.commands import doctor
+from edge_medgemma.runtime.errors import DependencyError, EngineError
+from edge_medgemma.runtime.manifest import load_manifest
+from edge_medgemma.runtime.profiling.memory import largest_slices
+
+
+def test_two_packages_in_one_folder_are_a_problem_with_a_way_out() -> None:
+    assert onnxruntime_conflict({"onnxruntime": "1.32.0"}) == ""
+    found = onnxruntime_conflict({"onnxruntime": "1.32.0", "onnxruntime-gpu": "1.31.1"})
+    assert "pip uninstall -y onnxruntime onnxruntime-gpu" in found
+
+
+def test_a_broken_installation_is_said_and_exits_with_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    both = {"onnxruntime": "1.32.0", "onnxruntime-gpu": "1.31.1"}
+    monkeypatch.setattr(doctor, "installed_onnxruntimes", lambda: both)
+    result = CliRunner().invoke(doctor.command, [])
+    assert result.exit_code == 1
+    assert "PROBLEM: 2 packages share the folder onnxruntime/" in result.stdout
+
+
+def test_json_says_what_runs_the_engine_and_why_nothing_faster_does(
+    tiny_engine_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "available_bytes", lambda: 10**9)
+    arguments = ["--json", "--engine", str(tiny_engine_directory)]
+    result = CliRunner().invoke(doctor.command, arguments)
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    works = {one["name"]: one["works"] for one in found["providers"]}
+    assert list(works) == ["tensorrt", "cuda", "openvino", "cpu"]
+    assert works["cpu"]
+    engine = found["engine"]
+    assert (engine["vision_provider"], engine["decoder_provider"]) == ("cpu", "cpu")
+    reasons = {one["provider"]: one["reason"] for one in engine["step_downs"]}
+    assert "--target tensorrt" in reasons["tensorrt"]
+    assert "--target cuda" in reasons["cuda"]
+    assert "gains less" in reasons["openvino"]
+    assert engine["tensorrt_plans"] == "none"
+    assert engine["largest_slices"] == largest_slices(load_manifest(tiny_engine_directory), 10**9)
+
+
+def test_where_nothing_is_installed_every_library_says_what_to_do(
+    tiny_engine_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absent() -> str:
+        raise DependencyError("not installed; run: pip install 'edge-medgemma[cpu]'")
+
+    nothing = dict.fromkeys(("tensorrt", "cuda", "openvino", "cpu"), absent)
+    monkeypatch.setattr(probe, "_PROBES", nothing)
+    monkeypatch.setattr(doctor, "installed_onnxruntimes", dict)
+    found = doctor.diagnose(tiny_engine_directory)
+    assert json.loads(json.dumps(asdict(found)))["onnxruntime_packages"] == {}
+    assert not any(one.works for one in found.providers)
+    assert found.problems == ("nothing runs here; run: pip install 'edge-medgemma[cpu]'",)
+
+
+def test_a_library_that_dies_is_one_that_does_not_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    def dies() -> str:
+        raise RuntimeError("symbol not found\nin some library")
+
+    monkeypatch.setattr(probe, "_PROBES", {"cpu": dies})
+    (found,) = probe.probe_all()
+    assert (found.works, found.detail) == (False, "fails to start: symbol not found")
+
+
+def test_no_engine_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="no engine directory"):
+        doctor.diagnose(tmp_path / "nothing")
