@@ -12,6 +12,7 @@ from edge_medgemma.export.recipe import Plan, plan_export
 from edge_medgemma.export.target import CPU, Target
 from edge_medgemma.export.writer import write_bytes
 from edge_medgemma.runtime.backends.golden import GOLDEN_NAME, dump_golden
+from edge_medgemma.runtime.backends.providers import Provider, Providers
 from edge_medgemma.runtime.files import new_directory
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.generation.self_test import make_golden
@@ -56,7 +57,8 @@ def cpu_engine(plan: Plan, folder: Path) -> Iterator[Path]:
 
 def add_golden(engine: Path, folder: Path, manifest: Manifest, threads: int | None) -> Manifest:
     """Write the golden outputs of the CPU engine into `folder`, and them into its manifest."""
-    with Engine.open(engine, threads=threads, check_files=False) as opened:
+    on_cpu = Providers(Provider.CPU, Provider.CPU)
+    with Engine.open(engine, threads=threads, providers=on_cpu, check_files=False) as opened:
         record = write_bytes(folder / GOLDEN_NAME, dump_golden(make_golden(opened)))
     files = dict(sorted({**manifest.files, GOLDEN_NAME: record}.items()))
     manifest = replace(manifest, files=files)

@@ -9,7 +9,8 @@ import pytest
 from edge_medgemma.export.checkpoint import open_checkpoint
 from edge_medgemma.export.engine import _check_attention, export_engine
 from edge_medgemma.export.target import CPU, Target, choose_target
-from edge_medgemma.runtime.backends import ort
+from edge_medgemma.runtime.backends import ort_decoder
+from edge_medgemma.runtime.backends.providers import Provider, Providers
 from edge_medgemma.runtime.errors import EngineError
 from edge_medgemma.runtime.generation import prefix as prefix_module
 from edge_medgemma.runtime.generation.engine import Engine
@@ -105,12 +106,12 @@ def test_the_mask_is_what_hides(checkpoint, answers, monkeypatch, tmp_path):
     """The comparison can fail: without a window the logits move."""
     target = Target("trt", "fp32")
     expected = answers("fp32", target)
-    feeds = ort.cache_feeds
+    feeds = ort_decoder.cache_feeds
 
     def careless(dialect, masks, capacity):
         return feeds(dialect, masks | {"local": np.zeros_like(masks["local"])}, capacity)
 
-    monkeypatch.setattr(ort, "cache_feeds", careless)
+    monkeypatch.setattr(ort_decoder, "cache_feeds", careless)
     export_engine(checkpoint, tmp_path / "e", precision="fp32", block_size=32, target=target)
     with Engine.open(tmp_path / "e", threads=1) as engine:
         found = ask(engine)
@@ -159,7 +160,9 @@ def test_bfloat16_is_refused_on_a_cpu(checkpoint_folder, tmp_path):
     opened = open_checkpoint(str(checkpoint_folder))
     target = Target("trt", "bf16")
     export_engine(opened, tmp_path / "e", precision="int4", block_size=32, target=target)
-    with Engine.open(tmp_path / "e") as engine, pytest.raises(EngineError, match="--activations"):
+    cpu = Providers(Provider.CPU, Provider.CPU)
+    engine = Engine.open(tmp_path / "e", providers=cpu)
+    with pytest.raises(EngineError, match="--activations"):
         engine.new_prefix()
 
 
