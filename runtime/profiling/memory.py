@@ -20,8 +20,7 @@ PROGRAM_BYTES = 150 * 10**6
 
 VISION_WEIGHT_FACTOR = 1.0
 DECODER_WEIGHT_FACTOR = 1.0
-"""Resident bytes of a loaded part for each byte of its file: weights are packed into copies of the
-same size, which take the place of the mapped ones."""
+"""Resident bytes of a loaded part for each byte of its file, packed or as it is."""
 
 VISION_WORKSPACE_ROWS = 4
 """Rows of the widest layer that are alive at once for each patch."""
@@ -29,7 +28,7 @@ VISION_WORKSPACE_ROWS = 4
 TOKENS_OF_TEXT = 10
 """Of a slice, beside its image tokens: begin, end and label."""
 
-TOGETHER_SHARE = 0.25
+TOGETHER_SHARE = 0.2
 """Of the available memory. Vision tower and decoder stay loaded side by side only up to here:
 loading one again takes seconds, and a bedside computer has other things to do."""
 

@@ -112,7 +112,7 @@ class StackReader:
                     self.features[row] = known
             self.recalled = Recalled(self.recalled.slices + len(missing) - len(unknown))
             done = len(missing) - len(unknown)
-            batch = self._engine.slices_at_once
+            batch = self._engine.slices_at_once if unknown else 1  # asking loads the tower
             for first in range(0, len(unknown), batch):
                 rows = unknown[first : first + batch]
                 encoded = self._encode(pixels[rows], preset)
