@@ -31,11 +31,14 @@ class GraphBuilder:
         """By file name: weights that another part of the engine reads as well."""
         self.graph = ir.Graph([], [], nodes=[], name=name, opset_imports=dict(opsets))
         self._weights = self.graph.initializers
+        self._parts: dict[str, tuple[ir.Value, int]] = {}
+        """By name: the weight whose rows a value has, and the first of them."""
 
     def branch(self, name: str) -> "GraphBuilder":
         """A graph for an attribute of `If`; it reads this one's values and keeps its weights here."""
         inner = GraphBuilder(name, {})
         inner.payloads, inner.shared, inner._weights = self.payloads, self.shared, self._weights
+        inner._parts = self._parts
         return inner
 
     def input(self, name: str, dtype: ir.DataType, shape: Shape) -> ir.Value:
@@ -119,11 +122,41 @@ class GraphBuilder:
             values.append(value)
         return values
 
+    def rows_of(self, weight: ir.Value, first: int, count: int) -> ir.Value:
+        """Some rows of a stored weight as a weight of its own, over the same bytes of the file."""
+        assert weight.shape is not None
+        name = f"{weight.name}.from_{first}"
+        shape = ir.Shape([count, *weight.shape[1:]])
+        self._weights[name] = ir.Value(name=name, shape=shape, type=weight.type)
+        self._parts[name] = (weight, first)
+        return self._weights[name]
+
     def serialize(self, data_name: str) -> bytes:
         """The graph file, its weights referring to `data_name` beside it."""
         for file, payloads in ({data_name: self.payloads} | self.shared).items():
             for name, tensor in external_tensors(file, payloads).items():
                 self.graph.initializers[name].const_value = tensor
+        for name, (whole, first) in self._parts.items():
+            self.graph.initializers[name].const_value = _rows_tensor(
+                self.graph.initializers[name], whole, first
+            )
+            if not whole.uses():
+                self.graph.initializers.pop(str(whole.name), None)
         model = ir.Model(self.graph, ir_version=IR_VERSION, producer_name="edge-medgemma")
         serialized: bytes = ir.to_proto(model).SerializeToString(deterministic=True)
         return serialized
+
+
+def _rows_tensor(part: ir.Value, whole: ir.Value, first: int) -> ir.ExternalTensor:
+    """Where the rows of `whole` from `first` on, as many as `part` has, lie in its file."""
+    tensor = whole.const_value
+    assert isinstance(tensor, ir.ExternalTensor) and part.shape is not None
+    row_bytes = tensor.nbytes // tensor.shape.numpy()[0]
+    return ir.ExternalTensor(
+        tensor.location,
+        (tensor.offset or 0) + first * row_bytes,
+        part.shape.numpy()[0] * row_bytes,
+        tensor.dtype,
+        shape=part.shape,
+        name=str(part.name),
+    )

@@ -5,6 +5,8 @@ reading of a scan and the answers. Inside `If`, past and present still share the
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import onnx_ir as ir
@@ -20,6 +22,13 @@ INT8_ACTIVATIONS = 4
 
 CANDIDATES = 256
 """Best rows of the draft that are computed again by the head itself."""
+
+HEAD_TILE_ROWS = 1 << 16
+"""Rows of the head in one product. onnxruntime packs a whole product's weights at every start, even
+to find them packed in a file: the head of MedGemma 4B in one piece takes 0.7 GB for that moment."""
+
+HEAD_TILE_UNIT = 256
+"""Tiles are multiples of it, so that they begin where a page of the file does."""
 
 FLOAT = ir.DataType.FLOAT
 
@@ -81,11 +90,28 @@ def drafted_head(
     weights = graph.stored(blocks_payload(*head), head[1].shared_file)
     draft_weights = graph.stored(blocks_payload(*draft))
     exact, fast = graph.branch("head.exact"), graph.branch("head.fast")
-    _return(exact, [blocks_product(exact, x, weights, *head)])
-    drafted = blocks_product(fast, x, draft_weights, *draft)
+    _return(exact, [_tiled_product(exact, x, weights, *head)])
+    drafted = _tiled_product(fast, x, draft_weights, *draft)
     _return(fast, [_with_exact_candidates(fast, x, drafted, weights, head[0])])
     branches = {"then_branch": fast.graph, "else_branch": exact.graph}
     return graph.node("If", [is_drafted], branches, name="head.logits")
+
+
+def _tiled_product(
+    graph: GraphBuilder, x: ir.Value, weights: Sequence[ir.Value], matrix: Matrix, storage: Storage
+) -> ir.Value:
+    """`blocks_product` of many outputs in equal tiles of at most HEAD_TILE_ROWS."""
+    tiles = -(-matrix.outputs // HEAD_TILE_ROWS)
+    if tiles == 1:
+        return blocks_product(graph, x, weights, matrix, storage)
+    products = []
+    units = matrix.outputs // HEAD_TILE_UNIT
+    ends = [units * tile // tiles * HEAD_TILE_UNIT for tile in range(tiles)]
+    for first, end in pairwise([*ends, matrix.outputs]):
+        rows = [graph.rows_of(weight, first, end - first) for weight in weights]
+        tile = replace(matrix, name=f"{matrix.name}.{first}", outputs=end - first)
+        products.append(blocks_product(graph, x, rows, tile, storage))
+    return graph.node("Concat", products, {"axis": -1}, name=f"{matrix.name}.tiles")
 
 
 def _with_exact_candidates(

@@ -96,7 +96,7 @@ class FakePrefix:
         self._slices: list[tuple[float, float]] = []
         self.length = 0
 
-    def extend(self, chunk: Chunk, features=None) -> None:
+    def extend(self, chunk: Chunk, features=None, *, wants_logits=True) -> None:
         self.length += len(chunk.ids)
         self._engine.prompt_ids.extend(chunk.ids)
         if chunk.images:

@@ -44,7 +44,8 @@ def score_phantom(engine: Engine, protocol: Protocol, phantom: Phantom) -> Mappi
     """Log-odds of every finding that the engine knows, by code, exactly as triage asks them."""
     chosen = sample_slices(len(phantom.hounsfield), protocol.slices)
     stack = render_stack(to_volume(phantom, chosen))
-    prefix = read_slices(engine, protocol.instruction, engine.encode_images(stack.pixels))
+    features = engine.encode_images(stack.pixels)
+    prefix = read_slices(engine, protocol.instruction, len(features), features)
     return ask_fast(engine, prefix, assessed_findings(protocol, engine.manifest)).log_odds
 
 

@@ -137,7 +137,8 @@ def _answers(
             phantom = draw_phantom(seed)
             chosen = sample_slices(len(phantom.hounsfield), protocol.slices)
             stack = render_stack(to_volume(phantom, chosen))
-            prefix = read_slices(engine, protocol.instruction, engine.encode_images(stack.pixels))
+            features = engine.encode_images(stack.pixels)
+            prefix = read_slices(engine, protocol.instruction, len(features), features)
             yield prefix.score(questions)[None]
 
 

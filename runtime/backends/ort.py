@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_medgemma.runtime.backends.pages import releasing_mapped
+from edge_medgemma.runtime.backends.pages import release_mapped
 from edge_medgemma.runtime.errors import DependencyError, EngineError
 
 SPIN_DURATION_US = 200
@@ -68,11 +68,12 @@ def open_session(path: Path, threads: int | None, packed: Path | None = None) ->
         }.items():
             options.add_session_config_entry(f"session.{key}", value)
     try:
-        with releasing_mapped(path.parent):
-            return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # noqa: BLE001 onnxruntime's exceptions share no base
         reason = str(error).splitlines()[0]
         raise EngineError(f"'{path}' does not load ({reason}); export the engine again") from None
+    release_mapped(path.parent)
+    return session
 
 
 def import_onnxruntime() -> Any:

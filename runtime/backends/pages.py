@@ -3,15 +3,10 @@
 import contextlib
 import ctypes
 import re
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 MADV_DONTNEED = 4
 """madvise(2): pages of a private map that nobody wrote to come back from the file when read."""
-
-RELEASE_INTERVAL_S = 0.1
-"""Loading touches a few hundred megabytes between two releases."""
 
 _MAP = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) \S+ \S+ \S+ \S+ +(/.*)$")
 
@@ -21,6 +16,9 @@ def release_mapped(folder: Path) -> None:
 
     Loading reads every original weight, though the packed ones are what is computed with; what a
     pass needs is mapped again from the page cache. Does nothing where the system is not Linux.
+
+    Never call it while something loads or closes in another thread: a map that ends meanwhile may
+    have made room for other memory, which would be emptied.
     """
     with contextlib.suppress(OSError, AttributeError, TypeError):
         madvise = ctypes.CDLL(None).madvise
@@ -35,26 +33,3 @@ def release_mapped(folder: Path) -> None:
                 begin = end = 0  # a map of no file
             elif line.split() == ["Anonymous:", "0", "kB"] and end > begin:
                 madvise(begin, end - begin, MADV_DONTNEED)
-
-
-@contextlib.contextmanager
-def releasing_mapped(folder: Path) -> Iterator[None]:
-    """`release_mapped` again and again while the block loads, so that its peak stays low, and after.
-
-    A page that is still needed is mapped again from the page cache. A page written to meanwhile
-    would be lost: onnxruntime writes to none (after a load without this no map has such a page).
-    """
-    done = threading.Event()
-
-    def release() -> None:
-        while not done.wait(RELEASE_INTERVAL_S):
-            release_mapped(folder)
-
-    thread = threading.Thread(target=release, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
-        release_mapped(folder)

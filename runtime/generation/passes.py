@@ -7,8 +7,9 @@ from numpy.typing import NDArray
 
 from edge_medgemma.runtime.generation.masks import NO_IMAGE
 
-MAXIMUM_PASS_ROWS = 512
-"""Text longer than this is read in several passes, which bounds the memory of activations."""
+MAXIMUM_PASS_ROWS = 288
+"""Text longer than this is read in several passes. A slice of 256 image tokens and its label fits: more
+rows gain nothing on a CPU, and each takes 4 bytes of scores for every head and token behind it."""
 
 
 def passes(images: NDArray[np.int64]) -> Iterator[slice]:

@@ -32,7 +32,7 @@ ANSWER_SLACK_ROWS = 128
 """The same in the caches of an answer, whose rows are a quarter as large."""
 
 GLOBAL_GROWTH_ROWS = 2048
-"""The global caches grow by at least so many rows."""
+"""Of the global caches beyond what is expected: room for questions, and they grow by as many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,17 +115,22 @@ class Prefix:
         self._images, self._chunks = snapshot.images, snapshot.chunks
 
     def extend(
-        self, chunk: Chunk, features: NDArray[np.float32] | None = None
+        self,
+        chunk: Chunk,
+        features: NDArray[np.float32] | None = None,
+        *,
+        wants_logits: bool = True,
     ) -> NDArray[np.float32]:
         """Read one chunk.
 
         Args:
             chunk: token ids, image tokens included
             features: [images, tokens_per_image, hidden] for the chunk's images
+            wants_logits: of a chunk without images; nobody asks for what follows a slice
 
         Returns:
-            Logits after its last token, [vocabulary], where the chunk has no image; else empty:
-            nobody asks for what follows a slice.
+            Logits after its last token, [vocabulary], where they are wanted and the chunk has no
+            image; else empty.
 
         Raises:
             ValueError: the features do not fit the chunk.
@@ -148,8 +153,8 @@ class Prefix:
         )
         logits = np.zeros(0, np.float32)
         for part in passes(images):
-            wants_logits = not chunk.images and part.stop == len(ids)
-            logit_rows = np.array([part.stop - part.start - 1] if wants_logits else [], np.int64)
+            is_asked = wants_logits and not chunk.images and part.stop == len(ids)
+            logit_rows = np.array([part.stop - part.start - 1] if is_asked else [], np.int64)
             logits = self._run(rows[part], embeddings[part], logit_rows)
         self._images += chunk.images
         self._chunks += 1
@@ -335,7 +340,7 @@ class Prefix:
     def _reserve_global(self, tokens: int) -> None:
         wanted = self._global.used + tokens
         if wanted > self._caches.capacity("global"):
-            rows = max(wanted + GLOBAL_GROWTH_ROWS, self._expected_tokens)
+            rows = max(wanted, self._expected_tokens) + GLOBAL_GROWTH_ROWS
             self._caches.reserve("global", rows, self._global.used)
 
     def _reserve_local(self, tokens: int) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,6 +121,8 @@ class Examination:
         rows = self._choose_rows(min(count, self.slices))
         shown = _part(stack, rows)
         reader = self._reader(shown, rows)
+        if len(rows) == self.slices:
+            self._features.clear()  # the reader has them, and no pass will follow
         controls = self._read_controls(len(rows))
         if controls is None:
             reader.encode_unless_read()  # ahead of any prefix: the two parts may not fit together
@@ -127,9 +130,7 @@ class Examination:
                 self._blank = reader.encode_blank(self._blank_stack)
             controls = self._measure_controls(len(rows))
         prefix = reader.read()
-        if len(rows) < self.slices:
-            self._features.update((rows[place], one) for place, one in reader.features.items())
-        reader.features.clear()
+        self._features.update((rows[place], one) for place, one in reader.features.items())
         with self.recorder.span("score"):
             answers = self._ask(prefix)
             results = judge(self._protocol, self._engine.manifest, answers, controls or None)
@@ -143,7 +144,6 @@ class Examination:
         self._rows, self.looked_at = rows, len(rows)
         if self.is_complete:
             self.rest()
-            self._features.clear()
         return self.report
 
     def continue_on_cpu(self, reason: str) -> bool:
@@ -261,6 +261,7 @@ class Examination:
             self.recorder,
             self._on_progress,
             {place: self._features[row] for place, row in enumerate(rows) if row in self._features},
+            keeps_features=len(rows) < self.slices,
         )
 
     def _read_controls(self, count: int) -> Mapping[str, float] | None:
@@ -281,7 +282,8 @@ class Examination:
             prefix = read_slices(
                 self._engine,
                 self._protocol.instruction,
-                np.broadcast_to(self._blank, (count, *self._blank.shape)),
+                count,
+                repeat(self._blank, count),
                 lambda _, done, total: progress(done, total),
             )
             controls = dict(ask_fast(self._engine, prefix, self._findings()).log_odds)

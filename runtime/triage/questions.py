@@ -1,7 +1,8 @@
 """Asking an engine about slices it has read."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +36,8 @@ def no_progress(stage: str, done: int, total: int) -> None:
 def read_slices(
     engine: Engine,
     instruction: str,
-    features: Sequence[NDArray[np.float32]] | NDArray[np.float32],
+    slices: int,
+    features: Iterable[NDArray[np.float32]],
     on_progress: Progress = no_progress,
 ) -> Prefix:
     """A prefix that holds the instruction and every slice.
@@ -43,26 +45,26 @@ def read_slices(
     Args:
         engine: reads them.
         instruction: of the protocol, never text of the scan.
-        features: [slices, tokens_per_image, hidden] of `Engine.encode_images`.
+        slices: how many.
+        features: [tokens_per_image, hidden] of each slice, see `Engine.encode_images`; taken when
+            its slice is read.
         on_progress: called with stage `prefill`.
 
     Raises:
         EngineError: more slices than the engine has positions for.
     """
-    chunks = engine.prompt.prefix(instruction, len(features))
+    chunks = engine.prompt.prefix(instruction, slices)
     tokens = sum(len(chunk.ids) for chunk in chunks)
     limit = engine.manifest.text.max_positions
     if tokens > limit:
         raise EngineError(
-            f"{len(features)} slices need {tokens} tokens, the engine reads {limit}; use fewer "
-            "--slices"
+            f"{slices} slices need {tokens} tokens, the engine reads {limit}; use fewer --slices"
         )
     prefix = engine.new_prefix(tokens)
-    image = 0
+    unread = iter(features)
     for done, chunk in enumerate(chunks, start=1):
-        images = features[image : image + chunk.images]
-        prefix.extend(chunk, np.asarray(images) if chunk.images else None)
-        image += chunk.images
+        images = np.stack(list(islice(unread, chunk.images))) if chunk.images else None
+        prefix.extend(chunk, images, wants_logits=False)
         on_progress("prefill", done, len(chunks))
     prefix.compact()
     return prefix

@@ -36,6 +36,8 @@ class StackReader:
         recorder: SpanRecorder,
         on_progress: Progress,
         known: Mapping[int, Features] = NOTHING_KNOWN,
+        *,
+        keeps_features: bool = False,
     ) -> None:
         """Prepare to read.
 
@@ -47,6 +49,7 @@ class StackReader:
             recorder: gets the spans `recall`, `vision` and `prefill`.
             on_progress: called with the stages of the same names.
             known: image features by row of the stack, of an earlier reading
+            keeps_features: for a later reading; else each is let go of once it is read
         """
         self._engine = engine
         self._instruction = instruction
@@ -54,6 +57,7 @@ class StackReader:
         self._cache = cache
         self._recorder = recorder
         self._on_progress = on_progress
+        self._keeps_features = keeps_features
         self.features: dict[int, Features] = dict(known)
         """Image features [tokens_per_image, hidden] by row, as far as they were needed."""
         self.encoded = 0
@@ -84,9 +88,13 @@ class StackReader:
                 self.recalled = Recalled(len(self._stack.pixels), prefix=True)
                 return prefix
         self._encode_missing()
-        features = [self.features[row] for row in range(len(self._stack.pixels))]
+        count = len(self._stack.pixels)
+        take = self.features.__getitem__ if self._keeps_features else self.features.pop
+        features = map(take, range(count))
         with self._recorder.span("prefill"):
-            prefix = read_slices(self._engine, self._instruction, features, self._on_progress)
+            prefix = read_slices(
+                self._engine, self._instruction, count, features, self._on_progress
+            )
             self._keep_prefix(prefix)
         return prefix
 

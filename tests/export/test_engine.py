@@ -9,13 +9,17 @@ import onnx
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from edge_medgemma.export import ort_decode
 from edge_medgemma.export.checkpoint import open_checkpoint
 from edge_medgemma.export.engine import export_engine
 from edge_medgemma.export.recipe import PRECISIONS
 from edge_medgemma.export.synthetic import synthetic_checkpoint
 from edge_medgemma.runtime.errors import CheckpointError, EngineError, ResourceError
 from edge_medgemma.runtime.generation.embedding import Embedding
+from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.generation.integrity import check_engine
+from edge_medgemma.runtime.generation.prompt import Chunk
+from edge_medgemma.runtime.generation.sampling import Sampling
 from edge_medgemma.runtime.manifest import Demonstration, load_manifest
 
 
@@ -180,3 +184,25 @@ def test_export_imports_neither_torch_nor_transformers(checkpoint_folder, tmp_pa
     assert modules == "[]"
     assert "GB in" in summary
     assert done.stderr == ""
+
+
+def test_a_head_in_tiles_answers_as_one_in_one_piece(checkpoint_folder, tmp_path, monkeypatch):
+    checkpoint = open_checkpoint(str(checkpoint_folder))
+    export(checkpoint, tmp_path / "whole")
+    monkeypatch.setattr(ort_decode, "HEAD_TILE_ROWS", 300)
+    export(checkpoint, tmp_path / "tiled")
+    graph = onnx.load(tmp_path / "tiled" / "decoder.onnx", load_external_data=False).graph
+    tiles = [i.name for i in graph.initializer if i.name.startswith("head.blocks.from_")]
+    assert tiles == ["head.blocks.from_0", "head.blocks.from_256", "head.blocks.from_512"]
+    assert "head_draft.blocks" not in {i.name for i in graph.initializer}
+    whole, tiled = (contents(tmp_path / name) for name in ("whole", "tiled"))
+    assert whole["decoder.data"] == tiled["decoder.data"]  # the same bytes, cut differently
+    answers = []
+    for name in ("whole", "tiled"):
+        with Engine.open(tmp_path / name) as engine:
+            prefix = engine.new_prefix()
+            prefix.extend(Chunk(tuple(range(5, 45)), 0))
+            said = [step.token_id for step in prefix.generate([7], Sampling(), 12)]
+            answers.append((prefix.score([[7, 8], [9]]), said))
+    np.testing.assert_array_equal(answers[0][0], answers[1][0])
+    assert answers[0][1] == answers[1][1]

@@ -27,7 +27,7 @@ def outputs(tmp_path):
         write_engine(plan, folder, None, None)
         with Engine.open(folder, threads=1) as engine:
             features = engine.encode_images(PIXELS)
-            prefix = read_slices(engine, "Look.", features)
+            prefix = read_slices(engine, "Look.", len(features), features)
             return features * scale, prefix.score([engine.prompt.question("Is it?")])
 
     return run

@@ -61,7 +61,7 @@ def logits(plan, folder):
     write_engine(plan, folder, None, None)
     with Engine.open(folder, threads=1) as engine:
         features = engine.encode_images(slice_set().slices[0].pixels[None])
-        prefix = read_slices(engine, "Look.", features)
+        prefix = read_slices(engine, "Look.", len(features), features)
         return prefix.score([engine.prompt.question("Is there blood?")])
 
 

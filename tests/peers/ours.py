@@ -49,7 +49,9 @@ class EdgeMedgemma(Peer):
 
     def read(self) -> None:
         """Through `read_slices`, as `triage` and `ask` do."""
-        self._prefix = read_slices(self._engine, self.job.instruction, self._features)
+        self._prefix = read_slices(
+            self._engine, self.job.instruction, len(self._features), self._features
+        )
         if self._prefix.length != len(self.job.prefix_ids):
             raise ValueError(f"{self._prefix.length} tokens instead of {len(self.job.prefix_ids)}")
 

@@ -43,9 +43,9 @@ class TimedEngine(FakeEngine):
         engine = self
 
         class TimedPrefix(FakePrefix):
-            def extend(self, chunk, features=None):
+            def extend(self, chunk, features=None, **options):
                 engine.now_s += 0.2 * chunk.images
-                super().extend(chunk, features)
+                super().extend(chunk, features, **options)
 
         return TimedPrefix(self)
 

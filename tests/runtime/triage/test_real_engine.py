@@ -46,9 +46,9 @@ def test_the_ids_read_do_not_depend_on_text_of_the_files(
     read: list[tuple[int, ...]] = []
     extend, score = Prefix.extend, Prefix.score
 
-    def record_chunk(self, chunk, features=None):
+    def record_chunk(self, chunk, features=None, **options):
         read.append(chunk.ids)
-        return extend(self, chunk, features)
+        return extend(self, chunk, features, **options)
 
     def record_questions(self, questions, hidden_chunks=None):
         read.extend(map(tuple, questions))
