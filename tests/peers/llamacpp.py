@@ -18,7 +18,8 @@ FILE_TYPES = {
     "q4_k_m": llama.LLAMA_FTYPE_MOSTLY_Q4_K_M,
     "q8_0": llama.LLAMA_FTYPE_MOSTLY_Q8_0,
 }
-CONTEXT_TOKENS = 12_288
+CONTEXT_UNIT = 256
+"""llama.cpp rounds its caches up to it."""
 BATCH_TOKENS = 2048
 PASS_TOKENS = 512
 """llama.cpp's own defaults of n_batch and n_ubatch."""
@@ -211,7 +212,7 @@ class LlamaCpp(Peer):
 
     def _context_settings(self) -> llama.llama_context_params:
         settings = llama.llama_context_default_params()
-        settings.n_ctx = CONTEXT_TOKENS
+        settings.n_ctx = -(-self.context_tokens // CONTEXT_UNIT) * CONTEXT_UNIT
         settings.n_batch = BATCH_TOKENS
         settings.n_ubatch = PASS_TOKENS
         settings.n_seq_max = 2

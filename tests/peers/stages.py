@@ -4,22 +4,22 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from peers.process import PeerFailure, PeerProcess
 from peers.prompts import FINDINGS, FOLLOW_UP, QUESTION
 from peers.table import Pair
+from peers.worker import CONTEXT_TOKENS
 
 PREFILL_TOKENS = 512
 DECODE_TOKENS = 32
 WARM_UP_TOKENS = 8
-DEPTHS = {"decode": 1, "decode_2k": 2048, "decode_8k": 8192}
-"""Tokens read ahead of decoding."""
+DEPTHS = {"2k": 2048, "8k": 8192, "22k": 22_528}
+"""Tokens behind which both are measured once more; 85 slices of MedGemma 4B take 22,600."""
 
 DISTURBED_CORES = 0.15
 """Other programs that keep more of the CPU busy than this make a timing worthless."""
@@ -28,6 +28,8 @@ TRIES = 2
 
 Start = Callable[[], PeerProcess]
 Costs = dict[str, list[float]]
+Sides = tuple[tuple[PeerProcess, Costs], tuple[PeerProcess, Costs]]
+"""Ours and theirs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +51,11 @@ class Contest:
         return (self.start_ours, self.pair.ours), (self.start_theirs, self.pair.theirs)
 
     @contextmanager
-    def both(self) -> Iterator[tuple[tuple[PeerProcess, Costs], tuple[PeerProcess, Costs]]]:
+    def both(self, context_tokens: int = CONTEXT_TOKENS) -> Iterator[Sides]:
         """Both started and opened."""
         with self.start_ours() as ours, self.start_theirs() as theirs:
-            ours.ask("open")
-            theirs.ask("open")
+            ours.ask("open", context_tokens=context_tokens)
+            theirs.ask("open", context_tokens=context_tokens)
             yield (ours, self.pair.ours), (theirs, self.pair.theirs)
 
     @contextmanager
@@ -67,7 +69,8 @@ class Contest:
             yield
         except PeerFailure as reason:
             for key in keys:
-                self.pair.cannot[key] = str(reason)
+                if not self.pair.theirs[key]:
+                    self.pair.cannot[key] = str(reason)
 
     def record_others(self, key: str, reply: dict[str, Any]) -> None:
         """Remember how much of the CPU others had at worst."""
@@ -105,16 +108,30 @@ def measure_prefill(contest: Contest) -> None:
                 costs["prefill"].append(seconds / PREFILL_TOKENS)
 
 
-def measure_decode(contest: Contest, key: str = "decode") -> None:
-    """Tokens by turns behind a context that was read before."""
-    with contest.row(key), contest.both() as sides:
+def measure_decode(contest: Contest) -> None:
+    """Tokens by turns behind next to nothing."""
+    with contest.row("decode"), contest.both() as sides:
         for worker, _ in sides:
-            worker.ask("fill", tokens=DEPTHS[key])
-            worker.ask("decode", tokens=WARM_UP_TOKENS)
-        for _ in range(contest.repeat):
-            for worker, costs in sides:
-                seconds = _undisturbed(contest, key, worker, "decode", tokens=DECODE_TOKENS)
-                costs[key].append(seconds / DECODE_TOKENS)
+            worker.ask("fill", tokens=1)
+        _decode(contest, "decode", sides)
+
+
+def measure_depths(contest: Contest, depths: Mapping[str, int] = DEPTHS) -> None:
+    """Reading the last tokens of a long text, and decoding behind it; the text grows by turns."""
+    room = max(depths.values()) + (1 + contest.repeat) * len(depths) * DECODE_TOKENS
+    keys = [f"{step}_{name}" for name in depths for step in ("prefill", "decode")]
+    with contest.row(*keys), contest.both(room) as sides:
+        for name, depth in depths.items():
+            key = f"prefill_{name}"
+            begin = depth - contest.repeat * PREFILL_TOKENS
+            for worker, _ in sides:
+                worker.ask("fill", tokens=begin)
+            for end in range(begin + PREFILL_TOKENS, depth + 1, PREFILL_TOKENS):
+                for worker, costs in sides:
+                    reply = worker.ask("fill", tokens=end)
+                    contest.record_others(key, reply)
+                    costs[key].append(reply["seconds"] / reply["count"])
+            _decode(contest, f"decode_{name}", sides)
 
 
 def measure_job(contest: Contest) -> None:
@@ -154,11 +171,19 @@ STAGES: dict[str, Callable[[Contest], None]] = {
     "vision": measure_vision,
     "prefill": measure_prefill,
     "decode": measure_decode,
-    "decode_2k": partial(measure_decode, key="decode_2k"),
-    "decode_8k": partial(measure_decode, key="decode_8k"),
+    "depths": measure_depths,
     "job": measure_job,
     "again": measure_again,
 }
+
+
+def _decode(contest: Contest, key: str, sides: Sides) -> None:
+    for worker, _ in sides:
+        worker.ask("decode", tokens=WARM_UP_TOKENS)
+    for _ in range(contest.repeat):
+        for worker, costs in sides:
+            seconds = _undisturbed(contest, key, worker, "decode", tokens=DECODE_TOKENS)
+            costs[key].append(seconds / DECODE_TOKENS)
 
 
 def _undisturbed(

@@ -2,6 +2,7 @@ import io
 import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -10,7 +11,14 @@ import pytest
 from peers.environments import ENVIRONMENTS, PEERS
 from peers.process import TESTS, OursFailed, PeerFailure, PeerProcess
 from peers.prompts import write_job
-from peers.stages import Contest, measure_decode, measure_job, measure_prefill, measure_vision
+from peers.stages import (
+    Contest,
+    measure_decode,
+    measure_depths,
+    measure_job,
+    measure_prefill,
+    measure_vision,
+)
 from peers.table import Pair, agreement, markdown
 from peers.worker import Cannot, Job, Peer, serve
 
@@ -181,7 +189,9 @@ def test_stages_take_paired_samples(engine: Path, job_folder: Path, tmp_path: Pa
         (measure_vision, "vision"),
         (measure_prefill, "prefill"),
         (measure_decode, "decode"),
+        (partial(measure_depths, depths={"2k": 1030}), "prefill_2k"),
     ):
         measure(contest)
         assert len(contest.pair.ours[key]) == len(contest.pair.theirs[key]) == 2
         assert min(contest.pair.ours[key]) > 0
+    assert len(contest.pair.ours["decode_2k"]) == 2

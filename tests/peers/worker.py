@@ -21,6 +21,9 @@ import numpy as np
 JOB_NAME = "job.json"
 PIXELS_NAME = "pixels.npy"
 
+CONTEXT_TOKENS = 12_288
+"""What the whole job may take; for caches of a fixed size."""
+
 
 class Cannot(Exception):
     """The peer has no way to do a step; the message is the reason."""
@@ -80,6 +83,7 @@ class Peer(ABC):
     def __init__(self, job: Job, pixels: np.ndarray, folder: Path, variant: str) -> None:
         """`folder` is where the peer's converted files lie, `variant` its precision."""
         self.job, self.pixels, self.folder, self.variant = job, pixels, folder, variant
+        self.context_tokens = CONTEXT_TOKENS
 
     @abstractmethod
     def about(self) -> str:
@@ -154,8 +158,9 @@ class Steps:
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         return {}
 
-    def open(self) -> dict[str, Any]:
-        """Make ready."""
+    def open(self, context_tokens: int = CONTEXT_TOKENS) -> dict[str, Any]:
+        """Make ready, a cache of fixed size for so many tokens."""
+        self.peer.context_tokens = context_tokens
         self.peer.open()
         return {}
 
