@@ -8,8 +8,8 @@ import numpy as np
 
 from edge_medgemma.runtime.errors import ProtocolError
 from edge_medgemma.runtime.generation.masks import NO_ROWS, Rows
-from edge_medgemma.runtime.generation.prefix import PrefixSnapshot
 from edge_medgemma.runtime.generation.prompt import Chunk
+from edge_medgemma.runtime.generation.snapshot import PrefixSnapshot
 from edge_medgemma.runtime.generation.steps import Ending, Step
 from edge_medgemma.runtime.manifest import (
     Demonstration,

@@ -1,9 +1,8 @@
 """What the model has read so far: a scan read once, asked many times."""
 
 import time
-from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +20,7 @@ from edge_medgemma.runtime.generation.masks import (
 from edge_medgemma.runtime.generation.passes import MAXIMUM_PASS_ROWS, passes
 from edge_medgemma.runtime.generation.prompt import Chunk
 from edge_medgemma.runtime.generation.sampling import Sampling, choose_token
+from edge_medgemma.runtime.generation.snapshot import PrefixSnapshot
 from edge_medgemma.runtime.generation.steps import Ending, Step
 from edge_medgemma.runtime.manifest import Manifest
 
@@ -33,20 +33,6 @@ ANSWER_SLACK_ROWS = 128
 
 GLOBAL_GROWTH_ROWS = 2048
 """Of the global caches beyond what is expected: room for questions, and they grow by as many."""
-
-
-@dataclass(frozen=True, slots=True)
-class PrefixSnapshot:
-    """All that a prefix remembers."""
-
-    global_rows: Rows
-    local_rows: Rows
-    images: int
-    chunks: int
-    global_arrays: Iterable[NDArray[np.floating]]
-    """Key, value, key, ... of the full-attention layers, [1, K, len(global_rows), D]; taken first."""
-    local_arrays: Iterable[NDArray[np.floating]]
-    """The same of the sliding layers, [1, K, len(local_rows), D]."""
 
 
 class Prefix:
@@ -108,8 +94,8 @@ class Prefix:
             raise ValueError("a prefix without rows")
         self._reserve_global(len(global_rows))
         self._reserve_local(len(local_rows))
-        self._caches.restore("global", _of_length(len(global_rows), snapshot.global_arrays))
-        self._caches.restore("local", _of_length(len(local_rows), snapshot.local_arrays))
+        self._caches.restore("global", snapshot.checked_global_arrays())
+        self._caches.restore("local", snapshot.checked_local_arrays())
         self._global.append(global_rows)
         self._local.append(local_rows)
         self._images, self._chunks = snapshot.images, snapshot.chunks
@@ -358,10 +344,3 @@ class Prefix:
                 self._saved = [array.copy() for array in view]
             self._caches.drop("local", count, self._local.used)
             self._local.drop(count)
-
-
-def _of_length(rows: int, arrays: Iterable[NDArray[np.floating]]) -> Iterator[NDArray[np.floating]]:
-    for array in arrays:
-        if array.ndim != 4 or array.shape[2] != rows:
-            raise ValueError(f"keys or values of shape {array.shape} for {rows} rows")
-        yield array

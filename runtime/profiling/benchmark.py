@@ -23,6 +23,7 @@ from edge_medgemma.runtime.profiling.component_rows import (
     depths_for,
     vision_row,
 )
+from edge_medgemma.runtime.profiling.distribution import BAND_FLOOR, CACHED_BAND_FLOOR
 from edge_medgemma.runtime.profiling.machine import read_machine
 from edge_medgemma.runtime.profiling.memory import TOKENS_OF_TEXT
 from edge_medgemma.runtime.profiling.meter import Limits, Meter
@@ -44,6 +45,9 @@ SCAN_SLICES = (8, 32, 85)
 
 SCAN_OVERHEAD = 1.2
 """A scan takes longer than its slices by so much: loading, questions, key slices."""
+
+CACHED_ENGINE_BYTES = 32 * 2**20
+"""Engines up to this size stay in a processor's caches."""
 
 OnRow = Callable[[str, int, int], None]
 """Called with what is measured next, the groups done and the groups in all."""
@@ -93,6 +97,7 @@ def run_benchmark(request: Request, on_row: OnRow) -> Benchmark:
         repeat=request.repeat or suite.repeat,
         row_minimum_s=0.0 if request.repeat else suite.row_minimum_s,
         row_maximum_s=suite.row_maximum_s,
+        band_floor=_band_floor(manifest),
     )
     machine, thermal = read_machine(), read_thermal()
     power, pace = find_power_readers(), Pace(request.threads)
@@ -254,6 +259,11 @@ class _Group:
     layer: Layer
     measure: Callable[[], Iterable[Row]]
     estimate_s: Callable[[], float] = float
+
+
+def _band_floor(manifest: Manifest) -> float:
+    engine_bytes = sum(record.bytes for record in manifest.files.values())
+    return CACHED_BAND_FLOOR if engine_bytes <= CACHED_ENGINE_BYTES else BAND_FLOOR
 
 
 def _engine(directory: Path, manifest: Manifest) -> EngineUnderTest:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_medgemma.runtime.backends.model import Caches, DecoderModel, LaneName
+from edge_medgemma.runtime.backends.providers import Provider
 from edge_medgemma.runtime.generation.embedding import Embedding
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.generation.prefix import Prefix
@@ -60,7 +61,13 @@ def vision_row(engine: Engine, slices: int, meter: Meter, peaks: Peaks) -> Row:
     )
     measured = meter.measure(row, _encoder(engine, pixels), _encoder(engine, pixels[:1])).row
     assert measured.latency is not None
-    ceiling = vision_ceiling(engine.manifest, slices, peaks, measured.latency.median_s)
+    ceiling = vision_ceiling(
+        engine.manifest,
+        slices,
+        peaks,
+        measured.latency.median_s,
+        is_bf16=engine.vision_provider is Provider.OPENVINO,
+    )
     return replace(measured, ceiling=ceiling)
 
 

@@ -1,8 +1,8 @@
 """How much memory a scan needs, computed from the manifest before anything is loaded.
 
-Counted: weights as onnxruntime holds them on a CPU, keys and values by their two geometries, image
-features and pixels, masks and activations of the widest pass. For 8 slices of the synthetic 4B
-engine (int4 decoder, float32 vision) it gives 3.4 GB; a triage of them peaked at 3.6 GB.
+Counted: weights as onnxruntime holds them on a CPU, keys and values by their two geometries, pixels
+and image features, masks, scores and activations of the widest pass. Not counted: the pages of the
+original weights while the packed ones are loaded, which the system may take back.
 """
 
 import math
@@ -43,8 +43,10 @@ class MemoryPlan:
     """Peak resident bytes of a triage."""
 
     program_bytes: int
-    slices_bytes: int
-    """Pixels and image features of all slices, held throughout."""
+    pixels_bytes: int
+    """Of all slices, held throughout."""
+    features_bytes: int
+    """What the vision tower makes of them, each held until it is read."""
     vision_bytes: int
     """Weights and workspace of the vision tower."""
     decoder_bytes: int
@@ -55,14 +57,15 @@ class MemoryPlan:
     @property
     def peak_bytes(self) -> int:
         """With vision tower and decoder taking turns."""
-        larger = max(self.vision_bytes, self.decoder_bytes + self.cache_bytes)
-        return self.program_bytes + self.slices_bytes + larger
+        encoding = self.vision_bytes + self.features_bytes
+        reading = self.decoder_bytes + self.cache_bytes
+        return self.program_bytes + self.pixels_bytes + max(encoding, reading)
 
     @property
     def together_bytes(self) -> int:
         """With both loaded at once."""
-        parts = self.vision_bytes + self.decoder_bytes + self.cache_bytes
-        return self.program_bytes + self.slices_bytes + parts
+        parts = self.vision_bytes + self.features_bytes + self.decoder_bytes + self.cache_bytes
+        return self.program_bytes + self.pixels_bytes + parts
 
 
 def plan_memory(
@@ -75,12 +78,13 @@ def plan_memory(
     tokens = slices * (vision.tokens_per_image + TOKENS_OF_TEXT) + MAXIMUM_PASS_ROWS
     return MemoryPlan(
         program_bytes=PROGRAM_BYTES,
-        slices_bytes=slices * (features + pixels),
+        pixels_bytes=slices * pixels,
+        features_bytes=slices * features,
         vision_bytes=round(VISION_WEIGHT_FACTOR * _file_bytes(manifest, "vision"))
         + _vision_workspace_bytes(manifest),
         decoder_bytes=round(DECODER_WEIGHT_FACTOR * _file_bytes(manifest, "decoder"))
         + _file_bytes(manifest, "embedding")
-        + _decoder_workspace_bytes(text, tokens),
+        + _decoder_workspace_bytes(manifest, tokens),
         cache_bytes=cache_bytes(manifest, tokens),
     )
 
@@ -220,11 +224,13 @@ def _vision_workspace_bytes(manifest: Manifest) -> int:
     return VISION_WORKSPACE_ROWS * patches * vision.intermediate_size * FLOAT_BYTES
 
 
-def _decoder_workspace_bytes(text: TextSpec, tokens: int) -> int:
-    """A pass of `MAXIMUM_PASS_ROWS`: masks over all tokens, activations, logits of one row each."""
-    masks = 2 * tokens
+def _decoder_workspace_bytes(manifest: Manifest, tokens: int) -> int:
+    """The widest pass: masks and the scores of all heads over all tokens, activations."""
+    text = manifest.text
+    rows = max(MAXIMUM_PASS_ROWS, manifest.vision.tokens_per_image + TOKENS_OF_TEXT)
+    over_tokens = (2 + text.heads) * tokens
     activations = 4 * text.intermediate_size + 4 * text.hidden_size
-    return MAXIMUM_PASS_ROWS * (masks + activations) * FLOAT_BYTES
+    return rows * (over_tokens + activations) * FLOAT_BYTES
 
 
 def _gigabytes(count: int) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
-from edge_medgemma.runtime.profiling.distribution import Distribution
+from edge_medgemma.runtime.profiling.distribution import BAND_FLOOR, Distribution
 from edge_medgemma.runtime.profiling.others import OtherLoad
 from edge_medgemma.runtime.profiling.pace import Pace
 from edge_medgemma.runtime.profiling.power import PowerReaders
@@ -37,6 +37,8 @@ class Limits:
     """Short rows are repeated for so long: the median of many is calmer."""
     row_maximum_s: float
     """Long rows are not repeated beyond this."""
+    band_floor: float = BAND_FLOOR
+    """Least noise band of a row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +130,7 @@ class Meter:
         shares = [one.others_share for one in counted if one.others_share is not None]
         measured = replace(
             row,
-            latency=Distribution.of(samples_s),
+            latency=Distribution.of(samples_s, self.limits.band_floor),
             warm_up_s=warm_up_s,
             set_aside=taken.count - len(counted),
             others_share=max(shares, default=None),

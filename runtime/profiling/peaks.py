@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_medgemma.runtime.backends.openvino import BFLOAT16
 from edge_medgemma.runtime.manifest import Manifest
 from edge_medgemma.runtime.profiling.one_node import one_node_model
 from edge_medgemma.runtime.profiling.roofline import Peaks
@@ -27,20 +28,17 @@ _ACCURACY_INT8 = 4
 
 
 def measure_peaks(manifest: Manifest, threads: int) -> Peaks:
-    """Peaks of the machine, of onnxruntime's CPU kernels where these exist; takes about 3 s."""
+    """Peaks of the machine, of the CPU kernels of the libraries that there are; takes about 3 s."""
     read, copy = _bandwidth(threads)
     generator = np.random.default_rng(0)
     a = generator.standard_normal((TOKENS, INPUTS), np.float32)
     b = generator.standard_normal((INPUTS, OUTPUTS), np.float32)
+    float_model = one_node_model("MatMul", "", {"a": "float32"}, {"b": b}, "float32", {})
     bits = {"int4": 4, "int8": 8}.get(manifest.precision.decoder)
     return Peaks(
         read_bytes_per_s=read,
         copy_bytes_per_s=copy,
-        f32_flop_per_s=_product(
-            threads,
-            one_node_model("MatMul", "", {"a": "float32"}, {"b": b}, "float32", {}),
-            {"a": a},
-        ),
+        f32_flop_per_s=_product(threads, float_model, {"a": a}),
         int8_flop_per_s=_product(
             threads,
             one_node_model(
@@ -51,6 +49,7 @@ def measure_peaks(manifest: Manifest, threads: int) -> Peaks:
         weight_only_flop_per_s=(
             None if bits is None else _product(threads, _weight_only_model(bits), {"a": a})
         ),
+        bf16_flop_per_s=_bf16_product(threads, float_model, a),
     )
 
 
@@ -91,6 +90,23 @@ def _product(threads: int, model: bytes, feeds: Mapping[str, NDArray[np.generic]
     except Exception:  # noqa: BLE001 onnxruntime's exceptions share no base
         return None
     seconds = _best_s(lambda: session.run(None, dict(feeds)))
+    return 2.0 * TOKENS * INPUTS * OUTPUTS / seconds
+
+
+def _bf16_product(threads: int, model: bytes, a: NDArray[np.float32]) -> float | None:
+    """FLOP a second in OpenVINO; None where it is missing or the CPU multiplies no bfloat16."""
+    try:
+        import openvino
+    except ImportError:
+        return None
+    core = openvino.Core()
+    if BFLOAT16 not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        return None
+    settings = {"INFERENCE_PRECISION_HINT": "bf16", "INFERENCE_NUM_THREADS": str(threads)}
+    graph = core.read_model(model)
+    graph.reshape(list(a.shape))
+    request = core.compile_model(graph, "CPU", settings).create_infer_request()
+    seconds = _best_s(lambda: request.infer({0: a}))
     return 2.0 * TOKENS * INPUTS * OUTPUTS / seconds
 
 

@@ -6,6 +6,7 @@ needs: no padding, no masked pairs, every weight read once. FLOP = two per multi
 
 from dataclasses import dataclass
 
+from edge_medgemma.runtime.backends.ort_decoder import INT8_MINIMUM_ROWS
 from edge_medgemma.runtime.manifest import Manifest, TextSpec, VisionSpec
 
 
@@ -22,6 +23,8 @@ class Peaks:
     """MatMulInteger of the same shape."""
     weight_only_flop_per_s: float | None
     """MatMulNBits as the decoder's layers use it; None where the decoder has no such weights."""
+    bf16_flop_per_s: float | None = None
+    """MatMul in OpenVINO where it computes in bfloat16."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,41 +88,59 @@ def head_parameters(text: TextSpec) -> int:
     return text.vocabulary * text.hidden_size
 
 
-def decoder_bytes(manifest: Manifest) -> int:
-    """Bytes of weights that one pass reads: the decoder's data and the head's table.
+def decoder_bytes(manifest: Manifest, *, is_answer: bool = False) -> int:
+    """Bytes of weights that one pass reads: the layers and the head, or the draft of an answer.
 
-    The head lies in `embedding.data` where the embedding shares it; the rows that an embedding
-    reads for a pass are not worth counting.
+    The head lies in `embedding.data` where the embedding shares it, the draft beside the layers. The
+    rows that an embedding reads for a pass, and the head's rows for the draft's best tokens, are
+    not worth counting.
     """
     size = manifest.files["decoder.data"].bytes
-    if manifest.precision.embedding == "head":
-        size += manifest.files["embedding.data"].bytes
-    return size
+    is_shared = manifest.precision.embedding == "head"
+    if manifest.precision.answer_head is None:
+        return size + (manifest.files["embedding.data"].bytes if is_shared else 0)
+    if is_answer:
+        return size - (0 if is_shared else _head_bytes(manifest, manifest.precision.head))
+    size -= _head_bytes(manifest, manifest.precision.answer_head)
+    return size + (manifest.files["embedding.data"].bytes if is_shared else 0)
 
 
-def cache_row_bytes(manifest: Manifest) -> int:
+def _head_bytes(manifest: Manifest, kind: str) -> int:
+    """Of the head or its draft in blocks, each with a float32 scale."""
+    bits = {"int4": 4, "int8": 8}[kind]
+    return round(head_parameters(manifest.text) * (bits / 8 + 4 / manifest.precision.block_size))
+
+
+def cache_row_bytes(manifest: Manifest, *, is_int8: bool = False) -> int:
     """Key and value of one token in one layer."""
-    size = 4 if manifest.precision.cache == "fp32" else 2
+    size = 1 if is_int8 else 4 if manifest.precision.cache == "fp32" else 2
     return 2 * manifest.text.kv_heads * manifest.text.head_dim * size
 
 
-def cache_read_bytes(manifest: Manifest, tokens: int) -> int:
+def cache_read_bytes(manifest: Manifest, tokens: int, *, is_answer: bool = False) -> int:
     """Cache rows that a token at position `tokens` reads: all of global layers, a window of others."""
     text = manifest.text
     layers = sum(text.layer_is_global)
     rows = layers * tokens + (text.layers - layers) * min(tokens, text.sliding_window)
-    return rows * cache_row_bytes(manifest)
+    has_int8 = is_answer and manifest.precision.answer_cache == "int8"
+    return rows * cache_row_bytes(manifest, is_int8=has_int8 and tokens > INT8_MINIMUM_ROWS)
 
 
-def prefill_work(manifest: Manifest, tokens: int, depth: int) -> Work:
-    """A pass of `tokens` tokens behind `depth` others, causal, one row projected to the vocabulary."""
+def prefill_work(manifest: Manifest, tokens: int, depth: int, *, is_answer: bool = False) -> Work:
+    """A pass of `tokens` tokens behind `depth` others, causal, one row projected to the vocabulary.
+
+    `is_answer`: it reads the weights and caches that answers have.
+    """
     text = manifest.text
     pairs = _pairs(tokens, depth, None)
     local_pairs = _pairs(tokens, depth, text.sliding_window)
     layers = sum(text.layer_is_global)
     per_pair = 4.0 * text.heads * text.head_dim
     return Work(
-        bytes=float(decoder_bytes(manifest) + cache_read_bytes(manifest, depth + tokens)),
+        bytes=float(
+            decoder_bytes(manifest, is_answer=is_answer)
+            + cache_read_bytes(manifest, depth + tokens, is_answer=is_answer)
+        ),
         weight_flop=2.0 * (tokens * body_parameters(text) + head_parameters(text)),
         other_flop=per_pair * (layers * pairs + (text.layers - layers) * local_pairs),
     )
@@ -127,7 +148,7 @@ def prefill_work(manifest: Manifest, tokens: int, depth: int) -> Work:
 
 def generation_work(manifest: Manifest, tokens: int, depth: int) -> Work:
     """`tokens` passes of one token each."""
-    passes = [prefill_work(manifest, 1, depth + i) for i in range(tokens)]
+    passes = [prefill_work(manifest, 1, depth + i, is_answer=True) for i in range(tokens)]
     return _total(passes)
 
 
@@ -139,11 +160,15 @@ def vision_work(manifest: Manifest, slices: int) -> Work:
 
 
 def vision_ceiling(
-    manifest: Manifest, slices: int, peaks: Peaks, median_s: float
+    manifest: Manifest, slices: int, peaks: Peaks, median_s: float, *, is_bf16: bool = False
 ) -> Ceiling | None:
-    """Of `slices` slices; attention is in f32 also where the linear layers are int8."""
-    peak = peaks.int8_flop_per_s if manifest.precision.vision == "int8" else peaks.f32_flop_per_s
-    return _ceiling(vision_work(manifest, slices), peak, peaks, median_s)
+    """Of `slices` slices; attention is in float also where the linear layers are int8.
+
+    `is_bf16`: what runs the tower computes float layers in bfloat16.
+    """
+    floats = (is_bf16 and peaks.bf16_flop_per_s) or peaks.f32_flop_per_s
+    peak = peaks.int8_flop_per_s if manifest.precision.vision == "int8" else floats
+    return _ceiling(vision_work(manifest, slices), peak, floats, peaks, median_s)
 
 
 def decoder_ceiling(
@@ -152,13 +177,15 @@ def decoder_ceiling(
     """Of a pass or many; weights of int4 and int8 are multiplied as MatMulNBits does."""
     is_quantised = manifest.precision.decoder in ("int4", "int8")
     peak = peaks.weight_only_flop_per_s if is_quantised else peaks.f32_flop_per_s
-    return _ceiling(work, peak, peaks, median_s)
+    return _ceiling(work, peak, peaks.f32_flop_per_s, peaks, median_s)
 
 
-def _ceiling(work: Work, peak: float | None, peaks: Peaks, median_s: float) -> Ceiling | None:
-    if peak is None or peaks.f32_flop_per_s is None or peaks.read_bytes_per_s is None:
+def _ceiling(
+    work: Work, weight_peak: float | None, other_peak: float | None, peaks: Peaks, median_s: float
+) -> Ceiling | None:
+    if weight_peak is None or other_peak is None or peaks.read_bytes_per_s is None:
         return None
-    compute_s = work.weight_flop / peak + work.other_flop / peaks.f32_flop_per_s
+    compute_s = work.weight_flop / weight_peak + work.other_flop / other_peak
     memory_s = work.bytes / peaks.read_bytes_per_s
     seconds = max(compute_s, memory_s)
     bound = "memory" if memory_s > compute_s else "compute"

@@ -8,7 +8,7 @@ import jinja2
 from markupsafe import Markup
 
 from edge_medgemma.runtime.files import write_atomically
-from edge_medgemma.runtime.profiling.distribution import BAND_CEILING, BAND_FLOOR, SINGLE_BAND
+from edge_medgemma.runtime.profiling.distribution import BAND_FLOOR, CACHED_BAND_FLOOR, SINGLE_BAND
 from edge_medgemma.runtime.profiling.record import Benchmark, Layer, Row
 from edge_medgemma.runtime.reporting.benchmark_words import (
     DISTURBED,
@@ -69,7 +69,7 @@ def render_page(benchmark: Benchmark) -> str:
             has_power=any(row.energy for row in benchmark.rows),
             disturbed=DISTURBED,
             floor=f"{BAND_FLOOR:.0%}",
-            most=f"{BAND_CEILING:.0%}",
+            cached=f"{CACHED_BAND_FLOOR:.0%}",
             single=f"{SINGLE_BAND:.0%}",
         )
     )
@@ -145,6 +145,7 @@ def roofline_figure(benchmark: Benchmark) -> Figure | None:
         points.append((work.flop / work.bytes, work.flop / row.latency.median_s / 1e9))
         labels.append(row.name)
     roofs = {"f32": peaks.f32_flop_per_s, "int8": peaks.int8_flop_per_s}
+    roofs["bf16"] = peaks.bf16_flop_per_s
     roofs["decoder's weights"] = peaks.weight_only_flop_per_s
     left, right = min(x for x, _ in points) / 2, max(x for x, _ in points) * 2
     known = [peak for peak in roofs.values() if peak is not None]

@@ -84,6 +84,7 @@ def peaks_words(peaks: Peaks) -> str:
         "copy": (peaks.copy_bytes_per_s, "GB/s"),
         "f32": (peaks.f32_flop_per_s, "GFLOP/s"),
         "int8": (peaks.int8_flop_per_s, "GFLOP/s"),
+        "bf16": (peaks.bf16_flop_per_s, "GFLOP/s"),
         "decoder's weights": (peaks.weight_only_flop_per_s, "GFLOP/s"),
     }
     parts = [

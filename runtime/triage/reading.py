@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.generation.masks import Rows
-from edge_medgemma.runtime.generation.prefix import Prefix, PrefixSnapshot
+from edge_medgemma.runtime.generation.prefix import Prefix
 from edge_medgemma.runtime.generation.scan_cache import Kind, ScanCache
 from edge_medgemma.runtime.generation.scan_keys import features_key, prefix_key
+from edge_medgemma.runtime.generation.snapshot import PrefixSnapshot
 from edge_medgemma.runtime.profiling.spans import SpanRecorder
 from edge_medgemma.runtime.slicing.volume import SliceStack
 from edge_medgemma.runtime.triage.questions import Progress, read_slices

@@ -9,9 +9,10 @@ import pytest
 from edge_medgemma.runtime.generation import passes as passes_module
 from edge_medgemma.runtime.generation import prefix as prefix_module
 from edge_medgemma.runtime.generation.engine import Engine
-from edge_medgemma.runtime.generation.prefix import Prefix, PrefixSnapshot
+from edge_medgemma.runtime.generation.prefix import Prefix
 from edge_medgemma.runtime.generation.prompt import Chunk
 from edge_medgemma.runtime.generation.sampling import Sampling
+from edge_medgemma.runtime.generation.snapshot import PrefixSnapshot
 from edge_medgemma.runtime.generation.steps import Step
 
 TOLERANCE = 2e-4

@@ -2,15 +2,13 @@
 
 import json
 import os
-import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
+from planted_slowdown import open_slow_vision
 from sample_benchmark import component, sample_benchmark
 
-from edge_medgemma.runtime.backends.providers import OpenedVision
 from edge_medgemma.runtime.errors import BaselineError
 from edge_medgemma.runtime.generation import engine as engine_module
 from edge_medgemma.runtime.generation.engine import Engine
@@ -98,21 +96,6 @@ def test_a_missing_file_and_a_missing_figure(tmp_path: Path) -> None:
         compare(old, sample_benchmark())
 
 
-class SlowVision:
-    """A vision model that is busy for a fifth longer than the one it wraps."""
-
-    def __init__(self, model) -> None:
-        self._model = model
-
-    def run(self, pixel_values):
-        start_s = time.perf_counter()
-        features = self._model.run(pixel_values)
-        stop_s = time.perf_counter()
-        while time.perf_counter() < stop_s + 0.2 * (stop_s - start_s):
-            pass
-        return features
-
-
 @pytest.mark.skipif(TIMED not in os.environ, reason=f"needs a quiet machine; set {TIMED}=1")
 def test_a_planted_slowdown_of_a_fifth_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     from edge_medgemma.runtime.commands.options import BUILTIN_ENGINE
@@ -130,11 +113,5 @@ def test_a_planted_slowdown_of_a_fifth_is_caught(monkeypatch: pytest.MonkeyPatch
 
     before, again = measure(), measure()
     assert verdict(before, again) == "same"
-    open_vision = engine_module.open_vision
-
-    def open_slow_vision(*arguments: Any) -> OpenedVision:
-        opened = open_vision(*arguments)
-        return replace(opened, model=SlowVision(opened.model))
-
     monkeypatch.setattr(engine_module, "open_vision", open_slow_vision)
     assert verdict(before, measure()) == "slower"

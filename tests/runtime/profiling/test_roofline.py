@@ -87,6 +87,28 @@ def test_the_ceiling_is_what_takes_longer(medgemma: Manifest) -> None:
     assert image.seconds == pytest.approx((3.374e12 + 2.087e12) / 3e11, rel=0.001)
 
 
+def test_answers_read_the_draft_and_int8_caches(medgemma: Manifest) -> None:
+    draft = 671_252_480 * (0.5 + 4 / 128)
+    files = medgemma.files | {"decoder.data": FileRecord(1_706_559_488 + round(draft), "0" * 64)}
+    precision = replace(medgemma.precision, block_size=128, answer_cache="int8", answer_head="int4")
+    fast = replace(medgemma, files=files, precision=precision)
+    assert decoder_bytes(fast) == 1_706_559_488 + 692_229_120
+    assert decoder_bytes(fast, is_answer=True) == 1_706_559_488 + round(draft)
+    rows = 5 * 8192 + 29 * 1024
+    assert cache_read_bytes(fast, 8192, is_answer=True) == rows * 2 * 4 * 256
+    assert cache_read_bytes(fast, 100, is_answer=True) == cache_read_bytes(medgemma, 100)
+
+
+def test_bfloat16_has_a_peak_of_its_own(medgemma: Manifest) -> None:
+    peaks = replace(PEAKS, bf16_flop_per_s=6e11)
+    image = vision_ceiling(medgemma, 1, peaks, 20.0, is_bf16=True)
+    assert image is not None
+    assert image.seconds == pytest.approx((3.374e12 + 2.087e12) / 6e11, rel=0.001)
+    assert vision_ceiling(medgemma, 1, PEAKS, 20.0, is_bf16=True) == vision_ceiling(
+        medgemma, 1, PEAKS, 20.0
+    )
+
+
 def test_int8_vision_has_its_attention_in_float(medgemma: Manifest) -> None:
     int8 = replace(medgemma, precision=replace(medgemma.precision, vision="int8"))
     image = vision_ceiling(int8, 1, PEAKS, 20.0)
