@@ -19,6 +19,7 @@ from edge_medgemma.runtime.generation.masks import (
 )
 from edge_medgemma.runtime.generation.passes import MAXIMUM_PASS_ROWS, passes
 from edge_medgemma.runtime.generation.prompt import Chunk
+from edge_medgemma.runtime.generation.question_tree import QuestionTree
 from edge_medgemma.runtime.generation.sampling import Sampling, choose_token
 from edge_medgemma.runtime.generation.snapshot import PrefixSnapshot
 from edge_medgemma.runtime.generation.steps import Ending, Step
@@ -153,7 +154,8 @@ class Prefix:
     ) -> NDArray[np.float32]:
         """Logits of the token after each question, all questions in as few passes as fit.
 
-        Each question continues the prefix as if it were alone; the prefix stays as it was.
+        Each question continues the prefix as if it were alone; the prefix stays as it was. What all
+        questions of a pass begin with is read once.
 
         Args:
             questions: token ids of each question
@@ -167,14 +169,17 @@ class Prefix:
         logits = []
         first = 0
         while first < len(questions):
-            last = first + 1
-            size = len(questions[first])
-            while last < len(questions) and size + len(questions[last]) <= MAXIMUM_PASS_ROWS:
-                size += len(questions[last])
-                last += 1
-            with self._question(size):
-                logits.append(self._ask(questions[first:last], hidden[first:last]))
-            first = last
+            tree = QuestionTree(questions[first : first + 1], hidden[first : first + 1])
+            for last in range(first + 2, len(questions) + 1):
+                larger = QuestionTree(questions[first:last], hidden[first:last])
+                if len(larger.ids) > MAXIMUM_PASS_ROWS:
+                    break
+                tree = larger
+            with self._question(len(tree.ids)):
+                embeddings = self._embedding.rows(tree.ids)
+                rows = tree.rows(self.length)
+                logits.append(self._run(rows, embeddings, tree.last_rows, tree.hidden_chunks))
+            first += len(tree.last_rows)
         return np.concatenate(logits)
 
     def generate(
@@ -230,21 +235,6 @@ class Prefix:
             logits = self._run(rows[part], embeddings[part], np.array(last, np.int64))
         last_row: NDArray[np.float32] = logits[0]
         return last_row
-
-    def _ask(
-        self, questions: Sequence[Sequence[int]], hidden: Sequence[Collection[int]]
-    ) -> NDArray[np.float32]:
-        lengths = [len(question) for question in questions]
-        text = np.full(sum(lengths), NO_IMAGE, np.int64)
-        rows = Rows(
-            self.length + np.concatenate([np.arange(n) for n in lengths]),
-            text,
-            text,
-            np.repeat(np.arange(len(questions)), lengths),
-        )
-        embeddings = self._embedding.rows([i for question in questions for i in question])
-        hidden_chunks = {branch: chunks for branch, chunks in enumerate(hidden) if chunks}
-        return self._run(rows, embeddings, np.cumsum(lengths) - 1, hidden_chunks)
 
     @contextmanager
     def _question(self, tokens: int) -> Iterator[None]:
