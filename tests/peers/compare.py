@@ -143,6 +143,7 @@ def _introduce(contest: Contest) -> bool:
     try:
         with contest.start_ours() as ours:
             pair.about_ours = ours.ask("about")["text"]
+            ours.ask("load")  # packs the weights
         with contest.start_theirs() as theirs:
             pair.about = theirs.ask("about")["text"]
             theirs.ask("open")

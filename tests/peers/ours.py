@@ -1,7 +1,6 @@
 """edge-medgemma itself, through its Python API."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -40,8 +39,6 @@ class EdgeMedgemma(Peer):
     def open(self) -> None:
         """Open the engine; its two sessions open with their first use."""
         self._engine = Engine.open(self.folder, threads=self.job.threads)
-        tokens = replace(self._engine.manifest.tokens, stop=())  # random weights stop anywhere
-        self._engine.manifest = replace(self._engine.manifest, tokens=tokens)
 
     def encode(self, images: Sequence[int]) -> None:
         """Through `Engine.encode_images`."""
@@ -61,7 +58,8 @@ class EdgeMedgemma(Peer):
 
     def generate(self, ids: Sequence[int], tokens: int) -> list[int]:
         """Greedy, and rewound."""
-        return [step.token_id for step in self._prefix.generate(ids, Sampling(), tokens)]
+        endless = Sampling(ignore_stop=True)  # random weights stop anywhere
+        return [step.token_id for step in self._prefix.generate(ids, endless, tokens)]
 
     def reset(self) -> None:
         """A new prefix."""
