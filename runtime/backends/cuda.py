@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edge_medgemma.runtime.backends.cuda_device import Device
 from edge_medgemma.runtime.backends.device_caches import DeviceCaches
-from edge_medgemma.runtime.backends.feeds import cache_feeds
+from edge_medgemma.runtime.backends.feeds import chunk_feeds
 from edge_medgemma.runtime.backends.model import Caches, LaneName
 from edge_medgemma.runtime.backends.ort import import_onnxruntime
 from edge_medgemma.runtime.errors import DeviceMemoryError, ProviderError
@@ -77,16 +77,9 @@ class CudaDecoder:
         assert isinstance(caches, DeviceCaches)
         binding = self._session.io_binding()
         binding.bind_output("logits", "cpu")  # first, so that get_outputs has it first
-        masks: dict[LaneName, NDArray[np.float32]] = {"global": mask_global, "local": mask_local}
-        capacity: dict[LaneName, int] = {lane: caches.capacity(lane) for lane in masks}
-        feeds = {
-            "embeddings": embeddings[None],
-            "position_ids": position_ids[None],
-            "logit_rows": logit_rows,
-            **cache_feeds(self._manifest.dialect, masks, capacity),
-        }
-        for name, value in feeds.items():
-            binding.bind_cpu_input(name, np.ascontiguousarray(value))
+        chunk = (embeddings, position_ids, mask_global, mask_local, logit_rows)
+        for name, value in chunk_feeds(self._manifest.dialect, caches, *chunk).items():
+            binding.bind_cpu_input(name, value)
         element = ELEMENT_TYPES[self._manifest.precision.cache]
         for name, address in caches.addresses.items():
             shape = caches.shape(caches.lane_of(name))

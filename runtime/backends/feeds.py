@@ -1,17 +1,42 @@
-"""Inputs of decoder.onnx that say where a chunk lies in the caches, in each dialect's spelling."""
+"""Inputs of decoder.onnx for one chunk, in each dialect's spelling."""
 
 from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_medgemma.runtime.backends.model import LaneName
+from edge_medgemma.runtime.backends.model import Caches, LaneName
+
+
+def chunk_feeds(
+    dialect: str,
+    caches: Caches,
+    embeddings: NDArray[np.float32],
+    position_ids: NDArray[np.int64],
+    mask_global: NDArray[np.float32],
+    mask_local: NDArray[np.float32],
+    logit_rows: NDArray[np.int64],
+) -> dict[str, NDArray[np.generic]]:
+    """What `DecoderModel.run` is given, by tensor name, C-contiguous; `dialect` is `ort` or `trt`.
+
+    Raises:
+        ValueError: the chunk does not fit the caches.
+    """
+    masks: dict[LaneName, NDArray[np.float32]] = {"global": mask_global, "local": mask_local}
+    capacity: dict[LaneName, int] = {lane: caches.capacity(lane) for lane in masks}
+    feeds = {
+        "embeddings": embeddings[None],
+        "position_ids": position_ids[None],
+        **cache_feeds(dialect, masks, capacity),
+        "logit_rows": logit_rows,
+    }
+    return {name: np.ascontiguousarray(value) for name, value in feeds.items()}
 
 
 def cache_feeds(
     dialect: str, masks: Mapping[LaneName, NDArray[np.float32]], capacity: Mapping[LaneName, int]
 ) -> dict[str, NDArray[np.generic]]:
-    """Masks and places by tensor name; see the contract in `runtime.manifest`.
+    """Masks, and where the chunk lies in the caches, by tensor name; see the contract in `runtime.manifest`.
 
     Args:
         dialect: `ort` or `trt`

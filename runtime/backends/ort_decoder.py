@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_medgemma.runtime.backends.feeds import cache_feeds
+from edge_medgemma.runtime.backends.feeds import chunk_feeds
 from edge_medgemma.runtime.backends.model import Caches, LaneName
 from edge_medgemma.runtime.backends.ort import open_session
 from edge_medgemma.runtime.backends.prepacked import GRAPH_NAME, forget, prepacked_decoder
@@ -78,20 +78,12 @@ class OrtDecoder:
         """See `DecoderModel.run`."""
         assert isinstance(caches, OrtCaches)
         binding = caches.binding
-        feeds = {
-            "embeddings": embeddings[None],
-            "position_ids": position_ids[None],
-            **cache_feeds(
-                self._manifest.dialect,
-                {"global": mask_global, "local": mask_local},
-                {"global": caches.capacity("global"), "local": caches.capacity("local")},
-            ),
-            "logit_rows": logit_rows,
-        }
+        chunk = (embeddings, position_ids, mask_global, mask_local, logit_rows)
+        feeds = chunk_feeds(self._manifest.dialect, caches, *chunk)
         if self._manifest.precision.answer_head is not None:
             feeds["use_draft_head"] = np.array(is_answer)
         for name, value in feeds.items():
-            binding.bind_cpu_input(name, np.ascontiguousarray(value))
+            binding.bind_cpu_input(name, value)
         binding.bind_output("logits", "cpu")
         self._session.run_with_iobinding(binding)
         logits: NDArray[np.float32] = binding.get_outputs()[0].numpy()

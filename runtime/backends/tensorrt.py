@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from edge_medgemma.runtime.backends.cuda_device import CudaDevice, Device
 from edge_medgemma.runtime.backends.device_caches import DeviceCaches
-from edge_medgemma.runtime.backends.feeds import cache_feeds
+from edge_medgemma.runtime.backends.feeds import chunk_feeds
 from edge_medgemma.runtime.backends.model import Caches, LaneName
 from edge_medgemma.runtime.backends.plan_shapes import DecoderShapes, VisionShapes
 from edge_medgemma.runtime.backends.plans import (
@@ -140,21 +140,11 @@ class TensorRtDecoder:
         """
         assert isinstance(caches, DeviceCaches)
         tokens = len(embeddings)
-        capacity: dict[LaneName, int] = {
-            "global": caches.capacity("global"),
-            "local": caches.capacity("local"),
-        }
         self._check_room(tokens, mask_global.shape[-1], mask_local.shape[-1], len(logit_rows))
-        self._feed(
-            {
-                "embeddings": embeddings[None],
-                "position_ids": position_ids[None],
-                **cache_feeds("trt", {"global": mask_global, "local": mask_local}, capacity),
-                # a plan has no empty tensors: prefill projects one row that nobody reads
-                "logit_rows": logit_rows if len(logit_rows) else np.zeros(1, np.int64),
-            },
-            tokens,
-        )
+        # a plan has no empty tensors: prefill projects one row that nobody reads
+        projected = logit_rows if len(logit_rows) else np.zeros(1, np.int64)
+        chunk = (embeddings, position_ids, mask_global, mask_local, projected)
+        self._feed(chunk_feeds("trt", caches, *chunk), tokens)
         for name, address in caches.addresses.items():
             self._context.set_tensor_address(f"past_{name}", address)
             self._context.set_tensor_address(f"present_{name}", address)
@@ -182,9 +172,8 @@ class TensorRtDecoder:
             self._context.set_optimization_profile_async(profile, self._stream)
             self._profile = profile
         for name, value in inputs.items():
-            array = np.ascontiguousarray(value)
-            self._device.upload(self._inputs[name], array, self._stream)
-            self._context.set_input_shape(name, array.shape)
+            self._device.upload(self._inputs[name], value, self._stream)
+            self._context.set_input_shape(name, value.shape)
             self._context.set_tensor_address(name, self._inputs[name])
 
     def _check_room(self, tokens: int, rows_global: int, rows_local: int, logit_rows: int) -> None:

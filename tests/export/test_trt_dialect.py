@@ -9,7 +9,7 @@ import pytest
 from edge_medgemma.export.checkpoint import open_checkpoint
 from edge_medgemma.export.engine import _check_attention, export_engine
 from edge_medgemma.export.target import CPU, Target, choose_target
-from edge_medgemma.runtime.backends import ort_decoder
+from edge_medgemma.runtime.backends import feeds as feeds_module
 from edge_medgemma.runtime.backends.providers import Provider, Providers
 from edge_medgemma.runtime.errors import EngineError
 from edge_medgemma.runtime.generation import prefix as prefix_module
@@ -106,12 +106,12 @@ def test_the_mask_is_what_hides(checkpoint, answers, monkeypatch, tmp_path):
     """The comparison can fail: without a window the logits move."""
     target = Target("trt", "fp32")
     expected = answers("fp32", target)
-    feeds = ort_decoder.cache_feeds
+    feeds = feeds_module.cache_feeds
 
     def careless(dialect, masks, capacity):
         return feeds(dialect, masks | {"local": np.zeros_like(masks["local"])}, capacity)
 
-    monkeypatch.setattr(ort_decoder, "cache_feeds", careless)
+    monkeypatch.setattr(feeds_module, "cache_feeds", careless)
     export_engine(checkpoint, tmp_path / "e", precision="fp32", block_size=32, target=target)
     with Engine.open(tmp_path / "e", threads=1) as engine:
         found = ask(engine)

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from edge_medgemma.runtime.backends import ort_decoder
+from edge_medgemma.runtime.backends import feeds as feeds_module
 from edge_medgemma.runtime.backends.golden import (
     GOLDEN_NAME,
     MIN_COSINE,
@@ -104,12 +104,12 @@ def test_an_engine_agrees_with_itself_and_a_wrong_mask_does_not(tiny_engine_dire
         golden = make_golden(engine)
         right = compare_golden(engine, golden)
         check(right, "cpu")
-        feeds = ort_decoder.cache_feeds
+        feeds = feeds_module.cache_feeds
 
         def blind(dialect, masks, capacity):
             return feeds(dialect, {k: np.zeros_like(m) for k, m in masks.items()}, capacity)
 
-        monkeypatch.setattr(ort_decoder, "cache_feeds", blind)
+        monkeypatch.setattr(feeds_module, "cache_feeds", blind)
         wrong = compare_golden(engine, golden)
     print(right, wrong)
     assert right.smallest_cosine > max(MIN_COSINE, 0.99999)
