@@ -59,7 +59,9 @@ def vision_row(engine: Engine, slices: int, meter: Meter, peaks: Peaks) -> Row:
         slices=slices,
         tokens=slices * engine.manifest.vision.tokens_per_image,
     )
-    measured = meter.measure(row, _encoder(engine, pixels), _encoder(engine, pixels[:1])).row
+    measured = meter.measure(
+        row, _encoder(engine, pixels), _encoder(engine, pixels[:1]), is_compute_bound=True
+    ).row
     assert measured.latency is not None
     ceiling = vision_ceiling(
         engine.manifest,
@@ -101,7 +103,8 @@ def decoder_rows(
             tokens=PROMPT_TOKENS,
             depth=depth,
         )
-        measured = meter.measure(row, _generation(prefix, ids, 1), _generation(prefix, ids, 1)).row
+        read = _generation(prefix, ids, 1)
+        measured = meter.measure(row, read, read, is_compute_bound=True).row
         assert measured.latency is not None
         work = prefill_work(manifest, PROMPT_TOKENS, depth)
         yield replace(

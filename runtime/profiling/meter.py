@@ -99,6 +99,8 @@ class Meter:
         row: Row,
         action: Callable[[], Result],
         warm_up: Callable[[], object] | None = None,
+        *,
+        is_compute_bound: bool = False,
     ) -> Measured[Result]:
         """The row, measured.
 
@@ -106,6 +108,7 @@ class Meter:
             row: what is measured; latency, memory, energy and throttling are filled in
             action: one repetition
             warm_up: done once before, outside the statistics
+            is_compute_bound: it goes on as fast where memory is slow
         """
         warm_up_s = None
         if warm_up is not None:
@@ -118,7 +121,7 @@ class Meter:
         joules = self._power.joules()
         with memory.measure():
             while self._wants_more(taken):
-                self._take_window(taken, action)
+                self._take_window(taken, action, is_compute_bound)
         energy = tuple(
             Energy(reader.name, (after - before) / taken.count, idle_w)
             for reader, before, after, idle_w in zip(
@@ -142,9 +145,11 @@ class Meter:
         )
         return Measured(measured, tuple(one.result for one in counted), samples_s)
 
-    def _take_window(self, taken: _Taken[Result], action: Callable[[], Result]) -> None:
+    def _take_window(
+        self, taken: _Taken[Result], action: Callable[[], Result], is_compute_bound: bool
+    ) -> None:
         """Repeat for long enough to know what others did meanwhile."""
-        pace = self._pace.fraction()
+        pace = self._pace.fraction(is_compute_bound=is_compute_bound)
         load = OtherLoad()
         window: list[tuple[float, Result]] = []
         while not window or load.elapsed_s < WINDOW_S:
@@ -152,7 +157,7 @@ class Meter:
             result = action()
             window.append((time.perf_counter() - start_s, result))
         share = load.share()
-        pace = min(pace, self._pace.fraction())
+        pace = min(pace, self._pace.fraction(is_compute_bound=is_compute_bound))
         place = taken.quiet if is_quiet(share, pace) else taken.disturbed
         place += [_Repetition(seconds, result, share, pace) for seconds, result in window]
 

@@ -80,7 +80,8 @@ class ScanBench:
                 return self._triage(engine, slices, recorder, self._scan_cache(slices))
 
         before = "open the engine, blank control, writing the scan cache, "
-        return _finished(meter.measure(_row(slices, "cold", before), run))
+        row = _row(slices, "cold", before)
+        return _finished(meter.measure(row, run, is_compute_bound=True))
 
     def warm(self, slices: int, meter: Meter) -> Row:
         """The engine is open and the control known; `cold` came before.
@@ -91,7 +92,9 @@ class ScanBench:
         self._require_cold(slices)
         with self._open(SpanRecorder(0)) as engine:
             row = _row(slices, "warm", "")
-            measured = meter.measure(row, lambda: self._triage(engine, slices, SpanRecorder()))
+            measured = meter.measure(
+                row, lambda: self._triage(engine, slices, SpanRecorder()), is_compute_bound=True
+            )
         return _finished(measured)
 
     def cached(self, slices: int, meter: Meter) -> Row:

@@ -69,7 +69,7 @@ class FakePace:
     def __init__(self, *fractions: float) -> None:
         self._fractions = list(fractions)
 
-    def fraction(self) -> float:
+    def fraction(self, *, is_compute_bound: bool = False) -> float:
         return self._fractions.pop(0) if self._fractions else 1.0
 
 
