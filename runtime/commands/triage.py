@@ -170,8 +170,7 @@ def command(
     """Flag findings in a CT, MR or X-ray and say how urgent each study is.
 
     SCAN is a folder of DICOM or NIfTI files of one or many studies, a .zip or .tar.gz of them, or
-    one such file. An aid to
-    prioritisation, not a diagnosis; no flag is not a normal report.
+    one such file. An aid to prioritisation, not a diagnosis; no flag is not a normal report.
     """
     start_s = time.perf_counter()
     scan_cache = open_scan_cache(no_cache, cache_gb)
@@ -205,10 +204,9 @@ def command(
     spent_s = time.perf_counter() - start_s
     if budget_s is not None and spent_s > budget_s:
         click.echo(f"note: the budget of {budget_s:g} s was exceeded: {spent_s:.1f} s", err=True)
-    if scan_cache is not None and scan_cache.trouble:
-        click.echo(f"note: {printable(scan_cache.trouble)}", err=True)
-    if report.engine.notice:
-        click.echo(f"note: {printable(report.engine.notice)}", err=True)
+    for note in (scan_cache and scan_cache.trouble, report.engine.notice):
+        if note:
+            click.echo(f"note: {printable(note)}", err=True)
     with recorder.span("write"):
         if output_format == "json":
             click.echo(dump_report(report), nl=False)
