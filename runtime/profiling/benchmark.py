@@ -23,7 +23,7 @@ from edge_medgemma.runtime.profiling.component_rows import (
     depths_for,
     vision_row,
 )
-from edge_medgemma.runtime.profiling.distribution import BAND_FLOOR, CACHED_BAND_FLOOR
+from edge_medgemma.runtime.profiling.distribution import BAND_FLOOR, SHORT_BAND_FLOOR
 from edge_medgemma.runtime.profiling.machine import read_machine
 from edge_medgemma.runtime.profiling.memory import TOKENS_OF_TEXT
 from edge_medgemma.runtime.profiling.meter import Limits, Meter
@@ -263,7 +263,7 @@ class _Group:
 
 def _band_floor(manifest: Manifest) -> float:
     engine_bytes = sum(record.bytes for record in manifest.files.values())
-    return CACHED_BAND_FLOOR if engine_bytes <= CACHED_ENGINE_BYTES else BAND_FLOOR
+    return SHORT_BAND_FLOOR if engine_bytes <= CACHED_ENGINE_BYTES else BAND_FLOOR
 
 
 def _engine(directory: Path, manifest: Manifest) -> EngineUnderTest:

@@ -101,6 +101,7 @@ class Meter:
         warm_up: Callable[[], object] | None = None,
         *,
         is_compute_bound: bool = False,
+        band_floor: float = BAND_FLOOR,
     ) -> Measured[Result]:
         """The row, measured.
 
@@ -109,6 +110,7 @@ class Meter:
             action: one repetition
             warm_up: done once before, outside the statistics
             is_compute_bound: it goes on as fast where memory is slow
+            band_floor: least noise band, where that of the limits is no wider
         """
         warm_up_s = None
         if warm_up is not None:
@@ -133,7 +135,7 @@ class Meter:
         shares = [one.others_share for one in counted if one.others_share is not None]
         measured = replace(
             row,
-            latency=Distribution.of(samples_s, self.limits.band_floor),
+            latency=Distribution.of(samples_s, max(self.limits.band_floor, band_floor)),
             warm_up_s=warm_up_s,
             set_aside=taken.count - len(counted),
             others_share=max(shares, default=None),
