@@ -67,7 +67,7 @@ ENVIRONMENTS = {
         ("optimum-onnx[onnxruntime]==0.1.0", "transformers==4.57.6", "torch", "pillow")
     ),
     "genai": Environment(
-        ("onnxruntime-genai==0.18.0", "transformers==4.57.6", "torch", "onnx-ir", "pillow")
+        ("onnxruntime-genai==0.18.0", "transformers>=5.23,<6", "torch", "onnx-ir", "pillow")
     ),
 }
 
