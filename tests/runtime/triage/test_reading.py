@@ -214,3 +214,15 @@ def test_readings_killed_at_random_leave_nothing_wrong(tmp_path) -> None:
     assert done.returncode == 0, done.stderr
     with_features, with_prefix, _ = map(int, done.stdout.split())
     assert with_features > with_prefix, "the kills missed the reading"
+
+
+def test_features_are_let_go_of_as_they_are_read_unless_a_later_reading_wants_them(
+    phantom, stack
+) -> None:
+    for keeps in (False, True):
+        reader = StackReader(
+            *(phantom, INSTRUCTION, stack, None, SpanRecorder(), no_progress),
+            keeps_features=keeps,
+        )
+        reader.read()
+        assert sorted(reader.features) == (list(range(6)) if keeps else [])
