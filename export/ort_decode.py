@@ -100,7 +100,7 @@ def drafted_head(
 def _tiled_product(
     graph: GraphBuilder, x: ir.Value, weights: Sequence[ir.Value], matrix: Matrix, storage: Storage
 ) -> ir.Value:
-    """`blocks_product` of many outputs in equal tiles of at most HEAD_TILE_ROWS."""
+    """`blocks_product` of many outputs in nearly equal tiles of about HEAD_TILE_ROWS at most."""
     tiles = -(-matrix.outputs // HEAD_TILE_ROWS)
     if tiles == 1:
         return blocks_product(graph, x, weights, matrix, storage)

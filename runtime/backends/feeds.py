@@ -36,7 +36,7 @@ def chunk_feeds(
 def cache_feeds(
     dialect: str, masks: Mapping[LaneName, NDArray[np.float32]], capacity: Mapping[LaneName, int]
 ) -> dict[str, NDArray[np.generic]]:
-    """Masks, and where the chunk lies in the caches, by tensor name; see the contract in `runtime.manifest`.
+    """Masks, and where the chunk lies in the caches; see the contract in `runtime.manifest`.
 
     Args:
         dialect: `ort` or `trt`

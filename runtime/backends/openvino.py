@@ -26,10 +26,10 @@ class OpenVinoVision:
             DependencyError: OpenVINO is not installed.
             ProviderError: it does not run this graph on this machine.
         """
-        core = _core()
+        core = openvino_core()
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": "bf16" if _has_bfloat16(core) else "f32",
+            "INFERENCE_PRECISION_HINT": "bf16" if has_bfloat16(core) else "f32",
         }
         if threads is not None:
             settings["INFERENCE_NUM_THREADS"] = str(threads)
@@ -54,7 +54,7 @@ def openvino_identity() -> str:
     Raises:
         DependencyError: OpenVINO is not installed.
     """
-    core = _core()
+    core = openvino_core()
     import openvino
 
     name = core.get_property("CPU", "FULL_DEVICE_NAME")
@@ -62,11 +62,17 @@ def openvino_identity() -> str:
     return f"openvino {openvino.__version__} {name} {' '.join(capabilities)}"
 
 
-def _has_bfloat16(core: Any) -> bool:
+def has_bfloat16(core: Any) -> bool:
+    """Whether the CPU multiplies bfloat16, as OpenVINO sees it."""
     return BFLOAT16 in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
-def _core() -> Any:
+def openvino_core() -> Any:
+    """OpenVINO's entry.
+
+    Raises:
+        DependencyError: OpenVINO is not installed.
+    """
     try:
         import openvino
     except ImportError:

@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_medgemma.runtime.backends.openvino import BFLOAT16
+from edge_medgemma.runtime.backends.openvino import has_bfloat16, openvino_core
+from edge_medgemma.runtime.errors import DependencyError
 from edge_medgemma.runtime.manifest import Manifest
 from edge_medgemma.runtime.profiling.one_node import one_node_model
 from edge_medgemma.runtime.profiling.roofline import Peaks
@@ -96,11 +97,10 @@ def _product(threads: int, model: bytes, feeds: Mapping[str, NDArray[np.generic]
 def _bf16_product(threads: int, model: bytes, a: NDArray[np.float32]) -> float | None:
     """FLOP a second in OpenVINO; None where it is missing or the CPU multiplies no bfloat16."""
     try:
-        import openvino
-    except ImportError:
+        core = openvino_core()
+    except DependencyError:
         return None
-    core = openvino.Core()
-    if BFLOAT16 not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if not has_bfloat16(core):
         return None
     settings = {"INFERENCE_PRECISION_HINT": "bf16", "INFERENCE_NUM_THREADS": str(threads)}
     graph = core.read_model(model)

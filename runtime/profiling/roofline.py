@@ -96,13 +96,13 @@ def decoder_bytes(manifest: Manifest, *, is_answer: bool = False) -> int:
     not worth counting.
     """
     size = manifest.files["decoder.data"].bytes
-    is_shared = manifest.precision.embedding == "head"
-    if manifest.precision.answer_head is None:
-        return size + (manifest.files["embedding.data"].bytes if is_shared else 0)
-    if is_answer:
-        return size - (0 if is_shared else _head_bytes(manifest, manifest.precision.head))
-    size -= _head_bytes(manifest, manifest.precision.answer_head)
-    return size + (manifest.files["embedding.data"].bytes if is_shared else 0)
+    precision = manifest.precision
+    is_shared = precision.embedding == "head"
+    if is_answer and precision.answer_head is not None:
+        return size if is_shared else size - _head_bytes(manifest, precision.head)
+    if precision.answer_head is not None:
+        size -= _head_bytes(manifest, precision.answer_head)
+    return size + manifest.files["embedding.data"].bytes if is_shared else size
 
 
 def _head_bytes(manifest: Manifest, kind: str) -> int:

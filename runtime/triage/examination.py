@@ -130,7 +130,9 @@ class Examination:
                 self._blank = reader.encode_blank(self._blank_stack)
             controls = self._measure_controls(len(rows))
         prefix = reader.read()
-        self._features.update((rows[place], one) for place, one in reader.features.items())
+        if len(rows) < self.slices:
+            self._features.update((rows[place], one) for place, one in reader.features.items())
+        reader.features.clear()
         with self.recorder.span("score"):
             answers = self._ask(prefix)
             results = judge(self._protocol, self._engine.manifest, answers, controls or None)
