@@ -1,11 +1,13 @@
 """OpenVINO on the CPU: the vision graph, in bfloat16 where the CPU multiplies that."""
 
+import weakref
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_medgemma.runtime.backends.attention import AttentionKernel, kernel_absence
 from edge_medgemma.runtime.errors import DependencyError, ProviderError
 
 BFLOAT16 = "BF16"
@@ -31,6 +33,14 @@ class OpenVinoVision:
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": "bf16" if has_bfloat16(core) else "f32",
         }
+        self._kernel = None if kernel_absence() else AttentionKernel(threads)
+        if self._kernel is not None:
+            from edge_medgemma.runtime.backends import openvino_attention
+
+            made: list[openvino_attention.KernelAttention] = []
+            core.add_extension(openvino_attention.kernel_conversion(self._kernel, made))
+            weakref.finalize(self, openvino_attention.detach, made)
+            weakref.finalize(self, self._kernel.close)
         if threads is not None:
             settings["INFERENCE_NUM_THREADS"] = str(threads)
         path = directory / "vision.onnx"
@@ -45,11 +55,17 @@ class OpenVinoVision:
 
     def run(self, pixel_values: NDArray[np.float32]) -> NDArray[np.float32]:
         """[N, 3, image_size, image_size] to [N, tokens_per_image, hidden]."""
-        return np.concatenate([self._request.infer({0: one[None]})[0] for one in pixel_values])
+        return np.concatenate([self._run_one(one[None]) for one in pixel_values])
+
+    def _run_one(self, pixel_values: NDArray[np.float32]) -> NDArray[np.float32]:
+        features: NDArray[np.float32] = self._request.infer({0: pixel_values})[0]
+        if self._kernel is not None:
+            self._kernel.raise_failure()
+        return features
 
 
 def openvino_identity() -> str:
-    """What the numbers depend on besides the engine: library version, CPU and float type.
+    """What the numbers depend on besides the engine: library version, CPU, float type and kernel.
 
     Raises:
         DependencyError: OpenVINO is not installed.
@@ -59,7 +75,8 @@ def openvino_identity() -> str:
 
     name = core.get_property("CPU", "FULL_DEVICE_NAME")
     capabilities = sorted(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
-    return f"openvino {openvino.__version__} {name} {' '.join(capabilities)}"
+    kernel = "OpenVINO's attention" if kernel_absence() else "attention kernel"
+    return f"openvino {openvino.__version__} {name} {' '.join(capabilities)} {kernel}"
 
 
 def has_bfloat16(core: Any) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from edge_medgemma.runtime.backends.attention import kernel_absence
 from edge_medgemma.runtime.backends.cuda_device import CudaDevice, DeviceProperties
 from edge_medgemma.runtime.backends.cuda_kernels import Kernels, read_kernels
 from edge_medgemma.runtime.backends.ort import import_onnxruntime, open_session
@@ -141,7 +142,12 @@ def _probe_openvino() -> str:
     core = openvino.Core()
     result = core.compile_model(core.read_model(PROBE), "CPU")([np.full(4, 3, np.float32)])[0]
     _check(np.asarray(result))
-    return f"OpenVINO {openvino.__version__.split('-')[0]} on {core.get_property('CPU', 'FULL_DEVICE_NAME')}"
+    version, processor = (
+        openvino.__version__.split("-")[0],
+        core.get_property("CPU", "FULL_DEVICE_NAME"),
+    )
+    attention = kernel_absence() or "with the attention kernel"
+    return f"OpenVINO {version} on {processor}; {attention}"
 
 
 def _probe_cpu() -> str:

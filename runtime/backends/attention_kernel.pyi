@@ -1,0 +1,39 @@
+"""The compiled part of `backends.attention`; rows are those of all heads, [rows, 3 * heads * size].
+
+`attention_kernel.c`: contiguous float32 in and out. All raise ValueError where a buffer does not
+have the length that the other arguments ask for.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+def supported() -> bool:
+    """Whether this processor has AVX512_BF16 and no matrix unit, which OpenVINO uses better."""
+
+def packed_size(rows: int, head_size: int, /) -> int:
+    """32-bit words that the packed keys of a head take, or its values."""
+
+def pack(
+    joined: NDArray[np.float32],
+    keys: NDArray[np.uint32],
+    values: NDArray[np.uint32],
+    rows: int,
+    heads: int,
+    head: int,
+    /,
+) -> None:
+    """Write keys and values of one head as `attend` reads them."""
+
+def attend(
+    joined: NDArray[np.float32],
+    keys: NDArray[np.uint32],
+    values: NDArray[np.uint32],
+    out: NDArray[np.float32],
+    rows: int,
+    heads: int,
+    head: int,
+    first: int,
+    last: int,
+    /,
+) -> None:
+    """Write rows `first` .. `last` of one head to `out`, [rows, heads * size]."""
