@@ -44,7 +44,12 @@ def code_sha256() -> str:
     What a program computed before it was corrected must not be taken for what it computes now.
     """
     folders = [Path(__file__).parent, *map(Path, edge_medgemma.runtime.backends.__path__)]
-    files = [path for folder in folders for path in sorted(folder.glob("*.py"))]
+    files = [
+        path
+        for folder in folders
+        for path in sorted(folder.iterdir())
+        if path.suffix in (".py", ".c")
+    ]
     return _hash(*(part for path in files for part in (path.name, path.read_bytes())))
 
 
