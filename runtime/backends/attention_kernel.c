@@ -18,6 +18,12 @@
 #define QUERIES (VECTORS * LANES)
 #define LARGEST_HEAD 256
 
+#if defined(__x86_64__) && defined(__GNUC__)
+#define KERNEL __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")))
+#else
+#define KERNEL
+#endif
+
 /* One head of one layer, as all functions below see it. `padded` is the head size in whole tiles. */
 typedef struct {
   Py_ssize_t rows, heads, size, head;
@@ -35,45 +41,51 @@ static const float *row_of(const float *joined, Shape s, int part, Py_ssize_t ro
   return row < s.rows ? joined + (row * 3 + part) * width + s.head * s.size : NULL;
 }
 
-static uint32_t bfloat16(float x) {
-  uint32_t bits;
-  memcpy(&bits, &x, 4);
-  return x == x ? (bits + 0x7fff + (bits >> 16 & 1)) >> 16 : 0x7fc0; /* to nearest even */
-}
+typedef union {
+  uint16_t numbers[LARGEST_HEAD];
+  uint32_t pairs[LARGEST_HEAD / 2];
+} Row;
 
-static uint32_t pair(float low, float high) { return bfloat16(low) | bfloat16(high) << 16; }
-
-static float at(const float *row, Py_ssize_t size, Py_ssize_t column) {
-  return row && column < size ? row[column] : 0;
+/* A row in bfloat16, to nearest even, times `scale`; zeros where there is none and behind its end. */
+KERNEL static void narrow(const float *row, Py_ssize_t size, float scale, uint16_t *out) {
+  for (Py_ssize_t d = row ? size : 0; d < padded(size); d++) out[d] = 0;
+  if (!row) return;
+  for (Py_ssize_t d = 0; d < size; d++) {
+    float x = row[d] * scale;
+    uint32_t bits;
+    memcpy(&bits, &x, 4);
+    out[d] = x == x ? (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16) : 0x7fc0;
+  }
 }
 
 /* Keys to [rows / TILE][size / 2][TILE], pairs along the head. */
-static void pack_keys(const float *joined, Shape s, uint32_t *out) {
+KERNEL static void pack_keys(const float *joined, Shape s, uint32_t *out) {
   Py_ssize_t tiles = blocks(s.rows) * BLOCK / TILE, steps = padded(s.size) / 2;
+  Row row;
   for (Py_ssize_t t = 0; t < tiles; t++)
     for (Py_ssize_t i = 0; i < TILE; i++) {
-      const float *row = row_of(joined, s, 1, t * TILE + i);
-      for (Py_ssize_t d = 0; d < steps; d++)
-        out[(t * steps + d) * TILE + i] =
-            pair(at(row, s.size, 2 * d), at(row, s.size, 2 * d + 1));
+      narrow(row_of(joined, s, 1, t * TILE + i), s.size, 1, row.numbers);
+      for (Py_ssize_t d = 0; d < steps; d++) out[(t * steps + d) * TILE + i] = row.pairs[d];
     }
 }
 
 /* Values to [blocks][size / TILE][BLOCK / 2][TILE], pairs along the keys. */
-static void pack_values(const float *joined, Shape s, uint32_t *out) {
+KERNEL static void pack_values(const float *joined, Shape s, uint32_t *out) {
   Py_ssize_t tiles = padded(s.size) / TILE, pairs = BLOCK / 2;
+  uint16_t even[LARGEST_HEAD], odd[LARGEST_HEAD];
   for (Py_ssize_t p = 0; p < blocks(s.rows) * pairs; p++) {
-    const float *even = row_of(joined, s, 2, 2 * p), *odd = row_of(joined, s, 2, 2 * p + 1);
     uint32_t *block = out + p / pairs * tiles * pairs * TILE + p % pairs * TILE;
-    for (Py_ssize_t d = 0; d < padded(s.size); d++)
-      block[d / TILE * pairs * TILE + d % TILE] = pair(at(even, s.size, d), at(odd, s.size, d));
+    narrow(row_of(joined, s, 2, 2 * p), s.size, 1, even);
+    narrow(row_of(joined, s, 2, 2 * p + 1), s.size, 1, odd);
+    for (Py_ssize_t t = 0; t < tiles; t++)
+      for (Py_ssize_t i = 0; i < TILE; i++)
+        block[t * pairs * TILE + i] = even[t * TILE + i] | (uint32_t)odd[t * TILE + i] << 16;
   }
 }
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #include <cpuid.h>
 #include <immintrin.h>
-#define KERNEL __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")))
 #define INLINE KERNEL static inline __attribute__((always_inline))
 #define EACH_VECTOR(v) for (int v = 0; v < VECTORS; v++)
 #define EACH_ROW(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6) DO(7)
@@ -175,14 +187,13 @@ KERNEL static void attend_rows(const float *joined, Shape s, const uint32_t *key
                                float *out) {
   _Alignas(64) uint32_t queries[LARGEST_HEAD / 2 * QUERIES], weights[BLOCK / 2 * QUERIES];
   _Alignas(64) float scores[BLOCK * QUERIES], sums[LARGEST_HEAD * QUERIES], inverse[QUERIES];
+  Row row;
   Py_ssize_t size = padded(s.size), steps = size / 2;
   /* Scores come out as powers of two. */
   float scale = 1.4426950408889634f / __builtin_sqrtf((float)s.size);
   for (Py_ssize_t i = 0; i < QUERIES; i++) {
-    const float *row = i < count ? row_of(joined, s, 0, first + i) : NULL;
-    for (Py_ssize_t d = 0; d < steps; d++)
-      queries[d * QUERIES + i] =
-          pair(at(row, s.size, 2 * d) * scale, at(row, s.size, 2 * d + 1) * scale);
+    narrow(i < count ? row_of(joined, s, 0, first + i) : NULL, s.size, scale, row.numbers);
+    for (Py_ssize_t d = 0; d < steps; d++) queries[d * QUERIES + i] = row.pairs[d];
   }
   Lanes highest, total;
   EACH_VECTOR(v) {
@@ -203,8 +214,8 @@ KERNEL static void attend_rows(const float *joined, Shape s, const uint32_t *key
   }
   EACH_VECTOR(v) _mm512_store_ps(inverse + v * LANES, _mm512_div_ps(_mm512_set1_ps(1), total[v]));
   for (Py_ssize_t i = 0; i < count; i++) {
-    float *row = out + (first + i) * s.heads * s.size + s.head * s.size;
-    for (Py_ssize_t d = 0; d < s.size; d++) row[d] = sums[d * QUERIES + i] * inverse[i];
+    float *to = out + (first + i) * s.heads * s.size + s.head * s.size;
+    for (Py_ssize_t d = 0; d < s.size; d++) to[d] = sums[d * QUERIES + i] * inverse[i];
   }
 }
 #else
@@ -225,7 +236,8 @@ static int is_sound(Shape *s, Py_buffer *joined, Py_buffer *keys, Py_buffer *val
              s->head < s->heads && keys->len == packed_words(*s) * 4 &&
              values->len == keys->len && (!out || out->len * 3 == joined->len);
   if (!fits) PyErr_SetString(PyExc_ValueError, "buffers do not fit rows, heads and head");
-  return fits;
+  if (!is_supported()) PyErr_SetString(PyExc_ValueError, "this processor lacks AVX512_BF16");
+  return fits && is_supported();
 }
 
 static PyObject *packed_size(PyObject *self, PyObject *args) {
@@ -262,8 +274,8 @@ static PyObject *attend(PyObject *self, PyObject *args) {
                         &s.head, &first, &last))
     return NULL;
   int sound = is_sound(&s, &joined, &keys, &values, &out);
-  if (sound && (first < 0 || last > s.rows || !is_supported())) {
-    PyErr_SetString(PyExc_ValueError, "rows out of range, or a processor without AVX512_BF16");
+  if (sound && (first < 0 || last > s.rows)) {
+    PyErr_SetString(PyExc_ValueError, "rows out of range");
     sound = 0;
   }
   if (sound) {
