@@ -55,6 +55,13 @@ def comparison_table(comparison: Comparison) -> list[RenderableType]:
             Text(change.verdict, style=_STYLES.get(change.verdict, "")),
         )
     parts: list[RenderableType] = [table]
+    other = [
+        f"{change.name} {change.reads_gb_per_s[0]:.0f} and {change.reads_gb_per_s[1]:.0f}"
+        for change in comparison.changes
+        if change.verdict == "other pace" and change.reads_gb_per_s
+    ]
+    if other:
+        parts.append(f"All threads read memory at other GB/s: {', '.join(other)}. Measure again.")
     if comparison.missing:
         parts.append(f"Only in one of the two runs: {', '.join(comparison.missing)}.")
     if comparison.differences:

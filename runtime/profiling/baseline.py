@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_medgemma.runtime.errors import BaselineError
-from edge_medgemma.runtime.profiling.record import Benchmark, Row
+from edge_medgemma.runtime.profiling.record import QUIET_PACE, Benchmark, Row, agreement
 
 SCHEMA_VERSION = 1
 """Of the JSON files that are read and written."""
@@ -28,6 +28,8 @@ class Change:
     is_judged: bool
     is_disturbed: bool
     """The machine was not quiet in one of the runs."""
+    reads_gb_per_s: tuple[float, float] | None
+    """Pace of memory then and now; None where the row does not go with it, or a run did not tell."""
 
     @property
     def relative(self) -> float:
@@ -36,15 +38,23 @@ class Change:
 
     @property
     def verdict(self) -> str:
-        """`slower` and `faster` only beyond the band, and only of rows that nobody disturbed."""
+        """`slower` and `faster` only of rows that nobody disturbed, beyond band and pace together.
+
+        `other pace`: the change may come from how fast all threads read memory in the two runs,
+        which makes rows slower or faster by no more than it changed itself.
+        """
         if not self.is_judged:
             return "not judged"
         if self.is_disturbed:
             return "disturbed"
-        if self.relative > self.band:
-            return "slower"
+        pace = agreement(*self.reads_gb_per_s) if self.reads_gb_per_s else 1.0
         # 1 / (1 + band): as much faster as `slower` is slower.
-        return "faster" if self.relative < 1 / (1 + self.band) - 1 else "same"
+        if self._is_beyond((1 + self.band) / pace):
+            return "slower" if self.relative > 0 else "faster"
+        return "other pace" if pace < QUIET_PACE or self._is_beyond(1 + self.band) else "same"
+
+    def _is_beyond(self, factor: float) -> bool:
+        return not 1 / factor <= self.new_s / self.old_s <= factor
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +122,13 @@ def _change(old: Mapping[str, Any], new: Row) -> Change:
         band=max(float(old["latency"]["noise_band"]), new.latency.noise_band),
         is_judged=new.is_judged,
         is_disturbed=new.is_disturbed or bool(old["is_disturbed"]),
+        reads_gb_per_s=_reads_gb_per_s(old.get("read_gb_per_s"), new.read_gb_per_s),
     )
+
+
+def _reads_gb_per_s(old: float | None, new: float | None) -> tuple[float, float] | None:
+    """Runs of earlier versions did not tell; their bands are wide instead."""
+    return None if old is None or new is None else (float(old), new)
 
 
 def _differences(baseline: Mapping[str, Any], benchmark: Benchmark) -> list[str]:

@@ -23,7 +23,6 @@ from edge_medgemma.runtime.profiling.component_rows import (
     depths_for,
     vision_row,
 )
-from edge_medgemma.runtime.profiling.distribution import BAND_FLOOR, SHORT_BAND_FLOOR
 from edge_medgemma.runtime.profiling.machine import read_machine
 from edge_medgemma.runtime.profiling.memory import TOKENS_OF_TEXT
 from edge_medgemma.runtime.profiling.meter import Limits, Meter
@@ -97,7 +96,7 @@ def run_benchmark(request: Request, on_row: OnRow) -> Benchmark:
         repeat=request.repeat or suite.repeat,
         row_minimum_s=0.0 if request.repeat else suite.row_minimum_s,
         row_maximum_s=suite.row_maximum_s,
-        band_floor=_band_floor(manifest),
+        has_short_operations=_engine_bytes(manifest) <= CACHED_ENGINE_BYTES,
     )
     machine, thermal = read_machine(), read_thermal()
     power, pace = find_power_readers(), Pace(request.threads)
@@ -261,9 +260,8 @@ class _Group:
     estimate_s: Callable[[], float] = float
 
 
-def _band_floor(manifest: Manifest) -> float:
-    engine_bytes = sum(record.bytes for record in manifest.files.values())
-    return SHORT_BAND_FLOOR if engine_bytes <= CACHED_ENGINE_BYTES else BAND_FLOOR
+def _engine_bytes(manifest: Manifest) -> int:
+    return sum(record.bytes for record in manifest.files.values())
 
 
 def _engine(directory: Path, manifest: Manifest) -> EngineUnderTest:
@@ -279,6 +277,6 @@ def _engine(directory: Path, manifest: Manifest) -> EngineUnderTest:
             "embedding": precision.embedding,
             "cache": precision.cache,
         },
-        bytes=sum(record.bytes for record in manifest.files.values()),
+        bytes=_engine_bytes(manifest),
         parity=parity_words(directory, manifest),
     )

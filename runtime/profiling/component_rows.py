@@ -20,7 +20,6 @@ from edge_medgemma.runtime.generation.prefix import Prefix
 from edge_medgemma.runtime.generation.prompt import Chunk
 from edge_medgemma.runtime.generation.sampling import Sampling
 from edge_medgemma.runtime.manifest import Manifest
-from edge_medgemma.runtime.profiling.distribution import SHORT_BAND_FLOOR
 from edge_medgemma.runtime.profiling.meter import Meter
 from edge_medgemma.runtime.profiling.record import Layer, Row, TokenTiming
 from edge_medgemma.runtime.profiling.roofline import (
@@ -215,7 +214,6 @@ def _generation_row(
         row,
         _generation(prefix, ids, GENERATED_TOKENS),
         _generation(prefix, ids, WARM_UP_TOKENS),
-        band_floor=SHORT_BAND_FLOOR,
     )
     latency = measured.row.latency
     assert latency is not None

@@ -8,12 +8,8 @@ import numpy as np
 
 BAND_FLOOR = 0.10
 """Two runs of the same build on the same machine differ by up to this, however calm each one was:
-clocks, other tenants and page placement change between runs, not within one."""
-
-SHORT_BAND_FLOOR = 0.40
-"""The same of rows that are made of very short operations: generation, token by token, and all rows
-of an engine that fits into the processor's caches. On a virtual machine they became a third slower at
-once, for minutes, and fast again, while the clock, large products and memory did not."""
+clocks, other tenants and page placement change between runs, not within one. So do rows that go
+with the pace of memory, at one pace; see `record.agreement`."""
 
 SINGLE_BAND = 0.15
 """Of a row that ran once, whose spread nobody knows."""
@@ -40,9 +36,10 @@ class Distribution:
     mad_s: float
     """Median absolute deviation from the median."""
     band_floor: float = BAND_FLOOR
+    """Kept with the figures: other versions may have another."""
 
     @classmethod
-    def of(cls, samples_s: Sequence[float], band_floor: float = BAND_FLOOR) -> "Distribution":
+    def of(cls, samples_s: Sequence[float]) -> "Distribution":
         """Of at least one sample."""
         samples = np.asarray(samples_s, np.float64)
         median, p90, p99 = np.percentile(samples, [50, 90, 99])
@@ -54,7 +51,6 @@ class Distribution:
             min_s=float(samples.min()),
             max_s=float(samples.max()),
             mad_s=float(np.median(np.abs(samples - median))),
-            band_floor=band_floor,
         )
 
     @property

@@ -3,13 +3,14 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from statistics import median, median_low
 from typing import Generic, TypeVar
 
-from edge_medgemma.runtime.profiling.distribution import BAND_FLOOR, Distribution
+from edge_medgemma.runtime.profiling.distribution import Distribution
 from edge_medgemma.runtime.profiling.others import OtherLoad
 from edge_medgemma.runtime.profiling.pace import Pace
 from edge_medgemma.runtime.profiling.power import PowerReaders
-from edge_medgemma.runtime.profiling.record import Energy, Row, is_quiet
+from edge_medgemma.runtime.profiling.record import Energy, Row, agreement, is_quiet
 from edge_medgemma.runtime.profiling.resident import PeakMemory
 from edge_medgemma.runtime.profiling.thermal import has_throttled, read_thermal
 
@@ -37,8 +38,8 @@ class Limits:
     """Short rows are repeated for so long: the median of many is calmer."""
     row_maximum_s: float
     """Long rows are not repeated beyond this."""
-    band_floor: float = BAND_FLOOR
-    """Least noise band of a row."""
+    has_short_operations: bool = False
+    """The engine fits into the processor's caches: no row of it is bound by arithmetic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,27 +62,36 @@ class _Repetition(Generic[Result]):
     seconds: float
     result: Result
     others_share: float | None
-    pace: float
+    product_pace: float
+    reads_gb_per_s: tuple[float, ...]
+    """Before and after; empty where the row does not go with the pace of memory."""
+
+    def pace(self, usual_gb_per_s: float) -> float:
+        agreements = [agreement(read, usual_gb_per_s) for read in self.reads_gb_per_s]
+        return min([self.product_pace, *agreements])
 
 
 class _Taken(Generic[Result]):
-    """Repetitions so far, those that others disturbed apart."""
+    """Repetitions so far, and which of them count."""
 
     def __init__(self) -> None:
-        self.quiet: list[_Repetition[Result]] = []
-        self.disturbed: list[_Repetition[Result]] = []
+        self.all: list[_Repetition[Result]] = []
 
     @property
-    def count(self) -> int:
-        return len(self.quiet) + len(self.disturbed)
+    def usual_gb_per_s(self) -> float:
+        """Pace of memory that most saw, of those that nothing else disturbed; 0: none looked."""
+        calm = [one for one in self.all if is_quiet(one.others_share, one.product_pace)]
+        reads = [read for one in calm or self.all for read in one.reads_gb_per_s]
+        return median_low(reads) if reads else 0.0
 
     @property
-    def spent_s(self) -> float:
-        return _total_s(self.quiet) + _total_s(self.disturbed)
+    def quiet(self) -> list[_Repetition[Result]]:
+        usual_gb_per_s = self.usual_gb_per_s
+        return [one for one in self.all if is_quiet(one.others_share, one.pace(usual_gb_per_s))]
 
     @property
     def longest_s(self) -> float:
-        return max(one.seconds for one in self.quiet + self.disturbed)
+        return max(one.seconds for one in self.all)
 
 
 class Meter:
@@ -101,7 +111,6 @@ class Meter:
         warm_up: Callable[[], object] | None = None,
         *,
         is_compute_bound: bool = False,
-        band_floor: float = BAND_FLOOR,
     ) -> Measured[Result]:
         """The row, measured.
 
@@ -109,9 +118,9 @@ class Meter:
             row: what is measured; latency, memory, energy and throttling are filled in
             action: one repetition
             warm_up: done once before, outside the statistics
-            is_compute_bound: it goes on as fast where memory is slow
-            band_floor: least noise band, where that of the limits is no wider
+            is_compute_bound: large products, which go on as fast where memory is slow
         """
+        is_paced = self.limits.has_short_operations or not is_compute_bound
         warm_up_s = None
         if warm_up is not None:
             start_s = time.perf_counter()
@@ -123,23 +132,25 @@ class Meter:
         joules = self._power.joules()
         with memory.measure():
             while self._wants_more(taken):
-                self._take_window(taken, action, is_compute_bound)
+                self._take_window(taken, action, is_paced)
         energy = tuple(
-            Energy(reader.name, (after - before) / taken.count, idle_w)
+            Energy(reader.name, (after - before) / len(taken.all), idle_w)
             for reader, before, after, idle_w in zip(
                 self._power.readers, joules, self._power.joules(), self._idle_w, strict=True
             )
         )
-        counted = taken.quiet or taken.disturbed
+        counted = taken.quiet or taken.all
         samples_s = tuple(one.seconds for one in counted)
+        reads = [read for one in counted for read in one.reads_gb_per_s]
         shares = [one.others_share for one in counted if one.others_share is not None]
         measured = replace(
             row,
-            latency=Distribution.of(samples_s, max(self.limits.band_floor, band_floor)),
+            latency=Distribution.of(samples_s),
             warm_up_s=warm_up_s,
-            set_aside=taken.count - len(counted),
+            set_aside=len(taken.all) - len(counted),
             others_share=max(shares, default=None),
-            pace=min(one.pace for one in counted),
+            pace=min(one.pace(taken.usual_gb_per_s) for one in counted),
+            read_gb_per_s=median(reads) if reads else None,
             peak_bytes=memory.bytes,
             peak_method=memory.method,
             energy=energy,
@@ -148,10 +159,10 @@ class Meter:
         return Measured(measured, tuple(one.result for one in counted), samples_s)
 
     def _take_window(
-        self, taken: _Taken[Result], action: Callable[[], Result], is_compute_bound: bool
+        self, taken: _Taken[Result], action: Callable[[], Result], is_paced: bool
     ) -> None:
         """Repeat for long enough to know what others did meanwhile."""
-        pace = self._pace.fraction(is_compute_bound=is_compute_bound)
+        pace, reads_gb_per_s = self._pace.fraction(), self._reads_gb_per_s(is_paced)
         load = OtherLoad()
         window: list[tuple[float, Result]] = []
         while not window or load.elapsed_s < WINDOW_S:
@@ -159,22 +170,27 @@ class Meter:
             result = action()
             window.append((time.perf_counter() - start_s, result))
         share = load.share()
-        pace = min(pace, self._pace.fraction(is_compute_bound=is_compute_bound))
-        place = taken.quiet if is_quiet(share, pace) else taken.disturbed
-        place += [_Repetition(seconds, result, share, pace) for seconds, result in window]
+        reads_gb_per_s += self._reads_gb_per_s(is_paced)
+        pace = min(pace, self._pace.fraction())
+        taken.all += [
+            _Repetition(seconds, result, share, pace, reads_gb_per_s) for seconds, result in window
+        ]
+
+    def _reads_gb_per_s(self, is_paced: bool) -> tuple[float, ...]:
+        return (self._pace.read_gb_per_s(),) if is_paced else ()
 
     def _wants_more(self, taken: "_Taken[Result]") -> bool:
         """Enough quiet repetitions; where others keep working, enough of any kind."""
-        limits = self.limits
-        if not taken.count:
+        limits, counted = self.limits, taken.quiet
+        if not taken.all:
             return True
-        if taken.spent_s + taken.longest_s > limits.row_maximum_s:
+        spent_s = _total_s(taken.all)
+        if spent_s + taken.longest_s > limits.row_maximum_s:
             return False
-        count, spent_s = len(taken.quiet), _total_s(taken.quiet)
-        if _total_s(taken.disturbed) > DISTURBED_PATIENCE * limits.row_minimum_s:
-            count, spent_s = taken.count, taken.spent_s
-        is_enough = count >= limits.repeat and spent_s >= limits.row_minimum_s
-        return count < MAXIMUM_REPETITIONS and not is_enough
+        if spent_s - _total_s(counted) > DISTURBED_PATIENCE * limits.row_minimum_s:
+            counted = taken.all
+        is_enough = len(counted) >= limits.repeat and _total_s(counted) >= limits.row_minimum_s
+        return len(counted) < MAXIMUM_REPETITIONS and not is_enough
 
     def _measure_idle_w(self) -> list[float]:
         if not self._power.readers:

@@ -9,56 +9,59 @@ from typing import Any
 
 import numpy as np
 
+from edge_medgemma.runtime.profiling.memory_read import MemoryRead
 from edge_medgemma.runtime.profiling.one_node import one_node_model
 
 SIDE = 1024
 """Of the square matrices: about 10 ms on two cores, long beside the waking of threads."""
-READ_BYTES = 64 * 2**20
-"""More than most processors' caches hold: about 3 ms on one core."""
 PROBES = 3
 """The best of so many counts: a single one may be interrupted."""
 FIRST_PROBES = 20
 
+READ_BYTES = 128 * 2**20
+"""More than most processors' caches hold: 2 to 4 ms on two cores."""
+READ_PROBES = 10
+"""More than of the product: threads that are woken for 2 ms seldom begin together."""
+
 
 class Pace:
-    """Compares the machine's speed of the moment with the best of this run."""
+    """The machine's speed of the moment: of products against the best of this run, of memory."""
 
     def __init__(self, threads: int) -> None:
         """Probes often at first, to know the machine at its best."""
-        self._array = np.ones(READ_BYTES // 4, np.float32)
         self._matrix = np.ones((SIDE, SIDE), np.float32)
         self._session = _open_session(self._matrix, threads)
-        self.best_product_s, self.best_read_s = self._probe(FIRST_PROBES)
+        self._memory = MemoryRead(threads, READ_BYTES)
+        self.best_product_s = self._product_s(FIRST_PROBES)
 
-    def fraction(self, *, is_compute_bound: bool = False) -> float:
-        """1 where the machine is at its best, 0.5 where it takes twice as long.
-
-        Reading memory does not count for what is bound by arithmetic: neighbours halve the bandwidth
-        of a machine without slowing its products.
-        """
-        product_s, read_s = self._probe(PROBES)
+    def fraction(self) -> float:
+        """1 where products are at their best, 0.5 where they take twice as long."""
+        product_s = self._product_s(PROBES)
         self.best_product_s = min(self.best_product_s, product_s)
-        self.best_read_s = min(self.best_read_s, read_s)
-        product, read = self.best_product_s / product_s, self.best_read_s / read_s
-        return product if is_compute_bound else min(product, read)
+        return self.best_product_s / product_s
+
+    def read_gb_per_s(self) -> float:
+        """What all threads of the run together read from memory: 10^9 bytes a second.
+
+        There is no best to compare it with: where it is higher, small engines are slower.
+        """
+        return self._memory.bytes_per_s(READ_PROBES) / 1e9
 
     def close(self) -> None:
-        """End the threads of the product."""
+        """End the threads of the probes."""
         self._session = None
+        self._memory.close()
 
-    def _probe(self, count: int) -> tuple[float, float]:
-        products_s, reads_s = [], []
+    def _product_s(self, count: int) -> float:
+        best_s = float("inf")
         for _ in range(count):
             start_s = time.perf_counter()
             if self._session is None:
                 self._matrix @ self._matrix
             else:
                 self._session.run(None, {"a": self._matrix})
-            middle_s = time.perf_counter()
-            self._array.max()
-            products_s.append(middle_s - start_s)
-            reads_s.append(time.perf_counter() - middle_s)
-        return min(products_s), min(reads_s)
+            best_s = min(best_s, time.perf_counter() - start_s)
+        return best_s
 
 
 def _open_session(matrix: Any, threads: int) -> Any:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from edge_medgemma.runtime.backends.openvino import has_bfloat16, openvino_core
 from edge_medgemma.runtime.errors import DependencyError
 from edge_medgemma.runtime.manifest import Manifest
+from edge_medgemma.runtime.profiling.memory_read import MemoryRead
 from edge_medgemma.runtime.profiling.one_node import one_node_model
 from edge_medgemma.runtime.profiling.roofline import Peaks
 
@@ -30,7 +31,9 @@ _ACCURACY_INT8 = 4
 
 def measure_peaks(manifest: Manifest, threads: int) -> Peaks:
     """Peaks of the machine, of the CPU kernels of the libraries that there are; takes about 3 s."""
-    read, copy = _bandwidth(threads)
+    memory = MemoryRead(threads, BANDWIDTH_BYTES)
+    read = memory.bytes_per_s(ROUNDS)
+    memory.close()
     generator = np.random.default_rng(0)
     a = generator.standard_normal((TOKENS, INPUTS), np.float32)
     b = generator.standard_normal((INPUTS, OUTPUTS), np.float32)
@@ -38,7 +41,7 @@ def measure_peaks(manifest: Manifest, threads: int) -> Peaks:
     bits = {"int4": 4, "int8": 8}.get(manifest.precision.decoder)
     return Peaks(
         read_bytes_per_s=read,
-        copy_bytes_per_s=copy,
+        copy_bytes_per_s=_copy_bandwidth(threads),
         f32_flop_per_s=_product(threads, float_model, {"a": a}),
         int8_flop_per_s=_product(
             threads,
@@ -110,15 +113,14 @@ def _bf16_product(threads: int, model: bytes, a: NDArray[np.float32]) -> float |
     return 2.0 * TOKENS * INPUTS * OUTPUTS / seconds
 
 
-def _bandwidth(threads: int) -> tuple[float, float]:
-    """Bytes a second of reading (a maximum), and of copying (read plus written)."""
+def _copy_bandwidth(threads: int) -> float:
+    """Bytes read plus bytes written, a second."""
     source = np.ones(BANDWIDTH_BYTES // 4, np.float32)
     target = np.zeros_like(source)
     parts = list(zip(np.array_split(source, threads), np.array_split(target, threads), strict=True))
     with ThreadPoolExecutor(threads) as pool:  # numpy lets go of the interpreter lock
-        read_s = _best_s(lambda: list(pool.map(lambda part: part[0].max(), parts)))
         copy_s = _best_s(lambda: list(pool.map(lambda part: np.copyto(part[1], part[0]), parts)))
-    return BANDWIDTH_BYTES / read_s, 2 * BANDWIDTH_BYTES / copy_s
+    return 2 * BANDWIDTH_BYTES / copy_s
 
 
 def _best_s(action: Callable[[], object]) -> float:

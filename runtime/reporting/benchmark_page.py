@@ -8,7 +8,7 @@ import jinja2
 from markupsafe import Markup
 
 from edge_medgemma.runtime.files import write_atomically
-from edge_medgemma.runtime.profiling.distribution import BAND_FLOOR, SHORT_BAND_FLOOR, SINGLE_BAND
+from edge_medgemma.runtime.profiling.distribution import BAND_FLOOR, SINGLE_BAND
 from edge_medgemma.runtime.profiling.record import Benchmark, Layer, Row
 from edge_medgemma.runtime.reporting.benchmark_words import (
     DISTURBED,
@@ -69,7 +69,6 @@ def render_page(benchmark: Benchmark) -> str:
             has_power=any(row.energy for row in benchmark.rows),
             disturbed=DISTURBED,
             floor=f"{BAND_FLOOR:.0%}",
-            short=f"{SHORT_BAND_FLOOR:.0%}",
             single=f"{SINGLE_BAND:.0%}",
         )
     )

@@ -9,6 +9,7 @@ import pytest
 from planted_slowdown import open_slow_vision
 from sample_benchmark import component, sample_benchmark
 
+from edge_medgemma.runtime.commands.benchmark_table import comparison_table
 from edge_medgemma.runtime.errors import BaselineError
 from edge_medgemma.runtime.generation import engine as engine_module
 from edge_medgemma.runtime.generation.engine import Engine
@@ -63,6 +64,56 @@ def test_rows_that_others_disturbed_are_not_judged() -> None:
     assert verdict(old, replace(new, pace=0.7)) == "disturbed"
     assert verdict(old, replace(new, others_share=0.01)) == "slower"
     assert verdict(old, replace(new, is_judged=False)) == "not judged"
+
+
+def generation(median_s: float, read_gb_per_s: float | None) -> Row:
+    return replace(component("tg128", median_s, 128, "token"), read_gb_per_s=read_gb_per_s)
+
+
+@pytest.mark.parametrize(
+    ("factor", "read_gb_per_s", "expected"),
+    [
+        (1.2, 64.0, "slower"),  # a fifth at the same pace
+        (1.2, 60.0, "slower"),
+        (0.8, 64.0, "faster"),
+        (1.08, 60.0, "same"),
+        (0.93, 60.0, "same"),
+        (1.15, 58.0, "other pace"),  # band and pace together
+        (0.87, 58.0, "other pace"),
+        (1.35, 40.0, "other pace"),  # what generation was seen to lose
+        (1.0, 40.0, "other pace"),  # perhaps a third faster
+        (2.0, 40.0, "slower"),  # more than the pace can do
+        (0.5, 40.0, "faster"),
+    ],
+)
+def test_a_change_is_judged_at_one_pace_of_memory(
+    factor: float, read_gb_per_s: float, expected: str
+) -> None:
+    assert verdict(generation(9.0, 64.0), generation(9.0 * factor, read_gb_per_s)) == expected
+
+
+def test_the_table_says_which_paces_were_not_the_same() -> None:
+    deep = replace(generation(9.0, 64.0), name="tg128@d8192")
+    old, new = with_row(generation(9.0, 64.2), deep), with_row(generation(12.0, 38.4), deep)
+    comparison = compare(saved(old), new)
+    assert comparison_table(comparison)[1:] == [
+        "All threads read memory at other GB/s: tg128 64 and 38. Measure again."
+    ]
+    assert not comparison_table(compare(saved(sample_benchmark()), sample_benchmark()))[1:]
+
+
+def test_small_engines_are_slower_where_memory_is_faster() -> None:
+    assert verdict(generation(0.043, 40.0), generation(0.060, 64.0)) == "other pace"
+    assert verdict(generation(0.060, 64.0), generation(0.043, 40.0)) == "other pace"
+
+
+def test_a_baseline_that_does_not_tell_the_pace_is_judged_by_its_own_band() -> None:
+    old = saved(with_row(generation(9.0, 64.0)))
+    old["rows"][0]["latency"]["noise_band"] = 0.4  # as such files have it
+    del old["rows"][0]["read_gb_per_s"]
+    for factor, expected in ((1.35, "same"), (1.5, "slower")):
+        (change,) = compare(old, with_row(generation(9.0 * factor, 40.0))).changes
+        assert change.verdict == expected
 
 
 def test_a_machine_of_another_speed_is_named() -> None:

@@ -2,7 +2,6 @@ import pytest
 
 from edge_medgemma.runtime.profiling.distribution import (
     BAND_FLOOR,
-    SHORT_BAND_FLOOR,
     SINGLE_BAND,
     Distribution,
 )
@@ -16,8 +15,6 @@ def test_quantiles_of_a_hundred_and_one_samples() -> None:
 
 def test_a_calm_row_has_the_floor_and_a_wild_one_says_how_wild() -> None:
     assert Distribution.of([1.0, 1.001, 0.999]).noise_band == BAND_FLOOR
-    assert Distribution.of([1.0, 1.001, 0.999], SHORT_BAND_FLOOR).noise_band == SHORT_BAND_FLOOR
-    assert Distribution.of([1.0], SHORT_BAND_FLOOR).noise_band == SHORT_BAND_FLOOR
     assert Distribution.of([1.0, 2.0, 3.0]).noise_band > 1
     assert Distribution.of([1.0]).noise_band == SINGLE_BAND
 

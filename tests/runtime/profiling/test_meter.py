@@ -1,6 +1,7 @@
 """Which repetitions count."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -64,17 +65,26 @@ NO_POWER = PowerReaders((), ())
 
 
 class FakePace:
-    """A machine at its best, but for the fractions given."""
+    """A machine at its best that reads 60 GB/s, but for what is given."""
 
-    def __init__(self, *fractions: float) -> None:
+    def __init__(self, *fractions: float, reads: tuple[float, ...] = ()) -> None:
         self._fractions = list(fractions)
+        self._reads = list(reads)
 
-    def fraction(self, *, is_compute_bound: bool = False) -> float:
+    def fraction(self) -> float:
         return self._fractions.pop(0) if self._fractions else 1.0
+
+    def read_gb_per_s(self) -> float:
+        return self._reads.pop(0) if self._reads else 60.0
 
 
 def measure(
-    clock: FakeTime, limits: Limits, power: PowerReaders = NO_POWER, pace: FakePace | None = None
+    clock: FakeTime,
+    limits: Limits,
+    power: PowerReaders = NO_POWER,
+    pace: FakePace | None = None,
+    *,
+    is_compute_bound: bool = False,
 ):
     """Repetitions of 10 ms give 0, 1, 2 ...; the warm-up takes a second."""
     numbers = iter(range(1000))
@@ -83,7 +93,8 @@ def measure(
         clock.sleep(0.01)
         return next(numbers)
 
-    return Meter(limits, power, pace or FakePace()).measure(ROW, action, lambda: clock.sleep(1.0))
+    meter = Meter(limits, power, pace or FakePace())
+    return meter.measure(ROW, action, lambda: clock.sleep(1.0), is_compute_bound=is_compute_bound)
 
 
 def test_repetitions_while_others_worked_are_set_aside(clock, shares) -> None:
@@ -99,10 +110,39 @@ def test_repetitions_of_a_slow_machine_are_set_aside(clock, shares) -> None:
     assert measured.row.pace == 1.0
 
 
+def test_repetitions_at_another_pace_of_memory_than_most_are_set_aside(clock, shares) -> None:
+    reads = (38.0, 40.0, 61.0, 66.0, 64.0, 40.0, 60.0, 60.0)
+    measured = measure(clock, PATIENT, pace=FakePace(reads=reads))
+    assert measured.results == (1, 3, 4)
+    assert measured.row.set_aside == 2 and not measured.row.is_disturbed
+    assert measured.row.read_gb_per_s == 60.0
+
+
+def test_a_disturbed_repetition_has_no_say_in_what_pace_is_usual(clock, shares) -> None:
+    shares += [0.5] * 4
+    measured = measure(clock, PATIENT, pace=FakePace(reads=(30.0,) * 8))
+    assert measured.results == (4, 5, 6) and measured.row.read_gb_per_s == 60.0
+
+
+def test_a_row_that_saw_the_pace_of_memory_change_each_time_says_so(clock, shares) -> None:
+    row = measure(clock, PATIENT, pace=FakePace(reads=(40.0, 64.0) * 50)).row
+    assert row.is_disturbed and row.pace == 40.0 / 64.0
+
+
+def test_the_pace_of_memory_is_nothing_to_arithmetic_but_to_short_operations(clock, shares) -> None:
+    def read_gb_per_s(limits: Limits, is_compute_bound: bool) -> float | None:
+        return measure(clock, limits, is_compute_bound=is_compute_bound).row.read_gb_per_s
+
+    short = replace(PATIENT, has_short_operations=True)
+    assert read_gb_per_s(PATIENT, is_compute_bound=True) is None
+    assert read_gb_per_s(PATIENT, is_compute_bound=False) == 60.0
+    assert read_gb_per_s(short, is_compute_bound=True) == 60.0
+
+
 def test_where_others_never_stop_the_row_says_so(clock, shares) -> None:
     shares += [0.5] * 100
     row = measure(clock, PATIENT).row
-    assert row.is_disturbed and row.others_share == 0.5
+    assert row.is_disturbed and row.others_share == 0.5 and row.pace == 1.0
     assert row.latency is not None and row.latency.n >= PATIENT.repeat
 
 
