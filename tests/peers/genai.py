@@ -1,5 +1,6 @@
 """onnxruntime-genai: text only, its graphs written by its own builder."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -8,17 +9,26 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime_genai
+from peers.genai_checkpoint import write_readable
+from peers.room import TextSize, require
 from peers.worker import Cannot, Peer, main
 
 NO_SLICES = "text only: its builder writes no vision tower and its decoder takes no image rows"
+PASS_TOKENS = 512
+BUILDER_BYTES = 500_000_000
+"""Of its libraries, beside the weights."""
 
 
 class GenAi(Peer):
-    """A generator that is rewound, never copied."""
+    """A generator that only goes on."""
 
     def about(self) -> str:
         """Versions and options."""
-        return f"onnxruntime-genai {version('onnxruntime-genai')}, {self.variant}, CPU"
+        return (
+            f"onnxruntime-genai {version('onnxruntime-genai')}, {self.variant} in blocks of 32 with "
+            "int8 activations, head for the last token only, CPU; timings only: its builder scales "
+            "positions of the local layers like those of the global ones"
+        )
 
     def files(self) -> Iterable[Path]:
         """The decoder's weights."""
@@ -27,7 +37,14 @@ class GenAi(Peer):
     def open(self) -> None:
         """Load, building from the checkpoint first where that was not done yet."""
         self._build()
-        self._model = onnxruntime_genai.Model(str(self._home()))
+        config = onnxruntime_genai.Config(str(self._home()))
+        threads = {"session_options": {"intra_op_num_threads": self.job.threads}}
+        config.overlay(json.dumps({"model": {"decoder": threads}}))
+        self._model = onnxruntime_genai.Model(config)
+        limits = json.loads((self._home() / "genai_config.json").read_text(encoding="utf-8"))
+        length = min(self.context_tokens, limits["model"]["context_length"])
+        self._settings = onnxruntime_genai.GeneratorParams(self._model)
+        self._settings.set_search_options(max_length=length, min_length=length, do_sample=False)
         self.reset()
 
     def encode(self, images: Sequence[int]) -> None:
@@ -47,14 +64,14 @@ class GenAi(Peer):
         raise Cannot(NO_SLICES)
 
     def reset(self) -> None:
-        """A new generator."""
-        settings = onnxruntime_genai.GeneratorParams(self._model)
-        settings.set_search_options(max_length=12_288, min_length=12_288, do_sample=False)
-        self._generator = onnxruntime_genai.Generator(self._model, settings)
+        """A new generator: one whose window has moved on cannot be rewound."""
+        self._generator = onnxruntime_genai.Generator(self._model, self._settings)
 
     def fill(self, ids: Sequence[int]) -> None:
         """Text behind whatever there is."""
-        self._generator.append_tokens(np.array([ids], np.int32))
+        for start in range(0, len(ids), PASS_TOKENS):
+            part = np.array([ids[start : start + PASS_TOKENS]], np.int32)
+            self._generator.append_tokens(part)
         self._generator.get_logits()
 
     def decode(self, tokens: int) -> None:
@@ -66,11 +83,17 @@ class GenAi(Peer):
         home = self._home()
         if home.exists():
             return
+        checkpoint = Path(self.job.checkpoint)
+        require(_builder_bytes(TextSize.of(checkpoint)), "its model builder")
+        source = write_readable(checkpoint, self.folder / "source")
         partial = home.with_name(self.variant + ".partial")
         command = [sys.executable, "-m", "onnxruntime_genai.models.builder"]
-        command += ["-i", self.job.checkpoint, "-o", str(partial), "-p", self.variant, "-e", "cpu"]
+        command += ["-i", str(source), "-o", str(partial), "-p", self.variant, "-e", "cpu"]
         command += ["-c", str(self.folder / "cache")]
+        command += ["--extra_options", "prune_lm_head=true"]
         built = subprocess.run(command, check=False, capture_output=True, text=True)
+        if built.returncode < 0:
+            raise Cannot(f"its model builder was ended by signal {-built.returncode}")
         if built.returncode:
             reason = built.stderr.strip().splitlines()[-1]
             raise Cannot(f"its model builder fails on this checkpoint with {reason}")
@@ -78,6 +101,11 @@ class GenAi(Peer):
 
     def _home(self) -> Path:
         return self.folder / self.variant
+
+
+def _builder_bytes(text: TextSize) -> int:
+    """All weights in float32 and int4 with scales, and the head twice more; 23.8 GB at 4B."""
+    return text.all * 4 + text.all * 5 // 8 + 2 * text.embedding * 4 + BUILDER_BYTES
 
 
 if __name__ == "__main__":
