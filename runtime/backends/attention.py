@@ -71,11 +71,15 @@ class AttentionKernel:
     def attend_or_keep(
         self, joined: NDArray[np.float32], heads: int, out: NDArray[np.float32]
     ) -> bool:
-        """`attend` for a caller that cannot raise; False and the exception is kept."""
-        try:
-            self.attend(joined, heads, out)
-        except BaseException as error:  # noqa: BLE001 - Ctrl-C is one
-            self._failure = error
+        """`attend` for a caller that cannot raise; False and the exception is kept.
+
+        Until `raise_failure` nothing more is computed.
+        """
+        if self._failure is None:
+            try:
+                self.attend(joined, heads, out)
+            except BaseException as error:  # noqa: BLE001 - Ctrl-C is one
+                self._failure = error
         return self._failure is None
 
     def raise_failure(self) -> None:

@@ -151,13 +151,17 @@ def test_what_stops_it_reaches_the_caller(openvino, tiny_engine_directory, monke
     model = OpenVinoVision(tiny_engine_directory, 1)
     expected = model.run(pixels)
 
+    calls = []
+
     def interrupted(*_):
+        calls.append(1)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr(AttentionKernel, "attend", interrupted)
         with pytest.raises(KeyboardInterrupt):
             model.run(pixels)
+    assert len(calls) == 1, "the other layers are not waited for"
     assert (model.run(pixels) == expected).all(), "the next slice is as before"
 
 
