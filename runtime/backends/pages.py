@@ -1,4 +1,4 @@
-"""Pages of mapped files: which of them count as this process's memory."""
+"""Pages that count as this process's memory though nothing needs them."""
 
 import contextlib
 import ctypes
@@ -33,3 +33,9 @@ def release_mapped(folder: Path) -> None:
                 begin = end = 0  # a map of no file
             elif line.split() == ["Anonymous:", "0", "kB"] and end > begin:
                 madvise(begin, end - begin, MADV_DONTNEED)
+
+
+def trim_heap() -> None:
+    """Give back what was freed between blocks that are still in use. Only glibc can."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)

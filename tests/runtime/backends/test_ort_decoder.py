@@ -91,3 +91,21 @@ def test_quantised_values_are_within_half_a_step() -> None:
     error = np.abs(integers[:, :, :1100] * step - values) / step
     assert error.max() <= 0.5 + 1e-4, f"max {error.max():.3f} mean {error.mean():.3f} steps"
     assert (integers[:, :, 1100:] == 99).all()
+
+
+def test_memory_is_given_back_as_the_context_grows() -> None:
+    with Engine.open(BUILTIN_ENGINE, threads=1) as engine:
+        decoder = engine.decoder_model()
+        assert isinstance(decoder, ort_decoder.OrtDecoder)
+        rows = (100, 4095, 4096, 8191, 8192, 300, 4395, 4396)  # at 300 another context begins
+        gives = [decoder._is_time_to_shrink(count) for count in rows]
+    assert gives == [False, False, True, False, True, False, False, True]
+
+
+def test_giving_memory_back_changes_no_logit(
+    prefix: Prefix, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = prefix.score([[5, 6, 7]])
+    monkeypatch.setattr(ort_decoder, "SHRINK_ROWS", 0)  # after every pass
+    assert (prefix.score([[5, 6, 7]]) == kept).all()
+    assert (prefix.score([[5, 6, 7]]) == kept).all()
