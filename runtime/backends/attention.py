@@ -16,6 +16,9 @@ try:
 except ImportError:  # no C compiler was there when the package was installed
     attention_kernel = None  # type: ignore[assignment]
 
+LARGEST_HEAD = 256
+"""Of the kernel's working memory; SigLIP's heads have 72."""
+
 ROWS_PER_CALL = 1024
 """Rows of a head between two looks at what is left to do: short enough to share out evenly."""
 
@@ -46,7 +49,7 @@ class AttentionKernel:
 
         Args:
             joined: [rows, 3 * hidden], query, key and value of all heads side by side; contiguous
-            heads: that divide hidden
+            heads: that divide hidden, into at most LARGEST_HEAD each
             out: [rows, hidden]; contiguous; written
         """
         rows, hidden = out.shape

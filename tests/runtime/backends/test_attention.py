@@ -7,10 +7,15 @@ import pytest
 
 from edge_medgemma.runtime.backends import attention
 from edge_medgemma.runtime.backends import openvino as openvino_backend
-from edge_medgemma.runtime.backends.attention import AttentionKernel, kernel_absence
+from edge_medgemma.runtime.backends.attention import (
+    LARGEST_HEAD,
+    AttentionKernel,
+    kernel_absence,
+)
 from edge_medgemma.runtime.backends.openvino import OpenVinoVision, openvino_identity
 from edge_medgemma.runtime.backends.picture import drawn_pixel_values
 from edge_medgemma.runtime.backends.self_test import lowest_cosine
+from edge_medgemma.runtime.errors import ProviderError
 from edge_medgemma.runtime.manifest import load_manifest
 
 absence = kernel_absence()
@@ -119,6 +124,24 @@ def test_openvino_runs_every_layer_with_it(openvino, tiny_engine_directory, monk
     difference = np.abs(features - expected)
     cosine = lowest_cosine(features, expected)
     assert cosine > 0.9999, f"max {difference.max():.2e}, mean {difference.mean():.2e}, {cosine=}"
+
+
+@needs_kernel
+def test_heads_that_do_not_fit_are_one_line(openvino, tmp_path):
+    import onnx
+
+    shape = [1, 4, 2 * LARGEST_HEAD]
+    node = onnx.helper.make_node(
+        "MultiHeadAttention", ["x", "x", "x"], ["y"], domain="com.microsoft", num_heads=1
+    )
+    ends = [onnx.helper.make_tensor_value_info(name, 1, shape) for name in "xy"]
+    graph = onnx.helper.make_graph([node], "vision", ends[:1], ends[1:])
+    opsets = [onnx.helper.make_opsetid("", 23), onnx.helper.make_opsetid("com.microsoft", 1)]
+    model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    onnx.save(model, tmp_path / "vision.onnx")
+    with pytest.raises(ProviderError, match=r"OpenVINO does not load") as caught:
+        OpenVinoVision(tmp_path, 1)
+    assert "\n" not in str(caught.value)
 
 
 @needs_kernel
