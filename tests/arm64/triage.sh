@@ -41,7 +41,7 @@ fetch_system() {
 # The package's own dependencies as wheels for that Python.
 fetch_wheels() {
   local version=$1 platforms=() tag
-  for tag in manylinux_2_28 manylinux_2_27 manylinux_2_26 manylinux_2_17 manylinux2014; do
+  for tag in manylinux_2_31 manylinux_2_28 manylinux_2_27 manylinux_2_26 manylinux_2_17 manylinux2014; do
     platforms+=(--platform "${tag}_aarch64")
   done
   "$native" "$repository/tests/arm64/requirements.py" > "$build/requirements.txt"
@@ -75,10 +75,16 @@ END
   ln -sfn "$repository/runtime" "$build/packages/edge_medgemma/runtime"
 }
 
-[ -e "$build/.system-ready" ] || { fetch_system && touch "$build/.system-ready"; }
+if [ ! -e "$build/.system-ready" ]; then
+  fetch_system
+  touch "$build/.system-ready"
+fi
 python=$(find "$build/system/usr/bin" -name 'python3.[0-9]*' | sort | head -1)
 version=$(basename "$python" | sed s/python//)
-[ -e "$build/.wheels-ready" ] || { fetch_wheels "$version" && touch "$build/.wheels-ready"; }
+if [ ! -e "$build/.wheels-ready" ]; then
+  fetch_wheels "$version"
+  touch "$build/.wheels-ready"
+fi
 describe_processor
 write_launcher "$python"
 
