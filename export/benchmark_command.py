@@ -1,7 +1,6 @@
 """`edge-medgemma benchmark`: what a device can do. It stands here because it can make an engine."""
 
 import hashlib
-import os
 import shutil
 import time
 from pathlib import Path
@@ -15,6 +14,7 @@ from edge_medgemma.runtime.commands.options import (
     threads_option,
 )
 from edge_medgemma.runtime.commands.progress import named_progress, progress_bar
+from edge_medgemma.runtime.cores import usable_cores
 
 BUILTIN_NAME = "phantom"
 
@@ -91,8 +91,7 @@ def command(
         directory = synthetic_engine(synthetic)
     else:
         directory = BUILTIN_ENGINE if engine in (None, BUILTIN_NAME) else Path(str(engine))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    request = Request(directory, providers, threads or cores or 1, suite, repeat, started_s)
+    request = Request(directory, providers, threads or usable_cores(), suite, repeat, started_s)
     with named_progress("measuring peaks") as on_row:
         benchmark = run_benchmark(request, on_row)
     print_table(*benchmark_tables(benchmark))

@@ -4,20 +4,18 @@ Scores of 4096 patches are 270 million numbers a layer. OpenVINO spends nearly a
 exponentials as on its products; the kernel hides one behind the other.
 """
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_medgemma.runtime.cores import usable_cores
+
 try:
     from edge_medgemma.runtime.backends import attention_kernel
 except ImportError:  # no C compiler was there when the package was installed
     attention_kernel = None  # type: ignore[assignment]
-
-LARGEST_HEAD = 256
-"""Of the kernel's working memory; SigLIP's heads have 72."""
 
 ROWS_PER_CALL = 1024
 """Rows of a head between two looks at what is left to do: short enough to share out evenly."""
@@ -32,12 +30,17 @@ def kernel_absence() -> str | None:
     return None
 
 
+def attention_in_use() -> str:
+    """`with the attention kernel`, or why not: the numbers of a tower depend on it."""
+    return kernel_absence() or "with the attention kernel"
+
+
 class AttentionKernel:
     """Softmax attention over all rows by a number of threads, its packed keys and values kept."""
 
     def __init__(self, threads: int | None) -> None:
         """Start the threads: now, because OpenVINO binds those that start within it to one core."""
-        count = threads or _usable_cores()
+        count = threads or usable_cores()
         self._pool = ThreadPoolExecutor(count, "attention")
         started = Barrier(count)
         list(self._pool.map(lambda _: started.wait(), range(count)))
@@ -49,7 +52,7 @@ class AttentionKernel:
 
         Args:
             joined: [rows, 3 * hidden], query, key and value of all heads side by side; contiguous
-            heads: that divide hidden, into at most LARGEST_HEAD each
+            heads: that divide hidden, into at most the kernel's LARGEST_HEAD each
             out: [rows, hidden]; contiguous; written
         """
         rows, hidden = out.shape
@@ -95,9 +98,3 @@ class AttentionKernel:
         """End the threads and free what is kept."""
         self._pool.shutdown(wait=False)
         self._packed = np.empty((2, 0, 0), np.uint32)
-
-
-def _usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -93,12 +93,16 @@ KERNEL static void pack_values(const float *joined, Shape s, uint32_t *out) {
 typedef __m512 Rows[TILE][VECTORS];
 typedef __m512 Lanes[VECTORS];
 
-/* The kernel's instructions are there, and no matrix unit (AMX), which libraries use better. */
-static int is_supported(void) {
-  unsigned a, b, c, d;
+/* Asked by every call: looks into what the compiler's library has kept, not at the processor. */
+static int has_instructions(void) {
   __builtin_cpu_init();
-  if (!__builtin_cpu_supports("avx512bf16") || !__builtin_cpu_supports("avx512dq")) return 0;
-  return __get_cpuid_count(7, 0, &a, &b, &c, &d) && !(d >> 22 & 1);
+  return __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512dq");
+}
+
+/* A matrix unit, which libraries use better than this kernel its vectors. */
+static int has_amx_bf16(void) {
+  unsigned a, b, c, d;
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> 22 & 1);
 }
 
 /* sums[i] += a[step][i] * b[step] over the steps, two bfloat16 products in each. */
@@ -219,7 +223,8 @@ KERNEL static void attend_rows(const float *joined, Shape s, const uint32_t *key
   }
 }
 #else
-static int is_supported(void) { return 0; }
+static int has_instructions(void) { return 0; }
+static int has_amx_bf16(void) { return 0; }
 static void attend_rows(const float *joined, Shape s, const uint32_t *keys, const uint32_t *values,
                         Py_ssize_t first, Py_ssize_t count, float *out) {
   (void)joined, (void)s, (void)keys, (void)values, (void)first, (void)count, (void)out;
@@ -236,8 +241,9 @@ static int is_sound(Shape *s, Py_buffer *joined, Py_buffer *keys, Py_buffer *val
              s->head < s->heads && keys->len == packed_words(*s) * 4 &&
              values->len == keys->len && (!out || out->len * 3 == joined->len);
   if (!fits) PyErr_SetString(PyExc_ValueError, "buffers do not fit rows, heads and head");
-  if (!is_supported()) PyErr_SetString(PyExc_ValueError, "this processor lacks AVX512_BF16");
-  return fits && is_supported();
+  else if (!has_instructions())
+    PyErr_SetString(PyExc_ValueError, "this processor lacks AVX512_BF16");
+  return fits && has_instructions();
 }
 
 static PyObject *packed_size(PyObject *self, PyObject *args) {
@@ -293,7 +299,7 @@ static PyObject *attend(PyObject *self, PyObject *args) {
 
 static PyObject *supported(PyObject *self, PyObject *args) {
   (void)self, (void)args;
-  return PyBool_FromLong(is_supported());
+  return PyBool_FromLong(has_instructions() && !has_amx_bf16());
 }
 
 static PyMethodDef methods[] = {
@@ -307,4 +313,11 @@ static PyMethodDef methods[] = {
 static struct PyModuleDef module = {
     PyModuleDef_HEAD_INIT, "attention_kernel", NULL, 0, methods, NULL, NULL, NULL, NULL};
 
-PyMODINIT_FUNC PyInit_attention_kernel(void) { return PyModule_Create(&module); }
+PyMODINIT_FUNC PyInit_attention_kernel(void) {
+  PyObject *made = PyModule_Create(&module);
+  if (made && PyModule_AddIntMacro(made, LARGEST_HEAD)) {
+    Py_DECREF(made);
+    return NULL;
+  }
+  return made;
+}

@@ -7,6 +7,9 @@ have the length that the other arguments ask for.
 import numpy as np
 from numpy.typing import NDArray
 
+LARGEST_HEAD: int
+"""Head sizes that its working memory holds; SigLIP's heads have 72."""
+
 def supported() -> bool:
     """Whether this processor has AVX512_BF16 and no matrix unit, which OpenVINO uses better."""
 

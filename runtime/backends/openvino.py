@@ -7,7 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_medgemma.runtime.backends.attention import AttentionKernel, kernel_absence
+from edge_medgemma.runtime.backends.attention import (
+    AttentionKernel,
+    attention_in_use,
+    kernel_absence,
+)
 from edge_medgemma.runtime.errors import DependencyError, ProviderError
 
 BFLOAT16 = "BF16"
@@ -75,8 +79,8 @@ def openvino_identity() -> str:
 
     name = core.get_property("CPU", "FULL_DEVICE_NAME")
     capabilities = sorted(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
-    kernel = "OpenVINO's attention" if kernel_absence() else "attention kernel"
-    return f"openvino {openvino.__version__} {name} {' '.join(capabilities)} {kernel}"
+    words = [openvino.__version__, name, *capabilities, attention_in_use()]
+    return f"openvino {' '.join(words)}"
 
 
 def has_bfloat16(core: Any) -> bool:

@@ -6,7 +6,8 @@ from openvino import Op, PartialShape, opset13
 from openvino.frontend import NodeContext
 from openvino.frontend.onnx import ConversionExtension
 
-from edge_medgemma.runtime.backends.attention import LARGEST_HEAD, AttentionKernel
+from edge_medgemma.runtime.backends import attention_kernel
+from edge_medgemma.runtime.backends.attention import AttentionKernel
 from edge_medgemma.runtime.errors import ProviderError
 
 
@@ -63,8 +64,9 @@ def kernel_conversion(kernel: AttentionKernel, made: list[KernelAttention]) -> C
             joined = opset13.concat(parts, -1).output(0)
         heads = node.get_attribute("num_heads")
         size = joined.get_partial_shape()[2].get_length() // 3 // heads
-        if size > LARGEST_HEAD:  # becomes OpenVINO's error of a graph that does not load
-            raise ProviderError(f"attention heads of {size}, the kernel takes {LARGEST_HEAD}")
+        largest = attention_kernel.LARGEST_HEAD
+        if size > largest:  # becomes OpenVINO's error of a graph that does not load
+            raise ProviderError(f"attention heads of {size}, the kernel takes {largest}")
         return [KernelAttention(kernel, heads, made, [joined]).output(0)]
 
     return ConversionExtension("MultiHeadAttention", "com.microsoft", convert)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_medgemma.runtime.backends.attention import kernel_absence
+from edge_medgemma.runtime.backends.attention import attention_in_use
 from edge_medgemma.runtime.backends.cuda_device import CudaDevice, DeviceProperties
 from edge_medgemma.runtime.backends.cuda_kernels import Kernels, read_kernels
 from edge_medgemma.runtime.backends.ort import import_onnxruntime, open_session
@@ -146,8 +146,7 @@ def _probe_openvino() -> str:
         openvino.__version__.split("-")[0],
         core.get_property("CPU", "FULL_DEVICE_NAME"),
     )
-    attention = kernel_absence() or "with the attention kernel"
-    return f"OpenVINO {version} on {processor}; {attention}"
+    return f"OpenVINO {version} on {processor}; {attention_in_use()}"
 
 
 def _probe_cpu() -> str:

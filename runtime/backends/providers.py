@@ -7,7 +7,7 @@ from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from edge_medgemma.runtime.backends.attention import kernel_absence
+from edge_medgemma.runtime.backends.attention import attention_in_use
 from edge_medgemma.runtime.backends.model import DecoderModel, VisionModel
 from edge_medgemma.runtime.errors import DependencyError, ProviderError
 from edge_medgemma.runtime.manifest import Manifest
@@ -189,5 +189,4 @@ def provider_identity(provider: Provider) -> str:
         openvino = version("openvino")
     except PackageNotFoundError:
         openvino = "none"
-    attention = kernel_absence() or "with the attention kernel"
-    return f"{provider} {library_version()} openvino {openvino} {attention}"
+    return f"{provider} {library_version()} openvino {openvino} {attention_in_use()}"

@@ -1,7 +1,6 @@
 """`edge-medgemma doctor`: what runs on this device, and what to do about the rest."""
 
 import json
-import os
 import platform
 import sys
 from dataclasses import asdict, dataclass
@@ -24,6 +23,7 @@ from edge_medgemma.runtime.backends.providers import AUTOMATIC, Provider, StepDo
 from edge_medgemma.runtime.commands.options import engine_option
 from edge_medgemma.runtime.commands.tables import print_table
 from edge_medgemma.runtime.commands.terminal import printable
+from edge_medgemma.runtime.cores import usable_cores
 from edge_medgemma.runtime.errors import EdgeMedgemmaError
 from edge_medgemma.runtime.manifest import Manifest, load_manifest
 from edge_medgemma.runtime.profiling.memory import available_bytes, largest_slices, plan_memory
@@ -110,9 +110,7 @@ def diagnose(engine_directory: Path) -> Diagnosis:
         python_version=platform.python_version(),
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         processor=_processor(),
-        cores=len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count() or 1,
+        cores=usable_cores(),
         onnxruntime_packages=packages,
         nvidia_driver=_nvidia_driver(),
         cuda_kernels=tuple(sorted(kernels.compiled)) if kernels else (),

@@ -1,6 +1,5 @@
 """What the measurements were made on; nothing that names its owner."""
 
-import os
 import platform
 import shutil
 import subprocess
@@ -8,6 +7,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from edge_medgemma.runtime.cores import usable_cores
 from edge_medgemma.runtime.profiling.resident import kilobytes_of
 from edge_medgemma.runtime.profiling.thermal import HOST
 
@@ -39,7 +39,7 @@ def read_machine(root: Path = HOST) -> Machine:
     return Machine(
         processor=_processor(root),
         architecture=platform.machine(),
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else _cores(),
+        cores=usable_cores(),
         memory_bytes=kilobytes_of(root / "proc/meminfo", "MemTotal"),
         system=f"{platform.system()} {platform.release()}",
         jetson=_first_line(root / "etc/nv_tegra_release"),
@@ -97,7 +97,3 @@ def _first_line(path: Path) -> str:
         return path.read_text(errors="replace").partition("\n")[0].strip()
     except OSError:
         return ""
-
-
-def _cores() -> int:
-    return os.cpu_count() or 1

@@ -7,11 +7,7 @@ import pytest
 
 from edge_medgemma.runtime.backends import attention
 from edge_medgemma.runtime.backends import openvino as openvino_backend
-from edge_medgemma.runtime.backends.attention import (
-    LARGEST_HEAD,
-    AttentionKernel,
-    kernel_absence,
-)
+from edge_medgemma.runtime.backends.attention import AttentionKernel, kernel_absence
 from edge_medgemma.runtime.backends.openvino import OpenVinoVision, openvino_identity
 from edge_medgemma.runtime.backends.picture import drawn_pixel_values
 from edge_medgemma.runtime.backends.self_test import lowest_cosine
@@ -130,7 +126,7 @@ def test_openvino_runs_every_layer_with_it(openvino, tiny_engine_directory, monk
 def test_heads_that_do_not_fit_are_one_line(openvino, tmp_path):
     import onnx
 
-    shape = [1, 4, 2 * LARGEST_HEAD]
+    shape = [1, 4, 2 * attention.attention_kernel.LARGEST_HEAD]
     node = onnx.helper.make_node(
         "MultiHeadAttention", ["x", "x", "x"], ["y"], domain="com.microsoft", num_heads=1
     )
