@@ -40,13 +40,16 @@ def library_version() -> str:
     return f"onnxruntime {import_onnxruntime().__version__}"
 
 
-def open_session(path: Path, threads: int | None, packed: Path | None = None) -> Any:
+def open_session(
+    path: Path, threads: int | None, *, packed: Path | None = None, library: str | None = None
+) -> Any:
     """An ONNX Runtime session on the CPU.
 
     Args:
         path: of the graph
         threads: of the compute pool; None leaves the choice to the library
         packed: also write the graph as it is after loading there, weights in a file beside it
+        library: operators that stand before onnxruntime's own of the same name
 
     Raises:
         DependencyError: no onnxruntime is installed.
@@ -68,6 +71,8 @@ def open_session(path: Path, threads: int | None, packed: Path | None = None) ->
         }.items():
             options.add_session_config_entry(f"session.{key}", value)
     try:
+        if library is not None:
+            options.register_custom_ops_library(library)
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # noqa: BLE001 onnxruntime's exceptions share no base
         reason = str(error).splitlines()[0]

@@ -1,5 +1,6 @@
 """The decoder on ONNX Runtime's CPU provider, with its caches bound in place."""
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,12 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_medgemma.runtime.backends.feeds import chunk_feeds
+from edge_medgemma.runtime.backends.linear import linear_library
 from edge_medgemma.runtime.backends.model import Caches, LaneName
 from edge_medgemma.runtime.backends.ort import import_onnxruntime, open_session
 from edge_medgemma.runtime.backends.pages import trim_heap
 from edge_medgemma.runtime.backends.prepacked import GRAPH_NAME, forget, prepacked_decoder
 from edge_medgemma.runtime.errors import EngineError
 from edge_medgemma.runtime.manifest import Manifest
+
+LOG = logging.getLogger(__name__)
+
+KERNEL_PRECISIONS = ("int4", "int8")
+"""Of weights that MatMulNBits multiplies where activations are float32."""
 
 INT8_LEVELS = 127
 
@@ -38,14 +45,19 @@ class OrtDecoder:
     def __init__(
         self, directory: Path, manifest: Manifest, threads: int | None, *, is_packed: bool
     ) -> None:
-        """Open the graph of an engine directory; `is_packed` keeps its packed weights on disk."""
+        """Open the graph of an engine directory.
+
+        `is_packed` keeps packed weights on disk, where the linear kernel is not used.
+        """
         if manifest.precision.cache == "bf16":
             raise EngineError(
                 "this engine computes in bfloat16, which onnxruntime has not on a CPU; export it "
                 "with --activations fp16, or with --target cpu"
             )
-        packed = _open_packed(directory, manifest, threads) if is_packed else None
-        self._session: Any = packed or open_session(directory / GRAPH_NAME, threads)
+        session = _open_with_kernel(directory, manifest, threads)
+        if session is None and is_packed:
+            session = _open_packed(directory, manifest, threads)
+        self._session: Any = session or open_session(directory / GRAPH_NAME, threads)
         self._manifest = manifest
         self._threads = threads
         self._shrunk_at_rows = 0
@@ -108,6 +120,19 @@ class OrtDecoder:
             return False
         self._shrunk_at_rows = rows
         return True
+
+
+def _open_with_kernel(directory: Path, manifest: Manifest, threads: int | None) -> Any:
+    """A session with the linear kernel; None where it is not used, or nothing is there to use it."""
+    precision, library = manifest.precision, linear_library()
+    has_maps = precision.decoder in KERNEL_PRECISIONS and precision.activations == "fp32"
+    if library is None or not has_maps or manifest.dialect != "ort":
+        return None
+    try:
+        return open_session(directory / GRAPH_NAME, threads, library=library)
+    except EngineError as error:
+        LOG.warning("the decoder runs without the linear kernel: %s", error)
+        return None
 
 
 def _open_packed(directory: Path, manifest: Manifest, threads: int | None) -> Any:

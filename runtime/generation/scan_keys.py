@@ -48,7 +48,7 @@ def code_sha256() -> str:
         path
         for folder in folders
         for path in sorted(folder.iterdir())
-        if path.suffix in (".py", ".c")
+        if path.suffix in (".py", ".c", ".h")
     ]
     return _hash(*(part for path in files for part in (path.name, path.read_bytes())))
 

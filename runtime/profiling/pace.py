@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from edge_medgemma.runtime.backends.one_node import one_node_model
 from edge_medgemma.runtime.profiling.memory_read import MemoryRead
-from edge_medgemma.runtime.profiling.one_node import one_node_model
 
 SIDE = 1024
 """Of the square matrices: about 10 ms on two cores, long beside the waking of threads."""

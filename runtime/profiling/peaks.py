@@ -7,11 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_medgemma.runtime.backends.linear import linear_library
+from edge_medgemma.runtime.backends.one_node import one_node_model
 from edge_medgemma.runtime.backends.openvino import has_bfloat16, openvino_core
 from edge_medgemma.runtime.errors import DependencyError
 from edge_medgemma.runtime.manifest import Manifest
 from edge_medgemma.runtime.profiling.memory_read import MemoryRead
-from edge_medgemma.runtime.profiling.one_node import one_node_model
 from edge_medgemma.runtime.profiling.roofline import Peaks
 
 BANDWIDTH_BYTES = 256 * 2**20
@@ -88,6 +89,8 @@ def _product(threads: int, model: bytes, feeds: Mapping[str, NDArray[np.generic]
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4
+    if library := linear_library():
+        options.register_custom_ops_library(library)
     try:
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         session.run(None, dict(feeds))

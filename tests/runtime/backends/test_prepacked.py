@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_medgemma.runtime.backends import prepacked
+from edge_medgemma.runtime.backends import linear, prepacked
 from edge_medgemma.runtime.backends.ort_decoder import OrtDecoder
 from edge_medgemma.runtime.commands.options import BUILTIN_ENGINE
 from edge_medgemma.runtime.manifest import Manifest, load_manifest
@@ -21,6 +21,7 @@ Usage = namedtuple("Usage", "total used free")
 
 @pytest.fixture(autouse=True)
 def pack_any_size(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(linear, "linear_kernel", None)  # with it nothing is packed
     monkeypatch.setattr(prepacked, "MINIMUM_BYTES", 0)
     caplog.set_level(logging.INFO, prepacked.LOG.name)
 

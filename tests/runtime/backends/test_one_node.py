@@ -4,7 +4,7 @@ import onnxruntime
 import pytest
 from fake_engine import fake_manifest
 
-from edge_medgemma.runtime.profiling.one_node import one_node_model
+from edge_medgemma.runtime.backends.one_node import one_node_model
 from edge_medgemma.runtime.profiling.peaks import measure_peaks
 
 

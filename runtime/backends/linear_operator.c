@@ -1,0 +1,151 @@
+/* MatMulNBits as an operator of a library for onnxruntime, which is a module of Python as well. */
+#define PY_SSIZE_T_CLEAN
+#define Py_LIMITED_API 0x030B0000
+#include <Python.h>
+#include <stdlib.h>
+
+#include "linear_kernel.h"
+
+#define LARGEST_AXES 8
+#define LARGEST_BLOCK 4096 /* whose sums fit into 32 bits */
+#define NO_MEMORY "there is no memory for a linear map"
+
+#define TRY(call)                       \
+  do {                                  \
+    OrtStatus *status = (call);         \
+    if (status) return status;          \
+  } while (0)
+
+static size_t tiles(int64_t count, int64_t size) { return (size_t)((count + size - 1) / size); }
+
+static OrtStatus *multiply_all(Product *p, OrtKernelContext *context) {
+  const OrtApi *api = p->map.api;
+  size_t numbers = (size_t)(p->rows * padded(&p->map)); /* a multiple of 64 */
+  size_t all = (size_t)(p->rows * blocks_of(&p->map));
+  p->integers = malloc(numbers + all * 8);
+  if (!p->integers) return api->CreateStatus(ORT_FAIL, NO_MEMORY);
+  p->steps = (float *)(p->integers + numbers);
+  p->starts = (int32_t *)(p->steps + all);
+  OrtStatus *status;
+  if (p->rows <= FEW_ROWS) {
+    for (int64_t row = 0; row < p->rows; row++) linear_prepare_row(p, (size_t)row);
+    status = api->KernelContext_ParallelFor(context, linear_few_rows, tiles(p->map.outputs, SPAN), 0, p);
+  } else {
+    status = api->KernelContext_ParallelFor(context, linear_prepare_tile, tiles(p->rows, HEIGHT), 0, p);
+    if (!status) status = api->KernelContext_ParallelFor(context, linear_many_rows, tiles(p->map.outputs, TILE), 64, p);
+  }
+  free(p->integers);
+  if (!status && p->lacks_memory) status = api->CreateStatus(ORT_FAIL, NO_MEMORY);
+  return status;
+}
+
+static OrtStatus *compute(void *kernel, OrtKernelContext *context) {
+  Product p = {.map = *(const Linear *)kernel};
+  const OrtApi *api = p.map.api;
+  const OrtValue *inputs[3];
+  void *data[3];
+  for (size_t i = 0; i < 3; i++) {
+    TRY(api->KernelContext_GetInput(context, i, &inputs[i]));
+    TRY(api->GetTensorMutableData((OrtValue *)inputs[i], &data[i]));
+  }
+  p.x = data[0], p.weights = data[1], p.scales = data[2];
+  OrtShape *shape;
+  int64_t dimensions[LARGEST_AXES];
+  size_t count = 0;
+  TRY(api->GetTensorTypeAndShape(inputs[0], &shape));
+  OrtStatus *status = api->GetDimensionsCount(shape, &count);
+  if (!status && (count < 1 || count > LARGEST_AXES))
+    status = api->CreateStatus(ORT_FAIL, "1 to 8 axes");
+  if (!status) status = api->GetDimensions(shape, dimensions, count);
+  api->ReleaseTensorTypeAndShapeInfo(shape);
+  if (status) return status;
+  if (dimensions[count - 1] != p.map.inputs)
+    return api->CreateStatus(ORT_FAIL, "the input's last axis is not K");
+  p.rows = 1;
+  for (size_t i = 0; i + 1 < count; i++) p.rows *= dimensions[i];
+  dimensions[count - 1] = p.map.outputs;
+  OrtValue *out;
+  TRY(api->KernelContext_GetOutput(context, 0, dimensions, count, &out));
+  TRY(api->GetTensorMutableData(out, (void **)&p.y));
+  return p.rows ? multiply_all(&p, context) : NULL;
+}
+
+static OrtStatus *create(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info,
+                         void **kernel) {
+  (void)op;
+  Linear map = {.api = api};
+  TRY(api->KernelInfoGetAttribute_int64(info, "K", &map.inputs));
+  TRY(api->KernelInfoGetAttribute_int64(info, "N", &map.outputs));
+  TRY(api->KernelInfoGetAttribute_int64(info, "bits", &map.bits));
+  TRY(api->KernelInfoGetAttribute_int64(info, "block_size", &map.block));
+  if (!linear_has_instructions()) return api->CreateStatus(ORT_FAIL, "no AVX512_VNNI");
+  if ((map.bits != 4 && map.bits != 8) || map.block < 16 || map.block > LARGEST_BLOCK ||
+      map.block & (map.block - 1) || map.inputs <= 0 || map.inputs % map.block || map.outputs <= 0)
+    return api->CreateStatus(ORT_FAIL, "4 or 8 bits, blocks of 16 to 4096, a power of 2");
+  Linear *made = malloc(sizeof map);
+  if (!made) return api->CreateStatus(ORT_FAIL, NO_MEMORY);
+  *made = map;
+  *kernel = made;
+  return NULL;
+}
+
+static const char *name(const OrtCustomOp *op) { return (void)op, "MatMulNBits"; }
+static const char *provider(const OrtCustomOp *op) { return (void)op, "CPUExecutionProvider"; }
+static int input_type(const OrtCustomOp *op, size_t index) {
+  return (void)op, index == 1 ? ORT_UINT8 : ORT_FLOAT;
+}
+static size_t input_count(const OrtCustomOp *op) { return (void)op, 3; }
+static int output_type(const OrtCustomOp *op, size_t index) {
+  return (void)op, (void)index, ORT_FLOAT;
+}
+static size_t output_count(const OrtCustomOp *op) { return (void)op, 1; }
+static int required(const OrtCustomOp *op, size_t index) { return (void)op, (void)index, 0; }
+static int default_memory(const OrtCustomOp *op, size_t index) { return (void)op, (void)index, 0; }
+static int one(const OrtCustomOp *op) { return (void)op, 1; }
+
+static const OrtCustomOp operator = {.version = ORT_VERSION,
+                                     .GetName = name,
+                                     .GetExecutionProviderType = provider,
+                                     .GetInputType = input_type,
+                                     .GetInputTypeCount = input_count,
+                                     .GetOutputType = output_type,
+                                     .GetOutputTypeCount = output_count,
+                                     .KernelDestroy = free,
+                                     .GetInputCharacteristic = required,
+                                     .GetOutputCharacteristic = required,
+                                     .GetInputMemoryType = default_memory,
+                                     .GetVariadicInputMinArity = one,
+                                     .GetVariadicInputHomogeneity = one,
+                                     .GetVariadicOutputMinArity = one,
+                                     .GetVariadicOutputHomogeneity = one,
+                                     .CreateKernelV2 = create,
+                                     .KernelComputeV2 = compute,
+                                     .GetStartVersion = one,
+                                     .GetEndVersion = one};
+
+/* What onnxruntime looks for in a library of operators. The domain lives as long as the process. */
+__attribute__((visibility("default"))) OrtStatus *RegisterCustomOps(OrtSessionOptions *options,
+                                                                    const OrtApiBase *base) {
+  static OrtCustomOpDomain *domain;
+  const OrtApi *api = base->GetApi(ORT_VERSION);
+  if (!api) return NULL; /* too old: it then computes with its own */
+  if (!domain) {
+    TRY(api->CreateCustomOpDomain("com.microsoft", &domain));
+    TRY(api->CustomOpDomain_Add(domain, &operator));
+  }
+  return api->AddCustomOpDomain(options, domain);
+}
+
+static PyObject *supported(PyObject *self, PyObject *args) {
+  (void)self, (void)args;
+  return PyBool_FromLong(linear_has_instructions());
+}
+
+static PyMethodDef methods[] = {
+    {"supported", supported, METH_NOARGS, "Whether this processor has AVX512_VNNI."},
+    {NULL, NULL, 0, NULL}};
+
+static struct PyModuleDef module = {
+    PyModuleDef_HEAD_INIT, "linear_kernel", NULL, 0, methods, NULL, NULL, NULL, NULL};
+
+PyMODINIT_FUNC PyInit_linear_kernel(void) { return PyModule_Create(&module); }
