@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_medgemma.runtime.backends.one_node import one_node_model
+from edge_medgemma.runtime.backends.one_node import blocks_product_model
 
 try:
     from edge_medgemma.runtime.backends import linear_kernel
@@ -77,20 +77,8 @@ def _probe_model(bits: int) -> bytes:
     generator = np.random.default_rng(bits)
     blocks = _INPUTS // _BLOCK_SIZE
     shape = (_OUTPUTS, blocks, _BLOCK_SIZE * bits // 8)
-    weights = {
-        "weights": generator.integers(0, 256, shape, np.uint8),
-        "scales": generator.random((_OUTPUTS, blocks), np.float32),
-    }
-    attributes = {
-        "K": _INPUTS,
-        "N": _OUTPUTS,
-        "bits": bits,
-        "block_size": _BLOCK_SIZE,
-        "accuracy_level": 4,
-    }
-    return one_node_model(
-        "MatMulNBits", "com.microsoft", {"x": "float32"}, weights, "float32", attributes
-    )
+    weights = generator.integers(0, 256, shape, np.uint8)
+    return blocks_product_model(weights, generator.random(shape[:2], np.float32), bits)
 
 
 def _product(

@@ -14,6 +14,8 @@ OPSET = 21
 
 _TYPES = {"float32": 1, "uint8": 2, "int8": 3, "int32": 6}
 """TensorProto.DataType"""
+_ACCURACY_INT8 = 4
+"""accuracy_level of MatMulNBits that multiplies in int8, as the decoder's nodes ask for"""
 _INT_ATTRIBUTE = 2
 """AttributeProto.AttributeType.INT"""
 
@@ -61,6 +63,35 @@ def one_node_model(
             _bytes(7, graph),
             *(_bytes(8, _text(1, name) + _integer(2, number)) for name, number in opsets),
         ]
+    )
+
+
+def blocks_product_model(
+    weights: NDArray[np.uint8], scales: NDArray[np.float32], bits: int
+) -> bytes:
+    """`x` times weights in blocks, as the decoder's MatMulNBits nodes: activations in 8 bits.
+
+    Args:
+        weights: [outputs, blocks, bytes of a block]
+        scales: [outputs, blocks]
+        bits: of a weight, 4 or 8
+    """
+    outputs, blocks, block_bytes = weights.shape
+    block_size = block_bytes * 8 // bits
+    attributes = {
+        "K": blocks * block_size,
+        "N": outputs,
+        "bits": bits,
+        "block_size": block_size,
+        "accuracy_level": _ACCURACY_INT8,
+    }
+    return one_node_model(
+        "MatMulNBits",
+        "com.microsoft",
+        {"x": "float32"},
+        {"weights": weights, "scales": scales},
+        "float32",
+        attributes,
     )
 
 

@@ -124,9 +124,10 @@ class OrtDecoder:
 
 def _open_with_kernel(directory: Path, manifest: Manifest, threads: int | None) -> Any:
     """A session with the linear kernel; None where it is not used, or nothing is there to use it."""
-    precision, library = manifest.precision, linear_library()
+    precision = manifest.precision
     has_maps = precision.decoder in KERNEL_PRECISIONS and precision.activations == "fp32"
-    if library is None or not has_maps or manifest.dialect != "ort":
+    library = linear_library() if has_maps and manifest.dialect == "ort" else None
+    if library is None:
         return None
     try:
         return open_session(directory / GRAPH_NAME, threads, library=library)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_medgemma.runtime.backends.linear import linear_library
-from edge_medgemma.runtime.backends.one_node import one_node_model
+from edge_medgemma.runtime.backends.one_node import blocks_product_model, one_node_model
 from edge_medgemma.runtime.backends.openvino import has_bfloat16, openvino_core
 from edge_medgemma.runtime.errors import DependencyError
 from edge_medgemma.runtime.manifest import Manifest
@@ -25,9 +25,6 @@ BLOCK_SIZE = 128
 
 ROUNDS = 20
 """The best of so many is the peak."""
-
-_ACCURACY_INT8 = 4
-"""accuracy_level of MatMulNBits that multiplies in int8, as the decoder's nodes ask for"""
 
 
 def measure_peaks(manifest: Manifest, threads: int) -> Peaks:
@@ -52,35 +49,26 @@ def measure_peaks(manifest: Manifest, threads: int) -> Peaks:
             {"a": np.abs(a * 40).astype(np.uint8)},
         ),
         weight_only_flop_per_s=(
-            None if bits is None else _product(threads, _weight_only_model(bits), {"a": a})
+            None
+            if bits is None
+            else _product(threads, _weight_only_model(bits), {"x": a}, linear_library())
         ),
         bf16_flop_per_s=_bf16_product(threads, float_model, a),
     )
 
 
 def _weight_only_model(bits: int) -> bytes:
-    """MatMulNBits: weights [N, K / block, bytes of a block], scales [N * K / block]."""
-    blocks = INPUTS // BLOCK_SIZE
-    weights = np.full((OUTPUTS, blocks, BLOCK_SIZE * bits // 8), 0x5A, np.uint8)
-    scales = np.full(OUTPUTS * blocks, 0.01, np.float32)
-    attributes = {
-        "K": INPUTS,
-        "N": OUTPUTS,
-        "bits": bits,
-        "block_size": BLOCK_SIZE,
-        "accuracy_level": _ACCURACY_INT8,
-    }
-    return one_node_model(
-        "MatMulNBits",
-        "com.microsoft",
-        {"a": "float32"},
-        {"b": weights, "scales": scales},
-        "float32",
-        attributes,
-    )
+    shape = (OUTPUTS, INPUTS // BLOCK_SIZE, BLOCK_SIZE * bits // 8)
+    scales = np.full(shape[:2], 0.01, np.float32)
+    return blocks_product_model(np.full(shape, 0x5A, np.uint8), scales, bits)
 
 
-def _product(threads: int, model: bytes, feeds: Mapping[str, NDArray[np.generic]]) -> float | None:
+def _product(
+    threads: int,
+    model: bytes,
+    feeds: Mapping[str, NDArray[np.generic]],
+    library: str | None = None,
+) -> float | None:
     """FLOP a second; None where onnxruntime is missing or lacks the operator."""
     try:
         import onnxruntime
@@ -89,9 +77,9 @@ def _product(threads: int, model: bytes, feeds: Mapping[str, NDArray[np.generic]
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4
-    if library := linear_library():
-        options.register_custom_ops_library(library)
     try:
+        if library is not None:
+            options.register_custom_ops_library(library)
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         session.run(None, dict(feeds))
     except Exception:  # noqa: BLE001 onnxruntime's exceptions share no base

@@ -10,6 +10,7 @@ from edge_medgemma.export.checkpoint import open_checkpoint
 from edge_medgemma.export.engine import _check_attention, export_engine
 from edge_medgemma.export.target import CPU, Target, choose_target
 from edge_medgemma.runtime.backends import feeds as feeds_module
+from edge_medgemma.runtime.backends import linear
 from edge_medgemma.runtime.backends.providers import Provider, Providers
 from edge_medgemma.runtime.errors import EngineError
 from edge_medgemma.runtime.generation import prefix as prefix_module
@@ -24,6 +25,14 @@ IMAGES = 3
 @pytest.fixture(scope="module", params=["tiny", "phantom"])
 def checkpoint(request, checkpoint_folder):
     return open_checkpoint(str(checkpoint_folder if request.param == "tiny" else PHANTOM))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_linear_maps():
+    """Two spellings in one library: what our kernel adds is tests/runtime/backends/test_linear.py's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(linear, "linear_kernel", None)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +97,7 @@ def test_float16_is_the_same_up_to_rounding(answers):
 
 
 @pytest.mark.parametrize("activations", ["fp32", "fp16"])
-@pytest.mark.parametrize(("precision", "limit"), [("int8", 0.05), ("int4", 0.05)])
+@pytest.mark.parametrize(("precision", "limit"), [("int8", 0.02), ("int4", 0.05)])
 def test_quantised_weights_are_the_same_integers(answers, precision, limit, activations):
     """What differs is onnxruntime's rounding of activations to 8 bits in one of the two."""
     expected, found = answers(precision, CPU), answers(precision, Target("trt", activations))

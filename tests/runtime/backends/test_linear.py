@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
+from decoder_logits import decoder_logits
 
 from edge_medgemma.runtime.backends import linear, ort_decoder, providers
 from edge_medgemma.runtime.backends.linear import (
@@ -12,9 +13,8 @@ from edge_medgemma.runtime.backends.linear import (
     linear_in_use,
     linear_library,
 )
-from edge_medgemma.runtime.backends.one_node import one_node_model
+from edge_medgemma.runtime.backends.one_node import blocks_product_model
 from edge_medgemma.runtime.backends.ort import open_session
-from edge_medgemma.runtime.backends.ort_decoder import OrtDecoder
 from edge_medgemma.runtime.backends.probe import probe_all
 from edge_medgemma.runtime.commands.options import BUILTIN_ENGINE
 from edge_medgemma.runtime.manifest import load_manifest
@@ -30,15 +30,7 @@ def drawn_map(inputs: int, outputs: int, bits: int, block: int) -> tuple[bytes, 
         0, 256, (outputs, inputs // block, block * bits // 8), dtype=np.uint8
     )
     scales = generator.random((outputs, inputs // block), np.float32) + np.float32(0.1)
-    attributes = {"K": inputs, "N": outputs, "bits": bits, "block_size": block}
-    model = one_node_model(
-        "MatMulNBits",
-        "com.microsoft",
-        {"x": "float32"},
-        {"weights": packed, "scales": scales},
-        "float32",
-        {**attributes, "accuracy_level": 4},
-    )
+    model = blocks_product_model(packed, scales, bits)
     halves = np.stack([packed & 15, packed >> 4], axis=-1)
     integers = (halves if bits == 4 else packed).reshape(outputs, -1, block).astype(np.float64)
     weights = (integers - 2 ** (bits - 1)) * scales[:, :, None]
@@ -148,23 +140,10 @@ def test_a_kernel_that_is_wrong_is_not_used(monkeypatch):
 
 
 @needs_kernel
-def test_a_library_without_the_operator_is_not_used(monkeypatch, tmp_path):
+def test_a_library_without_the_operator_is_not_used(tmp_path):
     broken = tmp_path / "empty.so"
     broken.write_bytes(b"")
     assert "onnxruntime does not take it" in str(linear._failure(str(broken)))
-
-
-def _logits(directory: Path) -> np.ndarray:
-    manifest = load_manifest(directory)
-    decoder = OrtDecoder(directory, manifest, 1, is_packed=False)
-    caches = decoder.new_caches()
-    for lane in ("global", "local"):
-        caches.reserve(lane, 8, 0)
-    embeddings = np.random.default_rng(0).standard_normal((8, manifest.text.hidden_size))
-    mask = np.zeros((1, 1, 8, 8), np.float32)
-    return decoder.run(
-        caches, embeddings.astype(np.float32), np.arange(8), mask, mask, np.arange(8)
-    )
 
 
 @needs_kernel
@@ -177,11 +156,11 @@ def test_a_decoder_says_with_it_what_it_says_without(monkeypatch, caplog, tmp_pa
         return registered(path, threads, **options)
 
     monkeypatch.setattr(ort_decoder, "open_session", noted)
-    given = _logits(BUILTIN_ENGINE)
+    given = decoder_logits(BUILTIN_ENGINE, load_manifest(BUILTIN_ENGINE), is_packed=False)
     broken = tmp_path / "empty.so"
     broken.write_bytes(b"")
     monkeypatch.setattr(ort_decoder, "linear_library", lambda: str(broken))
-    expected = _logits(BUILTIN_ENGINE)
+    expected = decoder_logits(BUILTIN_ENGINE, load_manifest(BUILTIN_ENGINE), is_packed=False)
     assert opened_with == [linear_library(), str(broken), None]
     assert "runs without the linear kernel" in caplog.text
     difference = np.abs(given - expected) / np.abs(expected).max()

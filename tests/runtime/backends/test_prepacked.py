@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from decoder_logits import decoder_logits
 
 from edge_medgemma.runtime.backends import linear, prepacked
-from edge_medgemma.runtime.backends.ort_decoder import OrtDecoder
 from edge_medgemma.runtime.commands.options import BUILTIN_ENGINE
 from edge_medgemma.runtime.manifest import Manifest, load_manifest
 
@@ -34,15 +34,7 @@ def engine(tmp_path: Path) -> tuple[Path, Manifest]:
 
 
 def _logits(engine: tuple[Path, Manifest], *, is_packed: bool = True) -> np.ndarray:
-    decoder = OrtDecoder(*engine, 1, is_packed=is_packed)
-    caches = decoder.new_caches()
-    for lane in ("global", "local"):
-        caches.reserve(lane, 8, 0)
-    embeddings = np.random.default_rng(0).standard_normal((8, engine[1].text.hidden_size))
-    mask = np.zeros((1, 1, 8, 8), np.float32)
-    return decoder.run(
-        caches, embeddings.astype(np.float32), np.arange(8), mask, mask, np.arange(8)
-    )
+    return decoder_logits(*engine, is_packed=is_packed)
 
 
 def _packed_folder(engine: tuple[Path, Manifest]) -> Path:
