@@ -31,8 +31,8 @@ def kernel_absence() -> str | None:
 
 
 def attention_in_use() -> str:
-    """`with the attention kernel`, or why not: the numbers of a tower depend on it."""
-    return kernel_absence() or "with the attention kernel"
+    """That scores are in 8 bits, or why not: the numbers of a tower depend on it."""
+    return kernel_absence() or "with the attention kernel, scores in 8 bits"
 
 
 class AttentionKernel:
@@ -48,7 +48,9 @@ class AttentionKernel:
         self._failure: BaseException | None = None
 
     def attend(self, joined: NDArray[np.float32], heads: int, out: NDArray[np.float32]) -> None:
-        """Attention of every row to all rows, in bfloat16 products and float32 sums.
+        """Attention of every row to all rows, in products of 8 bits and bfloat16.
+
+        A head's scores are in 8 bits unless that would move those of any row by more than 0.05.
 
         Args:
             joined: [rows, 3 * hidden], query, key and value of all heads side by side; contiguous
@@ -61,17 +63,17 @@ class AttentionKernel:
             self._packed = np.empty(shape, np.uint32)
         keys, values = self._packed
 
-        def pack(head: int) -> None:
-            attention_kernel.pack(joined, keys[head], values[head], rows, heads, head)
+        def pack(head: int) -> bool:
+            return attention_kernel.pack(joined, keys[head], values[head], rows, heads, head)
 
         def attend(part: tuple[int, int]) -> None:
             head, first = part
             last = min(first + ROWS_PER_CALL, rows)
-            packed = keys[head], values[head]
-            attention_kernel.attend(joined, *packed, out, rows, heads, head, first, last)
+            where = rows, heads, head, in_bytes[head]
+            attention_kernel.attend(joined, keys[head], values[head], out, *where, first, last)
 
         parts = [(head, row) for head in range(heads) for row in range(0, rows, ROWS_PER_CALL)]
-        list(self._pool.map(pack, range(heads)))
+        in_bytes = list(self._pool.map(pack, range(heads)))
         list(self._pool.map(attend, parts))
 
     def attend_or_keep(

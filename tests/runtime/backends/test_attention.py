@@ -25,10 +25,14 @@ def kernel():
     made.close()
 
 
-def drawn(rows: int, heads: int, size: int, spread: float = 1) -> np.ndarray:
-    joined = np.random.default_rng(rows).standard_normal((rows, 3 * heads * size), np.float32)
-    joined[:, : heads * size] *= spread
-    return joined
+SHAPES = pytest.mark.parametrize(
+    ("rows", "heads", "size"),
+    [(64, 4, 72), (2, 1, 5), (49, 2, 16), (127, 1, 64), (129, 3, 80), (1100, 2, 33), (40, 1, 256)],
+)
+
+
+def drawn(rows: int, heads: int, size: int) -> np.ndarray:
+    return np.random.default_rng(rows).standard_normal((rows, 3 * heads * size), np.float32)
 
 
 def attended(kernel: AttentionKernel, joined: np.ndarray, heads: int) -> np.ndarray:
@@ -50,17 +54,65 @@ def reference(joined: np.ndarray, heads: int) -> np.ndarray:
     return (weights @ value).transpose(1, 0, 2).reshape(rows, -1)
 
 
-@needs_kernel
-@pytest.mark.parametrize(
-    ("rows", "heads", "size"),
-    [(64, 4, 72), (1, 1, 5), (49, 2, 16), (127, 1, 64), (129, 3, 80), (1100, 2, 33), (40, 1, 256)],
-)
-def test_it_is_softmax_attention(rows, heads, size, kernel):
-    joined = drawn(rows, heads, size)
+def packed_in_bytes(joined: np.ndarray, heads: int) -> list[bool]:
+    """What `pack` says of each head."""
+    rows, size = len(joined), joined.shape[1] // 3 // heads
+    module = attention.attention_kernel
+    keys, values = np.empty((2, module.packed_size(rows, size)), np.uint32)
+    return [module.pack(joined, keys, values, rows, heads, head) for head in range(heads)]
+
+
+def compare(kernel: AttentionKernel, joined: np.ndarray, heads: int, limit: float) -> None:
     expected = reference(joined, heads)
     difference = np.abs(attended(kernel, joined, heads) - expected)
     relative = np.linalg.norm(difference) / np.linalg.norm(expected)
-    assert relative < 2**-7, f"max {difference.max():.2e}, mean {difference.mean():.2e}"
+    figures = f"max {difference.max():.2e}, mean {difference.mean():.2e}, {relative=:.2e}"
+    assert relative < limit, figures
+
+
+@needs_kernel
+@SHAPES
+def test_it_is_softmax_attention(rows, heads, size, kernel):
+    """Steps of 1/127 of a row's largest move drawn scores of 1 by about 0.009."""
+    joined = drawn(rows, heads, size)
+    assert all(packed_in_bytes(joined, heads))
+    compare(kernel, joined, heads, 2**-6)
+
+
+@needs_kernel
+@SHAPES
+def test_scores_that_bytes_would_move_are_in_bfloat16(rows, heads, size, kernel):
+    joined = drawn(rows, heads, size)
+    joined[:, : heads * size : 16] *= 40  # a few of a query's numbers leave no steps for the others
+    joined[:, heads * size : 2 * heads * size : 16] /= 40
+    assert not any(packed_in_bytes(joined, heads))
+    compare(kernel, joined, heads, 2**-7)
+
+
+@needs_kernel
+@pytest.mark.parametrize("part", ["query", "key"])
+def test_one_row_of_another_size_is_enough(part, kernel):
+    joined = drawn(300, 1, 32)
+    joined[7, slice(32) if part == "query" else slice(32, 64)] *= 20
+    assert packed_in_bytes(joined, 1) == [False]
+    compare(kernel, joined, 1, 2**-7)
+
+
+@needs_kernel
+def test_one_head_does_not_decide_for_another(kernel):
+    joined = drawn(200, 2, 16)
+    joined[:, 16] *= 40
+    assert packed_in_bytes(joined, 2) == [True, False]
+    alone = np.ascontiguousarray(joined.reshape(200, 3, 2, 16)[:, :, 1].reshape(200, 48))
+    assert (attended(kernel, joined, 2)[:, 16:] == attended(kernel, alone, 1)).all()
+
+
+@needs_kernel
+def test_what_all_keys_have_in_common_costs_no_steps(kernel):
+    joined = drawn(300, 1, 32)
+    joined[:, 32:64] += np.linspace(-50, 50, 32, dtype=np.float32)
+    assert packed_in_bytes(joined, 1) == [True]
+    compare(kernel, joined, 1, 2**-6)
 
 
 @needs_kernel

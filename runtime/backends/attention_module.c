@@ -1,0 +1,96 @@
+/* The attention kernel as a module of Python; `attention_kernel.pyi` describes it. */
+#define PY_SSIZE_T_CLEAN
+#define Py_LIMITED_API 0x030B0000
+#include <Python.h>
+
+#include "attention_kernel.h"
+
+/* Whether the buffers have the lengths that the shape asks for; sets ValueError. */
+static int is_sound(Shape *s, Py_buffer *joined, Py_buffer *keys, Py_buffer *values,
+                    Py_buffer *out) {
+  Py_ssize_t cells = joined->len / 4, known = s->rows > 0 && s->heads > 0;
+  s->size = known ? cells / 3 / s->rows / s->heads : 0;
+  int fits = known && s->size > 0 && s->size <= LARGEST_HEAD &&
+             joined->len == s->rows * 3 * s->heads * s->size * 4 && s->head >= 0 &&
+             s->head < s->heads && keys->len == packed_words(*s) * 4 &&
+             values->len == keys->len && (!out || out->len * 3 == joined->len);
+  if (!fits) PyErr_SetString(PyExc_ValueError, "buffers do not fit rows, heads and head");
+  else if (!has_instructions())
+    PyErr_SetString(PyExc_ValueError, "this processor lacks AVX512_BF16");
+  return fits && has_instructions();
+}
+
+static PyObject *packed_size(PyObject *self, PyObject *args) {
+  (void)self;
+  Shape s = {0, 1, 0, 0};
+  if (!PyArg_ParseTuple(args, "nn", &s.rows, &s.size)) return NULL;
+  return PyLong_FromSsize_t(packed_words(s));
+}
+
+static PyObject *pack(PyObject *self, PyObject *args) {
+  (void)self;
+  Py_buffer joined, keys, values;
+  Shape s = {0, 0, 0, 0};
+  if (!PyArg_ParseTuple(args, "y*w*w*nnn", &joined, &keys, &values, &s.rows, &s.heads, &s.head))
+    return NULL;
+  int in_bytes = 0, sound = is_sound(&s, &joined, &keys, &values, NULL);
+  if (sound) {
+    Py_BEGIN_ALLOW_THREADS
+    in_bytes = pack_head(joined.buf, s, keys.buf, values.buf);
+    Py_END_ALLOW_THREADS
+  }
+  PyBuffer_Release(&joined), PyBuffer_Release(&keys), PyBuffer_Release(&values);
+  return sound ? PyBool_FromLong(in_bytes) : NULL;
+}
+
+static PyObject *attend(PyObject *self, PyObject *args) {
+  (void)self;
+  Py_buffer joined, keys, values, out;
+  Shape s = {0, 0, 0, 0};
+  Py_ssize_t first, last;
+  int in_bytes;
+  if (!PyArg_ParseTuple(args, "y*y*y*w*nnnpnn", &joined, &keys, &values, &out, &s.rows, &s.heads,
+                        &s.head, &in_bytes, &first, &last))
+    return NULL;
+  int sound = is_sound(&s, &joined, &keys, &values, &out);
+  if (sound && (first < 0 || last > s.rows)) {
+    PyErr_SetString(PyExc_ValueError, "rows out of range");
+    sound = 0;
+  }
+  if (sound) {
+    Py_BEGIN_ALLOW_THREADS
+    for (Py_ssize_t row = first; row < last; row += QUERIES)
+      attend_rows(joined.buf, s, keys.buf, values.buf, in_bytes, row,
+                  last - row < QUERIES ? last - row : QUERIES, out.buf);
+    Py_END_ALLOW_THREADS
+  }
+  PyBuffer_Release(&joined), PyBuffer_Release(&keys), PyBuffer_Release(&values);
+  PyBuffer_Release(&out);
+  if (!sound) return NULL;
+  Py_RETURN_NONE;
+}
+
+static PyObject *supported(PyObject *self, PyObject *args) {
+  (void)self, (void)args;
+  return PyBool_FromLong(has_instructions() && !has_amx_bf16());
+}
+
+static PyMethodDef methods[] = {
+    {"supported", supported, METH_NOARGS, "Whether this processor runs `attend`, and no better."},
+    {"packed_size", packed_size, METH_VARARGS, "(rows, head_size): 32-bit words of packed keys."},
+    {"pack", pack, METH_VARARGS, "(joined, keys, values, rows, heads, head): packs one head; whether keys are bytes."},
+    {"attend", attend, METH_VARARGS,
+     "(joined, keys, values, out, rows, heads, head, in_bytes, first, last): some rows of one head."},
+    {NULL, NULL, 0, NULL}};
+
+static struct PyModuleDef module = {
+    PyModuleDef_HEAD_INIT, "attention_kernel", NULL, 0, methods, NULL, NULL, NULL, NULL};
+
+PyMODINIT_FUNC PyInit_attention_kernel(void) {
+  PyObject *made = PyModule_Create(&module);
+  if (made && PyModule_AddIntMacro(made, LARGEST_HEAD)) {
+    Py_DECREF(made);
+    return NULL;
+  }
+  return made;
+}
