@@ -12,6 +12,7 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_medgemma.runtime.backends.attention import kernel_absence
 from edge_medgemma.runtime.backends.model import Caches, DecoderModel, LaneName
 from edge_medgemma.runtime.backends.providers import Provider
 from edge_medgemma.runtime.generation.embedding import Embedding
@@ -63,12 +64,14 @@ def vision_row(engine: Engine, slices: int, meter: Meter, peaks: Peaks) -> Row:
         row, _encoder(engine, pixels), _encoder(engine, pixels[:1]), is_compute_bound=True
     ).row
     assert measured.latency is not None
+    is_openvino = engine.vision_provider is Provider.OPENVINO
     ceiling = vision_ceiling(
         engine.manifest,
         slices,
         peaks,
         measured.latency.median_s,
-        is_bf16=engine.vision_provider is Provider.OPENVINO,
+        is_bf16=is_openvino,
+        has_byte_scores=is_openvino and kernel_absence() is None,
     )
     return replace(measured, ceiling=ceiling)
 
