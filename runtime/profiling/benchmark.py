@@ -64,7 +64,7 @@ class Suite:
 
 
 SUITES = {
-    "quick": Suite(repeat=3, row_minimum_s=1.5, row_maximum_s=40.0, total_s=540.0),
+    "quick": Suite(repeat=3, row_minimum_s=1.0, row_maximum_s=40.0, total_s=540.0),
     "full": Suite(repeat=5, row_minimum_s=5.0, row_maximum_s=3600.0, total_s=float("inf")),
 }
 
