@@ -90,6 +90,14 @@ def test_scores_that_bytes_would_move_are_in_bfloat16(rows, heads, size, kernel)
 
 
 @needs_kernel
+def test_the_only_row_is_its_own_value(kernel):
+    """Its key less the mean of keys is nothing, so that bytes cost nothing."""
+    joined = drawn(1, 1, 5)
+    assert packed_in_bytes(joined, 1) == [True]
+    compare(kernel, joined, 1, 2**-7)
+
+
+@needs_kernel
 @pytest.mark.parametrize("part", ["query", "key"])
 def test_one_row_of_another_size_is_enough(part, kernel):
     joined = drawn(300, 1, 32)
