@@ -8,14 +8,15 @@ from edge_medgemma.runtime.backends.ort_decoder import OrtDecoder
 from edge_medgemma.runtime.manifest import Manifest
 
 
-def decoder_logits(directory: Path, manifest: Manifest, *, is_packed: bool) -> np.ndarray:
-    """[8, vocabulary] after eight tokens that all see each other."""
+def decoder_logits(
+    directory: Path, manifest: Manifest, tokens: int, *, is_packed: bool
+) -> np.ndarray:
+    """[tokens, vocabulary] after tokens that all see each other."""
     decoder = OrtDecoder(directory, manifest, 1, is_packed=is_packed)
     caches = decoder.new_caches()
     for lane in ("global", "local"):
-        caches.reserve(lane, 8, 0)
-    embeddings = np.random.default_rng(0).standard_normal((8, manifest.text.hidden_size))
-    mask = np.zeros((1, 1, 8, 8), np.float32)
-    return decoder.run(
-        caches, embeddings.astype(np.float32), np.arange(8), mask, mask, np.arange(8)
-    )
+        caches.reserve(lane, tokens, 0)
+    embeddings = np.random.default_rng(0).standard_normal((tokens, manifest.text.hidden_size))
+    mask = np.zeros((1, 1, tokens, tokens), np.float32)
+    rows = np.arange(tokens)
+    return decoder.run(caches, embeddings.astype(np.float32), rows, mask, mask, rows)

@@ -1,4 +1,6 @@
-/* Softmax attention of one head of one layer; `attention_kernel.c` says how. */
+/* Softmax attention of one head of one layer; `attention_kernel.c` says how, `attention_pack.c` in
+ * which order it reads.
+ */
 #ifndef EDGE_MEDGEMMA_ATTENTION_KERNEL_H
 #define EDGE_MEDGEMMA_ATTENTION_KERNEL_H
 
@@ -11,32 +13,74 @@
 #define LANES 16
 #define QUERIES (VECTORS * LANES)
 #define LARGEST_HEAD 256
+#define LOG2_E 1.4426950408889634f
+#define HIDDEN -1e30f /* added to a score, or less: it has no weight beside one that is seen */
 
-/* `head` of `heads`, each of `size` numbers a row; queries, keys and values of all side by side. */
+/* Keys and values of a head, and the queries that meet them: those of `sharing` heads side by side,
+ * so that query r is number r % sharing of row r / sharing. Strides are of rows, in numbers.
+ */
 typedef struct {
-  ptrdiff_t rows, heads, size, head;
-} Shape;
+  const float *queries, *keys, *values;
+  float *out; /* like the queries */
+  ptrdiff_t query_stride, key_stride, out_stride;
+  ptrdiff_t query_count, key_count, sharing, size;
+  float scale;       /* of scores */
+  const float *mask; /* added to scores, a row for each of the queries; NULL where all see all */
+  ptrdiff_t mask_stride;
+} Head;
+
+/* What a mask lets QUERIES queries see of a block of keys. */
+enum { SEES_NOTHING, SEES_SOME, SEES_ALL };
+
+/* QUERIES queries as scores are computed from them, so that these come out as powers of two:
+ * [size / 2 or size / 4][QUERIES], and what a unit of each is worth in bytes. */
+typedef struct {
+  _Alignas(64) uint32_t words[LARGEST_HEAD / 2 * QUERIES];
+  _Alignas(64) float steps[QUERIES];
+} Queries;
 
 /* The head size in whole tiles. */
 static inline ptrdiff_t padded(ptrdiff_t size) { return (size + TILE - 1) / TILE * TILE; }
 static inline ptrdiff_t blocks(ptrdiff_t rows) { return (rows + BLOCK - 1) / BLOCK; }
 
 /* Numbers of 32 bits that the packed keys of a head take at most, or its values. */
-static inline ptrdiff_t packed_words(Shape s) {
-  return blocks(s.rows) * BLOCK / 2 * padded(s.size);
+static inline ptrdiff_t packed_words(ptrdiff_t key_count, ptrdiff_t size) {
+  return blocks(key_count) * BLOCK / 2 * padded(size);
 }
 
-/* Whether this processor runs the two below. */
+/* Keys of TILE rows as they were packed, in numbers of 32 bits. */
+static inline ptrdiff_t tile_words(ptrdiff_t size, int in_bytes) {
+  return TILE * (in_bytes ? padded(size) / 4 + 2 : padded(size) / 2);
+}
+
+/* Whether this processor runs those below. */
 int has_instructions(void);
 
 /* Whether it has a matrix unit, which libraries use better than this kernel its vectors. */
 int has_amx_bf16(void);
 
 /* Packs keys and values; returns whether the keys are in 8 bits, which `attend_rows` must know. */
-int pack_head(const float *joined, Shape s, uint32_t *keys, uint32_t *values);
+int pack_head(const Head *head, uint32_t *keys, uint32_t *values);
 
-/* Attention of rows `first` .. `first + count`, count <= QUERIES, to `out`. */
-void attend_rows(const float *joined, Shape s, const uint32_t *keys, const uint32_t *values,
-                 int in_bytes, ptrdiff_t first, ptrdiff_t count, float *out);
+/* Packs blocks `first` .. `last` of keys and values, in bfloat16. */
+void pack_blocks(const Head *head, ptrdiff_t first, ptrdiff_t last, uint32_t *keys,
+                 uint32_t *values);
 
+/* Packs queries `first` .. `first + count`, count <= QUERIES; zeros behind the last. */
+void pack_queries(const Head *head, int in_bytes, ptrdiff_t first, ptrdiff_t count, Queries *out);
+
+/* What the mask lets queries `first` .. `first + count` see of each block. */
+void look(const Head *head, ptrdiff_t first, ptrdiff_t count, uint8_t *sight);
+
+/* Attention of queries `first` .. `first + count`, count <= QUERIES. `sight` is what `look` found,
+ * NULL where there is no mask. */
+void attend_rows(const Head *head, const uint32_t *keys, const uint32_t *values, int in_bytes,
+                 const uint8_t *sight, ptrdiff_t first, ptrdiff_t count);
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#define HAS_KERNEL
+#define KERNEL \
+  __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx512vnni")))
+#define INLINE KERNEL static inline __attribute__((always_inline))
+#endif
 #endif

@@ -3,7 +3,14 @@
 #define Py_LIMITED_API 0x030B0000
 #include <Python.h>
 
+#include <math.h>
+
 #include "attention_kernel.h"
+
+/* `head` of `heads` side by side, each of `size` numbers a row. */
+typedef struct {
+  Py_ssize_t rows, heads, size, head;
+} Shape;
 
 /* Whether the buffers have the lengths that the shape asks for; sets ValueError. */
 static int is_sound(Shape *s, Py_buffer *joined, Py_buffer *keys, Py_buffer *values,
@@ -12,7 +19,7 @@ static int is_sound(Shape *s, Py_buffer *joined, Py_buffer *keys, Py_buffer *val
   s->size = known ? cells / 3 / s->rows / s->heads : 0;
   int fits = known && s->size > 0 && s->size <= LARGEST_HEAD &&
              joined->len == s->rows * 3 * s->heads * s->size * 4 && s->head >= 0 &&
-             s->head < s->heads && keys->len == packed_words(*s) * 4 &&
+             s->head < s->heads && keys->len == packed_words(s->rows, s->size) * 4 &&
              values->len == keys->len && (!out || out->len * 3 == joined->len);
   if (!fits) PyErr_SetString(PyExc_ValueError, "buffers do not fit rows, heads and head");
   else if (!has_instructions())
@@ -20,11 +27,26 @@ static int is_sound(Shape *s, Py_buffer *joined, Py_buffer *keys, Py_buffer *val
   return fits && has_instructions();
 }
 
+/* The head in rows of queries, keys and values side by side. */
+static Head head_of(const Shape *s, const float *joined, float *out) {
+  Py_ssize_t width = s->heads * s->size, own = s->head * s->size;
+  Head head = {.queries = joined + own};
+  head.keys = head.queries + width, head.values = head.keys + width;
+  head.query_stride = head.key_stride = 3 * width;
+  head.query_count = head.key_count = s->rows;
+  head.out = out ? out + own : NULL;
+  head.out_stride = width;
+  head.sharing = 1;
+  head.size = s->size;
+  head.scale = 1 / sqrtf((float)s->size);
+  return head;
+}
+
 static PyObject *packed_size(PyObject *self, PyObject *args) {
   (void)self;
-  Shape s = {0, 1, 0, 0};
-  if (!PyArg_ParseTuple(args, "nn", &s.rows, &s.size)) return NULL;
-  return PyLong_FromSsize_t(packed_words(s));
+  Py_ssize_t rows, size;
+  if (!PyArg_ParseTuple(args, "nn", &rows, &size)) return NULL;
+  return PyLong_FromSsize_t(packed_words(rows, size));
 }
 
 static PyObject *pack(PyObject *self, PyObject *args) {
@@ -35,8 +57,9 @@ static PyObject *pack(PyObject *self, PyObject *args) {
     return NULL;
   int in_bytes = 0, sound = is_sound(&s, &joined, &keys, &values, NULL);
   if (sound) {
+    Head head = head_of(&s, joined.buf, NULL);
     Py_BEGIN_ALLOW_THREADS
-    in_bytes = pack_head(joined.buf, s, keys.buf, values.buf);
+    in_bytes = pack_head(&head, keys.buf, values.buf);
     Py_END_ALLOW_THREADS
   }
   PyBuffer_Release(&joined), PyBuffer_Release(&keys), PyBuffer_Release(&values);
@@ -58,10 +81,11 @@ static PyObject *attend(PyObject *self, PyObject *args) {
     sound = 0;
   }
   if (sound) {
+    Head head = head_of(&s, joined.buf, out.buf);
     Py_BEGIN_ALLOW_THREADS
     for (Py_ssize_t row = first; row < last; row += QUERIES)
-      attend_rows(joined.buf, s, keys.buf, values.buf, in_bytes, row,
-                  last - row < QUERIES ? last - row : QUERIES, out.buf);
+      attend_rows(&head, keys.buf, values.buf, in_bytes, NULL, row,
+                  last - row < QUERIES ? last - row : QUERIES);
     Py_END_ALLOW_THREADS
   }
   PyBuffer_Release(&joined), PyBuffer_Release(&keys), PyBuffer_Release(&values);

@@ -1,20 +1,11 @@
-/* MatMulNBits as an operator of a library for onnxruntime, which is a module of Python as well. */
-#define PY_SSIZE_T_CLEAN
-#define Py_LIMITED_API 0x030B0000
-#include <Python.h>
+/* MatMulNBits, computed by the linear kernel. */
 #include <stdlib.h>
 
 #include "linear_kernel.h"
+#include "ort_operators.h"
 
 #define LARGEST_AXES 8
 #define LARGEST_BLOCK 4096 /* whose sums fit into 32 bits */
-#define NO_MEMORY "there is no memory for a linear map"
-
-#define TRY(call)                       \
-  do {                                  \
-    OrtStatus *status = (call);         \
-    if (status) return status;          \
-  } while (0)
 
 static size_t tiles(int64_t count, int64_t size) { return (size_t)((count + size - 1) / size); }
 
@@ -78,7 +69,7 @@ static OrtStatus *create(const OrtCustomOp *op, const OrtApi *api, const OrtKern
   TRY(api->KernelInfoGetAttribute_int64(info, "N", &map.outputs));
   TRY(api->KernelInfoGetAttribute_int64(info, "bits", &map.bits));
   TRY(api->KernelInfoGetAttribute_int64(info, "block_size", &map.block));
-  if (!linear_has_instructions()) return api->CreateStatus(ORT_FAIL, "no AVX512_VNNI");
+  if (!linear_is_ours()) return api->CreateStatus(ORT_FAIL, "no AVX512_VNNI");
   if ((map.bits != 4 && map.bits != 8) || map.block < 16 || map.block > LARGEST_BLOCK ||
       map.block & (map.block - 1) || map.inputs <= 0 || map.inputs % map.block || map.outputs <= 0)
     return api->CreateStatus(ORT_FAIL, "4 or 8 bits, blocks of 16 to 4096, a power of 2");
@@ -89,8 +80,9 @@ static OrtStatus *create(const OrtCustomOp *op, const OrtApi *api, const OrtKern
   return NULL;
 }
 
+int linear_is_ours(void) { return linear_has_instructions(); }
+
 static const char *name(const OrtCustomOp *op) { return (void)op, "MatMulNBits"; }
-static const char *provider(const OrtCustomOp *op) { return (void)op, "CPUExecutionProvider"; }
 static int input_type(const OrtCustomOp *op, size_t index) {
   return (void)op, index == 1 ? ORT_UINT8 : ORT_FLOAT;
 }
@@ -99,53 +91,23 @@ static int output_type(const OrtCustomOp *op, size_t index) {
   return (void)op, (void)index, ORT_FLOAT;
 }
 static size_t output_count(const OrtCustomOp *op) { return (void)op, 1; }
-static int required(const OrtCustomOp *op, size_t index) { return (void)op, (void)index, 0; }
-static int default_memory(const OrtCustomOp *op, size_t index) { return (void)op, (void)index, 0; }
-static int one(const OrtCustomOp *op) { return (void)op, 1; }
 
-static const OrtCustomOp operator = {.version = ORT_VERSION,
-                                     .GetName = name,
-                                     .GetExecutionProviderType = provider,
-                                     .GetInputType = input_type,
-                                     .GetInputTypeCount = input_count,
-                                     .GetOutputType = output_type,
-                                     .GetOutputTypeCount = output_count,
-                                     .KernelDestroy = free,
-                                     .GetInputCharacteristic = required,
-                                     .GetOutputCharacteristic = required,
-                                     .GetInputMemoryType = default_memory,
-                                     .GetVariadicInputMinArity = one,
-                                     .GetVariadicInputHomogeneity = one,
-                                     .GetVariadicOutputMinArity = one,
-                                     .GetVariadicOutputHomogeneity = one,
-                                     .CreateKernelV2 = create,
-                                     .KernelComputeV2 = compute,
-                                     .GetStartVersion = one,
-                                     .GetEndVersion = one};
-
-/* What onnxruntime looks for in a library of operators. The domain lives as long as the process. */
-__attribute__((visibility("default"))) OrtStatus *RegisterCustomOps(OrtSessionOptions *options,
-                                                                    const OrtApiBase *base) {
-  static OrtCustomOpDomain *domain;
-  const OrtApi *api = base->GetApi(ORT_VERSION);
-  if (!api) return NULL; /* too old: it then computes with its own */
-  if (!domain) {
-    TRY(api->CreateCustomOpDomain("com.microsoft", &domain));
-    TRY(api->CustomOpDomain_Add(domain, &operator));
-  }
-  return api->AddCustomOpDomain(options, domain);
-}
-
-static PyObject *supported(PyObject *self, PyObject *args) {
-  (void)self, (void)args;
-  return PyBool_FromLong(linear_has_instructions());
-}
-
-static PyMethodDef methods[] = {
-    {"supported", supported, METH_NOARGS, "Whether this processor has AVX512_VNNI."},
-    {NULL, NULL, 0, NULL}};
-
-static struct PyModuleDef module = {
-    PyModuleDef_HEAD_INIT, "linear_kernel", NULL, 0, methods, NULL, NULL, NULL, NULL};
-
-PyMODINIT_FUNC PyInit_linear_kernel(void) { return PyModule_Create(&module); }
+const OrtCustomOp linear_operator = {.version = ORT_VERSION,
+                                       .GetName = name,
+                                       .GetExecutionProviderType = on_cpu,
+                                       .GetInputType = input_type,
+                                       .GetInputTypeCount = input_count,
+                                       .GetOutputType = output_type,
+                                       .GetOutputTypeCount = output_count,
+                                       .KernelDestroy = free,
+                                       .GetInputCharacteristic = is_required,
+                                       .GetOutputCharacteristic = is_required,
+                                       .GetInputMemoryType = in_memory,
+                                       .GetVariadicInputMinArity = one,
+                                       .GetVariadicInputHomogeneity = one,
+                                       .GetVariadicOutputMinArity = one,
+                                       .GetVariadicOutputHomogeneity = one,
+                                       .CreateKernelV2 = create,
+                                       .KernelComputeV2 = compute,
+                                       .GetStartVersion = one,
+                                       .GetEndVersion = one};

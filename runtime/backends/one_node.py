@@ -5,6 +5,7 @@ Field numbers are those of onnx.proto (onnx/onnx, IR version 10); wire format: p
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,28 +21,38 @@ _INT_ATTRIBUTE = 2
 """AttributeProto.AttributeType.INT"""
 
 
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A tensor of any size."""
+
+    dtype: str
+    axes: int = 2
+
+
 def one_node_model(
     operator: str,
     domain: str,
-    inputs: Mapping[str, str],
+    inputs: Mapping[str, Value | None],
     weights: Mapping[str, NDArray[np.generic]],
-    output_type: str,
+    outputs: Mapping[str, Value],
     attributes: Mapping[str, int],
 ) -> bytes:
-    """A model whose node takes the inputs and then the weights and gives `output`.
+    """A model whose node takes the inputs and then the weights.
 
     Args:
         operator: name of the operator
         domain: of the operator; empty for ai.onnx
-        inputs: name to dtype; each is two-dimensional, of any size
+        inputs: in the node's order; None for what it is not given
         weights: name to array, kept in the model
-        output_type: dtype of `output`
+        outputs: in the node's order
         attributes: integers
     """
+    given = {name: value for name, value in inputs.items() if value is not None}
     node = b"".join(
         [
-            *(_text(1, name) for name in (*inputs, *weights)),
-            _text(2, "output"),
+            *(_text(1, name if name in given else "") for name in inputs),
+            *(_text(1, name) for name in weights),
+            *(_text(2, name) for name in outputs),
             _text(4, operator),
             *(_bytes(5, _attribute(name, value)) for name, value in attributes.items()),
             _text(7, domain),
@@ -52,8 +63,8 @@ def one_node_model(
             _bytes(1, node),
             _text(2, "one_node"),
             *(_bytes(5, _tensor(name, array)) for name, array in weights.items()),
-            *(_bytes(11, _value(name, kind)) for name, kind in inputs.items()),
-            _bytes(12, _value("output", output_type)),
+            *(_bytes(11, _value(name, value)) for name, value in given.items()),
+            *(_bytes(12, _value(name, value)) for name, value in outputs.items()),
         ]
     )
     opsets = [("", OPSET)] + ([(domain, 1)] if domain else [])
@@ -88,9 +99,9 @@ def blocks_product_model(
     return one_node_model(
         "MatMulNBits",
         "com.microsoft",
-        {"x": "float32"},
+        {"x": Value("float32")},
         {"weights": weights, "scales": scales},
-        "float32",
+        {"y": Value("float32")},
         attributes,
     )
 
@@ -105,9 +116,9 @@ def _tensor(name: str, array: NDArray[np.generic]) -> bytes:
     return dims + kind + _text(8, name) + _bytes(9, array.tobytes())
 
 
-def _value(name: str, kind: str) -> bytes:
-    dims: Sequence[bytes] = [_bytes(1, _text(2, f"{name}_{axis}")) for axis in range(2)]
-    tensor = _integer(1, _TYPES[kind]) + _bytes(2, b"".join(dims))
+def _value(name: str, value: Value) -> bytes:
+    dims: Sequence[bytes] = [_bytes(1, _text(2, f"{name}_{axis}")) for axis in range(value.axes)]
+    tensor = _integer(1, _TYPES[value.dtype]) + _bytes(2, b"".join(dims))
     return _text(1, name) + _bytes(2, _bytes(1, tensor))
 
 
@@ -124,6 +135,8 @@ def _bytes(field: int, value: bytes) -> bytes:
 
 
 def _varint(value: int) -> bytes:
+    """Negative numbers are two's complement of 64 bits."""
+    value &= 2**64 - 1
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)

@@ -17,8 +17,13 @@ typedef struct OrtKernelContext OrtKernelContext;
 typedef struct OrtSessionOptions OrtSessionOptions;
 typedef struct OrtCustomOpDomain OrtCustomOpDomain;
 typedef struct OrtCustomOp OrtCustomOp;
+typedef struct OrtOp OrtOp;
+typedef struct OrtOpAttr OrtOpAttr;
 
-enum { ORT_FLOAT = 1, ORT_UINT8 = 2 }; /* ONNXTensorElementDataType */
+/* ONNXTensorElementDataType */
+enum { ORT_FLOAT = 1, ORT_UINT8 = 2, ORT_INT8 = 3, ORT_INT32 = 6, ORT_INT64 = 7 };
+enum { ORT_ATTR_INT = 1, ORT_ATTR_FLOAT = 3, ORT_ATTR_STRING = 5 }; /* OrtOpAttrType */
+enum { ORT_REQUIRED = 0, ORT_OPTIONAL = 1 }; /* OrtCustomOpInputOutputCharacteristic */
 
 typedef struct OrtApi {
   OrtStatus *(*CreateStatus)(int code, const char *message);
@@ -33,17 +38,36 @@ typedef struct OrtApi {
   OrtStatus *(*GetDimensions)(const OrtShape *shape, int64_t *out, size_t count);
   void *before_65[2];
   OrtStatus *(*GetTensorTypeAndShape)(const OrtValue *value, OrtShape **out);
-  void *before_86[20];
+  void *before_85[19];
+  OrtStatus *(*KernelInfoGetAttribute_float)(const OrtKernelInfo *info, const char *name,
+                                             float *out);
   OrtStatus *(*KernelInfoGetAttribute_int64)(const OrtKernelInfo *info, const char *name,
                                              int64_t *out);
-  void *before_90[3];
+  OrtStatus *(*KernelInfoGetAttribute_string)(const OrtKernelInfo *info, const char *name,
+                                              char *out, size_t *size);
+  OrtStatus *(*KernelContext_GetInputCount)(const OrtKernelContext *context, size_t *out);
+  void *before_90[1];
   OrtStatus *(*KernelContext_GetInput)(const OrtKernelContext *context, size_t index,
                                        const OrtValue **out);
   OrtStatus *(*KernelContext_GetOutput)(OrtKernelContext *context, size_t index,
                                         const int64_t *dimensions, size_t count, OrtValue **out);
-  void *before_99[7];
+  void *before_93[1];
+  void (*ReleaseStatus)(OrtStatus *status);
+  void *before_99[5];
   void (*ReleaseTensorTypeAndShapeInfo)(OrtShape *shape);
-  void *before_274[174];
+  void *before_211[111];
+  OrtStatus *(*CreateOpAttr)(const char *name, const void *data, int count, int type,
+                             OrtOpAttr **out);
+  void (*ReleaseOpAttr)(OrtOpAttr *attribute);
+  OrtStatus *(*CreateOp)(const OrtKernelInfo *info, const char *name, const char *domain,
+                         int version, const char **types, const int *type_values, int type_count,
+                         const OrtOpAttr *const *attributes, int attribute_count, int input_count,
+                         int output_count, OrtOp **out);
+  OrtStatus *(*InvokeOp)(const OrtKernelContext *context, const OrtOp *op,
+                         const OrtValue *const *inputs, int input_count, OrtValue *const *outputs,
+                         int output_count);
+  void (*ReleaseOp)(OrtOp *op);
+  void *before_274[58];
   OrtStatus *(*KernelContext_ParallelFor)(const OrtKernelContext *context,
                                           void (*part)(void *data, size_t index), size_t count,
                                           size_t batches, void *data);
@@ -51,6 +75,8 @@ typedef struct OrtApi {
 
 _Static_assert(offsetof(OrtApi, AddCustomOpDomain) == 28 * sizeof(void *), "OrtApi");
 _Static_assert(offsetof(OrtApi, GetTensorTypeAndShape) == 65 * sizeof(void *), "OrtApi");
+_Static_assert(offsetof(OrtApi, ReleaseStatus) == 93 * sizeof(void *), "OrtApi");
+_Static_assert(offsetof(OrtApi, CreateOp) == 213 * sizeof(void *), "OrtApi");
 _Static_assert(offsetof(OrtApi, KernelContext_ParallelFor) == 274 * sizeof(void *), "OrtApi");
 
 typedef struct {

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_medgemma.runtime.backends.feeds import chunk_feeds
-from edge_medgemma.runtime.backends.linear import linear_library
 from edge_medgemma.runtime.backends.model import Caches, LaneName
+from edge_medgemma.runtime.backends.operators import has_attention, operators_library
 from edge_medgemma.runtime.backends.ort import import_onnxruntime, open_session
 from edge_medgemma.runtime.backends.pages import trim_heap
 from edge_medgemma.runtime.backends.prepacked import GRAPH_NAME, forget, prepacked_decoder
@@ -47,14 +47,15 @@ class OrtDecoder:
     ) -> None:
         """Open the graph of an engine directory.
 
-        `is_packed` keeps packed weights on disk, where the linear kernel is not used.
+        `is_packed` keeps packed weights on disk, where the kernels of `operators` are not used.
         """
         if manifest.precision.cache == "bf16":
             raise EngineError(
                 "this engine computes in bfloat16, which onnxruntime has not on a CPU; export it "
                 "with --activations fp16, or with --target cpu"
             )
-        session = _open_with_kernel(directory, manifest, threads)
+        session = _open_with_operators(directory, manifest, threads)
+        self.has_bf16_attention = session is not None and has_attention()
         if session is None and is_packed:
             session = _open_packed(directory, manifest, threads)
         self._session: Any = session or open_session(directory / GRAPH_NAME, threads)
@@ -122,17 +123,17 @@ class OrtDecoder:
         return True
 
 
-def _open_with_kernel(directory: Path, manifest: Manifest, threads: int | None) -> Any:
-    """A session with the linear kernel; None where it is not used, or nothing is there to use it."""
+def _open_with_operators(directory: Path, manifest: Manifest, threads: int | None) -> Any:
+    """A session with our operators; None where they are not used, or nothing is there to use them."""
     precision = manifest.precision
     has_maps = precision.decoder in KERNEL_PRECISIONS and precision.activations == "fp32"
-    library = linear_library() if has_maps and manifest.dialect == "ort" else None
+    library = operators_library() if has_maps and manifest.dialect == "ort" else None
     if library is None:
         return None
     try:
         return open_session(directory / GRAPH_NAME, threads, library=library)
     except EngineError as error:
-        LOG.warning("the decoder runs without the linear kernel: %s", error)
+        LOG.warning("the decoder runs without its kernels: %s", error)
         return None
 
 

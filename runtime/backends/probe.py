@@ -12,7 +12,7 @@ import numpy as np
 from edge_medgemma.runtime.backends.attention import attention_in_use
 from edge_medgemma.runtime.backends.cuda_device import CudaDevice, DeviceProperties
 from edge_medgemma.runtime.backends.cuda_kernels import Kernels, read_kernels
-from edge_medgemma.runtime.backends.linear import linear_in_use
+from edge_medgemma.runtime.backends.operators import operators_in_use
 from edge_medgemma.runtime.backends.ort import import_onnxruntime, open_session
 from edge_medgemma.runtime.backends.tensorrt_library import find_tensorrt
 from edge_medgemma.runtime.errors import DependencyError, EdgeMedgemmaError, ProviderError
@@ -152,7 +152,7 @@ def _probe_openvino() -> str:
 
 def _probe_cpu() -> str:
     _square(open_session(PROBE, 1))
-    return f"onnxruntime {import_onnxruntime().__version__}; {linear_in_use()}"
+    return f"onnxruntime {import_onnxruntime().__version__}; {operators_in_use()}"
 
 
 def _square(session: Any) -> None:

@@ -8,8 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from edge_medgemma.runtime.backends.attention import attention_in_use
-from edge_medgemma.runtime.backends.linear import linear_in_use
 from edge_medgemma.runtime.backends.model import DecoderModel, VisionModel
+from edge_medgemma.runtime.backends.operators import operators_in_use
 from edge_medgemma.runtime.errors import DependencyError, ProviderError
 from edge_medgemma.runtime.manifest import Manifest
 
@@ -190,6 +190,4 @@ def provider_identity(provider: Provider) -> str:
         openvino = version("openvino")
     except PackageNotFoundError:
         openvino = "none"
-    return (
-        f"{provider} {library_version()} {linear_in_use()} openvino {openvino} {attention_in_use()}"
-    )
+    return f"{provider} {library_version()} {operators_in_use()} openvino {openvino} {attention_in_use()}"

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from edge_medgemma.runtime.backends.attention import kernel_absence
 from edge_medgemma.runtime.backends.model import Caches, DecoderModel, LaneName
+from edge_medgemma.runtime.backends.ort_decoder import OrtDecoder
 from edge_medgemma.runtime.backends.providers import Provider
 from edge_medgemma.runtime.generation.embedding import Embedding
 from edge_medgemma.runtime.generation.engine import Engine
@@ -111,9 +112,9 @@ def decoder_rows(
         measured = meter.measure(row, read, read, is_compute_bound=depth == 0).row
         assert measured.latency is not None
         work = prefill_work(manifest, PROMPT_TOKENS, depth)
-        yield replace(
-            measured, ceiling=decoder_ceiling(manifest, work, peaks, measured.latency.median_s)
-        )
+        is_bf16 = isinstance(decoder, OrtDecoder) and decoder.has_bf16_attention
+        ceiling = decoder_ceiling(manifest, work, peaks, measured.latency.median_s, is_bf16=is_bf16)
+        yield replace(measured, ceiling=ceiling)
         yield _generation_row(prefix, manifest, depth, meter, peaks)
 
 

@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_medgemma.runtime.backends.linear import linear_library
-from edge_medgemma.runtime.backends.one_node import blocks_product_model, one_node_model
+from edge_medgemma.runtime.backends.one_node import Value, blocks_product_model, one_node_model
 from edge_medgemma.runtime.backends.openvino import has_bfloat16, openvino_core
+from edge_medgemma.runtime.backends.operators import operators_library
 from edge_medgemma.runtime.errors import DependencyError
 from edge_medgemma.runtime.manifest import Manifest
 from edge_medgemma.runtime.profiling.memory_read import MemoryRead
@@ -35,7 +35,9 @@ def measure_peaks(manifest: Manifest, threads: int) -> Peaks:
     generator = np.random.default_rng(0)
     a = generator.standard_normal((TOKENS, INPUTS), np.float32)
     b = generator.standard_normal((INPUTS, OUTPUTS), np.float32)
-    float_model = one_node_model("MatMul", "", {"a": "float32"}, {"b": b}, "float32", {})
+    float_model = one_node_model(
+        "MatMul", "", {"a": Value("float32")}, {"b": b}, {"c": Value("float32")}, {}
+    )
     bits = {"int4": 4, "int8": 8}.get(manifest.precision.decoder)
     return Peaks(
         read_bytes_per_s=read,
@@ -44,14 +46,19 @@ def measure_peaks(manifest: Manifest, threads: int) -> Peaks:
         int8_flop_per_s=_product(
             threads,
             one_node_model(
-                "MatMulInteger", "", {"a": "uint8"}, {"b": b.astype(np.int8)}, "int32", {}
+                "MatMulInteger",
+                "",
+                {"a": Value("uint8")},
+                {"b": b.astype(np.int8)},
+                {"c": Value("int32")},
+                {},
             ),
             {"a": np.abs(a * 40).astype(np.uint8)},
         ),
         weight_only_flop_per_s=(
             None
             if bits is None
-            else _product(threads, _weight_only_model(bits), {"x": a}, linear_library())
+            else _product(threads, _weight_only_model(bits), {"x": a}, operators_library())
         ),
         bf16_flop_per_s=_bf16_product(threads, float_model, a),
     )

@@ -181,12 +181,16 @@ def vision_ceiling(
 
 
 def decoder_ceiling(
-    manifest: Manifest, work: Work, peaks: Peaks, median_s: float
+    manifest: Manifest, work: Work, peaks: Peaks, median_s: float, *, is_bf16: bool = False
 ) -> Ceiling | None:
-    """Of a pass or many; weights of int4 and int8 are multiplied as MatMulNBits does."""
+    """Of a pass or many; weights of int4 and int8 are multiplied as MatMulNBits does.
+
+    `is_bf16`: attention is computed in bfloat16.
+    """
     is_quantised = manifest.precision.decoder in ("int4", "int8")
     peak = peaks.weight_only_flop_per_s if is_quantised else peaks.f32_flop_per_s
-    return _ceiling(work, peak, peaks.f32_flop_per_s, peaks, median_s)
+    attention = (is_bf16 and peaks.bf16_flop_per_s) or peaks.f32_flop_per_s
+    return _ceiling(work, peak, attention, peaks, median_s)
 
 
 def _ceiling(

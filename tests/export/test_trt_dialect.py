@@ -10,7 +10,7 @@ from edge_medgemma.export.checkpoint import open_checkpoint
 from edge_medgemma.export.engine import _check_attention, export_engine
 from edge_medgemma.export.target import CPU, Target, choose_target
 from edge_medgemma.runtime.backends import feeds as feeds_module
-from edge_medgemma.runtime.backends import linear
+from edge_medgemma.runtime.backends import operators
 from edge_medgemma.runtime.backends.providers import Provider, Providers
 from edge_medgemma.runtime.errors import EngineError
 from edge_medgemma.runtime.generation import prefix as prefix_module
@@ -29,9 +29,9 @@ def checkpoint(request, checkpoint_folder):
 
 @pytest.fixture(scope="module", autouse=True)
 def own_linear_maps():
-    """Two spellings in one library: what our kernel adds is tests/runtime/backends/test_linear.py's."""
+    """Two spellings in one library: what our kernel adds is tests/runtime/backends/test_operators.py's."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(linear, "linear_kernel", None)
+        patch.setattr(operators, "ort_operators", None)
         yield
 
 

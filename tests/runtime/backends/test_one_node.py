@@ -4,14 +4,16 @@ import onnxruntime
 import pytest
 from fake_engine import fake_manifest
 
-from edge_medgemma.runtime.backends.one_node import one_node_model
+from edge_medgemma.runtime.backends.one_node import Value, one_node_model
 from edge_medgemma.runtime.profiling.peaks import measure_peaks
 
 
 def test_the_bytes_are_a_model_that_multiplies() -> None:
     generator = np.random.default_rng(0)
     a, b = generator.random((5, 300), np.float32), generator.random((300, 7), np.float32)
-    model = one_node_model("MatMul", "", {"a": "float32"}, {"b": b}, "float32", {})
+    model = one_node_model(
+        "MatMul", "", {"a": Value("float32")}, {"b": b}, {"c": Value("float32")}, {}
+    )
     onnx.checker.check_model(onnx.load_from_string(model), full_check=True)
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     difference = np.abs(session.run(None, {"a": a})[0] - a @ b)
@@ -20,7 +22,12 @@ def test_the_bytes_are_a_model_that_multiplies() -> None:
 
 def test_attributes_and_another_domain() -> None:
     model = one_node_model(
-        "Made", "com.example", {"a": "uint8"}, {}, "int32", {"count": 300, "zero": 0}
+        "Made",
+        "com.example",
+        {"a": Value("uint8")},
+        {},
+        {"c": Value("int32")},
+        {"count": 300, "zero": 0},
     )
     loaded = onnx.load_from_string(model)
     node = loaded.graph.node[0]
@@ -39,6 +46,11 @@ def test_peaks_of_this_machine_are_in_the_range_of_machines() -> None:
 @pytest.mark.parametrize("shape", [(1, 1), (2, 70_000)])
 def test_sizes_beyond_one_byte(shape: tuple[int, int]) -> None:
     model = one_node_model(
-        "MatMul", "", {"a": "float32"}, {"b": np.ones(shape, np.float32)}, "float32", {}
+        "MatMul",
+        "",
+        {"a": Value("float32")},
+        {"b": np.ones(shape, np.float32)},
+        {"c": Value("float32")},
+        {},
     )
     assert tuple(onnx.load_from_string(model).graph.initializer[0].dims) == shape

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from decoder_logits import decoder_logits
 
-from edge_medgemma.runtime.backends import linear, prepacked
+from edge_medgemma.runtime.backends import operators, prepacked
 from edge_medgemma.runtime.commands.options import BUILTIN_ENGINE
 from edge_medgemma.runtime.manifest import Manifest, load_manifest
 
@@ -21,7 +21,7 @@ Usage = namedtuple("Usage", "total used free")
 
 @pytest.fixture(autouse=True)
 def pack_any_size(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr(linear, "linear_kernel", None)  # with it nothing is packed
+    monkeypatch.setattr(operators, "ort_operators", None)  # with it nothing is packed
     monkeypatch.setattr(prepacked, "MINIMUM_BYTES", 0)
     caplog.set_level(logging.INFO, prepacked.LOG.name)
 
@@ -34,7 +34,7 @@ def engine(tmp_path: Path) -> tuple[Path, Manifest]:
 
 
 def _logits(engine: tuple[Path, Manifest], *, is_packed: bool = True) -> np.ndarray:
-    return decoder_logits(*engine, is_packed=is_packed)
+    return decoder_logits(*engine, 8, is_packed=is_packed)
 
 
 def _packed_folder(engine: tuple[Path, Manifest]) -> Path:

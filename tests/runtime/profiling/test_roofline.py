@@ -109,6 +109,16 @@ def test_bfloat16_has_a_peak_of_its_own(medgemma: Manifest) -> None:
     )
 
 
+def test_attention_of_a_prompt_may_be_in_bfloat16(medgemma: Manifest) -> None:
+    peaks = replace(PEAKS, bf16_flop_per_s=6e11)
+    work = prefill_work(medgemma, 512, 8192)
+    exact = decoder_ceiling(medgemma, work, peaks, 10.0)
+    narrow = decoder_ceiling(medgemma, work, peaks, 10.0, is_bf16=True)
+    assert exact is not None and narrow is not None
+    saved_s = work.other_flop / 3e11 - work.other_flop / 6e11
+    assert exact.seconds - narrow.seconds == pytest.approx(saved_s, rel=0.001)
+
+
 def test_scores_in_bytes_are_half_of_attention(medgemma: Manifest) -> None:
     peaks = replace(PEAKS, bf16_flop_per_s=6e11)
     image = vision_ceiling(medgemma, 1, peaks, 20.0, is_bf16=True, has_byte_scores=True)

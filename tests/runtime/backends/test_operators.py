@@ -1,4 +1,4 @@
-"""The linear kernel gives what onnxruntime's MatMulNBits gives, and stands back where it does not."""
+"""The decoder's kernels give what onnxruntime's operators give, and stand back where they do not."""
 
 from pathlib import Path
 
@@ -7,20 +7,24 @@ import onnxruntime
 import pytest
 from decoder_logits import decoder_logits
 
-from edge_medgemma.runtime.backends import linear, ort_decoder, providers
-from edge_medgemma.runtime.backends.linear import (
-    linear_absence,
-    linear_in_use,
-    linear_library,
-)
+from edge_medgemma.runtime.backends import operators, ort_decoder, providers
 from edge_medgemma.runtime.backends.one_node import blocks_product_model
+from edge_medgemma.runtime.backends.operators import (
+    operators_absence,
+    operators_in_use,
+    operators_library,
+)
 from edge_medgemma.runtime.backends.ort import open_session
 from edge_medgemma.runtime.backends.probe import probe_all
 from edge_medgemma.runtime.commands.options import BUILTIN_ENGINE
 from edge_medgemma.runtime.manifest import load_manifest
 
-absence = linear_absence()
-needs_kernel = pytest.mark.skipif(absence is not None, reason=str(absence))
+needs_kernel = pytest.mark.skipif(
+    operators.ort_operators is None or not operators.ort_operators.supported(),
+    reason="this processor, or installation, has no kernels for the decoder",
+)
+LIBRARY = operators.ort_operators and operators.ort_operators.__file__
+"""Not `operators_library`, which is None where a kernel is wrong."""
 
 
 def drawn_map(inputs: int, outputs: int, bits: int, block: int) -> tuple[bytes, np.ndarray]:
@@ -60,7 +64,7 @@ def opened(model: bytes, library: str | None, threads: int = 2) -> onnxruntime.I
 )
 def test_it_is_the_product_with_rounded_inputs(inputs, outputs, block, bits):
     model, weights = drawn_map(inputs, outputs, bits, block)
-    kernel, own = opened(model, linear_library()), opened(model, None)
+    kernel, own = opened(model, LIBRARY), opened(model, None)
     for rows in (1, 2, 6, 7, 13, 40):
         x = np.random.default_rng(rows).standard_normal((rows, inputs), np.float32)
         x[0, :block] = 0
@@ -78,18 +82,18 @@ def test_it_is_the_product_with_rounded_inputs(inputs, outputs, block, bits):
 def test_threads_and_rows_beside_a_row_change_nothing():
     model, _ = drawn_map(512, 300, 4, 128)
     x = np.random.default_rng(0).standard_normal((50, 512), np.float32)
-    expected = opened(model, linear_library(), 1).run(None, {"x": x})[0]
+    expected = opened(model, LIBRARY, 1).run(None, {"x": x})[0]
     for threads in (2, 3):
-        given = opened(model, linear_library(), threads).run(None, {"x": x})[0]
+        given = opened(model, LIBRARY, threads).run(None, {"x": x})[0]
         np.testing.assert_array_equal(given, expected)
-    given = opened(model, linear_library()).run(None, {"x": x[5:31]})[0]
+    given = opened(model, LIBRARY).run(None, {"x": x[5:31]})[0]
     np.testing.assert_array_equal(given, expected[5:31])
 
 
 @needs_kernel
 def test_no_rows_and_what_is_not_a_number():
     model, _ = drawn_map(256, 40, 4, 32)
-    session = opened(model, linear_library())
+    session = opened(model, LIBRARY)
     assert session.run(None, {"x": np.zeros((0, 256), np.float32)})[0].shape == (0, 40)
     for rows in (1, 9):
         x = np.ones((rows, 256), np.float32)
@@ -102,7 +106,7 @@ def test_no_rows_and_what_is_not_a_number():
 def test_a_wrong_width_is_an_error():
     model, _ = drawn_map(256, 40, 4, 32)
     with pytest.raises(Exception, match="last axis"):
-        opened(model, linear_library()).run(None, {"x": np.zeros((1, 128), np.float32)})
+        opened(model, LIBRARY).run(None, {"x": np.zeros((1, 128), np.float32)})
 
 
 @needs_kernel
@@ -112,42 +116,58 @@ def test_sessions_that_ask_for_it_take_it(tmp_path: Path):
     path.write_bytes(model)
     wrong = {"x": np.zeros((1, 128), np.float32)}
     with pytest.raises(Exception, match="last axis is not K"):  # the kernel's own words
-        open_session(path, 1, library=linear_library()).run(None, wrong)
+        open_session(path, 1, library=LIBRARY).run(None, wrong)
     with pytest.raises(Exception, match="dimension mismatch"):
         open_session(path, 1).run(None, wrong)
 
 
 @needs_kernel
-def test_a_kernel_that_is_wrong_is_not_used(monkeypatch):
-    product = linear._product
+def test_what_this_processor_can_is_in_use():
+    assert operators_absence() is None
+    words = "with the linear kernel"
+    if operators.ort_operators.has_attention():
+        words += ", attention of many rows in bfloat16"
+    assert (operators_in_use(), operators_library()) == (words, LIBRARY)
 
-    def one_weight_off(module, model, x, library):
-        result = product(module, model, x, library)
-        result[-1, -1] += 0 if library is None else 0.01 * np.abs(result).max()
+
+@needs_kernel
+@pytest.mark.parametrize("name", ["_product", "_attended"])
+def test_a_kernel_that_is_wrong_is_not_used(name, monkeypatch):
+    compute = getattr(operators, name)
+
+    def one_number_off(*args):
+        result = compute(*args).ravel()
+        if args[-1] is not None:
+            result[-1] += 0.03 * np.linalg.norm(result)
         return result
 
     identity = providers.provider_identity(providers.Provider.CPU)
-    monkeypatch.setattr(linear, "_product", one_weight_off)
-    linear._failure.cache_clear()
+    monkeypatch.setattr(operators, name, one_number_off)
+    operators._failure.cache_clear()
     try:
-        assert "differs from onnxruntime by 1.0e-02" in linear_in_use()
-        assert linear_library() is None
+        assert "they differ from onnxruntime by" in operators_in_use()
+        assert operators_library() is None
         (cpu,) = [probe for probe in probe_all() if probe.name == "cpu"]
-        assert cpu.works and "differs" in cpu.detail
+        assert cpu.works and "differ" in cpu.detail
         assert providers.provider_identity(providers.Provider.CPU) != identity
     finally:
-        linear._failure.cache_clear()
+        operators._failure.cache_clear()
 
 
 @needs_kernel
 def test_a_library_without_the_operator_is_not_used(tmp_path):
     broken = tmp_path / "empty.so"
     broken.write_bytes(b"")
-    assert "onnxruntime does not take it" in str(linear._failure(str(broken)))
+    assert "onnxruntime does not take them" in str(operators._failure(str(broken)))
 
 
 @needs_kernel
-def test_a_decoder_says_with_it_what_it_says_without(monkeypatch, caplog, tmp_path):
+@pytest.mark.parametrize(("tokens", "limit"), [(8, 1e-2), (60, 5e-2)], ids=["few", "many"])
+def test_a_decoder_says_with_them_what_it_says_without(
+    tokens, limit, monkeypatch, caplog, tmp_path
+):
+    """A sum in another order, or attention in bfloat16, may round a layer's input otherwise."""
+    manifest = load_manifest(BUILTIN_ENGINE)
     opened_with = []
     registered = ort_decoder.open_session
 
@@ -156,21 +176,21 @@ def test_a_decoder_says_with_it_what_it_says_without(monkeypatch, caplog, tmp_pa
         return registered(path, threads, **options)
 
     monkeypatch.setattr(ort_decoder, "open_session", noted)
-    given = decoder_logits(BUILTIN_ENGINE, load_manifest(BUILTIN_ENGINE), is_packed=False)
+    given = decoder_logits(BUILTIN_ENGINE, manifest, tokens, is_packed=False)
     broken = tmp_path / "empty.so"
     broken.write_bytes(b"")
-    monkeypatch.setattr(ort_decoder, "linear_library", lambda: str(broken))
-    expected = decoder_logits(BUILTIN_ENGINE, load_manifest(BUILTIN_ENGINE), is_packed=False)
-    assert opened_with == [linear_library(), str(broken), None]
-    assert "runs without the linear kernel" in caplog.text
+    monkeypatch.setattr(ort_decoder, "operators_library", lambda: str(broken))
+    expected = decoder_logits(BUILTIN_ENGINE, manifest, tokens, is_packed=False)
+    assert opened_with == [LIBRARY, str(broken), None]
+    assert "runs without its kernels" in caplog.text
     difference = np.abs(given - expected) / np.abs(expected).max()
     words = f"max {difference.max():.1e}, mean {difference.mean():.1e}"
-    assert 0 < difference.max() < 1e-2, words  # a sum in another order may round an input otherwise
+    assert 0 < difference.max() < limit, words
 
 
-def test_without_it_onnxruntime_computes_alone(monkeypatch, tmp_path):
-    monkeypatch.setattr(linear, "linear_kernel", None)
-    assert "no C compiler" in str(linear_absence())
+def test_without_them_onnxruntime_computes_alone(monkeypatch, tmp_path):
+    monkeypatch.setattr(operators, "ort_operators", None)
+    assert "no C compiler" in str(operators_absence())
     model, weights = drawn_map(256, 40, 4, 32)
     (tmp_path / "decoder.onnx").write_bytes(model)
     x = np.random.default_rng(0).standard_normal((2, 256), np.float32)

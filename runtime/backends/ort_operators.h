@@ -1,0 +1,33 @@
+/* Operators of ours that stand before onnxruntime's of the same name. */
+#ifndef ORT_OPERATORS_H
+#define ORT_OPERATORS_H
+#include "onnxruntime_abi.h"
+
+#define DOMAIN "com.microsoft"
+#define NO_MEMORY "there is no memory for an operator"
+#define TRY(call)                       \
+  do {                                  \
+    OrtStatus *status = (call);         \
+    if (status) return status;          \
+  } while (0)
+
+/* MatMulNBits of float32 rows and weights of 4 or 8 bits. */
+extern const OrtCustomOp linear_operator;
+
+/* GroupQueryAttention over caches of float32 and, as onnxruntime has it, over caches in 8 bits. */
+extern const OrtCustomOp attention_operator, attention_in_bytes_operator;
+
+/* Whether this processor has what they compute with. */
+int linear_is_ours(void);
+int attention_is_ours(void);
+
+/* What onnxruntime asks of each of them. */
+static inline const char *on_cpu(const OrtCustomOp *op) { return (void)op, "CPUExecutionProvider"; }
+static inline int in_memory(const OrtCustomOp *op, size_t index) {
+  return (void)op, (void)index, 0;
+}
+static inline int is_required(const OrtCustomOp *op, size_t index) {
+  return (void)op, (void)index, ORT_REQUIRED;
+}
+static inline int one(const OrtCustomOp *op) { return (void)op, 1; }
+#endif

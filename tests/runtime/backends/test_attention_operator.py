@@ -1,0 +1,257 @@
+"""Attention of many rows is the formula's; all else is left to onnxruntime, to the last bit."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from edge_medgemma.runtime.backends.operators import ort_operators
+from edge_medgemma.runtime.generation.masks import HIDDEN
+
+needs_attention = pytest.mark.skipif(
+    ort_operators is None or not ort_operators.has_attention(),
+    reason="this processor, or installation, computes no attention in bfloat16",
+)
+LIBRARY = ort_operators and ort_operators.__file__
+"""Not `operators_library`, which is None where the kernel is wrong."""
+
+LIMIT = 2**-7
+"""Of the norm: operands of bfloat16 leave half of it."""
+
+SPARE_ROWS = 21
+
+
+@dataclass(frozen=True)
+class Case:
+    """`rows` queries, the newest of `total` keys."""
+
+    rows: int
+    total: int
+    heads: int = 4
+    kv_heads: int = 2
+    size: int = 32
+    is_int8: bool = False
+    attributes: tuple[tuple[str, int | float | str], ...] = ()
+
+
+def drawn(case: Case) -> dict[str, np.ndarray]:
+    draw = np.random.default_rng(case.total).standard_normal
+    width, kv_width = case.heads * case.size, case.kv_heads * case.size
+    capacity = (1, case.kv_heads, case.total + SPARE_ROWS, case.size)
+    seen = np.tri(case.rows, case.total, case.total - case.rows, dtype=np.bool_)
+    arrays = {
+        "query": draw((1, case.rows, width), np.float32),
+        "key": draw((1, case.rows, kv_width), np.float32),
+        "value": draw((1, case.rows, kv_width), np.float32),
+        "past_key": draw(capacity, np.float32),
+        "past_value": draw(capacity, np.float32),
+        "last": np.array([case.total - 1], np.int32),
+        "total": np.array(case.total, np.int32),
+        "mask": np.where(seen, np.float32(0), HIDDEN)[None, None],
+    }
+    if case.is_int8:
+        for name in ("past_key", "past_value"):
+            arrays[name] = np.rint(arrays[name] * 40).astype(np.int8)
+        arrays |= {f"{name}_scale": np.full(kv_width, 1 / 40, np.float32) for name in ("k", "v")}
+    return arrays
+
+
+def model_of(case: Case, arrays: dict[str, np.ndarray]) -> bytes:
+    helper = onnx.helper
+    inputs = [*list(arrays)[:7], "", "", "", "mask", "", *list(arrays)[8:]]
+    attributes = {
+        "num_heads": case.heads,
+        "kv_num_heads": case.kv_heads,
+        "causal": 0,
+        "local_window_size": -1,
+        **dict(case.attributes),
+    }
+    if case.is_int8:
+        attributes |= {"k_quant_type": "PER_CHANNEL", "v_quant_type": "PER_CHANNEL"}
+        attributes["kv_cache_bit_width"] = 8
+    outputs = ["out", "present_key", "present_value"]
+    node = helper.make_node(
+        "GroupQueryAttention", inputs, outputs, domain="com.microsoft", **attributes
+    )
+
+    def value(name, array):
+        kind = helper.np_dtype_to_tensor_dtype(array.dtype)
+        return helper.make_tensor_value_info(name, kind, [None] * array.ndim)
+
+    ends = [
+        value(name, arrays[like])
+        for name, like in zip(outputs, ("query", "past_key", "past_value"), strict=True)
+    ]
+    graph = helper.make_graph([node], "one", [value(*one) for one in arrays.items()], ends)
+    opsets = [helper.make_opsetid("", 23), helper.make_opsetid("com.microsoft", 1)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString()
+
+
+def attended(case, arrays, library, *, threads=2, in_place=True):
+    """The output [rows, heads * size]; the caches among `arrays` are written if `in_place`."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    if library:
+        options.register_custom_ops_library(library)
+    model = model_of(case, arrays)
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    if not in_place:
+        return session.run(["out"], arrays)[0][0]
+    binding = session.io_binding()
+    for name, array in arrays.items():
+        bound = onnxruntime.OrtValue.ortvalue_from_numpy(array)
+        binding.bind_ortvalue_input(name, bound)
+        if name.startswith("past"):
+            binding.bind_ortvalue_output(name.replace("past", "present"), bound)
+    binding.bind_output("out", "cpu")
+    session.run_with_iobinding(binding)
+    names = [one.name for one in session.get_outputs()]
+    outputs = dict(zip(names, binding.get_outputs(), strict=False))
+    (out,) = [one.numpy() for one in outputs.values() if one.shape() == list(arrays["query"].shape)]
+    return out[0]
+
+
+def reference(case: Case, arrays: dict[str, np.ndarray], scale: float | None = None) -> np.ndarray:
+    """The formula in float64, from caches that hold the new rows."""
+    shared = case.heads // case.kv_heads
+    query = arrays["query"][0].reshape(case.rows, case.heads, case.size).transpose(1, 0, 2)
+    key, value = (
+        arrays[f"past_{kind}"][0, :, : case.total].astype(np.float64).repeat(shared, axis=0)
+        for kind in ("key", "value")
+    )
+    scores = query @ key.transpose(0, 2, 1) * (scale or case.size**-0.5) + arrays["mask"][0]
+    weights = np.exp(scores - scores.max(axis=2, keepdims=True))
+    weights /= weights.sum(axis=2, keepdims=True)
+    return (weights @ value).transpose(1, 0, 2).reshape(case.rows, -1)
+
+
+def compare(given: np.ndarray, expected: np.ndarray) -> None:
+    difference = np.abs(given - expected)
+    relative = np.linalg.norm(difference) / np.linalg.norm(expected)
+    figures = f"max {difference.max():.2e}, mean {difference.mean():.2e}, {relative=:.2e}"
+    assert relative < LIMIT, figures
+
+
+CASES = [
+    Case(48, 48),
+    Case(60, 300, heads=3, kv_heads=1, size=72),
+    Case(129, 257, heads=2, kv_heads=2, size=8),
+    Case(100, 1000, heads=8, kv_heads=4, size=256),
+]
+
+
+@needs_attention
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_it_is_the_formula(case):
+    arrays = drawn(case)
+    before = {name: array.copy() for name, array in arrays.items()}
+    given = attended(case, arrays, LIBRARY)
+    compare(given, reference(case, arrays))
+    for kind in ("key", "value"):
+        cache, past = arrays[f"past_{kind}"], before[f"past_{kind}"]
+        first = case.total - case.rows
+        new = before[kind].reshape(case.rows, case.kv_heads, case.size).transpose(1, 0, 2)
+        np.testing.assert_array_equal(cache[0, :, first : case.total], new)
+        np.testing.assert_array_equal(cache[:, :, :first], past[:, :, :first])
+        np.testing.assert_array_equal(cache[:, :, case.total :], past[:, :, case.total :])
+
+
+@needs_attention
+@pytest.mark.parametrize("kind", ["window", "image", "branches", "added"])
+def test_masks(kind):
+    case = Case(150, 700)
+    arrays = drawn(case)
+    mask = arrays["mask"][0, 0]
+    if kind == "window":
+        mask[~np.tri(150, 700, 420, dtype=np.bool_).T[::-1, ::-1].T] = HIDDEN
+        mask[np.tri(150, 700, 700 - 150 - 130, dtype=np.bool_)] = HIDDEN
+    elif kind == "image":
+        mask[20:140, 570:690] = 0
+    elif kind == "branches":
+        mask[::2, 100:260] = HIDDEN  # a block and parts of two, for some queries of every group
+    else:
+        mask += np.random.default_rng(0).standard_normal(mask.shape, np.float32)
+    assert (mask.max(axis=1) > HIDDEN / 2).all()
+    given = attended(case, arrays, LIBRARY)
+    compare(given, reference(case, arrays))
+
+
+@needs_attention
+def test_the_scale_is_the_nodes():
+    case = Case(50, 130, attributes=(("scale", 0.7),))
+    arrays = drawn(case)
+    compare(attended(case, arrays, LIBRARY), reference(case, arrays, 0.7))
+
+
+@needs_attention
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case(47, 300),
+        Case(60, 300, is_int8=True),
+        Case(60, 300, attributes=(("causal", 1),)),
+        Case(60, 300, attributes=(("softcap", 2.0),)),
+        Case(60, 300, attributes=(("causal", 1), ("local_window_size", 20))),
+    ],
+    ids=str,
+)
+def test_what_it_does_not_compute_is_onnxruntimes(case):
+    ours, own = drawn(case), drawn(case)
+    given = attended(case, ours, LIBRARY)
+    np.testing.assert_array_equal(given, attended(case, own, None))
+    for name, array in own.items():
+        np.testing.assert_array_equal(ours[name], array, err_msg=name)
+
+
+@needs_attention
+def test_caches_elsewhere_are_onnxruntimes():
+    case = Case(60, 300)
+    given = attended(case, drawn(case), LIBRARY, in_place=False)
+    np.testing.assert_array_equal(given, attended(case, drawn(case), None, in_place=False))
+
+
+@needs_attention
+def test_threads_and_rows_beside_a_row_change_nothing():
+    case = Case(110, 400)
+    arrays = drawn(case)
+    expected = attended(case, arrays, LIBRARY, threads=1)
+    for threads in (2, 3):
+        given = attended(case, drawn(case), LIBRARY, threads=threads)
+        np.testing.assert_array_equal(given, expected)
+    last = replace(case, rows=57)
+    part = {**arrays, "mask": np.ascontiguousarray(arrays["mask"][:, :, -57:])}
+    part |= {
+        name: np.ascontiguousarray(arrays[name][:, -57:]) for name in ("query", "key", "value")
+    }
+    given = attended(last, part, LIBRARY)
+    difference = np.abs(given - expected[-57:]).max()
+    assert difference < 1e-6, difference  # a block that only others see rounds once more
+
+
+@needs_attention
+def test_steep_scores_take_the_value_of_one_key():
+    """Scores of +-3000: exponentials that no float holds. Later blocks bring higher maxima."""
+    case = Case(64, 500, heads=1, kv_heads=1, size=8)
+    arrays = drawn(case)
+    arrays["mask"][:] = 0
+    arrays["query"][:] = 0
+    arrays["query"][..., 0] = 64
+    arrays["past_key"][0, 0, :500, 0] = np.linspace(-100, 100, 500)
+    arrays["past_value"][0, 0, :500, 0] = np.arange(500) % 128
+    arrays["key"][0] = arrays["past_key"][0, 0, 436:500]
+    arrays["value"][0] = arrays["past_value"][0, 0, 436:500]
+    given = attended(case, arrays, LIBRARY)
+    assert np.abs(given[:, 0] - 499 % 128).max() < 1e-2
+
+
+@needs_attention
+def test_what_is_not_a_number_stays_in_its_row():
+    case = Case(64, 300)
+    arrays = drawn(case)
+    arrays["query"][0, 10, 3] = np.nan
+    given = attended(case, arrays, LIBRARY)
+    assert np.isnan(given[10, : case.size]).all()
+    given[10, : case.size] = 0
+    assert np.isfinite(given).all()
