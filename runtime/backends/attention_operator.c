@@ -15,7 +15,7 @@
 #define WORD 32 /* longest text of an attribute */
 #define NAME "GroupQueryAttention"
 
-enum { QUERY, KEY, VALUE, PAST_KEY, PAST_VALUE, LAST_ROW, TOTAL, MASK = 10, INPUTS = 14 };
+enum { QUERY, KEY, VALUE, PAST_KEY, PAST_VALUE, LAST_ROW, TOTAL, POSITIONS = 9, MASK, INPUTS = 14 };
 enum { OUT, PRESENT_KEY, PRESENT_VALUE, OUTPUTS };
 
 typedef struct {
@@ -165,7 +165,8 @@ static OrtStatus *read_call(const OrtApi *api, OrtKernelContext *context, Call *
 }
 
 /* Whether a tensor has this shape. */
-static int is(const Call *call, int input, size_t axes, int64_t a, int64_t b, int64_t c, int64_t d) {
+static int has_shape(const Call *call, int input, size_t axes, int64_t a, int64_t b, int64_t c,
+                     int64_t d) {
   const int64_t expected[LARGEST_AXES] = {a, b, c, d};
   return call->inputs[input] && call->axes[input] == axes &&
          !memcmp(call->shapes[input], expected, axes * sizeof *expected);
@@ -179,11 +180,12 @@ static int read_job(const Grouped *kernel, const Call *call, Job *job) {
   int64_t rows = call->shapes[QUERY][1], width = call->shapes[QUERY][2];
   int64_t capacity = call->shapes[PAST_KEY][2], size = call->shapes[PAST_KEY][3];
   int64_t total = (int64_t)*(int32_t *)call->in[LAST_ROW] + 1, kv_width = kernel->kv_heads * size;
-  if (!is(call, QUERY, 3, 1, rows, kernel->heads * size, 0) ||
-      !is(call, KEY, 3, 1, rows, kv_width, 0) || !is(call, VALUE, 3, 1, rows, kv_width, 0) ||
-      !is(call, MASK, 4, 1, 1, rows, total) ||
-      !is(call, PAST_KEY, 4, 1, kernel->kv_heads, capacity, size) ||
-      !is(call, PAST_VALUE, 4, 1, kernel->kv_heads, capacity, size))
+  if (!has_shape(call, QUERY, 3, 1, rows, kernel->heads * size, 0) ||
+      !has_shape(call, KEY, 3, 1, rows, kv_width, 0) ||
+      !has_shape(call, VALUE, 3, 1, rows, kv_width, 0) ||
+      !has_shape(call, MASK, 4, 1, 1, rows, total) ||
+      !has_shape(call, PAST_KEY, 4, 1, kernel->kv_heads, capacity, size) ||
+      !has_shape(call, PAST_VALUE, 4, 1, kernel->kv_heads, capacity, size))
     return 0;
   if (rows < MANY_ROWS || size < 1 || size > LARGEST_HEAD || total < rows || total > capacity ||
       total > INT32_MAX / QUERIES || call->in[PAST_KEY] != call->out[PRESENT_KEY] ||
@@ -291,7 +293,7 @@ static int cache_type(const OrtCustomOp *op) {
 static int input_type(const OrtCustomOp *op, size_t index) {
   if (index == PAST_KEY || index == PAST_VALUE) return cache_type(op);
   if (index == LAST_ROW || index == TOTAL) return ORT_INT32;
-  return index == MASK - 1 ? ORT_INT64 : ORT_FLOAT; /* position_ids */
+  return index == POSITIONS ? ORT_INT64 : ORT_FLOAT;
 }
 static size_t input_count(const OrtCustomOp *op) { return (void)op, INPUTS; }
 static int output_type(const OrtCustomOp *op, size_t index) {
