@@ -78,9 +78,23 @@ void attend_rows(const Head *head, const uint32_t *keys, const uint32_t *values,
                  const uint8_t *sight, ptrdiff_t first, ptrdiff_t count);
 
 #if defined(__x86_64__) && defined(__GNUC__)
+#include <immintrin.h>
+
 #define HAS_KERNEL
 #define KERNEL \
   __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx512vnni")))
 #define INLINE KERNEL static inline __attribute__((always_inline))
+
+/* 16 numbers of each as 32 of bfloat16, those of `low` first. */
+INLINE __m512i bfloat16_of(__m512 low, __m512 high) {
+  return (__m512i)_mm512_cvtne2ps_pbh(high, low);
+}
+
+/* 16 pairs of bfloat16. */
+INLINE __m512i pairs_of(__m512 even, __m512 odd) {
+  static const uint16_t in_pairs[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+                                        8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+  return _mm512_permutexvar_epi16(_mm512_loadu_si512(in_pairs), bfloat16_of(even, odd));
+}
 #endif
 #endif

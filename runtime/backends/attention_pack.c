@@ -9,8 +9,6 @@
 #include <string.h>
 
 #ifdef HAS_KERNEL
-#include <immintrin.h>
-
 #define LARGEST 127.0f /* of a signed byte */
 /* Limit of what bytes may do to the scores of any row, root mean square: 5 % of a key's weight. */
 #define LARGEST_NOISE 0.05
@@ -106,11 +104,6 @@ KERNEL static void pack_byte_keys(const Head *head, const float *mean, uint32_t 
   }
 }
 
-/* 16 numbers of each row as 32 of bfloat16, those of `low` first. */
-INLINE __m512i bfloat16_of(__m512 low, __m512 high) {
-  return (__m512i)_mm512_cvtne2ps_pbh(high, low);
-}
-
 /* Up to 16 words, `step` apart. */
 INLINE void spread(uint32_t *to, ptrdiff_t step, ptrdiff_t count, __m512i words) {
   __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
@@ -139,9 +132,6 @@ INLINE void pack_keys(const Head *head, ptrdiff_t block, uint32_t *out) {
 
 /* Values of a block to [size / TILE][BLOCK / 2][TILE], pairs along the keys. */
 INLINE void pack_values(const Head *head, ptrdiff_t block, uint32_t *out) {
-  static const uint16_t in_pairs[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
-                                        8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
-  __m512i order = _mm512_loadu_si512(in_pairs);
   out += packed_words(block * BLOCK, head->size);
   for (ptrdiff_t p = 0; p < BLOCK / 2; p++) {
     const float *rows[2];
@@ -151,7 +141,7 @@ INLINE void pack_values(const Head *head, ptrdiff_t block, uint32_t *out) {
     }
     for (ptrdiff_t d = 0; d < padded(head->size); d += 2 * TILE) {
       __m512 even = part_of(rows[0], head->size, d), odd = part_of(rows[1], head->size, d);
-      __m512i pairs = _mm512_permutexvar_epi16(order, bfloat16_of(even, odd));
+      __m512i pairs = pairs_of(even, odd);
       uint32_t *to = out + (d / TILE * BLOCK / 2 + p) * TILE;
       _mm256_storeu_si256((__m256i *)to, _mm512_castsi512_si256(pairs));
       if (d + TILE < padded(head->size))

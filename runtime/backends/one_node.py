@@ -77,6 +77,12 @@ def one_node_model(
     )
 
 
+def product_model(matrix: NDArray[np.float32]) -> bytes:
+    """`a` times a matrix, in float32."""
+    a, product = {"a": Value("float32")}, {"product": Value("float32")}
+    return one_node_model("MatMul", "", a, {"b": matrix}, product, {})
+
+
 def blocks_product_model(
     weights: NDArray[np.uint8], scales: NDArray[np.float32], bits: int
 ) -> bytes:

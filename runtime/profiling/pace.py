@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_medgemma.runtime.backends.one_node import Value, one_node_model
+from edge_medgemma.runtime.backends.one_node import product_model
 from edge_medgemma.runtime.profiling.memory_read import MemoryRead
 
 SIDE = 1024
@@ -73,7 +73,5 @@ def _open_session(matrix: Any, threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    model = one_node_model(
-        "MatMul", "", {"a": Value("float32")}, {"b": matrix}, {"c": Value("float32")}, {}
-    )
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    providers = ["CPUExecutionProvider"]
+    return onnxruntime.InferenceSession(product_model(matrix), options, providers=providers)

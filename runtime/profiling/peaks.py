@@ -7,7 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_medgemma.runtime.backends.one_node import Value, blocks_product_model, one_node_model
+from edge_medgemma.runtime.backends.one_node import (
+    Value,
+    blocks_product_model,
+    one_node_model,
+    product_model,
+)
 from edge_medgemma.runtime.backends.openvino import has_bfloat16, openvino_core
 from edge_medgemma.runtime.backends.operators import operators_library
 from edge_medgemma.runtime.errors import DependencyError
@@ -35,9 +40,7 @@ def measure_peaks(manifest: Manifest, threads: int) -> Peaks:
     generator = np.random.default_rng(0)
     a = generator.standard_normal((TOKENS, INPUTS), np.float32)
     b = generator.standard_normal((INPUTS, OUTPUTS), np.float32)
-    float_model = one_node_model(
-        "MatMul", "", {"a": Value("float32")}, {"b": b}, {"c": Value("float32")}, {}
-    )
+    float_model = product_model(b)
     bits = {"int4": 4, "int8": 8}.get(manifest.precision.decoder)
     return Peaks(
         read_bytes_per_s=read,
