@@ -1,51 +1,20 @@
-/* GroupQueryAttention of many rows over caches of float32, as decoder graphs write it: a mask that is
- * given, no rotation, keys and values written in place. All else, and few rows, onnxruntime computes.
+/* GroupQueryAttention as decoder graphs write it: a mask that is given, no rotation, keys and values
+ * written in place. All else, few rows over float32 and many over bytes, onnxruntime computes.
  */
+#include <limits.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "attention_kernel.h"
-#include "ort_operators.h"
+#include "attention_call.h"
 
-#define LARGEST_AXES 4
-#define MANY_ROWS 48 /* fewer are attended sooner than keys and values are packed */
 #define ATTRIBUTES (COUNT(integers) + COUNT(reals) + COUNT(texts))
 #define COUNT(table) (sizeof(table) / sizeof(*(table)))
 #define WORD 32 /* longest text of an attribute */
+#define STEPS "PER_CHANNEL"
 #define NAME "GroupQueryAttention"
 
-enum { QUERY, KEY, VALUE, PAST_KEY, PAST_VALUE, LAST_ROW, TOTAL, POSITIONS = 9, MASK, INPUTS = 14 };
-enum { OUT, PRESENT_KEY, PRESENT_VALUE, OUTPUTS };
-
-typedef struct {
-  const OrtApi *api;
-  OrtOp *own; /* onnxruntime's */
-  int64_t heads, kv_heads;
-  float scale;  /* 0: by the head size */
-  int is_known; /* whether the attributes are those that this file computes */
-} Grouped;
-
-/* Values and shapes of one call. */
-typedef struct {
-  const OrtValue *inputs[INPUTS];
-  OrtValue *outputs[OUTPUTS];
-  int64_t shapes[INPUTS][LARGEST_AXES];
-  size_t axes[INPUTS];
-  void *in[INPUTS], *out[OUTPUTS];
-} Call;
-
-/* The rows of a call, all heads after one another. */
-typedef struct {
-  Head head; /* the one whose turn it is */
-  const float *new_keys, *new_values;
-  float *keys, *values; /* caches [kv_heads][capacity][size] */
-  ptrdiff_t kv_heads, capacity, rows;
-  uint32_t *packed_keys, *packed_values;
-  uint8_t *sight; /* [groups of queries][blocks] */
-} Job;
-
-enum { HEADS, KV_HEADS, SCALE = 0 };
+enum { HEADS, KV_HEADS, BIT_WIDTH = 8, SCALE = 0 };
 static const struct {
   const char *name;
   int64_t known, otherwise; /* what this file computes, and what a node without it means */
@@ -57,7 +26,7 @@ static const struct {
                 {"rotary_interleaved", 0, 0},
                 {"qk_output", 0, 0},
                 {"smooth_softmax", 0, 0},
-                {"kv_cache_bit_width", 0, 0}};
+                {"kv_cache_bit_width", 0, 0}}; /* 8 of caches in bytes */
 static const char *const reals[] = {"scale", "softcap"};
 static const char *const texts[] = {"k_quant_type", "v_quant_type"};
 
@@ -90,6 +59,7 @@ static OrtStatus *read_attributes(const OrtKernelInfo *info, Grouped *kernel, At
     else number = integers[i].otherwise;
     if (i == HEADS) kernel->heads = number;
     else if (i == KV_HEADS) kernel->kv_heads = number;
+    else if (i == BIT_WIDTH && kernel->is_in_bytes) kernel->is_known &= number == CHAR_BIT;
     else kernel->is_known &= number == integers[i].known;
   }
   for (size_t i = 0; i < COUNT(reals); i++) {
@@ -101,9 +71,9 @@ static OrtStatus *read_attributes(const OrtKernelInfo *info, Grouped *kernel, At
   for (size_t i = 0; i < COUNT(texts); i++) {
     char text[WORD];
     size_t size = WORD;
-    if (!has(api, api->KernelInfoGetAttribute_string(info, texts[i], text, &size))) continue;
-    TRY(keep(to, texts[i], text, size - 1, ORT_ATTR_STRING));
-    kernel->is_known = 0;
+    int given = has(api, api->KernelInfoGetAttribute_string(info, texts[i], text, &size));
+    kernel->is_known &= given ? kernel->is_in_bytes && !strcmp(text, STEPS) : !kernel->is_in_bytes;
+    if (given) TRY(keep(to, texts[i], text, size - 1, ORT_ATTR_STRING));
   }
   kernel->is_known &= kernel->kv_heads > 0 && kernel->heads % kernel->kv_heads == 0;
   return NULL;
@@ -117,7 +87,8 @@ static OrtStatus *create(const OrtCustomOp *op, const OrtApi *api, const OrtKern
   const char *types[] = {"T", "T_CACHE", "M"};
   int values[] = {ORT_FLOAT, op->GetInputType(op, PAST_KEY), ORT_INT32};
   kernel->api = api;
-  kernel->is_known = values[1] == ORT_FLOAT && attention_is_ours();
+  kernel->is_in_bytes = values[1] == ORT_INT8;
+  kernel->is_known = kernel->is_in_bytes ? answer_is_ours() : prompt_is_ours();
   OrtStatus *status = read_attributes(info, kernel, &attributes);
   if (!status)
     status = api->CreateOp(info, NAME, DOMAIN, 1, types, values, COUNT(types),
@@ -139,7 +110,7 @@ static OrtStatus *read_shape(const OrtApi *api, const OrtValue *value, int64_t *
   OrtShape *info;
   TRY(api->GetTensorTypeAndShape(value, &info));
   OrtStatus *status = api->GetDimensionsCount(info, axes);
-  if (!status && *axes > LARGEST_AXES) status = api->CreateStatus(ORT_FAIL, "at most 4 axes");
+  if (!status && *axes > CALL_AXES) status = api->CreateStatus(ORT_FAIL, "at most 4 axes");
   if (!status) status = api->GetDimensions(info, shape, *axes);
   api->ReleaseTensorTypeAndShapeInfo(info);
   return status;
@@ -167,19 +138,21 @@ static OrtStatus *read_call(const OrtApi *api, OrtKernelContext *context, Call *
 /* Whether a tensor has this shape. */
 static int has_shape(const Call *call, int input, size_t axes, int64_t a, int64_t b, int64_t c,
                      int64_t d) {
-  const int64_t expected[LARGEST_AXES] = {a, b, c, d};
+  const int64_t expected[CALL_AXES] = {a, b, c, d};
   return call->inputs[input] && call->axes[input] == axes &&
          !memcmp(call->shapes[input], expected, axes * sizeof *expected);
 }
 
-/* Whether it is a call for this file; `job` is then filled in but for what it allocates. */
-static int read_job(const Grouped *kernel, const Call *call, Job *job) {
+/* Whether it is a call like those of decoder graphs: a mask, no rotation, caches in place. */
+static int read_sizes(const Grouped *kernel, Call *call) {
   if (!kernel->is_known || call->axes[QUERY] != 3 || call->axes[PAST_KEY] != 4) return 0;
   for (int i = TOTAL + 1; i < INPUTS; i++)
-    if ((i == MASK) == !call->inputs[i]) return 0;
-  int64_t rows = call->shapes[QUERY][1], width = call->shapes[QUERY][2];
-  int64_t capacity = call->shapes[PAST_KEY][2], size = call->shapes[PAST_KEY][3];
-  int64_t total = (int64_t)*(int32_t *)call->in[LAST_ROW] + 1, kv_width = kernel->kv_heads * size;
+    if ((i == MASK || (kernel->is_in_bytes && i >= KEY_STEPS)) == !call->inputs[i]) return 0;
+  int64_t rows = call->shapes[QUERY][1], capacity = call->shapes[PAST_KEY][2];
+  int64_t size = call->shapes[PAST_KEY][3], kv_width = kernel->kv_heads * size;
+  int64_t total = (int64_t)*(int32_t *)call->in[LAST_ROW] + 1;
+  for (int i = KEY_STEPS; i < INPUTS; i++)
+    if (call->inputs[i] && !has_shape(call, i, 1, kv_width, 0, 0, 0)) return 0;
   if (!has_shape(call, QUERY, 3, 1, rows, kernel->heads * size, 0) ||
       !has_shape(call, KEY, 3, 1, rows, kv_width, 0) ||
       !has_shape(call, VALUE, 3, 1, rows, kv_width, 0) ||
@@ -187,104 +160,24 @@ static int read_job(const Grouped *kernel, const Call *call, Job *job) {
       !has_shape(call, PAST_KEY, 4, 1, kernel->kv_heads, capacity, size) ||
       !has_shape(call, PAST_VALUE, 4, 1, kernel->kv_heads, capacity, size))
     return 0;
-  if (rows < MANY_ROWS || size < 1 || size > LARGEST_HEAD || total < rows || total > capacity ||
-      total > INT32_MAX / QUERIES || call->in[PAST_KEY] != call->out[PRESENT_KEY] ||
-      call->in[PAST_VALUE] != call->out[PRESENT_VALUE])
+  if (rows < 1 || size < 1 || total < rows || total > capacity ||
+      call->in[PAST_KEY] != call->out[PRESENT_KEY] || call->in[PAST_VALUE] != call->out[PRESENT_VALUE])
     return 0;
-  Head *head = &job->head;
-  job->new_keys = call->in[KEY], job->new_values = call->in[VALUE];
-  job->keys = call->in[PAST_KEY], job->values = call->in[PAST_VALUE];
-  job->kv_heads = kernel->kv_heads, job->capacity = capacity, job->rows = rows;
-  head->queries = call->in[QUERY], head->out = call->out[OUT];
-  head->keys = job->keys, head->values = job->values;
-  head->query_stride = head->out_stride = width, head->key_stride = head->size = size;
-  head->sharing = kernel->heads / kernel->kv_heads;
-  head->query_count = rows * head->sharing, head->key_count = total;
-  head->scale = kernel->scale != 0 ? kernel->scale : 1 / sqrtf((float)size);
-  head->mask = call->in[MASK], head->mask_stride = total;
+  call->rows = rows, call->size = size, call->capacity = capacity, call->total = total;
+  call->scale = kernel->scale != 0 ? kernel->scale : 1 / sqrtf((float)size);
   return 1;
-}
-
-/* New rows of a head to the caches. */
-static void write_rows(void *data, size_t index) {
-  Job *job = data;
-  ptrdiff_t size = job->head.size, width = job->kv_heads * size;
-  ptrdiff_t from = (ptrdiff_t)index * size;
-  ptrdiff_t to = ((ptrdiff_t)index * job->capacity + job->head.key_count - job->rows) * size;
-  for (ptrdiff_t row = 0; row < job->rows; row++, from += width, to += size) {
-    memcpy(job->keys + to, job->new_keys + from, (size_t)size * sizeof(float));
-    memcpy(job->values + to, job->new_values + from, (size_t)size * sizeof(float));
-  }
-}
-
-static ptrdiff_t groups_of(const Head *head) { return (head->query_count + QUERIES - 1) / QUERIES; }
-
-/* Queries from `first` on that are attended at once. */
-static ptrdiff_t queries_at(const Head *head, ptrdiff_t first) {
-  return head->query_count - first < QUERIES ? head->query_count - first : QUERIES;
-}
-
-static void look_at_group(void *data, size_t index) {
-  const Job *job = data;
-  ptrdiff_t first = (ptrdiff_t)index * QUERIES;
-  look(&job->head, first, queries_at(&job->head, first),
-       job->sight + (ptrdiff_t)index * blocks(job->head.key_count));
-}
-
-/* A block of keys and values, if any group sees of it. */
-static void pack_seen(void *data, size_t index) {
-  Job *job = data;
-  ptrdiff_t count = blocks(job->head.key_count), block = (ptrdiff_t)index;
-  for (ptrdiff_t cell = block; cell < groups_of(&job->head) * count; cell += count)
-    if (job->sight[cell] != SEES_NOTHING) {
-      pack_blocks(&job->head, block, block + 1, job->packed_keys, job->packed_values);
-      return;
-    }
-}
-
-static void attend_group(void *data, size_t index) {
-  const Job *job = data;
-  ptrdiff_t first = (ptrdiff_t)index * QUERIES;
-  attend_rows(&job->head, job->packed_keys, job->packed_values, 0,
-              job->sight + (ptrdiff_t)index * blocks(job->head.key_count), first,
-              queries_at(&job->head, first));
-}
-
-static OrtStatus *attend_heads(const OrtApi *api, OrtKernelContext *context, Job *job) {
-  Head *head = &job->head;
-  size_t groups = (size_t)groups_of(head), parts = (size_t)blocks(head->key_count);
-#define EACH(step, number) TRY(api->KernelContext_ParallelFor(context, step, number, number, job))
-  EACH(write_rows, (size_t)job->kv_heads);
-  EACH(look_at_group, groups);
-  for (ptrdiff_t i = 0; i < job->kv_heads; i++) {
-    EACH(pack_seen, parts);
-    EACH(attend_group, groups);
-    head->queries += head->sharing * head->size, head->out += head->sharing * head->size;
-    head->keys += job->capacity * head->size, head->values += job->capacity * head->size;
-  }
-  return NULL;
 }
 
 static OrtStatus *compute(void *data, OrtKernelContext *context) {
   const Grouped *kernel = data;
   Call call = {.inputs = {NULL}};
-  Job job = {.sight = NULL};
   TRY(read_call(kernel->api, context, &call));
-  if (!read_job(kernel, &call, &job))
-    return kernel->api->InvokeOp(context, kernel->own, call.inputs, INPUTS, call.outputs, OUTPUTS);
-  size_t words = (size_t)packed_words(job.head.key_count, job.head.size);
-  size_t cells = (size_t)(groups_of(&job.head) * blocks(job.head.key_count));
-  job.packed_keys = malloc(2 * words * sizeof *job.packed_keys + cells);
-  if (!job.packed_keys)
-    return kernel->api->CreateStatus(ORT_FAIL, NO_MEMORY);
-  job.packed_values = job.packed_keys + words;
-  job.sight = (uint8_t *)(job.packed_values + words);
-  OrtStatus *status = attend_heads(kernel->api, context, &job);
-  free(job.packed_keys);
-  return status;
+  if (read_sizes(kernel, &call)) {
+    if (is_prompt(kernel, &call)) return attend_prompt(kernel, &call, context);
+    if (is_answer(kernel, &call)) return attend_answer(kernel, &call, context);
+  }
+  return kernel->api->InvokeOp(context, kernel->own, call.inputs, INPUTS, call.outputs, OUTPUTS);
 }
-
-int attention_is_ours(void) { return has_instructions(); }
 
 static const char *name(const OrtCustomOp *op) { return (void)op, NAME; }
 static int cache_type(const OrtCustomOp *op) {

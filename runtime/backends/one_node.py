@@ -18,7 +18,8 @@ _TYPES = {"float32": 1, "uint8": 2, "int8": 3, "int32": 6}
 _ACCURACY_INT8 = 4
 """accuracy_level of MatMulNBits that multiplies in int8, as the decoder's nodes ask for"""
 _INT_ATTRIBUTE = 2
-"""AttributeProto.AttributeType.INT"""
+_STRING_ATTRIBUTE = 3
+"""AttributeProto.AttributeType"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ def one_node_model(
     inputs: Mapping[str, Value | None],
     weights: Mapping[str, NDArray[np.generic]],
     outputs: Mapping[str, Value],
-    attributes: Mapping[str, int],
+    attributes: Mapping[str, int | str],
 ) -> bytes:
     """A model whose node takes the inputs and then the weights.
 
@@ -45,7 +46,7 @@ def one_node_model(
         inputs: in the node's order; None for what it is not given
         weights: name to array, kept in the model
         outputs: in the node's order
-        attributes: integers
+        attributes: integers and texts
     """
     given = {name: value for name, value in inputs.items() if value is not None}
     node = b"".join(
@@ -112,7 +113,9 @@ def blocks_product_model(
     )
 
 
-def _attribute(name: str, value: int) -> bytes:
+def _attribute(name: str, value: int | str) -> bytes:
+    if isinstance(value, str):
+        return _text(1, name) + _text(4, value) + _integer(20, _STRING_ATTRIBUTE)
     return _text(1, name) + _integer(3, value) + _integer(20, _INT_ATTRIBUTE)
 
 

@@ -6,10 +6,12 @@ file; its numbers are onnxruntime's but for the order of float32 sums.
 
 It computes attention in float32, with all scores in memory. Where the processor has AVX512_BF16,
 those of 48 rows and more are products of bfloat16 here, the type that the model was trained in, and
-never leave the cache. Fewer rows, and answers, are onnxruntime's.
+never leave the cache. A token of an answer meets its 8-bit caches at the pace of memory; its numbers
+are onnxruntime's but for the order of float32 sums. Other attention is onnxruntime's.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
@@ -28,19 +30,35 @@ except ImportError:  # no C compiler was there when the package was installed
     ort_operators = None  # type: ignore[assignment]
 
 LARGEST_DIFFERENCE = 1e-4
-"""Of products, as a part of the largest. Sums in another order leave 1e-6; a wrong weight leaves
-1e-2."""
+"""Of products and answers, as a part of the largest. Sums in another order leave 1e-6; a wrong weight
+leaves 1e-2."""
 
-LARGEST_ATTENTION_DIFFERENCE = 2**-7
-"""Of attention, as a part of the norm. Rounding to bfloat16 leaves 3e-3; one wrong key leaves 1e-1."""
+LARGEST_BF16_DIFFERENCE = 2**-7
+"""Of prompts, as a part of the norm. Rounding to bfloat16 leaves 3e-3; one wrong key leaves 1e-1."""
 
 _INPUTS, _OUTPUTS, _BLOCK_SIZE = 256, 45, 128
 _ROWS = (1, 23)
 """The kernel has a way for few rows and another for many."""
 
-_HEADS, _KEY_HEADS, _HEAD_SIZE = 4, 2, 40
-_QUERIES, _KEYS, _CAPACITY = 50, 150, 160
+_HEADS, _KEY_HEADS = 6, 2
+_SPARE_ROWS = 10
+
+
+@dataclass(frozen=True)
+class _Attention:
+    """`queries` rows that meet `keys` rows of caches, their own among them."""
+
+    queries: int
+    keys: int
+    head_size: int
+    cache: str
+
+
+_PROMPT = _Attention(queries=50, keys=150, head_size=40, cache="float32")
 """More queries than are left to onnxruntime, and more than one block of keys."""
+
+_ANSWER = _Attention(queries=1, keys=600, head_size=144, cache="int8")
+"""More than one span of keys; head and heads are cut into parts, the last of them smaller."""
 
 _HIDDEN = np.float32(-1e30)
 """As `generation.masks` hides a key."""
@@ -88,7 +106,8 @@ def _failure(library: str) -> str | None:
         for bits in (4, 8)
         for rows in _ROWS
     ]
-    attempts.append((partial(_attended, onnxruntime), LARGEST_ATTENTION_DIFFERENCE, None))
+    attempts.append((partial(_attended, onnxruntime, _PROMPT), LARGEST_BF16_DIFFERENCE, None))
+    attempts.append((partial(_attended, onnxruntime, _ANSWER), LARGEST_DIFFERENCE, np.inf))
     for compute, allowed, norm in attempts:
         try:
             expected, given = (compute(one).ravel() for one in (None, library))
@@ -116,24 +135,35 @@ def _product(module: Any, bits: int, rows: int, library: str | None) -> NDArray[
     return product
 
 
-def _attended(module: Any, library: str | None) -> NDArray[np.float32]:
+def _attended(module: Any, attention: _Attention, library: str | None) -> NDArray[np.float32]:
     """Drawn queries to drawn keys, the last of them new: wrong where they are not written, too."""
-    draw = np.random.default_rng(0).standard_normal
-    session = _session(module, _attention_model(), library)
+    generator = np.random.default_rng(0)
+    draw = generator.standard_normal
+    session = _session(module, _attention_model(attention), library)
     binding = session.io_binding()
-    caches = {name: draw((1, _KEY_HEADS, _CAPACITY, _HEAD_SIZE), np.float32) for name in _CACHES}
+    shape = (1, _KEY_HEADS, attention.keys + _SPARE_ROWS, attention.head_size)
+    steps = {}
+    caches = {name: draw(shape, np.float32) for name in _CACHES}
+    if attention.cache == "int8":
+        steps = {
+            f"{name}_step": generator.random(shape[1] * shape[3], np.float32) for name in caches
+        }
+        caches = {name: generator.integers(-127, 128, shape, np.int8) for name in caches}
     for name, cache_rows in caches.items():  # nothing else keeps them
         value = module.OrtValue.ortvalue_from_numpy(cache_rows)
         binding.bind_ortvalue_input(f"past_{name}", value)
         binding.bind_ortvalue_output(f"present_{name}", value)
-    seen = np.tri(_QUERIES, _KEYS, _KEYS - _QUERIES, dtype=np.bool_)
+    queries, keys = attention.queries, attention.keys
+    seen = np.tri(queries, keys, keys - queries, dtype=np.bool_)
+    width, key_width = _HEADS * attention.head_size, _KEY_HEADS * attention.head_size
     feeds = {
-        "queries": draw((1, _QUERIES, _HEADS * _HEAD_SIZE), np.float32),
-        "keys": draw((1, _QUERIES, _KEY_HEADS * _HEAD_SIZE), np.float32),
-        "values": draw((1, _QUERIES, _KEY_HEADS * _HEAD_SIZE), np.float32),
-        "last": np.array([_KEYS - 1], np.int32),
-        "total": np.array(_KEYS, np.int32),
+        "queries": draw((1, queries, width), np.float32),
+        "keys": draw((1, queries, key_width), np.float32),
+        "values": draw((1, queries, key_width), np.float32),
+        "last": np.array([keys - 1], np.int32),
+        "total": np.array(keys, np.int32),
         "mask": np.where(seen, np.float32(0), _HIDDEN)[None, None],
+        **steps,
     }
     for name, array in feeds.items():
         binding.bind_cpu_input(name, array)
@@ -143,8 +173,19 @@ def _attended(module: Any, library: str | None) -> NDArray[np.float32]:
     return attended
 
 
-def _attention_model() -> bytes:
-    cache_value = Value("float32", 4)
+def _attention_model(attention: _Attention) -> bytes:
+    cache_value = Value(attention.cache, 4)
+    attributes: dict[str, int | str] = {
+        "num_heads": _HEADS,
+        "kv_num_heads": _KEY_HEADS,
+        "causal": 0,
+        "local_window_size": -1,
+    }
+    steps: dict[str, Value | None] = {}
+    if attention.cache == "int8":
+        steps = {"sink": None, **{f"{name}_step": Value("float32", 1) for name in _CACHES}}
+        attributes |= {"k_quant_type": "PER_CHANNEL", "v_quant_type": "PER_CHANNEL"}
+        attributes["kv_cache_bit_width"] = 8
     return one_node_model(
         "GroupQueryAttention",
         "com.microsoft",
@@ -159,10 +200,11 @@ def _attention_model() -> bytes:
             "sin": None,
             "positions": None,
             "mask": Value("float32", 4),
+            **steps,
         },
         {},
         {"attended": Value("float32", 3), **{f"present_{name}": cache_value for name in _CACHES}},
-        {"num_heads": _HEADS, "kv_num_heads": _KEY_HEADS, "causal": 0, "local_window_size": -1},
+        attributes,
     )
 
 

@@ -103,7 +103,8 @@ class OrtDecoder:
             feeds["use_draft_head"] = np.array(is_answer)
         for name, value in feeds.items():
             binding.bind_cpu_input(name, value)
-        binding.bind_output("logits", "cpu")
+        logits = np.empty((len(logit_rows), self._manifest.text.vocabulary), np.float32)
+        binding.bind_ortvalue_output("logits", _shared(logits))
         if self._is_time_to_shrink(mask_global.shape[3]):
             options = import_onnxruntime().RunOptions()
             options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
@@ -111,7 +112,6 @@ class OrtDecoder:
             trim_heap()
         else:
             self._session.run_with_iobinding(binding)
-        logits: NDArray[np.float32] = binding.get_outputs()[0].numpy()
         return logits
 
     def _is_time_to_shrink(self, rows: int) -> bool:
@@ -158,7 +158,6 @@ class OrtCaches:
 
     def __init__(self, session: Any, manifest: Manifest, *, is_int8: bool) -> None:
         self.binding = session.io_binding()
-        self.binding.bind_output("logits", "cpu")
         self._text = manifest.text
         half = manifest.precision.cache == "fp16"
         self._float = np.dtype(np.float16 if half else np.float32)
@@ -216,9 +215,7 @@ class OrtCaches:
         return copy, self._names(lane)
 
     def _bind(self, name: str, buffer: NDArray[Any]) -> None:
-        import onnxruntime
-
-        value = onnxruntime.OrtValue.ortvalue_from_numpy(buffer)
+        value = _shared(buffer)
         self.binding.bind_ortvalue_input(f"past_{name}", value)
         self.binding.bind_ortvalue_output(f"present_{name}", value)
 
@@ -244,6 +241,11 @@ class OrtCaches:
             if is_global == (lane == "global")
         ]
         return [(kind, i) for i in layers for kind in ("key", "value")]
+
+
+def _shared(array: NDArray[Any]) -> Any:
+    """An OrtValue over the array's own memory."""
+    return import_onnxruntime().OrtValue.ortvalue_from_numpy(array)
 
 
 def quantise(values: NDArray[np.floating], out: NDArray[np.int8]) -> NDArray[np.float32]:

@@ -27,7 +27,7 @@ static PyObject *supported(PyObject *self, PyObject *args) {
 
 static PyObject *has_attention(PyObject *self, PyObject *args) {
   (void)self, (void)args;
-  return PyBool_FromLong(attention_is_ours());
+  return PyBool_FromLong(prompt_is_ours());
 }
 
 static PyMethodDef methods[] = {

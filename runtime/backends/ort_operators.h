@@ -14,12 +14,13 @@
 /* MatMulNBits of float32 rows and weights of 4 or 8 bits. */
 extern const OrtCustomOp linear_operator;
 
-/* GroupQueryAttention over caches of float32 and, as onnxruntime has it, over caches in 8 bits. */
+/* GroupQueryAttention over caches of float32 and over caches in 8 bits. */
 extern const OrtCustomOp attention_operator, attention_in_bytes_operator;
 
 /* Whether this processor has what they compute with. */
 int linear_is_ours(void);
-int attention_is_ours(void);
+int prompt_is_ours(void);
+int answer_is_ours(void);
 
 /* What onnxruntime asks of each of them. */
 static inline const char *on_cpu(const OrtCustomOp *op) { return (void)op, "CPUExecutionProvider"; }

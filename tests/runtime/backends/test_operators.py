@@ -132,14 +132,20 @@ def test_what_this_processor_can_is_in_use():
 
 @needs_kernel
 @pytest.mark.parametrize(
-    ("name", "order", "words"), [("_product", np.inf, "1.0e-02"), ("_attended", None, "1.0e-02")]
+    ("name", "which", "order", "words"),
+    [
+        ("_product", 4, np.inf, "1.0e-02"),
+        ("_product", 8, np.inf, "1.0e-02"),
+        ("_attended", operators._PROMPT, None, "1.1e-02"),
+        ("_attended", operators._ANSWER, np.inf, "1.0e-02"),
+    ],
 )
-def test_a_kernel_that_is_wrong_is_not_used(name, order, words, monkeypatch):
+def test_a_kernel_that_is_wrong_is_not_used(name, which, order, words, monkeypatch):
     compute = getattr(operators, name)
 
     def one_number_off(*args):
         result = compute(*args).ravel()
-        if args[-1] is not None:
+        if args[1] == which and args[-1] is not None:
             result[-1] += 0.01 * np.linalg.norm(result, order)
         return result
 

@@ -1,11 +1,10 @@
-"""Attention of many rows is the formula's; all else is left to onnxruntime, to the last bit."""
+"""Attention of a prompt is the formula's; what is not computed here onnxruntime does, to the last bit."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
-import onnx
-import onnxruntime
 import pytest
+from grouped_attention import KINDS, Case, attended, drawn, reference
 
 from edge_medgemma.runtime.backends.operators import ort_operators
 from edge_medgemma.runtime.generation.masks import HIDDEN
@@ -19,109 +18,6 @@ LIBRARY = ort_operators and ort_operators.__file__
 
 LIMIT = 2**-7
 """Of the norm: operands of bfloat16 leave half of it."""
-
-SPARE_ROWS = 21
-
-
-@dataclass(frozen=True)
-class Case:
-    """`rows` queries, the newest of `total` keys."""
-
-    rows: int
-    total: int
-    heads: int = 4
-    kv_heads: int = 2
-    size: int = 32
-    is_int8: bool = False
-    attributes: tuple[tuple[str, int | float | str], ...] = ()
-
-
-def drawn(case: Case) -> dict[str, np.ndarray]:
-    draw = np.random.default_rng(case.total).standard_normal
-    width, kv_width = case.heads * case.size, case.kv_heads * case.size
-    capacity = (1, case.kv_heads, case.total + SPARE_ROWS, case.size)
-    seen = np.tri(case.rows, case.total, case.total - case.rows, dtype=np.bool_)
-    arrays = {
-        "query": draw((1, case.rows, width), np.float32),
-        "key": draw((1, case.rows, kv_width), np.float32),
-        "value": draw((1, case.rows, kv_width), np.float32),
-        "past_key": draw(capacity, np.float32),
-        "past_value": draw(capacity, np.float32),
-        "last": np.array([case.total - 1], np.int32),
-        "total": np.array(case.total, np.int32),
-        "mask": np.where(seen, np.float32(0), HIDDEN)[None, None],
-    }
-    if case.is_int8:
-        for name in ("past_key", "past_value"):
-            arrays[name] = np.rint(arrays[name] * 40).astype(np.int8)
-        arrays |= {f"{name}_scale": np.full(kv_width, 1 / 40, np.float32) for name in ("k", "v")}
-    return arrays
-
-
-def model_of(case: Case, arrays: dict[str, np.ndarray]) -> bytes:
-    helper = onnx.helper
-    inputs = [*list(arrays)[:7], "", "", "", "mask", "", *list(arrays)[8:]]
-    attributes = {
-        "num_heads": case.heads,
-        "kv_num_heads": case.kv_heads,
-        "causal": 0,
-        "local_window_size": -1,
-        **dict(case.attributes),
-    }
-    if case.is_int8:
-        attributes |= {"k_quant_type": "PER_CHANNEL", "v_quant_type": "PER_CHANNEL"}
-        attributes["kv_cache_bit_width"] = 8
-    outputs = ["out", "present_key", "present_value"]
-    node = helper.make_node(
-        "GroupQueryAttention", inputs, outputs, domain="com.microsoft", **attributes
-    )
-
-    def value(name, array):
-        kind = helper.np_dtype_to_tensor_dtype(array.dtype)
-        return helper.make_tensor_value_info(name, kind, [None] * array.ndim)
-
-    ends = [
-        value(name, arrays[like])
-        for name, like in zip(outputs, ("query", "past_key", "past_value"), strict=True)
-    ]
-    graph = helper.make_graph([node], "one", [value(*one) for one in arrays.items()], ends)
-    opsets = [helper.make_opsetid("", 23), helper.make_opsetid("com.microsoft", 1)]
-    return helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString()
-
-
-def attended(case, arrays, library, *, threads=2, in_place=True):
-    """The output [rows, heads * size]; the caches among `arrays` are written if `in_place`."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    if library:
-        options.register_custom_ops_library(library)
-    model = model_of(case, arrays)
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    if not in_place:
-        return session.run(["out"], arrays)[0][0]
-    binding = session.io_binding()
-    for name, array in arrays.items():
-        bound = onnxruntime.OrtValue.ortvalue_from_numpy(array)
-        binding.bind_ortvalue_input(name, bound)
-        if name.startswith("past"):
-            binding.bind_ortvalue_output(name.replace("past", "present"), bound)
-    binding.bind_output("out", "cpu")
-    session.run_with_iobinding(binding)
-    return binding.get_outputs()[-1].numpy()[0]
-
-
-def reference(case: Case, arrays: dict[str, np.ndarray], scale: float | None = None) -> np.ndarray:
-    """The formula in float64, from caches that hold the new rows."""
-    shared = case.heads // case.kv_heads
-    query = arrays["query"][0].reshape(case.rows, case.heads, case.size).transpose(1, 0, 2)
-    key, value = (
-        arrays[f"past_{kind}"][0, :, : case.total].astype(np.float64).repeat(shared, axis=0)
-        for kind in ("key", "value")
-    )
-    scores = query @ key.transpose(0, 2, 1) * (scale or case.size**-0.5) + arrays["mask"][0]
-    weights = np.exp(scores - scores.max(axis=2, keepdims=True))
-    weights /= weights.sum(axis=2, keepdims=True)
-    return (weights @ value).transpose(1, 0, 2).reshape(case.rows, -1)
 
 
 def compare(given: np.ndarray, expected: np.ndarray) -> None:
@@ -146,7 +42,7 @@ def test_it_is_the_formula(case):
     before = {name: array.copy() for name, array in arrays.items()}
     given = attended(case, arrays, LIBRARY)
     compare(given, reference(case, arrays))
-    for kind in ("key", "value"):
+    for kind in KINDS:
         cache, past = arrays[f"past_{kind}"], before[f"past_{kind}"]
         first = case.total - case.rows
         new = before[kind].reshape(case.rows, case.kv_heads, case.size).transpose(1, 0, 2)
@@ -187,6 +83,7 @@ def test_the_scale_is_the_nodes():
     [
         Case(47, 300),
         Case(60, 300, is_int8=True),
+        Case(60, 300, has_sink=True),
         Case(60, 300, attributes=(("causal", 1),)),
         Case(60, 300, attributes=(("softcap", 2.0),)),
         Case(60, 300, attributes=(("causal", 1), ("local_window_size", 20))),

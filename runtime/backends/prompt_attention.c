@@ -1,0 +1,122 @@
+/* GroupQueryAttention of many rows over caches of float32: tokens of a prompt. Keys and values are
+ * packed once for all the queries of the heads that share them.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "attention_call.h"
+#include "attention_kernel.h"
+
+#define MANY_ROWS 48 /* fewer are attended sooner than keys and values are packed */
+
+/* The rows of a call, all heads after one another. */
+typedef struct {
+  Head head; /* the one whose turn it is */
+  const float *new_keys, *new_values;
+  float *keys, *values; /* caches [kv_heads][capacity][size] */
+  ptrdiff_t kv_heads, capacity, rows;
+  uint32_t *packed_keys, *packed_values;
+  uint8_t *sight; /* [groups of queries][blocks] */
+} Job;
+
+int prompt_is_ours(void) { return has_instructions(); }
+
+int is_prompt(const Grouped *kernel, const Call *call) {
+  return !kernel->is_in_bytes && call->rows >= MANY_ROWS && call->size <= LARGEST_HEAD &&
+         call->total <= INT32_MAX / QUERIES;
+}
+
+/* New rows of a head to the caches. */
+static void write_rows(void *data, size_t index) {
+  Job *job = data;
+  ptrdiff_t size = job->head.size, width = job->kv_heads * size;
+  ptrdiff_t from = (ptrdiff_t)index * size;
+  ptrdiff_t to = ((ptrdiff_t)index * job->capacity + job->head.key_count - job->rows) * size;
+  for (ptrdiff_t row = 0; row < job->rows; row++, from += width, to += size) {
+    memcpy(job->keys + to, job->new_keys + from, (size_t)size * sizeof(float));
+    memcpy(job->values + to, job->new_values + from, (size_t)size * sizeof(float));
+  }
+}
+
+static ptrdiff_t groups_of(const Head *head) { return (head->query_count + QUERIES - 1) / QUERIES; }
+
+/* Queries from `first` on that are attended at once. */
+static ptrdiff_t queries_at(const Head *head, ptrdiff_t first) {
+  return head->query_count - first < QUERIES ? head->query_count - first : QUERIES;
+}
+
+static void look_at_group(void *data, size_t index) {
+  const Job *job = data;
+  ptrdiff_t first = (ptrdiff_t)index * QUERIES;
+  look(&job->head, first, queries_at(&job->head, first),
+       job->sight + (ptrdiff_t)index * blocks(job->head.key_count));
+}
+
+/* A block of keys and values, if any group sees of it. */
+static void pack_seen(void *data, size_t index) {
+  Job *job = data;
+  ptrdiff_t count = blocks(job->head.key_count), block = (ptrdiff_t)index;
+  for (ptrdiff_t cell = block; cell < groups_of(&job->head) * count; cell += count)
+    if (job->sight[cell] != SEES_NOTHING) {
+      pack_blocks(&job->head, block, block + 1, job->packed_keys, job->packed_values);
+      return;
+    }
+}
+
+static void attend_group(void *data, size_t index) {
+  const Job *job = data;
+  ptrdiff_t first = (ptrdiff_t)index * QUERIES;
+  attend_rows(&job->head, job->packed_keys, job->packed_values, 0,
+              job->sight + (ptrdiff_t)index * blocks(job->head.key_count), first,
+              queries_at(&job->head, first));
+}
+
+static OrtStatus *attend_heads(const OrtApi *api, OrtKernelContext *context, Job *job) {
+  Head *head = &job->head;
+  size_t groups = (size_t)groups_of(head), parts = (size_t)blocks(head->key_count);
+#define EACH(step, number) TRY(api->KernelContext_ParallelFor(context, step, number, number, job))
+  EACH(write_rows, (size_t)job->kv_heads);
+  EACH(look_at_group, groups);
+  for (ptrdiff_t i = 0; i < job->kv_heads; i++) {
+    EACH(pack_seen, parts);
+    EACH(attend_group, groups);
+    head->queries += head->sharing * head->size, head->out += head->sharing * head->size;
+    head->keys += job->capacity * head->size, head->values += job->capacity * head->size;
+  }
+  return NULL;
+}
+
+OrtStatus *attend_prompt(const Grouped *kernel, const Call *call, OrtKernelContext *context) {
+  ptrdiff_t sharing = kernel->heads / kernel->kv_heads, width = kernel->heads * call->size;
+  Head head = {.queries = call->in[QUERY],
+               .keys = call->in[PAST_KEY],
+               .values = call->in[PAST_VALUE],
+               .out = call->out[OUT],
+               .query_stride = width,
+               .key_stride = call->size,
+               .out_stride = width,
+               .query_count = call->rows * sharing,
+               .key_count = call->total,
+               .sharing = sharing,
+               .size = call->size,
+               .scale = call->scale,
+               .mask = call->in[MASK],
+               .mask_stride = call->total};
+  Job job = {.head = head,
+             .new_keys = call->in[KEY],
+             .new_values = call->in[VALUE],
+             .keys = call->in[PAST_KEY],
+             .values = call->in[PAST_VALUE],
+             .kv_heads = kernel->kv_heads,
+             .capacity = call->capacity,
+             .rows = call->rows};
+  size_t words = (size_t)packed_words(head.key_count, head.size);
+  size_t cells = (size_t)(groups_of(&head) * blocks(head.key_count));
+  job.packed_keys = malloc(2 * words * sizeof *job.packed_keys + cells);
+  if (!job.packed_keys) return kernel->api->CreateStatus(ORT_FAIL, NO_MEMORY);
+  job.packed_values = job.packed_keys + words;
+  job.sight = (uint8_t *)(job.packed_values + words);
+  OrtStatus *status = attend_heads(kernel->api, context, &job);
+  free(job.packed_keys);
+  return status;
+}
