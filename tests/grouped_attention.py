@@ -107,6 +107,15 @@ def attended(case, arrays, library, *, threads=2, in_place=True):
     return binding.get_outputs()[-1].numpy()[0]
 
 
+def check_that_it_is_onnxruntimes(case: Case, library: str) -> None:
+    """With the library, output and caches are onnxruntime's, to the last bit."""
+    ours, own = drawn(case), drawn(case)
+    given = attended(case, ours, library)
+    np.testing.assert_array_equal(given, attended(case, own, None))
+    for name, array in own.items():
+        np.testing.assert_array_equal(ours[name], array, err_msg=name)
+
+
 def reference(case: Case, arrays: dict[str, np.ndarray], scale: float | None = None) -> np.ndarray:
     """The formula in float64, from caches that hold the new rows."""
     shared = case.heads // case.kv_heads

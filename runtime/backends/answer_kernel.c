@@ -8,14 +8,14 @@
 #include <math.h>
 #include <string.h>
 
+#include "softmax.h"
+
 #define LANES ANSWER_UNIT
 #define SPAN ANSWER_SPAN
 #define PAIR 2  /* queries that meet a key at once */
 #define KEYS 8  /* whose products with a pair of queries registers hold */
 #define WIDTH 8 /* vectors of sums of a pair that registers hold */
 #define RUN 16  /* values that are gathered before sums are put down: larger runs break the stream */
-#define LOG2_E 1.4426950408889634f
-#define HIDDEN -1e30f /* of a mask, or less: a key without weight beside one that is seen */
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #include <immintrin.h>

@@ -7,14 +7,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "softmax.h"
+
 #define BLOCK 128 /* keys per pass */
 #define TILE 8 /* rows of a product that registers hold */
 #define VECTORS 2
 #define LANES 16
 #define QUERIES (VECTORS * LANES)
 #define LARGEST_HEAD 256
-#define LOG2_E 1.4426950408889634f
-#define HIDDEN -1e30f /* added to a score, or less: it has no weight beside one that is seen */
 
 /* Keys and values of a head, and the queries that meet them: those of `sharing` heads side by side,
  * so that query r is number r % sharing of row r / sharing. Strides are of rows, in numbers.

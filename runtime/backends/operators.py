@@ -6,8 +6,8 @@ file; its numbers are onnxruntime's but for the order of float32 sums.
 
 It computes attention in float32, with all scores in memory. Where the processor has AVX512_BF16,
 those of 48 rows and more are products of bfloat16 here, the type that the model was trained in, and
-never leave the cache. A token of an answer meets its 8-bit caches at the pace of memory; its numbers
-are onnxruntime's but for the order of float32 sums. Other attention is onnxruntime's.
+never leave the cache. A token of an answer meets its 8-bit caches at nearly the pace of memory; its
+numbers are onnxruntime's but for the order of float32 sums. Other attention is onnxruntime's.
 """
 
 from collections.abc import Callable
@@ -143,12 +143,13 @@ def _attended(module: Any, attention: _Attention, library: str | None) -> NDArra
     binding = session.io_binding()
     shape = (1, _KEY_HEADS, attention.keys + _SPARE_ROWS, attention.head_size)
     steps = {}
-    caches = {name: draw(shape, np.float32) for name in _CACHES}
     if attention.cache == "int8":
+        caches = {name: generator.integers(-127, 128, shape, np.int8) for name in _CACHES}
         steps = {
-            f"{name}_step": generator.random(shape[1] * shape[3], np.float32) for name in caches
+            f"{name}_step": generator.random(shape[1] * shape[3], np.float32) for name in _CACHES
         }
-        caches = {name: generator.integers(-127, 128, shape, np.int8) for name in caches}
+    else:
+        caches = {name: draw(shape, np.float32) for name in _CACHES}
     for name, cache_rows in caches.items():  # nothing else keeps them
         value = module.OrtValue.ortvalue_from_numpy(cache_rows)
         binding.bind_ortvalue_input(f"past_{name}", value)
