@@ -36,7 +36,8 @@ readme: $(VENV)/.test-ready
 
 tensorrt-check: $(VENV)/.test-ready
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev,tensorrt-check]'
-	$(BIN)/python -m pytest -q tests/export/test_tensorrt.py
+	$(BIN)/python -m pytest -q tests/export/test_tensorrt.py \
+	  tests/runtime/backends/test_tensorrt_library.py tests/runtime/backends/test_cuda_device.py
 
 # Emulated arm64: Debian with qemu-user-static, a few minutes.
 arm64: $(VENV)/.triage-ready

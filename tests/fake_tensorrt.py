@@ -51,22 +51,28 @@ class FakeContext:
 
     def execute_async_v3(self, stream: int) -> bool:
         self.executed.append(self.profile)
+        shapes, addresses = dict(self.shapes), dict(self.addresses)
+        self.device.launch(lambda: self._compute(shapes, addresses))
+        return True
+
+    def _compute(self, shapes: dict[str, tuple[int, ...]], addresses: dict[str, int]) -> None:
         feeds = {}
         for value in self.session.get_inputs():
-            shape = self.shapes.get(value.name) or tuple(value.shape)
+            shape = shapes.get(value.name) or tuple(value.shape)
             dtype = np.dtype(TYPES[value.type])
             size_bytes = int(np.prod(shape)) * dtype.itemsize
-            stored = self.device.view(self.addresses[value.name], size_bytes)
+            stored = self.device.view(addresses[value.name], size_bytes)
             feeds[value.name] = stored.view(dtype).reshape(shape).copy()
         names = [value.name for value in self.session.get_outputs()]
         for name, result in zip(names, self.session.run(names, feeds), strict=True):
-            target = self.device.view(self.addresses[name], result.nbytes)
+            target = self.device.view(addresses[name], result.nbytes)
             target[:] = np.ascontiguousarray(result).reshape(-1).view(np.uint8)
-        return True
 
 
-class FakeEngine:
+class FakePlan:
     """What `TensorRt.open` gives."""
+
+    workspace_bytes = 4096
 
     def __init__(
         self, graph: bytes, folder: Path, device: HostDevice, profiles: Sequence[Profile]
@@ -81,6 +87,7 @@ class FakeEngine:
         self._device, self._profiles = device, profiles
         self.contexts: list[FakeContext] = []
 
-    def create_execution_context(self) -> FakeContext:
+    def new_context(self, workspace: int) -> FakeContext:
+        assert self._device.view(workspace, self.workspace_bytes).size
         self.contexts.append(FakeContext(self._session, self._device, self._profiles))
         return self.contexts[-1]

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import numpy as np
-from fake_tensorrt import FakeEngine
+from fake_tensorrt import FakePlan
 from host_device import HostDevice
 from numpy.typing import NDArray
 
@@ -50,13 +50,13 @@ class HostBackend:
         self.opened.append("vision")
         device, folder, shapes = HostDevice(), self._weights or directory, VisionShapes((1, 2))
         graph = (folder / "vision.onnx").read_bytes()
-        engine = FakeEngine(graph, folder, device, shapes.profiles(manifest))
-        return FailingVision(self, TensorRtVision(device, engine, manifest, shapes))
+        plan = FakePlan(graph, folder, device, shapes.profiles(manifest))
+        return FailingVision(self, TensorRtVision(device, plan, manifest, shapes))
 
     def open_decoder(self, directory: Path, manifest: Manifest) -> TensorRtDecoder:
         self.opened.append("decoder")
         device, folder = HostDevice(), self._weights or directory
         rows = {GLOBAL_AXIS: SHAPES.global_rows, LOCAL_AXIS: SHAPES.local_rows}
         graph = with_capacities((folder / "decoder.onnx").read_bytes(), rows)
-        engine = FakeEngine(graph, folder, device, SHAPES.profiles(manifest))
-        return TensorRtDecoder(device, engine, manifest, SHAPES)
+        plan = FakePlan(graph, folder, device, SHAPES.profiles(manifest))
+        return TensorRtDecoder(device, plan, manifest, SHAPES)

@@ -1,6 +1,7 @@
 """A device whose memory is the host's: addresses, strides and order are real, the GPU is not."""
 
 import ctypes
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,13 @@ UNDEFINED = 0xFF
 class HostDevice:
     """Records every call; memory that was never allocated, or was released, is an error."""
 
+    can_record = True
+    """Whether work can become a recording."""
+
     def __init__(self, limit_bytes: int = 2**31) -> None:
         self.calls: list[str] = []
+        self.recordings: dict[int, list[Callable[[], None]]] = {}
+        self._being_recorded: list[Callable[[], None]] | None = None
         self.blocks: dict[int, NDArray[np.uint8]] = {}
         self._limit_bytes = limit_bytes
         self._streams = 0
@@ -47,6 +53,7 @@ class HostDevice:
         self.view(address, size_bytes)[:] = 0
 
     def upload(self, address: int, array: NDArray[Any], stream: int) -> None:
+        assert self._being_recorded is None, "a recording would upload this very array again"
         self.calls.append(f"upload {stream}")
         assert array.flags.c_contiguous
         self.view(address, array.nbytes)[:] = array.reshape(-1).view(np.uint8)
@@ -75,6 +82,34 @@ class HostDevice:
 
     def synchronize(self, stream: int) -> None:
         self.calls.append(f"synchronize {stream}")
+
+    def launch(self, work: Callable[[], None]) -> None:
+        """What a library gives to a stream: done at once or, while recording, when replayed."""
+        if self._being_recorded is None:
+            work()
+        else:
+            self._being_recorded.append(work)
+
+    def record(self, stream: int, work: Callable[[], None]) -> int | None:
+        self.calls.append(f"record {stream}")
+        if not self.can_record:
+            return None
+        self._being_recorded = []
+        try:
+            work()
+            number = len(self.calls)
+            self.recordings[number] = self._being_recorded
+        finally:
+            self._being_recorded = None
+        return number
+
+    def replay(self, recording: int, stream: int) -> None:
+        self.calls.append(f"replay {stream}")
+        for work in self.recordings[recording]:
+            work()
+
+    def forget(self, recording: int) -> None:
+        del self.recordings[recording]
 
     def view(self, address: int, size_bytes: int) -> NDArray[np.uint8]:
         """Device memory as bytes, only where it was allocated."""

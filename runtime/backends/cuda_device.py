@@ -1,6 +1,8 @@
 """Memory, copies and streams of a CUDA device, without torch."""
 
 import importlib
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -8,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_medgemma.runtime.errors import DependencyError, DeviceMemoryError, ProviderError
+
+LOG = logging.getLogger(__name__)
 
 OUT_OF_MEMORY = 2
 """cudaErrorMemoryAllocation, CUDA runtime API, cudaError_t."""
@@ -85,6 +89,18 @@ class Device(Protocol):
         """Wait for a stream's work."""
         ...
 
+    def record(self, stream: int, work: Callable[[], None]) -> int | None:
+        """What `work` gives to the stream, not yet done; None where it cannot be recorded."""
+        ...
+
+    def replay(self, recording: int, stream: int) -> None:
+        """Give a stream the work of a recording."""
+        ...
+
+    def forget(self, recording: int) -> None:
+        """Release a recording."""
+        ...
+
 
 class CudaDevice:
     """Device 0 through NVIDIA's cuda-python (`cuda.bindings.runtime`)."""
@@ -159,6 +175,37 @@ class CudaDevice:
     def synchronize(self, stream: int) -> None:
         """See `Device.synchronize`."""
         self._call("cudaStreamSynchronize", stream)
+
+    def record(self, stream: int, work: Callable[[], None]) -> int | None:
+        """See `Device.record`; a CUDA graph (CUDA runtime API, stream capture)."""
+        self._call(
+            "cudaStreamBeginCapture", stream,
+            self._cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal,
+        )  # fmt: skip
+        try:
+            work()
+            failure = None
+        except ProviderError as error:
+            failure = error
+        try:
+            (graph,) = self._call("cudaStreamEndCapture", stream)  # even where the work failed
+            if failure is not None:
+                raise failure
+            (executable,) = self._call("cudaGraphInstantiate", graph, 0)
+            self._call("cudaGraphDestroy", graph)
+        except ProviderError as error:
+            self._cuda.cudaGetLastError()  # else the next call would report it again
+            LOG.info("single tokens run without a CUDA graph: %s", error)
+            return None
+        return int(executable)
+
+    def replay(self, recording: int, stream: int) -> None:
+        """See `Device.replay`."""
+        self._call("cudaGraphLaunch", recording, stream)
+
+    def forget(self, recording: int) -> None:
+        """See `Device.forget`."""
+        self._call("cudaGraphExecDestroy", recording)
 
     def _call(self, function: str, *arguments: Any) -> tuple[Any, ...]:
         status, *results = getattr(self._cuda, function)(*arguments)

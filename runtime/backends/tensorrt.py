@@ -19,7 +19,8 @@ from edge_medgemma.runtime.backends.plans import (
     read_plan,
     read_record,
 )
-from edge_medgemma.runtime.backends.tensorrt_library import find_tensorrt
+from edge_medgemma.runtime.backends.recorded_work import RecordedWork
+from edge_medgemma.runtime.backends.tensorrt_library import OpenedPlan, find_tensorrt
 from edge_medgemma.runtime.errors import ProviderError, ResourceError
 from edge_medgemma.runtime.manifest import Manifest
 
@@ -31,22 +32,23 @@ class TensorRtVision:
     """Slices per call that suit it: two batches of the greatest profile."""
 
     def __init__(
-        self, device: Device, engine: Any, manifest: Manifest, shapes: VisionShapes
+        self, device: Device, plan: OpenedPlan, manifest: Manifest, shapes: VisionShapes
     ) -> None:
-        """`engine` is an opened plan built with `shapes`."""
+        """`plan` was built with `shapes`."""
         vision, hidden = manifest.vision, manifest.text.hidden_size
         self._owned: list[int] = []
         self._device = device
         self._shapes = shapes
         self._features = (vision.tokens_per_image, hidden)
-        self._context = _new_context(engine)
+        self._owned.append(device.allocate(plan.workspace_bytes))
+        self._context = plan.new_context(self._owned[0])
         self._copying, self._computing = device.new_stream(), device.new_stream()
         image_bytes = 3 * vision.image_size**2 * 4
         largest = shapes.batches[-1]
         output_bytes = largest * vision.tokens_per_image * hidden * 4
         for size_bytes in (largest * image_bytes, largest * image_bytes, output_bytes):
             self._owned.append(device.allocate(size_bytes))
-        *self._pixels, self._output = self._owned
+        *self._pixels, self._output = self._owned[1:]
 
     def run(self, pixel_values: NDArray[np.float32]) -> NDArray[np.float32]:
         """See `VisionModel.run`."""
@@ -93,20 +95,24 @@ class TensorRtDecoder:
     """decoder.plan, spelt in the `trt` dialect; see the contract in `runtime.manifest`."""
 
     def __init__(
-        self, device: Device, engine: Any, manifest: Manifest, shapes: DecoderShapes
+        self, device: Device, plan: OpenedPlan, manifest: Manifest, shapes: DecoderShapes
     ) -> None:
-        """`engine` is an opened plan built with `shapes`."""
+        """`plan` was built with `shapes`."""
         self._owned: list[int] = []
         self._device = device
         self._manifest = manifest
         self._shapes = shapes
-        self._context = _new_context(engine)
         self._stream = device.new_stream()
-        self._profile = -1
+        self._recorded = RecordedWork(device, self._stream)
+        self._owned.append(device.allocate(plan.workspace_bytes))
+        # A context of its own keeps one token's shapes: a recording lasts only as long as they do.
+        self._chunk, self._token = (plan.new_context(self._owned[0]) for _ in range(2))
+        for context, tokens in ((self._chunk, 2), (self._token, 1)):
+            context.set_optimization_profile_async(shapes.profile_for(tokens), self._stream)
         sizes = shapes.input_bytes(manifest)
         for size_bytes in (*sizes.values(), shapes.logit_rows * manifest.text.vocabulary * 4):
             self._owned.append(device.allocate(size_bytes))
-        self._inputs = dict(zip(sizes, self._owned, strict=False))
+        self._inputs = dict(zip(sizes, self._owned[1:], strict=False))
         self._logits = self._owned[-1]
 
     def new_caches(self) -> DeviceCaches:
@@ -144,12 +150,14 @@ class TensorRtDecoder:
         # a plan has no empty tensors: prefill projects one row that nobody reads
         projected = logit_rows if len(logit_rows) else np.zeros(1, np.int64)
         chunk = (embeddings, position_ids, mask_global, mask_local, projected)
-        self._feed(chunk_feeds("trt", caches, *chunk), tokens)
-        for name, address in caches.addresses.items():
-            self._context.set_tensor_address(f"past_{name}", address)
-            self._context.set_tensor_address(f"present_{name}", address)
-        self._context.set_tensor_address("logits", self._logits)
-        _run(self._context, self._stream)
+        feeds = chunk_feeds("trt", caches, *chunk)
+        for name, value in feeds.items():
+            self._device.upload(self._inputs[name], value, self._stream)
+        if tokens > 1:
+            self._execute(self._chunk, feeds, caches)
+        else:
+            addresses = tuple(caches.addresses.values())
+            self._recorded.run(addresses, lambda: self._execute(self._token, feeds, caches))
         logits = np.empty((len(logit_rows), self._manifest.text.vocabulary), np.float32)
         if len(logit_rows):
             self._device.download(logits, self._logits, self._stream)
@@ -158,23 +166,26 @@ class TensorRtDecoder:
 
     def close(self) -> None:
         """Release the device memory of inputs and outputs."""
+        self._recorded.close()
         while self._owned:
             self._device.release(self._owned.pop())
-        self._context = None
+        self._chunk = self._token = None
 
     def __del__(self) -> None:
         """Device memory is not the garbage collector's; the last prefix gives it back."""
         self.close()
 
-    def _feed(self, inputs: Mapping[str, NDArray[Any]], tokens: int) -> None:
-        profile = self._shapes.profile_for(tokens)
-        if profile != self._profile:
-            self._context.set_optimization_profile_async(profile, self._stream)
-            self._profile = profile
-        for name, value in inputs.items():
-            self._device.upload(self._inputs[name], value, self._stream)
-            self._context.set_input_shape(name, value.shape)
-            self._context.set_tensor_address(name, self._inputs[name])
+    def _execute(
+        self, context: Any, feeds: Mapping[str, NDArray[Any]], caches: DeviceCaches
+    ) -> None:
+        for name, value in feeds.items():
+            context.set_input_shape(name, value.shape)
+            context.set_tensor_address(name, self._inputs[name])
+        for name, address in caches.addresses.items():
+            context.set_tensor_address(f"past_{name}", address)
+            context.set_tensor_address(f"present_{name}", address)
+        context.set_tensor_address("logits", self._logits)
+        _run(context, self._stream)
 
     def _check_room(self, tokens: int, rows_global: int, rows_local: int, logit_rows: int) -> None:
         shapes = self._shapes
@@ -188,16 +199,6 @@ class TensorRtDecoder:
                 f"the plan reads {shapes.prefill_rows} tokens and answers {shapes.logit_rows} "
                 f"questions at once, {tokens} and {logit_rows} were given; build it again"
             )
-
-
-def _new_context(engine: Any) -> Any:
-    context = engine.create_execution_context()
-    if context is None:
-        raise ResourceError(
-            "the GPU has no memory for the plan's activations; use --provider cpu or build the "
-            "plan for fewer --slices"
-        )
-    return context
 
 
 def _run(context: Any, stream: int) -> None:
@@ -222,13 +223,13 @@ def open_tensorrt_vision(directory: Path, manifest: Manifest) -> TensorRtVision:
     """
     device, library = CudaDevice(), find_tensorrt()
     record = read_record(directory, current_place(library, device, manifest))
-    engine = library.open(read_plan(directory, VISION_PLAN))
-    return TensorRtVision(device, engine, manifest, record.vision_shapes)
+    plan = library.open(read_plan(directory, VISION_PLAN))
+    return TensorRtVision(device, plan, manifest, record.vision_shapes)
 
 
 def open_tensorrt_decoder(directory: Path, manifest: Manifest) -> TensorRtDecoder:
     """decoder.plan of an engine directory; see `open_tensorrt_vision`."""
     device, library = CudaDevice(), find_tensorrt()
     record = read_record(directory, current_place(library, device, manifest))
-    engine = library.open(read_plan(directory, DECODER_PLAN))
-    return TensorRtDecoder(device, engine, manifest, record.decoder_shapes)
+    plan = library.open(read_plan(directory, DECODER_PLAN))
+    return TensorRtDecoder(device, plan, manifest, record.decoder_shapes)

@@ -11,7 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edge_medgemma.runtime.errors import DependencyError, EngineError, ProviderError
+from edge_medgemma.runtime.errors import (
+    DependencyError,
+    EngineError,
+    ProviderError,
+    ResourceError,
+)
 
 MODULES = ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings")
 """In order of preference: on a Jetson the first is JetPack's own."""
@@ -113,8 +118,8 @@ class TensorRt:
             )
         return Plan(bytes(serialized), b"" if cache is None else bytes(cache.serialize()))
 
-    def open(self, plan: bytes) -> Any:
-        """The engine of a plan.
+    def open(self, plan: bytes) -> "OpenedPlan":
+        """A plan on the device.
 
         Raises:
             ProviderError: it was built by another version or for another device.
@@ -124,13 +129,45 @@ class TensorRt:
             raise ProviderError(
                 f"{self.name} {self.version} does not open the plan; run 'edge-medgemma build' again"
             )
-        return engine
+        return OpenedPlan(self._module, engine)
 
     def _network_flags(self) -> int:
         """Strongly typed: required by 10.x, the only way of 11.x."""
         flags = self._module.NetworkDefinitionCreationFlag
         strongly_typed = getattr(flags, "STRONGLY_TYPED", None)
         return 0 if strongly_typed is None else 1 << int(strongly_typed)
+
+
+class OpenedPlan:
+    """A plan whose weights are on the device."""
+
+    def __init__(self, module: Any, engine: Any) -> None:
+        """Use `TensorRt.open`."""
+        self._module = module
+        self._engine = engine
+
+    @property
+    def workspace_bytes(self) -> int:
+        """Device memory of a context's activations, whatever its profile."""
+        return int(self._engine.device_memory_size_v2)
+
+    def new_context(self, workspace: int) -> Any:
+        """An execution context whose activations lie at a device address.
+
+        Contexts may share a workspace as long as they run one after the other.
+
+        Raises:
+            ResourceError: there is no memory for it.
+        """
+        strategy = self._module.ExecutionContextAllocationStrategy.USER_MANAGED
+        context = self._engine.create_execution_context(strategy)
+        if context is None:
+            raise ResourceError(
+                "the GPU has no memory for the plan; use --provider cpu or build the plan for "
+                "fewer --slices"
+            )
+        context.set_device_memory(workspace, self.workspace_bytes)
+        return context
 
 
 def find_tensorrt() -> TensorRt:

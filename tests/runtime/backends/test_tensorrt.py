@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_tensorrt import FakeEngine
+from fake_tensorrt import FakePlan
 from host_device import HostDevice
 
 from edge_medgemma.export.checkpoint import open_checkpoint
@@ -47,11 +47,11 @@ def device() -> HostDevice:
     return HostDevice()
 
 
-def open_fake(directory: Path, device: HostDevice, shapes: DecoderShapes = SHAPES) -> FakeEngine:
+def open_fake(directory: Path, device: HostDevice, shapes: DecoderShapes = SHAPES) -> FakePlan:
     manifest = Engine.open(directory, threads=1).manifest
     rows = {GLOBAL_AXIS: shapes.global_rows, LOCAL_AXIS: shapes.local_rows}
     graph = with_capacities((directory / "decoder.onnx").read_bytes(), rows)
-    return FakeEngine(graph, directory, device, shapes.profiles(manifest))
+    return FakePlan(graph, directory, device, shapes.profiles(manifest))
 
 
 def read(prefix: Prefix, chunks: tuple[Chunk, ...], features: np.ndarray) -> Prefix:
@@ -87,13 +87,44 @@ def test_a_prefix_on_the_device_is_one_on_the_cpu(
         assert steps[0] == steps[1]
 
 
-def test_one_token_uses_the_profile_of_decoding(trt_engine: Path, device: HostDevice) -> None:
+def test_single_tokens_are_recorded_once_and_replayed(
+    tiny_engine: Engine, trt_engine: Path, device: HostDevice
+) -> None:
+    """They read what another prefix left in the same caches, and their own after new ones."""
     manifest = Engine.open(trt_engine, threads=1).manifest
-    engine = open_fake(trt_engine, device)
-    decoder = TensorRtDecoder(device, engine, manifest, SHAPES)
+    plan = open_fake(trt_engine, device)
+    decoder = TensorRtDecoder(device, plan, manifest, SHAPES)
+    embedding = Embedding(trt_engine, manifest)
+    for _ in range(2):  # the second prefix has caches of its own
+        prefix = Prefix(decoder, embedding, manifest)
+        steps = [step.token_id for step in prefix.generate([5, 6, 7], Sampling(), 12)]
+        expected = [
+            step.token_id for step in tiny_engine.new_prefix().generate([5, 6, 7], Sampling(), 12)
+        ]
+        assert steps == expected
+        del prefix
+    chunk, token = plan.contexts
+    assert chunk.executed == [1, 1]
+    calls = [call for call in device.calls if call.startswith(("record", "replay"))]
+    once = ["record 1", *["replay 1"] * 10]
+    same_memory = ["replay 1"] * 11
+    assert calls in ([*once, *once], [*once, *same_memory])
+    assert token.executed == [0, 0] * calls.count("record 1")
+    decoder.close()
+    assert not device.recordings
+
+
+def test_a_device_that_records_nothing_runs_every_token(
+    trt_engine: Path, device: HostDevice
+) -> None:
+    manifest = Engine.open(trt_engine, threads=1).manifest
+    device.can_record = False
+    plan = open_fake(trt_engine, device)
+    decoder = TensorRtDecoder(device, plan, manifest, SHAPES)
     prefix = Prefix(decoder, Embedding(trt_engine, manifest), manifest)
-    list(prefix.generate([5, 6, 7], Sampling(), 3))
-    assert engine.contexts[0].executed == [1, 0, 0]
+    list(prefix.generate([5, 6, 7], Sampling(), 5))
+    assert plan.contexts[1].executed == [0] * 4
+    assert device.calls.count("record 1") == 1
 
 
 def test_more_than_the_plan_holds_names_the_knob(trt_engine: Path, device: HostDevice) -> None:
@@ -150,12 +181,12 @@ def test_a_batch_is_uploaded_while_the_one_before_is_computed(
     manifest = Engine.open(trt_engine, threads=1).manifest
     shapes = VisionShapes((1, 2))
     graph = (trt_engine / "vision.onnx").read_bytes()
-    engine = FakeEngine(graph, trt_engine, device, shapes.profiles(manifest))
-    vision = TensorRtVision(device, engine, manifest, shapes)
+    plan = FakePlan(graph, trt_engine, device, shapes.profiles(manifest))
+    vision = TensorRtVision(device, plan, manifest, shapes)
     size = manifest.vision.image_size
     pixels = np.random.default_rng(2).standard_normal((5, 3, size, size), np.float32)
     features = vision.run(pixels)
-    assert engine.contexts[0].executed == [1, 1, 0]
+    assert plan.contexts[0].executed == [1, 1, 0]
     uploads = [i for i, call in enumerate(device.calls) if call == "upload 1"]
     downloads = [i for i, call in enumerate(device.calls) if call == "download 2"]
     assert uploads[1] < downloads[0] < uploads[2] < downloads[1] < downloads[2]

@@ -66,6 +66,20 @@ def test_a_plan_of_nothing_is_refused(library: TensorRt) -> None:
         library.open(b"not a plan")
 
 
+def test_opened_plans_have_what_is_asked_of_them(library: TensorRt) -> None:
+    """Nothing opens a plan without a device; names at least can be looked up."""
+    module = library._module
+    assert module.ExecutionContextAllocationStrategy.USER_MANAGED
+    assert {"device_memory_size_v2", "create_execution_context"} <= set(dir(module.ICudaEngine))
+    assert {
+        "set_device_memory",
+        "set_optimization_profile_async",
+        "set_input_shape",
+        "set_tensor_address",
+        "execute_async_v3",
+    } <= set(dir(module.IExecutionContext))
+
+
 def test_without_tensorrt_the_place_to_get_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tensorrt_library, "MODULES", ("no_such_tensorrt",))
     with pytest.raises(DependencyError, match=r"JetPack 7\.2"):
