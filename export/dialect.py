@@ -41,9 +41,12 @@ class Geometry:
 
     capacity: str
     """Name of the caches' axis of rows"""
-    mask: ir.Value
+    mask: ir.Value | None
+    """None where a single token sees its whole window."""
     place: tuple[ir.Value, ...]
     """Where a chunk's rows lie in the caches, as the dialect's attention reads it."""
+    window: int | None = None
+    """Rows that a token without a mask sees, itself included; None for all"""
 
 
 @dataclass(frozen=True, slots=True)

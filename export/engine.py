@@ -13,7 +13,7 @@ from edge_medgemma.export.embedding import embedding_payloads
 from edge_medgemma.export.graph import GraphBuilder
 from edge_medgemma.export.half import to_half
 from edge_medgemma.export.ort_decode import drafted_head
-from edge_medgemma.export.ort_dialect import OrtDialect
+from edge_medgemma.export.ort_dialect import OrtDialect, OrtTokenDialect
 from edge_medgemma.export.recipe import SHARED, Plan, Recipe, plan_export
 from edge_medgemma.export.target import CPU, Target
 from edge_medgemma.export.tensor_names import EMBEDDING
@@ -24,8 +24,10 @@ from edge_medgemma.export.writer import data_bytes, write_bytes, write_data
 from edge_medgemma.runtime.errors import EngineError, ResourceError
 from edge_medgemma.runtime.files import new_directory
 from edge_medgemma.runtime.manifest import (
+    CHUNK_GRAPH,
     MANIFEST_NAME,
     SCHEMA_VERSION,
+    TOKEN_GRAPH,
     Demonstration,
     FileRecord,
     Manifest,
@@ -172,6 +174,8 @@ class _EngineWriter:
             "vision.onnx": self._graph(vision, "vision"),
             "decoder.onnx": self._graph(decoder, "decoder"),
         }
+        if plan.target.runs_on_cuda:
+            files |= self._cuda_graphs(decoder)
         for name, payloads in contents.items():
             files[name] = write_data(self._folder / name, payloads, self._advance)
         for name, text in self._texts().items():
@@ -188,6 +192,17 @@ class _EngineWriter:
 
     def _graph(self, graph: GraphBuilder, name: str) -> FileRecord:
         return write_bytes(self._folder / f"{name}.onnx", graph.serialize(f"{name}.data"))
+
+    def _cuda_graphs(self, decoder: GraphBuilder) -> dict[str, FileRecord]:
+        """The decoder for chunks and for single tokens, over one copy of its weights."""
+        plan = self._plan
+        ops = OrtTokenDialect(window=self._checkpoint.text.sliding_window)
+        token = DecoderWriter(self._checkpoint, ops, plan.decoder, plan.residual_scale).write()
+        to_half(token, plan.target.activations, plan.islands, wide_stream=ops.wide_stream)
+        return {
+            name: write_bytes(self._folder / name, builder.serialize_fed("decoder.data"))
+            for name, builder in ((CHUNK_GRAPH, decoder), (TOKEN_GRAPH, token))
+        }
 
     def _advance(self, count: int) -> None:
         self._done += count

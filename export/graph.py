@@ -33,12 +33,14 @@ class GraphBuilder:
         self._weights = self.graph.initializers
         self._parts: dict[str, tuple[ir.Value, int]] = {}
         """By name: the weight whose rows a value has, and the first of them."""
+        self._arrays: set[str] = set()
+        """Names of weights that are no linear map: norms, biases, angles."""
 
     def branch(self, name: str) -> "GraphBuilder":
         """A graph for an attribute of `If`; it reads this one's values and keeps its weights here."""
         inner = GraphBuilder(name, {})
         inner.payloads, inner.shared, inner._weights = self.payloads, self.shared, self._weights
-        inner._parts = self._parts
+        inner._parts, inner._arrays = self._parts, self._arrays
         return inner
 
     def input(self, name: str, dtype: ir.DataType, shape: Shape) -> ir.Value:
@@ -100,6 +102,7 @@ class GraphBuilder:
     def array(self, name: str, array: NDArray[np.float32]) -> ir.Value:
         """A float32 weight kept in the data file."""
         (value,) = self.stored(array_payload(name, array))
+        self._arrays.add(name)
         return value
 
     def stored(self, payload: Payload, shared_file: str | None = None) -> list[ir.Value]:
@@ -133,16 +136,47 @@ class GraphBuilder:
 
     def serialize(self, data_name: str) -> bytes:
         """The graph file, its weights referring to `data_name` beside it."""
-        for file, payloads in ({data_name: self.payloads} | self.shared).items():
-            for name, tensor in external_tensors(file, payloads).items():
-                self.graph.initializers[name].const_value = tensor
+        for name, tensor in self._tensors(data_name).items():
+            self.graph.initializers[name].const_value = tensor
         for name, (whole, first) in self._parts.items():
             self.graph.initializers[name].const_value = _rows_tensor(
                 self.graph.initializers[name], whole, first
             )
             if not whole.uses():
                 self.graph.initializers.pop(str(whole.name), None)
-        model = ir.Model(self.graph, ir_version=IR_VERSION, producer_name="edge-medgemma")
+        return self._serialized({})
+
+    def serialize_fed(self, data_name: str) -> bytes:
+        """The graph file with its linear maps as inputs, for several graphs over one copy of them.
+
+        Metadata says where each lies: `{name}` is `{file} {offset} {bytes}`. The graph is changed.
+        """
+        places = {}
+        for name, tensor in self._tensors(data_name).items():
+            value = self.graph.initializers[name]
+            if name in self._arrays:
+                value.const_value = tensor
+                continue
+            value.const_value = None
+            del self.graph.initializers[name]
+            self.graph.inputs.append(value)
+            places[name] = f"{tensor.location} {tensor.offset} {tensor.nbytes}"
+        return self._serialized(places)
+
+    def _tensors(self, data_name: str) -> dict[str, ir.ExternalTensor]:
+        """By name, where every stored weight will lie."""
+        tensors: dict[str, ir.ExternalTensor] = {}
+        for file, payloads in ({data_name: self.payloads} | self.shared).items():
+            tensors |= external_tensors(file, payloads)
+        return tensors
+
+    def _serialized(self, metadata: dict[str, str]) -> bytes:
+        model = ir.Model(
+            self.graph,
+            ir_version=IR_VERSION,
+            producer_name="edge-medgemma",
+            metadata_props=metadata,
+        )
         serialized: bytes = ir.to_proto(model).SerializeToString(deterministic=True)
         return serialized
 

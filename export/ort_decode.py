@@ -145,22 +145,21 @@ def _grouped_attention(
     name: str,
     int8: Int8Cache | None,
 ) -> Sequence[ir.Value]:
+    geometry = cache.geometry
     inputs: list[ir.Value | None] = [
         *product,
         *((int8.past_key, int8.past_value) if int8 else (cache.past_key, cache.past_value)),
-        *cache.geometry.place,
-        None,  # cos_cache
-        None,  # sin_cache
-        None,  # position_ids
-        cache.geometry.mask,
+        *geometry.place,
     ]
+    if geometry.mask is not None:
+        inputs += [None, None, None, geometry.mask]  # None: cos_cache, sin_cache, position_ids
     attributes: dict[str, int | float | str] = {
         "num_heads": heads.query,
         "kv_num_heads": heads.key,
         "scale": scale,
-        "causal": 0,
+        "causal": int(geometry.mask is None),
         "do_rotary": 0,
-        "local_window_size": -1,
+        "local_window_size": geometry.window or -1,
     }
     if int8 is not None:
         inputs += [None, int8.key_scale, int8.value_scale]  # None: head_sink

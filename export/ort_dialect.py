@@ -91,9 +91,7 @@ class OrtDialect:
         """A mask over the rows in use and, for GroupQueryAttention, their number twice."""
         letter = kind[0]
         mask = graph.input(f"mask_{kind}", ir.DataType.FLOAT, [1, 1, "S", f"T{letter}"])
-        sequence_length = graph.input(f"seqlen_{kind}", ir.DataType.INT32, [1])
-        total_length = graph.input(f"total_{kind}", ir.DataType.INT32, [])
-        return Geometry(letter.upper(), mask, (sequence_length, total_length))
+        return Geometry(letter.upper(), mask, _lengths(graph, kind))
 
     def cached_attention(
         self,
@@ -128,3 +126,24 @@ class OrtDialect:
     def gelu(self, graph: GraphBuilder, x: ir.Value, name: str) -> ir.Value:
         """Gelu, standard since opset 20."""
         return graph.node("Gelu", [x], {"approximate": "tanh"}, name=name)
+
+
+@dataclass(frozen=True, slots=True)
+class OrtTokenDialect(OrtDialect):
+    """One token of an answer on CUDA: without a mask its attention takes the fused kernels."""
+
+    window: int = 0
+    """`text.sliding_window`"""
+
+    def geometry(self, graph: GraphBuilder, kind: str) -> Geometry:
+        """The rows in use; the window is the operator's own."""
+        window = self.window if kind == "local" else None
+        return Geometry(kind[0].upper(), None, _lengths(graph, kind), window)
+
+
+def _lengths(graph: GraphBuilder, kind: str) -> tuple[ir.Value, ir.Value]:
+    """`seqlens_k` and `total_sequence_length` of GroupQueryAttention."""
+    return (
+        graph.input(f"seqlen_{kind}", ir.DataType.INT32, [1]),
+        graph.input(f"total_{kind}", ir.DataType.INT32, []),
+    )

@@ -18,6 +18,11 @@ class Target:
     activations: str
     """`fp32`, `fp16` or `bf16`; float32 of the `trt` dialect runs in onnxruntime alone"""
 
+    @property
+    def runs_on_cuda(self) -> bool:
+        """Whether onnxruntime's GroupQueryAttention on CUDA computes it."""
+        return self.dialect == "ort" and self.activations in SIXTEEN_BIT
+
 
 CPU = Target("ort", "fp32")
 

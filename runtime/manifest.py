@@ -30,6 +30,13 @@ and where `precision.answer_cache` is `int8`, for the tokens of an answer:
     past_key_int8.{i}, past_value_int8.{i}  [1, K, G_int8 or L_int8, D]  int8, bound in place as above
     key_scale.{i}, value_scale.{i}  [K * D]  float32: key = past_key_int8 * key_scale
     -> present_key_int8.{i}, present_value_int8.{i}
+
+and where onnxruntime on CUDA may run it, the same decoder twice, its linear maps as further inputs,
+so that both graphs read one copy of them; the metadata of the graph says `{file} {offset} {bytes}`
+of each:
+decoder_chunk.onnx   any chunk, as above
+decoder_token.onnx   one token that sees all rows in use and, in local layers, the window: no masks;
+                     total_global and total_local are the capacities, the same at every step
 decoder.onnx, dialect `trt`: standard operators that TensorRT >= 10.15 and onnxruntime both run.
 As above, with these instead of the masks, seqlen and total:
     mask_global      [1, 1, S, G]   bool over the whole capacity, True where a row may be seen
@@ -61,6 +68,9 @@ from edge_medgemma.runtime.errors import EngineError
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
+
+CHUNK_GRAPH = "decoder_chunk.onnx"
+TOKEN_GRAPH = "decoder_token.onnx"
 
 _Record = TypeVar("_Record")
 

@@ -9,7 +9,7 @@ from typing import Protocol
 from edge_medgemma.runtime.backends.model import DecoderModel, VisionModel
 from edge_medgemma.runtime.backends.providers import Provider, Providers, StepDown
 from edge_medgemma.runtime.errors import EdgeMedgemmaError, EngineError, ProviderError
-from edge_medgemma.runtime.manifest import Manifest
+from edge_medgemma.runtime.manifest import CHUNK_GRAPH, TOKEN_GRAPH, Manifest
 
 LOG = logging.getLogger(__name__)
 
@@ -53,6 +53,11 @@ class CudaBackend:
                 f"cuda runs engines of onnxruntime's operators in 16 bits, this one is "
                 f"{_described(manifest)}; export it with --target cuda"
             )
+        if not {CHUNK_GRAPH, TOKEN_GRAPH} <= set(manifest.files):
+            raise EngineError(
+                "this engine has no graphs for cuda, which earlier versions did not write; export "
+                "it again with --target cuda"
+            )
 
     def identity(self, directory: Path, manifest: Manifest) -> str:
         """See `DeviceBackend.identity`; looks for kernels before an operator misses them."""
@@ -73,11 +78,11 @@ class CudaBackend:
 
     def open_decoder(self, directory: Path, manifest: Manifest) -> DecoderModel:
         """See `DeviceBackend.open_decoder`."""
-        from edge_medgemma.runtime.backends.cuda import CudaDecoder, cuda_session
+        from edge_medgemma.runtime.backends.cuda import cuda_session, run_bound
+        from edge_medgemma.runtime.backends.cuda_decoder import CudaDecoder
         from edge_medgemma.runtime.backends.cuda_device import CudaDevice
 
-        session = cuda_session(directory / "decoder.onnx")
-        return CudaDecoder(session, CudaDevice(), manifest, "cuda")
+        return CudaDecoder(directory, manifest, CudaDevice(), "cuda", cuda_session, run_bound)
 
 
 class TensorRtBackend:

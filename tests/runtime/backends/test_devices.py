@@ -22,7 +22,13 @@ from edge_medgemma.runtime.backends.plan_shapes import DecoderShapes, may_have_d
 from edge_medgemma.runtime.backends.providers import AUTOMATIC, Provider, Providers
 from edge_medgemma.runtime.errors import DependencyError, EngineError, ProviderError
 from edge_medgemma.runtime.generation.engine import Engine
-from edge_medgemma.runtime.manifest import Manifest, load_manifest
+from edge_medgemma.runtime.manifest import (
+    CHUNK_GRAPH,
+    TOKEN_GRAPH,
+    FileRecord,
+    Manifest,
+    load_manifest,
+)
 from edge_medgemma.runtime.triage.options import TriageOptions
 from edge_medgemma.runtime.triage.study import triage_scan
 
@@ -64,7 +70,8 @@ def open_on(backend: HostBackend, directory: Path, providers: Providers = AUTOMA
 
 def with_precision(manifest: Manifest, dialect: str, activations: str) -> Manifest:
     precision = replace(manifest.precision, activations=activations, cache=activations)
-    return replace(manifest, dialect=dialect, precision=precision)
+    files = {**manifest.files, **dict.fromkeys((CHUNK_GRAPH, TOKEN_GRAPH), FileRecord(0, ""))}
+    return replace(manifest, dialect=dialect, precision=precision, files=files)
 
 
 def test_each_library_takes_the_engines_that_were_exported_for_it(tiny_engine: Engine) -> None:
@@ -80,6 +87,12 @@ def test_each_library_takes_the_engines_that_were_exported_for_it(tiny_engine: E
                     continue
                 with pytest.raises(EngineError, match=f"--target {target}"):
                     backend.check(manifest)
+
+
+def test_an_engine_of_an_earlier_version_has_no_graphs_for_cuda(tiny_engine: Engine) -> None:
+    manifest = with_precision(tiny_engine.manifest, "ort", "fp16")
+    with pytest.raises(EngineError, match="--target cuda"):
+        CudaBackend().check(replace(manifest, files=tiny_engine.manifest.files))
 
 
 def test_auto_says_why_it_takes_no_device(tiny_engine: Engine, half_engine: Path) -> None:

@@ -1,0 +1,48 @@
+"""The linear maps of a decoder in device memory, one copy for all of its graphs."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from edge_medgemma.runtime.backends.cuda_device import Device
+from edge_medgemma.runtime.errors import EngineError
+
+
+class DeviceWeights:
+    """Read from an engine directory as its graphs' metadata says; see `runtime.manifest`."""
+
+    def __init__(
+        self, device: Device, directory: Path, places: Mapping[str, str], stream: int
+    ) -> None:
+        """`places` are the metadata of a graph.
+
+        Raises:
+            DeviceMemoryError: there is not enough.
+            EngineError: a file is not what the graph was written for.
+        """
+        self._device = device
+        self.addresses: dict[str, int] = {}
+        """Device address by the name of a graph's input."""
+        for name, place in places.items():
+            file, offset, size_bytes = place.rsplit(" ", 2)
+            try:
+                weights = np.memmap(
+                    directory / file, np.uint8, "r", int(offset), (int(size_bytes),)
+                )
+            except (OSError, ValueError) as error:
+                raise EngineError(
+                    f"'{file}' does not hold the weights of '{directory}' ({error}); export it again"
+                ) from None
+            self.addresses[name] = device.allocate(weights.nbytes)
+            device.upload(self.addresses[name], weights, stream)
+        device.synchronize(stream)
+
+    def close(self) -> None:
+        """Release the memory."""
+        while self.addresses:
+            self._device.release(self.addresses.popitem()[1])
+
+    def __del__(self) -> None:
+        """Device memory is not the garbage collector's."""
+        self.close()
