@@ -20,6 +20,7 @@ from edge_medgemma.runtime.manifest import (
     TokenSpec,
     VisionSpec,
 )
+from edge_medgemma.runtime.profiling.memory import require_memory
 
 WORDS = ["<pad>", "<bos>", "<turn>", "<image>", "<think>", "</think>", "yes", "Yes", "YES"]
 WORDS += ["no", "No", "NO"]
@@ -161,8 +162,13 @@ class FakeEngine:
         self.prompt_ids: list[int] = []
         self.questions_asked = 0
         self.images_encoded = 0
+        self.available_bytes: int | None = None
+        """Memory of the machine, where it matters."""
 
     slices_at_once = 1
+
+    def require_memory(self, slices: int, shape: tuple[int, int]) -> None:
+        require_memory(self.manifest, slices, shape, self.available_bytes)
 
     def encode_images(self, pixels: np.ndarray, on_progress=None) -> np.ndarray:
         """[N, 1, 2]: fraction of the slice that is lesion, and that is tissue."""

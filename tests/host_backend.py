@@ -8,13 +8,15 @@ from host_device import HostDevice
 from numpy.typing import NDArray
 
 from edge_medgemma.runtime.backends.capacity import GLOBAL_AXIS, LOCAL_AXIS, with_capacities
-from edge_medgemma.runtime.backends.devices import TensorRtBackend
+from edge_medgemma.runtime.backends.devices import DeviceRoom, TensorRtBackend
 from edge_medgemma.runtime.backends.plan_shapes import DecoderShapes, VisionShapes
 from edge_medgemma.runtime.backends.tensorrt import TensorRtDecoder, TensorRtVision
 from edge_medgemma.runtime.errors import DeviceMemoryError
 from edge_medgemma.runtime.manifest import Manifest
 
 SHAPES = DecoderShapes(global_rows=1024, local_rows=256, prefill_rows=160, logit_rows=16)
+
+AMPLE = DeviceRoom(10**12, is_shared=False, rows=10**6)
 
 
 class FailingVision:
@@ -35,8 +37,10 @@ class FailingVision:
 class HostBackend:
     """Counts what it opens; `weights` is a directory to take the graphs from instead."""
 
-    def __init__(self, weights: Path | None = None, driver: int = 13020) -> None:
-        self._weights, self._driver = weights, driver
+    def __init__(
+        self, weights: Path | None = None, driver: int = 13020, room: DeviceRoom = AMPLE
+    ) -> None:
+        self._weights, self._driver, self._room = weights, driver, room
         self.opened: list[str] = []
         self.slices_left = 10**6
 
@@ -45,6 +49,9 @@ class HostBackend:
 
     def identity(self, directory: Path, manifest: Manifest) -> str:
         return f"host driver {self._driver}"
+
+    def room(self, directory: Path, manifest: Manifest) -> DeviceRoom:
+        return self._room
 
     def open_vision(self, directory: Path, manifest: Manifest) -> FailingVision:
         self.opened.append("vision")

@@ -27,6 +27,8 @@ class DeviceProperties:
     """As cudaDriverGetVersion says: 1000 * major + 10 * minor."""
     free_bytes: int
     total_bytes: int
+    is_integrated: bool = False
+    """Its memory is the host's, as on a Jetson."""
 
     @property
     def identity(self) -> str:
@@ -127,7 +129,8 @@ class CudaDevice:
         (driver,) = self._call("cudaDriverGetVersion")
         free, total = self._call("cudaMemGetInfo")
         name = found.name.decode().rstrip("\0")
-        return DeviceProperties(name, (found.major, found.minor), driver, free, total)
+        capability = (found.major, found.minor)
+        return DeviceProperties(name, capability, driver, free, total, bool(found.integrated))
 
     def allocate(self, size_bytes: int) -> int:
         """See `Device.allocate`."""

@@ -14,6 +14,17 @@ from edge_medgemma.runtime.manifest import CHUNK_GRAPH, TOKEN_GRAPH, Manifest
 LOG = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class DeviceRoom:
+    """What a device can hold, before anything of an engine is on it."""
+
+    free_bytes: int
+    is_shared: bool
+    """With the host: what one takes the other lacks"""
+    rows: int | None = None
+    """Of the global caches that its plans were built for; None where caches grow"""
+
+
 class DeviceBackend(Protocol):
     """A library on a GPU."""
 
@@ -32,6 +43,10 @@ class DeviceBackend(Protocol):
             DependencyError: something is not installed.
             ProviderError: no device, no kernels for it, or no plans of this place.
         """
+        ...
+
+    def room(self, directory: Path, manifest: Manifest) -> DeviceRoom:
+        """What the device can hold now; raises as `identity` does."""
         ...
 
     def open_vision(self, directory: Path, manifest: Manifest) -> VisionModel:
@@ -70,6 +85,13 @@ class CudaBackend:
         check_kernels(kernels, device)
         return f"{library_version()} {device.identity}"
 
+    def room(self, directory: Path, manifest: Manifest) -> DeviceRoom:
+        """See `DeviceBackend.room`."""
+        from edge_medgemma.runtime.backends.cuda_device import CudaDevice
+
+        found = CudaDevice().properties()
+        return DeviceRoom(found.free_bytes, found.is_integrated)
+
     def open_vision(self, directory: Path, manifest: Manifest) -> VisionModel:
         """See `DeviceBackend.open_vision`."""
         from edge_medgemma.runtime.backends.cuda import CudaVision, cuda_session
@@ -98,9 +120,18 @@ class TensorRtBackend:
 
     def identity(self, directory: Path, manifest: Manifest) -> str:
         """See `DeviceBackend.identity`; another build of the plans is another identity."""
-        from edge_medgemma.runtime.backends.tensorrt import plan_identity
+        from edge_medgemma.runtime.backends.tensorrt import plan_record
 
-        return plan_identity(directory, manifest)
+        return plan_record(directory, manifest).identity
+
+    def room(self, directory: Path, manifest: Manifest) -> DeviceRoom:
+        """See `DeviceBackend.room`."""
+        from edge_medgemma.runtime.backends.cuda_device import CudaDevice
+        from edge_medgemma.runtime.backends.tensorrt import plan_record
+
+        found = CudaDevice().properties()
+        rows = plan_record(directory, manifest).global_rows
+        return DeviceRoom(found.free_bytes, found.is_integrated, rows)
 
     def open_vision(self, directory: Path, manifest: Manifest) -> VisionModel:
         """See `DeviceBackend.open_vision`."""
@@ -130,8 +161,15 @@ class Choice:
     decoder: Provider
     identities: Mapping[Provider, str] = field(default_factory=dict)
     """Of the devices among them"""
+    rooms: Mapping[Provider, DeviceRoom] = field(default_factory=dict)
+    """Of the devices among them, before anything was loaded"""
     step_downs: tuple[StepDown, ...] = ()
     """Devices that `auto` did not take"""
+
+    @property
+    def decoder_room(self) -> DeviceRoom | None:
+        """Of the device that runs the decoder; None on a CPU."""
+        return self.rooms.get(self.decoder)
 
 
 def choose(directory: Path, manifest: Manifest, wanted: Providers, devices: Devices) -> Choice:
@@ -142,13 +180,13 @@ def choose(directory: Path, manifest: Manifest, wanted: Providers, devices: Devi
         DependencyError: its library is not installed.
         ProviderError: it does not work here, or nothing here runs the engine.
     """
-    named = [one for one in (wanted.vision, wanted.decoder) if one in devices]
-    identities = {}
-    for provider in named:
-        devices[provider].check(manifest)
-        identities[provider] = devices[provider].identity(directory, manifest)
+    found: dict[Provider, tuple[str, DeviceRoom]] = {}
+    for provider in (wanted.vision, wanted.decoder):
+        if provider in devices:
+            devices[provider].check(manifest)
+            found[provider] = _identity_and_room(devices[provider], directory, manifest)
     if Provider.AUTO not in (wanted.vision, wanted.decoder):
-        return Choice(wanted.vision, wanted.decoder, identities)
+        return _choice(wanted, Provider.AUTO, found, ())
     step_downs: list[StepDown] = []
     for provider, device in devices.items():
         try:
@@ -157,12 +195,12 @@ def choose(directory: Path, manifest: Manifest, wanted: Providers, devices: Devi
             step_downs.append(StepDown(provider, str(error)))
             continue
         try:
-            identities[provider] = device.identity(directory, manifest)
-            return _with(wanted, provider, identities, step_downs)
+            found[provider] = _identity_and_room(device, directory, manifest)
+            return _choice(wanted, provider, found, step_downs)
         except EdgeMedgemmaError as error:
             step_downs.append(StepDown(provider, str(error)))
             LOG.warning("the engine runs on the CPU, not on %s: %s", provider, error)
-    return _with(wanted, on_cpu(manifest, step_downs), identities, step_downs)
+    return _choice(wanted, on_cpu(manifest, step_downs), found, step_downs)
 
 
 def without_devices(choice: Choice, manifest: Manifest, reason: str) -> Choice:
@@ -176,7 +214,7 @@ def without_devices(choice: Choice, manifest: Manifest, reason: str) -> Choice:
     vision, decoder = (
         cpu if part in choice.identities else part for part in (choice.vision, choice.decoder)
     )
-    return Choice(vision, decoder, {}, step_downs)
+    return Choice(vision, decoder, step_downs=step_downs)
 
 
 def on_cpu(manifest: Manifest, step_downs: Sequence[StepDown]) -> Provider:
@@ -194,16 +232,25 @@ def on_cpu(manifest: Manifest, step_downs: Sequence[StepDown]) -> Provider:
     return Provider.AUTO if manifest.dialect == "ort" else Provider.CPU
 
 
-def _with(
+def _identity_and_room(
+    device: DeviceBackend, directory: Path, manifest: Manifest
+) -> tuple[str, DeviceRoom]:
+    return device.identity(directory, manifest), device.room(directory, manifest)
+
+
+def _choice(
     wanted: Providers,
-    found: Provider,
-    identities: Mapping[Provider, str],
+    automatic: Provider,
+    found: Mapping[Provider, tuple[str, DeviceRoom]],
     step_downs: Sequence[StepDown],
 ) -> Choice:
+    """What was wanted, `automatic` in the place of `auto`."""
     vision, decoder = (
-        found if part is Provider.AUTO else part for part in (wanted.vision, wanted.decoder)
+        automatic if part is Provider.AUTO else part for part in (wanted.vision, wanted.decoder)
     )
-    return Choice(vision, decoder, identities, tuple(step_downs))
+    identities = {provider: identity for provider, (identity, _) in found.items()}
+    rooms = {provider: room for provider, (_, room) in found.items()}
+    return Choice(vision, decoder, identities, rooms, tuple(step_downs))
 
 
 def _described(manifest: Manifest) -> str:

@@ -15,6 +15,7 @@ from edge_medgemma.runtime.backends.plan_shapes import DecoderShapes, VisionShap
 from edge_medgemma.runtime.backends.plans import (
     DECODER_PLAN,
     VISION_PLAN,
+    PlanRecord,
     current_place,
     read_plan,
     read_record,
@@ -206,11 +207,11 @@ def _run(context: Any, stream: int) -> None:
         raise ProviderError("TensorRT could not run the plan; run 'edge-medgemma build' again")
 
 
-def plan_identity(directory: Path, manifest: Manifest) -> str:
+def plan_record(directory: Path, manifest: Manifest) -> PlanRecord:
     """Of the plans of an engine directory; raises as `open_tensorrt_vision` does."""
     device, library = CudaDevice(), find_tensorrt()
     place = current_place(library, device, manifest)
-    return read_record(directory, place, contents=False).identity
+    return read_record(directory, place, contents=False)
 
 
 def open_tensorrt_vision(directory: Path, manifest: Manifest) -> TensorRtVision:

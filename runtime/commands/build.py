@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from edge_medgemma.runtime.backends.cuda_device import CudaDevice
+from edge_medgemma.runtime.backends.devices import DeviceRoom
 from edge_medgemma.runtime.backends.golden import load_golden
 from edge_medgemma.runtime.backends.plan_build import build_plans, check_buildable
 from edge_medgemma.runtime.backends.plan_shapes import DecoderShapes, may_have_decode_profile
@@ -15,11 +16,9 @@ from edge_medgemma.runtime.commands.progress import stage_progress
 from edge_medgemma.runtime.errors import EngineError
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.generation.prefix import LOCAL_SLACK_ROWS
-from edge_medgemma.runtime.profiling.memory import available_bytes
+from edge_medgemma.runtime.profiling.device_memory import QUESTION_ROWS, require_device_memory
+from edge_medgemma.runtime.profiling.memory import DEFAULT_SHAPE, available_bytes
 from edge_medgemma.runtime.triage.questions import REASONING_TOKENS
-
-QUESTION_ROWS = 1024
-"""Of the global caches, beyond the slices: the questions of a protocol and the instruction."""
 
 
 @click.command(epilog="Example: edge-medgemma build engines/medgemma --slices 32")
@@ -52,6 +51,9 @@ def command(engine_directory: Path, provider: str, slices: int, workspace_mb: in
             )
         shapes = decoder_shapes(engine, slices)
     library, device = find_tensorrt(), CudaDevice()
+    found = device.properties()
+    room = DeviceRoom(found.free_bytes, found.is_integrated)
+    require_device_memory(engine.manifest, slices, DEFAULT_SHAPE, room, available_bytes())
     with stage_progress() as progress:
         record = build_plans(
             engine_directory,

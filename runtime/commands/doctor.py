@@ -10,7 +10,7 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from edge_medgemma.runtime.backends.devices import DEVICES, choose
+from edge_medgemma.runtime.backends.devices import DEVICES, DeviceRoom, choose
 from edge_medgemma.runtime.backends.plans import RECORD_NAME, plan_folder
 from edge_medgemma.runtime.backends.probe import (
     Probe,
@@ -26,6 +26,7 @@ from edge_medgemma.runtime.commands.terminal import printable
 from edge_medgemma.runtime.cores import usable_cores
 from edge_medgemma.runtime.errors import EdgeMedgemmaError
 from edge_medgemma.runtime.manifest import Manifest, load_manifest
+from edge_medgemma.runtime.profiling.device_memory import largest_device_slices
 from edge_medgemma.runtime.profiling.memory import available_bytes, largest_slices, plan_memory
 from edge_medgemma.runtime.triage.records import program_version
 
@@ -46,6 +47,10 @@ class EngineDiagnosis:
     """On the CPU, of 512 x 512; None where the memory is unknown"""
     one_slice_bytes: int
     """Peak on the CPU"""
+    device_slices: int | None
+    """Most slices of 512 x 512 on the GPU that runs the decoder; None where none does"""
+    device_free_bytes: int | None
+    """Of that GPU's memory"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +133,12 @@ def diagnose_engine(
     memory = available_bytes()
     vision: Provider | None = None
     decoder: Provider | None = None
+    room: DeviceRoom | None = None
     step_downs: tuple[StepDown, ...]
     try:
         choice = choose(directory, manifest, AUTOMATIC, DEVICES)
         vision, decoder, step_downs = choice.vision, choice.decoder, choice.step_downs
+        room = choice.decoder_room
     except EdgeMedgemmaError as error:
         step_downs = (StepDown(Provider.AUTO, str(error)),)
     if vision is Provider.AUTO:
@@ -146,6 +153,8 @@ def diagnose_engine(
         tensorrt_plans=_plans(directory, manifest),
         largest_slices=None if memory is None else largest_slices(manifest, memory),
         one_slice_bytes=plan_memory(manifest, 1).peak_bytes,
+        device_slices=None if room is None else largest_device_slices(manifest, room, memory),
+        device_free_bytes=None if room is None else room.free_bytes,
     )
 
 
@@ -177,6 +186,11 @@ def _engine_lines(found: Diagnosis) -> list[str]:
         *(f"  not {one.provider}: {one.reason}" for one in engine.step_downs),
         f"  TensorRT plans: {engine.tensorrt_plans}",
     ]
+    if engine.device_slices is not None and engine.device_free_bytes is not None:
+        lines.append(
+            f"  on the GPU: at most {engine.device_slices} slices; "
+            f"{engine.device_free_bytes / 1e9:.1f} GB of its memory are free"
+        )
     if engine.largest_slices is not None:
         lines.append(
             f"  on the CPU: at most {engine.largest_slices} slices; one needs "

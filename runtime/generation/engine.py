@@ -26,7 +26,7 @@ from edge_medgemma.runtime.backends.providers import (
     open_vision,
     provider_identity,
 )
-from edge_medgemma.runtime.errors import EngineError, ProviderError
+from edge_medgemma.runtime.errors import EngineError, ProviderError, ResourceError
 from edge_medgemma.runtime.generation.embedding import Embedding
 from edge_medgemma.runtime.generation.grammar import Grammars
 from edge_medgemma.runtime.generation.images import to_pixel_values
@@ -36,7 +36,12 @@ from edge_medgemma.runtime.generation.prompt import PromptBuilder
 from edge_medgemma.runtime.generation.self_test import require_golden
 from edge_medgemma.runtime.generation.tokenizer import Tokenizer
 from edge_medgemma.runtime.manifest import Manifest, load_manifest
-from edge_medgemma.runtime.profiling.memory import available_bytes, fits_together
+from edge_medgemma.runtime.profiling.device_memory import (
+    fits_together_on_device,
+    largest_device_slices,
+    require_device_memory,
+)
+from edge_medgemma.runtime.profiling.memory import available_bytes, fits_together, require_memory
 from edge_medgemma.runtime.profiling.spans import SpanRecorder
 
 LOG = logging.getLogger(__name__)
@@ -79,7 +84,7 @@ class Engine:
         self.vision_provider: Provider | None = None
         """What `auto` took; None until the first slice."""
         self._decoder: DecoderModel | None = None
-        self._takes_turns = not fits_together(manifest, available_bytes())
+        self._takes_turns_on_cpu = not fits_together(manifest, available_bytes())
 
     @classmethod
     def open(
@@ -183,6 +188,27 @@ class Engine:
             self._choice = self._tested(choice)
         return self._choice
 
+    def require_memory(self, slices: int, shape: tuple[int, int]) -> None:
+        """Refuse slices of `shape` (rows, columns) that do not fit, before any of them is read.
+
+        A GPU that `auto` chose and that cannot hold a single one is left for the CPU.
+
+        Raises:
+            ResourceError: too little memory, or the plans of the device hold fewer slices; the
+                message says what would fit.
+        """
+        room, available = self.choice.decoder_room, available_bytes()
+        if room is not None:
+            try:
+                require_device_memory(self.manifest, slices, shape, room, available)
+                return
+            except ResourceError as error:
+                is_named = self._providers.decoder is not Provider.AUTO
+                holds_some = largest_device_slices(self.manifest, room, available, shape) > 0
+                if is_named or holds_some or not self.fall_back(str(error)):
+                    raise
+        require_memory(self.manifest, slices, shape, available)
+
     def fall_back(self, reason: str) -> bool:
         """Go on with the CPU after a device failed; False where it did not run, or a CPU cannot."""
         if self._choice is None or not self._choice.identities:
@@ -235,10 +261,16 @@ class Engine:
             LOG.warning("the engine runs on the CPU, not on %s: %s", name, error)
             return fallen
 
+    def _takes_turns(self) -> bool:
+        room = self.choice.decoder_room
+        if room is None:
+            return self._takes_turns_on_cpu
+        return not fits_together_on_device(self.manifest, room, available_bytes())
+
     def _vision_model(self) -> VisionModel:
         if self._vision is None:
             provider = self.choice.vision
-            if self._takes_turns:
+            if self._takes_turns():
                 self._decoder = None
             with self._recorder.span("load vision"):
                 if provider in self.choice.identities:
@@ -253,7 +285,7 @@ class Engine:
         """The decoder on what was chosen for it, loaded when it is first asked for."""
         if self._decoder is None:
             provider = self.choice.decoder
-            if self._takes_turns:
+            if self._takes_turns():
                 self._vision = None
             with self._recorder.span("load decoder"):
                 if provider in self.choice.identities:

@@ -6,6 +6,7 @@ original weights while the packed ones are loaded, which the system may take bac
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -80,13 +81,19 @@ def plan_memory(
         program_bytes=PROGRAM_BYTES,
         pixels_bytes=slices * pixels,
         features_bytes=slices * features,
-        vision_bytes=round(VISION_WEIGHT_FACTOR * _file_bytes(manifest, "vision"))
+        vision_bytes=round(VISION_WEIGHT_FACTOR * file_bytes(manifest, "vision"))
         + _vision_workspace_bytes(manifest),
-        decoder_bytes=round(DECODER_WEIGHT_FACTOR * _file_bytes(manifest, "decoder"))
-        + _file_bytes(manifest, "embedding")
+        decoder_bytes=round(DECODER_WEIGHT_FACTOR * file_bytes(manifest, "decoder"))
+        + file_bytes(manifest, "embedding")
         + _decoder_workspace_bytes(manifest, tokens),
         cache_bytes=cache_bytes(manifest, tokens),
     )
+
+
+def host_bytes(manifest: Manifest, slices: int, shape: tuple[int, int]) -> int:
+    """What the program itself holds where a GPU runs both parts of the engine."""
+    plan = plan_memory(manifest, slices, shape)
+    return plan.program_bytes + plan.pixels_bytes + plan.features_bytes
 
 
 def cache_bytes(manifest: Manifest, tokens: int) -> int:
@@ -122,14 +129,14 @@ def require_memory(
         advice = f"use --slices {fitting}"
     else:
         least = plan_memory(manifest, 1, shape).peak_bytes
-        advice = f"one slice needs {_gigabytes(least)}; close other programs"
+        advice = f"one slice needs {gigabytes(least)}; close other programs"
         smaller = replace(manifest.precision, decoder="int4")
         if manifest.precision != smaller:
-            saved = _file_bytes(manifest, "decoder") - _int4_bytes(manifest.text)
-            advice += f" or use an int4 engine ({_gigabytes(least - saved)})"
+            saved = file_bytes(manifest, "decoder") - _int4_bytes(manifest.text)
+            advice += f" or use an int4 engine ({gigabytes(least - saved)})"
     raise ResourceError(
-        f"{slices} slices need {_gigabytes(needed_bytes)} of memory with this engine, "
-        f"{_gigabytes(available_bytes)} are available; {advice}"
+        f"{slices} slices need {gigabytes(needed_bytes)} of memory with this engine, "
+        f"{gigabytes(available_bytes)} are available; {advice}"
     )
 
 
@@ -145,12 +152,20 @@ def largest_slices(
     manifest: Manifest, available_bytes: int, shape: tuple[int, int] = DEFAULT_SHAPE
 ) -> int:
     """Most slices whose triage fits into so much memory and into the engine's positions; may be 0."""
+
+    def fits(slices: int) -> bool:
+        return plan_memory(manifest, slices, shape).peak_bytes <= available_bytes
+
+    return most_slices(manifest, fits)
+
+
+def most_slices(manifest: Manifest, fits: Callable[[int], bool]) -> int:
+    """Most slices that fit, and fit into the engine's positions; may be 0. More never fit better."""
     tokens = manifest.vision.tokens_per_image + TOKENS_OF_TEXT
     low, high = 0, manifest.text.max_positions // tokens
     while low < high:
         middle = (low + high + 1) // 2
-        fits = plan_memory(manifest, middle, shape).peak_bytes <= available_bytes
-        low, high = (middle, high) if fits else (low, middle - 1)
+        low, high = (middle, high) if fits(middle) else (low, middle - 1)
     return low
 
 
@@ -207,7 +222,8 @@ def _limit(path: Path) -> list[int]:
         return []
 
 
-def _file_bytes(manifest: Manifest, part: str) -> int:
+def file_bytes(manifest: Manifest, part: str) -> int:
+    """Bytes of all files of `vision`, `decoder` or `embedding`."""
     return sum(r.bytes for name, r in manifest.files.items() if name.startswith(f"{part}."))
 
 
@@ -233,5 +249,6 @@ def _decoder_workspace_bytes(manifest: Manifest, tokens: int) -> int:
     return rows * (over_tokens + activations) * FLOAT_BYTES
 
 
-def _gigabytes(count: int) -> str:
+def gigabytes(count: int) -> str:
+    """`2.5 GB`"""
     return f"{count / 1e9:.1f} GB"

@@ -15,7 +15,6 @@ from edge_medgemma.runtime.generation.prefix import Prefix
 from edge_medgemma.runtime.generation.repetition import stop_repetition
 from edge_medgemma.runtime.generation.sampling import Sampling
 from edge_medgemma.runtime.generation.steps import Ending
-from edge_medgemma.runtime.profiling.memory import available_bytes, require_memory
 from edge_medgemma.runtime.profiling.spans import Span, SpanRecorder, total_s
 from edge_medgemma.runtime.slicing.sampling import sample_slices
 from edge_medgemma.runtime.slicing.scan import find_series, read_volume
@@ -170,7 +169,7 @@ def open_scan(
     if reading.protocol is None or reading.series is None:
         raise ScanError(" ".join(problem.detail for problem in reading.problems))
     indices = sample_slices(reading.series.shape[0], options.slices or reading.protocol.slices)
-    require_memory(engine.manifest, len(indices), reading.series.shape[1:], available_bytes())
+    engine.require_memory(len(indices), reading.series.shape[1:])
     with recorder.span("decode"):
         volume = read_volume(reading.series, indices, partial(on_step, "decode"))
     with recorder.span("render"):

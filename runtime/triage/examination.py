@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from edge_medgemma.runtime.errors import ProviderError
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.generation.prefix import Prefix
-from edge_medgemma.runtime.profiling.memory import available_bytes, require_memory
 from edge_medgemma.runtime.profiling.spans import SpanRecorder, total_s
 from edge_medgemma.runtime.slicing.sampling import sample_slices
 from edge_medgemma.runtime.slicing.scan import read_volume
@@ -110,8 +109,7 @@ class Examination:
     def look(self, count: int) -> StudyReport:
         """One pass over `count` slices: those of the pass before and some between."""
         count = min(count, self.slices)
-        manifest, shape = self._engine.manifest, self._series.shape[1:]
-        require_memory(manifest, count, shape, available_bytes())
+        self._engine.require_memory(count, self._series.shape[1:])
         first_span = len(self.recorder.spans)
         stack = self._open()
         if stack is None:

@@ -58,7 +58,7 @@ def test_the_library_takes_what_is_called_once_others_succeeded() -> None:
         runtime.cudaGetLastError(),
     ):
         assert int(status) > 0
-    assert {"name", "major", "minor"} <= set(dir(runtime.cudaDeviceProp()))
+    assert {"name", "major", "minor", "integrated"} <= set(dir(runtime.cudaDeviceProp()))
 
 
 def test_no_device_is_said_in_one_line() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from host_device import HostDevice
 
 from edge_medgemma.export.checkpoint import open_checkpoint
 from edge_medgemma.export.golden import export_with_golden
@@ -49,6 +50,17 @@ def test_too_little_memory_is_refused(engine: Path, monkeypatch: pytest.MonkeyPa
     error = refusal(engine)
     assert isinstance(error, ResourceError)
     assert "--swap 8" in str(error)
+
+
+def test_a_gpu_that_cannot_hold_the_slices_is_refused(
+    engine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "find_tensorrt", object)
+    monkeypatch.setattr(build, "CudaDevice", lambda: HostDevice(limit_bytes=10**6))
+    error = refusal(engine, "--slices", "8")
+    assert isinstance(error, ResourceError)
+    assert "8 slices need 0.5 GB of the GPU's memory" in str(error)
+    assert not (engine / "devices").exists()
 
 
 def test_an_engine_without_golden_outputs_is_refused(engine: Path, tmp_path: Path) -> None:

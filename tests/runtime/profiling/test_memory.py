@@ -117,16 +117,15 @@ def test_this_process_may_hold_no_more_than_the_machine_has() -> None:
     assert available is not None and 0 < available <= total
 
 
-def test_a_refused_study_is_one_error_and_looks_at_nothing(tmp_path, monkeypatch) -> None:
+def test_a_refused_study_is_one_error_and_looks_at_nothing(tmp_path) -> None:
     from drawn_series import write_head_ct
     from fake_engine import FakeEngine
 
-    from edge_medgemma.runtime.triage import examination
     from edge_medgemma.runtime.triage.options import TriageOptions
     from edge_medgemma.runtime.triage.study import triage_scan
 
-    monkeypatch.setattr(examination, "available_bytes", lambda: 10**6)
     engine = FakeEngine()
+    engine.available_bytes = 10**6
     scan = write_head_ct(tmp_path / "scan")
     with pytest.raises(ResourceError, match="20 slices need"):
         triage_scan(engine, scan, TriageOptions(control_folder=tmp_path))
