@@ -13,8 +13,13 @@ from edge_medgemma.runtime.errors import DependencyError, DeviceMemoryError, Pro
 
 LOG = logging.getLogger(__name__)
 
-OUT_OF_MEMORY = 2
-"""cudaErrorMemoryAllocation, CUDA runtime API, cudaError_t."""
+OUT_OF_MEMORY, INSUFFICIENT_DRIVER, NO_DEVICE, NO_KERNEL_IMAGE = 2, 35, 100, 209
+"""CUDA runtime API, cudaError_t."""
+
+REASONS = {
+    NO_DEVICE: "no CUDA device was found",
+    NO_KERNEL_IMAGE: "the library has no kernels for this GPU",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +123,7 @@ class CudaDevice:
             raise DependencyError(
                 "cuda-bindings is not installed; run: pip install 'edge-medgemma[tensorrt]'"
             ) from None
-        (count,) = self._call("cudaGetDeviceCount")
-        if not count:
-            raise ProviderError("no CUDA device was found; use --provider cpu")
+        self._call("cudaGetDeviceCount")  # fails where there is none
         self._event: Any = self._call("cudaEventCreate")[0]
 
     def properties(self) -> DeviceProperties:
@@ -217,9 +220,29 @@ class CudaDevice:
             raise DeviceMemoryError(
                 "the GPU's memory is full; use fewer --slices, an int4 engine or --provider cpu"
             )
+        if code == INSUFFICIENT_DRIVER:
+            raise ProviderError(self._driver_problem())
         if code:
-            raise ProviderError(f"{function} failed: {status.name} ({code}); use --provider cpu")
+            reason = REASONS.get(code, f"{function} failed: {status.name} ({code})")
+            raise ProviderError(f"{reason}; use --provider cpu")
         return tuple(results)
+
+    def _driver_problem(self) -> str:
+        """CUDA says the same of a driver that is too old and of none."""
+        (_, driver), (_, needed) = (
+            self._cuda.cudaDriverGetVersion(), self._cuda.cudaRuntimeGetVersion()
+        )  # fmt: skip
+        if not driver:
+            return "no NVIDIA driver is installed; install one, or use --provider cpu"
+        return (
+            f"the NVIDIA driver knows CUDA {_version(driver)}, {_version(needed)} is needed; update "
+            "the driver, or use --provider cpu"
+        )
+
+
+def _version(number: int) -> str:
+    """`13.2` of 13020."""
+    return f"{number // 1000}.{number % 1000 // 10}"
 
 
 def element_bytes(precision: str) -> int:

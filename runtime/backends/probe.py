@@ -90,8 +90,11 @@ def require_cuda_kernels() -> Kernels:
     """Kernels of the installed onnxruntime's CUDA library.
 
     Raises:
-        DependencyError: it has none.
+        DependencyError: it has none, or several packages are mixed.
     """
+    conflict = onnxruntime_conflict(installed_onnxruntimes())
+    if conflict:
+        raise DependencyError(conflict)
     kernels = cuda_kernels()
     if kernels is None:
         raise DependencyError(
