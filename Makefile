@@ -5,7 +5,7 @@ SHAPE ?= tiny
 PEERS ?= llama.cpp-q4_0 transformers-bf16 openvino-int4 optimum-onnx onnxruntime-genai
 PEERS_OPTIONS ?=
 
-.PHONY: triage test lint types readme tensorrt-check arm64 peers
+.PHONY: triage test lint types readme tensorrt-check cuda-check arm64 peers
 
 triage: $(VENV)/.triage-ready
 	$(BIN)/edge-medgemma triage tests/data/ct_head --out triage-output
@@ -38,6 +38,19 @@ tensorrt-check: $(VENV)/.test-ready
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev,tensorrt-check]'
 	$(BIN)/python -m pytest -q tests/export/test_tensorrt.py \
 	  tests/runtime/backends/test_tensorrt_library.py tests/runtime/backends/test_cuda_device.py
+
+# onnxruntime-gpu on a CUDA without a GPU: x86-64 Linux with gcc and binutils, 0.3 GB of wheels.
+CUDA_CHECK = build/cuda-check
+cuda-check:
+	$(PYTHON) -m venv $(CUDA_CHECK)/venv
+	$(CUDA_CHECK)/venv/bin/python -m pip install -q --upgrade '.[export]' pytest 'onnxruntime-gpu>=1.31,<1.33'
+	$(CUDA_CHECK)/venv/bin/python -m pip install -q --force-reinstall --no-deps .
+	$(CUDA_CHECK)/venv/bin/python -m pip install -q --upgrade --no-deps \
+	  --target $(CUDA_CHECK)/headers nvidia-cuda-runtime nvidia-cuda-crt
+	PYTHONPATH=tests $(CUDA_CHECK)/venv/bin/python -m hollow_cuda \
+	  $(CUDA_CHECK)/venv/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime_providers_cuda.so \
+	  $(CUDA_CHECK)/headers/nvidia/cu13/include $(CUDA_CHECK)/hollow
+	LD_LIBRARY_PATH=$(CUDA_CHECK)/hollow $(CUDA_CHECK)/venv/bin/python -m pytest -q -rs tests/hollow_cuda
 
 # Emulated arm64: Debian with qemu-user-static, a few minutes.
 arm64: $(VENV)/.triage-ready

@@ -13,7 +13,7 @@ from edge_medgemma.export.embedding import embedding_payloads
 from edge_medgemma.export.graph import GraphBuilder
 from edge_medgemma.export.half import to_half
 from edge_medgemma.export.ort_decode import drafted_head
-from edge_medgemma.export.ort_dialect import OrtDialect, OrtTokenDialect
+from edge_medgemma.export.ort_dialect import OrtCudaDialect, OrtDialect, OrtTokenDialect
 from edge_medgemma.export.recipe import SHARED, Plan, Recipe, plan_export
 from edge_medgemma.export.target import CPU, Target
 from edge_medgemma.export.tensor_names import EMBEDDING
@@ -40,8 +40,6 @@ LICENCE = "Health AI Developer Foundations Terms of Use"
 DEMONSTRATION_LICENCE = "Apache-2.0"
 """A demonstration network is trained by this project, from nothing; no published weights are in it."""
 TERMS_URL = "https://developers.google.com/health-ai-developer-foundations/terms"
-
-DIALECTS: Mapping[str, Callable[[], Dialect]] = {"ort": OrtDialect, "trt": TrtDialect}
 
 Progress = Callable[[int, int], None]
 """Called with the bytes written so far and the bytes there will be."""
@@ -150,7 +148,7 @@ class _EngineWriter:
     def write(self) -> dict[str, FileRecord]:
         """Write the files; their records by name."""
         checkpoint, plan = self._checkpoint, self._plan
-        ops = DIALECTS[plan.target.dialect]()
+        ops = _dialect(plan.target)
         if plan.target.dialect == "trt":
             _check_attention(plan.islands)
         vision = VisionWriter(checkpoint, ops, plan.vision).write()
@@ -216,6 +214,12 @@ class _EngineWriter:
             "chat_template.jinja": checkpoint.chat_template.encode(),
             "NOTICE": self._notice.encode(),
         }
+
+
+def _dialect(target: Target) -> Dialect:
+    if target.dialect == "trt":
+        return TrtDialect()
+    return OrtCudaDialect() if target.runs_on_cuda else OrtDialect()
 
 
 def _check_attention(islands: Sequence[str]) -> None:

@@ -16,6 +16,7 @@ from edge_medgemma.export.dialect import (
 )
 from edge_medgemma.export.graph import GraphBuilder
 from edge_medgemma.export.ort_decode import CONTRIB, blocks_product, cached_attention
+from edge_medgemma.export.patches import Grid, averaged, convolved, multiplied, pooled
 from edge_medgemma.export.qdq import quantized_input_linear
 from edge_medgemma.export.weights import BITS, Matrix, Storage, blocks_payload, dense_payload
 
@@ -127,9 +128,63 @@ class OrtDialect:
         """Gelu, standard since opset 20."""
         return graph.node("Gelu", [x], {"approximate": "tanh"}, name=name)
 
+    def patches(
+        self,
+        graph: GraphBuilder,
+        pixels: ir.Value,
+        kernel: Weight,
+        bias: Weight,
+        grid: Grid,
+        name: str,
+    ) -> ir.Value:
+        """Conv."""
+        return convolved(graph, pixels, kernel, bias, grid, name)
+
+    def pooled(self, graph: GraphBuilder, patches: ir.Value, grid: Grid) -> ir.Value:
+        """AveragePool."""
+        return pooled(graph, patches, grid)
+
 
 @dataclass(frozen=True, slots=True)
-class OrtTokenDialect(OrtDialect):
+class OrtCudaDialect(OrtDialect):
+    """onnxruntime on CUDA without cuDNN, which its MultiHeadAttention asks for."""
+
+    def attention(
+        self,
+        graph: GraphBuilder,
+        query: ir.Value,
+        key: ir.Value,
+        value: ir.Value,
+        heads: Heads,
+        name: str,
+    ) -> ir.Value:
+        """Attention, standard since opset 23."""
+        attributes: dict[str, int | float] = {
+            "q_num_heads": heads.query,
+            "kv_num_heads": heads.key,
+            "scale": heads.size**-0.5,
+        }
+        return graph.node("Attention", [query, key, value], attributes, name=name)
+
+    def patches(
+        self,
+        graph: GraphBuilder,
+        pixels: ir.Value,
+        kernel: Weight,
+        bias: Weight,
+        grid: Grid,
+        name: str,
+    ) -> ir.Value:
+        """MatMul."""
+        return multiplied(graph, pixels, kernel, bias, grid, name)
+
+    def pooled(self, graph: GraphBuilder, patches: ir.Value, grid: Grid) -> ir.Value:
+        """MatMul."""
+        return averaged(graph, patches, grid)
+
+
+@dataclass(frozen=True, slots=True)
+class OrtTokenDialect(OrtCudaDialect):
     """One token of an answer on CUDA: without a mask its attention takes the fused kernels."""
 
     window: int = 0

@@ -4,8 +4,6 @@ transformers' SiglipVisionModel and Gemma3MultiModalProjector; the tensors are t
 `runtime.manifest`.
 """
 
-import math
-
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
@@ -13,6 +11,7 @@ from numpy.typing import NDArray
 from edge_medgemma.export.checkpoint import Checkpoint
 from edge_medgemma.export.dialect import Dialect, Heads
 from edge_medgemma.export.graph import GraphBuilder
+from edge_medgemma.export.patches import grid_of
 from edge_medgemma.export.weights import Matrix, StorageOf, stacked
 
 FLOAT = ir.DataType.FLOAT
@@ -27,6 +26,10 @@ class VisionWriter:
         self._vision = checkpoint.vision
         self._ops = ops
         self._storage_of = storage_of
+        vision = checkpoint.vision
+        self._grid = grid_of(
+            vision.image_size, vision.patch_size, vision.hidden_size, vision.tokens_per_image
+        )
 
     def write(self) -> GraphBuilder:
         """The whole graph, its large weights not yet read."""
@@ -37,21 +40,17 @@ class VisionWriter:
         for layer in range(vision.layers):
             hidden = self._layer(hidden, f"vision.encoder.layers.{layer}")
         hidden = self._norm(hidden, "vision.post_layernorm")
-        features = self._projected(self._pooled(hidden))
+        features = self._projected(self._ops.pooled(graph, hidden, self._grid))
         shape: list[int | str] = ["N", vision.tokens_per_image, self._checkpoint.text.hidden_size]
         graph.output(features, "image_features", FLOAT, shape)
         return graph
 
     def _patches(self, pixels: ir.Value) -> ir.Value:
         """Patch embeddings plus learned positions, [N, P, hidden]."""
-        graph, side = self.graph, self._vision.patch_size
+        graph = self.graph
         prefix = "vision.embeddings.patch_embedding"
-        kernel = graph.array(f"{prefix}.weight", self._read(f"{prefix}.weight"))
-        bias = graph.array(f"{prefix}.bias", self._read(f"{prefix}.bias"))
-        strides = {"kernel_shape": [side, side], "strides": [side, side]}
-        grid = graph.node("Conv", [pixels, kernel, bias], strides, name=prefix)
-        rows = self._reshaped(grid, [0, self._vision.hidden_size, -1], f"{prefix}.rows")
-        patches = graph.node("Transpose", [rows], {"perm": [0, 2, 1]}, name=f"{prefix}.patches")
+        kernel, bias = self._read(f"{prefix}.weight"), self._read(f"{prefix}.bias")
+        patches = self._ops.patches(graph, pixels, kernel, bias, self._grid, prefix)
         name = "vision.embeddings.position_embedding"
         positions = graph.array(f"{name}.weight", self._read(f"{name}.weight")[None])
         return graph.node("Add", [patches, positions], name=name)
@@ -79,18 +78,6 @@ class VisionWriter:
         attended = self._ops.attention(graph, query, key, value, heads, prefix)
         return self._linear(attended, f"{prefix}.out_proj", f"{prefix}.out_proj")
 
-    def _pooled(self, hidden: ir.Value) -> ir.Value:
-        """Average the patches under each token, [N, tokens, hidden]."""
-        graph, vision = self.graph, self._vision
-        side = vision.image_size // vision.patch_size
-        window = side // math.isqrt(vision.tokens_per_image)
-        turned = graph.node("Transpose", [hidden], {"perm": [0, 2, 1]}, name="pool.channels")
-        grid = self._reshaped(turned, [0, vision.hidden_size, side, side], "pool.grid")
-        kernel = {"kernel_shape": [window, window], "strides": [window, window]}
-        pooled = graph.node("AveragePool", [grid], kernel, name="pool.average")
-        rows = self._reshaped(pooled, [0, vision.hidden_size, -1], "pool.rows")
-        return graph.node("Transpose", [rows], {"perm": [0, 2, 1]}, name="pool.tokens")
-
     def _projected(self, tokens: ir.Value) -> ir.Value:
         name = "projector.mm_soft_emb_norm"
         weight = 1 + self._read(f"{name}.weight")
@@ -111,10 +98,6 @@ class VisionWriter:
         weight, bias = self._read(f"{name}.weight"), self._read(f"{name}.bias")
         epsilon = self._vision.layer_norm_eps
         return self._ops.layer_norm(self.graph, x, weight, bias, epsilon, name)
-
-    def _reshaped(self, x: ir.Value, shape: list[int], name: str) -> ir.Value:
-        target = self.graph.constant(f"{name}.shape", np.array(shape, np.int64))
-        return self.graph.node("Reshape", [x, target], name=name)
 
     def _read(self, name: str) -> NDArray[np.float32]:
         return self._checkpoint.tensors[name].read()

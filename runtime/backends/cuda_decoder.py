@@ -2,9 +2,9 @@
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +20,6 @@ from edge_medgemma.runtime.manifest import CHUNK_GRAPH, TOKEN_GRAPH, Manifest
 
 LOG = logging.getLogger(__name__)
 
-OpenSession = Callable[[Path, bool], Any]
-"""A session on a graph, which records its launches where the second argument says so."""
-
-Run = Callable[..., None]
-"""Runs a session on a binding, with options or without; raises ProviderError."""
-
 ELEMENT_TYPES = {
     "tensor(float)": 1,
     "tensor(uint8)": 2,
@@ -40,33 +34,45 @@ MOST_RECORDINGS = 32
 """Of one session, which keeps each until it is closed: one for each place that caches had."""
 
 
+class Sessions(Protocol):
+    """How graphs are opened and run, and where."""
+
+    @property
+    def device_type(self) -> str:
+        """What onnxruntime calls the place of the addresses."""
+        ...
+
+    def open(self, path: Path, *, grows: bool = False, is_recorded: bool = False) -> Any:
+        """A session; see `backends.cuda.cuda_session`."""
+        ...
+
+    def run(self, session: Any, binding: Any, options: Any = None) -> None:
+        """Run a session on a binding.
+
+        Raises:
+            DeviceMemoryError: the device's memory is full.
+            ProviderError: it fails otherwise.
+        """
+        ...
+
+
 class CudaDecoder:
     """Both graphs over one copy of the weights."""
 
     def __init__(
-        self,
-        directory: Path,
-        manifest: Manifest,
-        device: Device,
-        device_type: str,
-        open_session: OpenSession,
-        run: Run,
+        self, directory: Path, manifest: Manifest, device: Device, sessions: Sessions
     ) -> None:
-        """Open the graphs of an engine directory on `device`, which onnxruntime calls `device_type`."""
+        """Open the graphs of an engine directory on `device`."""
         self._device = device
         self._manifest = manifest
+        self._sessions = sessions
         self._stream = device.new_stream()
-        self._run = run
-        self._chunk = _Graph(open_session(directory / CHUNK_GRAPH, False), device_type)
+        chunk = sessions.open(directory / CHUNK_GRAPH, grows=True)
+        self._chunk = _Graph(chunk, sessions.device_type)
         self._weights = DeviceWeights(device, directory, self._chunk.metadata, self._stream)
         self._chunk.bind_all(self._weights.addresses)
-        self._token = _TokenGraph(
-            device, self._stream, self._weights,
-            lambda is_recorded: _Graph(
-                open_session(directory / TOKEN_GRAPH, is_recorded), device_type
-            ),
-            run, manifest,
-        )  # fmt: skip
+        path = directory / TOKEN_GRAPH
+        self._token = _TokenGraph(path, manifest, device, self._stream, sessions, self._weights)
 
     def new_caches(self) -> DeviceCaches:
         """See `DecoderModel.new_caches`."""
@@ -100,7 +106,7 @@ class CudaDecoder:
         for name, value in feeds.items():
             binding.bind_cpu_input(name, value)
         self._chunk.bind_caches(caches)
-        self._run(self._chunk.session, binding)
+        self._sessions.run(self._chunk.session, binding)
         logits: NDArray[np.float32] = binding.get_outputs()[0].numpy()
         return logits
 
@@ -158,18 +164,18 @@ class _TokenGraph:
 
     def __init__(
         self,
+        path: Path,
+        manifest: Manifest,
         device: Device,
         stream: int,
+        sessions: Sessions,
         weights: DeviceWeights,
-        open_graph: Callable[[bool], _Graph],
-        run: Run,
-        manifest: Manifest,
     ) -> None:
-        """`open_graph` says whether launches are recorded."""
+        """The graph is opened when the first token comes."""
         text = manifest.text
         self._owned: list[int] = []
-        self._device, self._stream, self._weights = device, stream, weights
-        self._open_graph, self._run = open_graph, run
+        self._path, self._sessions, self._weights = path, sessions, weights
+        self._device, self._stream = device, stream
         self._vocabulary = text.vocabulary
         self._shapes = {
             "embeddings": (1, 1, text.hidden_size),
@@ -232,12 +238,13 @@ class _TokenGraph:
             self._recordings += 1
         options = import_onnxruntime().RunOptions()
         options.add_run_config_entry("gpu_graph_id", str(self._recordings))
-        self._run(graph.session, graph.binding, options)
+        self._sessions.run(graph.session, graph.binding, options)
 
     def _open(self) -> _Graph:
         """The graph with everything bound but caches."""
         self._bound, self._recordings = (), 0
-        graph = self._graph = self._open_graph(self._is_recorded)
+        session = self._sessions.open(self._path, is_recorded=self._is_recorded)
+        graph = self._graph = _Graph(session, self._sessions.device_type)
         graph.bind_all(self._weights.addresses)
         for name, address in self._inputs.items():
             graph.bind(name, self._shapes[name], address)

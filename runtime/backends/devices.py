@@ -100,11 +100,11 @@ class CudaBackend:
 
     def open_decoder(self, directory: Path, manifest: Manifest) -> DecoderModel:
         """See `DeviceBackend.open_decoder`."""
-        from edge_medgemma.runtime.backends.cuda import cuda_session, run_bound
+        from edge_medgemma.runtime.backends.cuda import CudaSessions
         from edge_medgemma.runtime.backends.cuda_decoder import CudaDecoder
         from edge_medgemma.runtime.backends.cuda_device import CudaDevice
 
-        return CudaDecoder(directory, manifest, CudaDevice(), "cuda", cuda_session, run_bound)
+        return CudaDecoder(directory, manifest, CudaDevice(), CudaSessions())
 
 
 class TensorRtBackend:

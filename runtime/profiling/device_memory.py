@@ -17,7 +17,6 @@ from edge_medgemma.runtime.profiling.memory import (
     FLOAT_BYTES,
     TOGETHER_SHARE,
     TOKENS_OF_TEXT,
-    VISION_WORKSPACE_ROWS,
     file_bytes,
     gigabytes,
     host_bytes,
@@ -31,6 +30,12 @@ CONTEXT_BYTES = 500 * 10**6
 PLAN_WEIGHT_FACTOR = 1.07
 """Of a plan to its weights' file: 2541 MB to 2520 (decoder) and 895 to 841 (vision tower) of the 4B
 shape in int4 and float16, built by TensorRT-RTX 1.7 for SM 86."""
+
+VISION_WORKSPACE_ROWS = 5
+"""Rows of the widest layer for each patch: onnxruntime 1.31 on CUDA takes 194 MB for each slice."""
+
+ARENA_FACTOR = 2
+"""Of onnxruntime's blocks for the decoder, which double where more is asked for, to what is used."""
 
 QUESTION_ROWS = 1024
 """Of the global caches, beyond the slices: the questions of a protocol and the instruction."""
@@ -169,24 +174,29 @@ def _vision_bytes(manifest: Manifest) -> int:
     pixels = 3 * vision.image_size**2 * FLOAT_BYTES
     features = vision.tokens_per_image * hidden * FLOAT_BYTES
     batch = VisionShapes().batches[-1]
-    weights = round(PLAN_WEIGHT_FACTOR * file_bytes(manifest, "vision"))
+    factor = PLAN_WEIGHT_FACTOR if manifest.dialect == "trt" else 1.0
+    weights = round(factor * file_bytes(manifest, "vision"))
     return weights + batch * (activations + 2 * pixels + features)
 
 
 def _decoder_bytes(manifest: Manifest, shapes: DecoderShapes) -> int:
     text = manifest.text
     weights = file_bytes(manifest, "decoder")
-    if manifest.dialect == "trt":
-        weights = round(PLAN_WEIGHT_FACTOR * weights)
-    elif manifest.precision.embedding == "head":  # the table that both read
-        weights += file_bytes(manifest, "embedding")
-    masks = shapes.global_rows + shapes.local_rows
-    # onnxruntime's attention with a mask keeps the scores of all heads; TensorRT's is fused.
-    scores = text.heads * shapes.global_rows if manifest.dialect == "ort" else 0
-    row = 4 * text.intermediate_size + 4 * text.hidden_size + masks + scores
     logits = shapes.logit_rows * text.vocabulary * (FLOAT_BYTES + ELEMENT_BYTES)
-    inputs = sum(shapes.input_bytes(manifest).values())
-    return weights + shapes.prefill_rows * row * FLOAT_BYTES + logits + inputs
+    activations = shapes.prefill_rows * 4 * (text.intermediate_size + text.hidden_size)
+    if manifest.dialect == "trt":
+        masks = shapes.prefill_rows * (shapes.global_rows + shapes.local_rows)
+        scratch = FLOAT_BYTES * (activations + masks) + sum(shapes.input_bytes(manifest).values())
+        return round(PLAN_WEIGHT_FACTOR * weights) + scratch + logits
+    if manifest.precision.embedding == "head":  # the table that both read
+        weights += file_bytes(manifest, "embedding")
+    # Attention with a mask: scores in float32 and their softmax, keys and values of every head.
+    scores = shapes.prefill_rows * text.heads * (FLOAT_BYTES + ELEMENT_BYTES)
+    repeated = 2 * text.heads * text.head_dim * ELEMENT_BYTES
+    attention = shapes.global_rows * (scores + repeated)
+    widest = 2 * text.hidden_size * text.intermediate_size * ELEMENT_BYTES  # dequantised
+    scratch = attention + widest + ELEMENT_BYTES * activations
+    return weights + ARENA_FACTOR * scratch + logits
 
 
 def _cache_bytes(manifest: Manifest, shapes: DecoderShapes) -> int:

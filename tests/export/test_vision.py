@@ -2,6 +2,12 @@ import numpy as np
 import onnxruntime
 import torch
 
+from edge_medgemma.export.checkpoint import open_checkpoint
+from edge_medgemma.export.ort_dialect import OrtCudaDialect
+from edge_medgemma.export.vision import VisionWriter
+from edge_medgemma.export.weights import FLOAT32
+from edge_medgemma.export.writer import write_data
+
 
 def test_features_equal_transformers(engine, reference):
     pixels = np.random.default_rng(0).standard_normal((2, 3, 112, 112), np.float32)
@@ -20,3 +26,22 @@ def test_one_image_alone_equals_the_same_in_a_batch(engine):
     (batch,) = session.run(None, {"pixel_values": pixels})
     (alone,) = session.run(None, {"pixel_values": pixels[1:2]})
     np.testing.assert_allclose(batch[1:2], alone, atol=1e-5)
+
+
+def test_the_tower_without_cudnn_is_the_same(engine, tiny_checkpoint, tmp_path):
+    """Patches and pooling by products of matrices, standard attention: as `--target cuda` has it."""
+    checkpoint = open_checkpoint(str(tiny_checkpoint))
+    graph = VisionWriter(checkpoint, OrtCudaDialect(), lambda name: FLOAT32).write()
+    (tmp_path / "vision.onnx").write_bytes(graph.serialize("vision.data"))
+    write_data(tmp_path / "vision.data", graph.payloads, lambda count: None)
+    operators = {node.op_type for node in graph.graph}
+    assert not operators & {"Conv", "AveragePool", "MultiHeadAttention"}
+    pixels = np.random.default_rng(0).standard_normal((2, 3, 112, 112), np.float32)
+    expected, found = (
+        onnxruntime.InferenceSession(str(folder / "vision.onnx")).run(
+            None, {"pixel_values": pixels}
+        )[0]
+        for folder in (engine, tmp_path)
+    )
+    difference = np.abs(found - expected)
+    assert difference.max() < 2e-5, f"max {difference.max():.2e}, mean {difference.mean():.2e}"

@@ -15,7 +15,7 @@ from edge_medgemma.export.ort_dialect import OrtDialect, OrtTokenDialect
 from edge_medgemma.export.recipe import plan_export
 from edge_medgemma.export.target import Target
 from edge_medgemma.runtime.backends import cuda_decoder
-from edge_medgemma.runtime.backends.cuda import CudaVision, cuda_session, run_bound
+from edge_medgemma.runtime.backends.cuda import CudaVision, cuda_session
 from edge_medgemma.runtime.backends.cuda_decoder import CudaDecoder, sees_all
 from edge_medgemma.runtime.backends.ort import open_session
 from edge_medgemma.runtime.backends.ort_decoder import OrtDecoder
@@ -48,15 +48,17 @@ def directory(
     return copy
 
 
-class Sessions:
+class HostSessions:
     """Opens graphs on the CPU and counts what runs; a session that records may be told to fail."""
+
+    device_type = "cpu"
 
     def __init__(self, fails_at: int | None = None) -> None:
         self.fails_at = fails_at
         self.opened: list[tuple[str, bool]] = []
         self.runs: list[str | None] = []
 
-    def open(self, path: Path, is_recorded: bool) -> Any:
+    def open(self, path: Path, *, grows: bool = False, is_recorded: bool = False) -> Any:
         self.opened.append((path.name, is_recorded))
         return open_session(path, 1)
 
@@ -66,15 +68,14 @@ class Sessions:
         is_recorded = self.opened[-1] == (TOKEN_GRAPH, True)
         if is_recorded and self.runs.count(recording) == self.fails_at:
             raise ProviderError("this session cannot be recorded")
-        run_bound(session, binding, options)
+        session.run_with_iobinding(binding, options)
 
 
 def open_decoder(
-    directory: Path, device: HostDevice, sessions: Sessions | None = None
+    directory: Path, device: HostDevice, sessions: HostSessions | None = None
 ) -> CudaDecoder:
-    sessions = sessions or Sessions()
-    manifest = load_manifest(directory)
-    return CudaDecoder(directory, manifest, device, "cpu", sessions.open, sessions.run)
+    sessions = sessions or HostSessions()
+    return CudaDecoder(directory, load_manifest(directory), device, sessions)
 
 
 def new_prefix(decoder: Any, directory: Path, manifest: Manifest) -> Prefix:
@@ -88,7 +89,7 @@ def tokens(prefix: Prefix, question: list[int], count: int) -> list[int]:
 def test_a_prefix_in_device_memory_is_one_in_the_hosts(
     tiny_engine: Engine, directory: Path
 ) -> None:
-    device, sessions = HostDevice(), Sessions()
+    device, sessions = HostDevice(), HostSessions()
     decoder = open_decoder(directory, device, sessions)
     weights = set(device.blocks)
     chunks = tiny_engine.prompt.prefix("Please review the slices.", 5)
@@ -144,7 +145,7 @@ def test_masks_that_hide_anything_else_need_the_graph_for_chunks() -> None:
 def test_what_cannot_be_recorded_runs_all_the_same(
     tiny_engine: Engine, directory: Path, fails_at: int
 ) -> None:
-    manifest, sessions = tiny_engine.manifest, Sessions(fails_at)
+    manifest, sessions = tiny_engine.manifest, HostSessions(fails_at)
     decoder = open_decoder(directory, HostDevice(), sessions)
     prefix = new_prefix(decoder, directory, manifest)
     expected = tokens(tiny_engine.new_prefix(), [5, 6, 7], 10)
@@ -158,7 +159,7 @@ def test_caches_that_moved_are_recorded_anew_and_recordings_are_bounded(
     tiny_engine: Engine, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cuda_decoder, "MOST_RECORDINGS", 2)
-    manifest, sessions = tiny_engine.manifest, Sessions()
+    manifest, sessions = tiny_engine.manifest, HostSessions()
     decoder = open_decoder(directory, HostDevice(), sessions)
     expected = tokens(tiny_engine.new_prefix(), [5, 6, 7], 4)
     prefixes = [new_prefix(decoder, directory, manifest) for _ in range(3)]
