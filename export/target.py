@@ -18,10 +18,13 @@ class Target:
     activations: str
     """`fp32`, `fp16` or `bf16`; float32 of the `trt` dialect runs in onnxruntime alone"""
 
+    on_cpu: bool = False
+    """16 bits for a CPU all the same, to save disk"""
+
     @property
     def runs_on_cuda(self) -> bool:
-        """Whether onnxruntime's GroupQueryAttention on CUDA computes it."""
-        return self.dialect == "ort" and self.activations in SIXTEEN_BIT
+        """Whether it is for onnxruntime on CUDA."""
+        return self.dialect == "ort" and self.activations in SIXTEEN_BIT and not self.on_cpu
 
 
 CPU = Target("ort", "fp32")
@@ -56,4 +59,5 @@ def choose_target(name: str, precision: str, activations: str | None) -> Target:
         raise EngineError(
             f"{name} has no float32 attention; choose --precision bf16, fp16, int8 or int4"
         )
-    return Target("trt" if name == "tensorrt" else "ort", chosen)
+    on_cpu = name == "cpu" and chosen in SIXTEEN_BIT
+    return Target("trt" if name == "tensorrt" else "ort", chosen, on_cpu)

@@ -70,8 +70,8 @@ class CudaBackend:
             )
         if not {CHUNK_GRAPH, TOKEN_GRAPH} <= set(manifest.files):
             raise EngineError(
-                "this engine has no graphs for cuda, which earlier versions did not write; export "
-                "it again with --target cuda"
+                "this engine was exported for a CPU, or by an earlier version, and has no graphs for "
+                "cuda; export it again with --target cuda"
             )
 
     def identity(self, directory: Path, manifest: Manifest) -> str:

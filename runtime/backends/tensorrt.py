@@ -107,6 +107,7 @@ class TensorRtDecoder:
         self._recorded = RecordedWork(device, self._stream)
         self._owned.append(device.allocate(plan.workspace_bytes))
         # A context of its own keeps one token's shapes: a recording lasts only as long as they do.
+        # Two contexts may have the same profile since TensorRT 10.0.
         self._chunk, self._token = (plan.new_context(self._owned[0]) for _ in range(2))
         for context, tokens in ((self._chunk, 2), (self._token, 1)):
             context.set_optimization_profile_async(shapes.profile_for(tokens), self._stream)

@@ -179,7 +179,7 @@ def test_bfloat16_is_refused_on_a_cpu(checkpoint_folder, tmp_path):
     ("name", "precision", "activations", "expected"),
     [
         ("cpu", "int4", None, CPU),
-        ("cpu", "fp16", None, Target("ort", "fp16")),
+        ("cpu", "fp16", None, Target("ort", "fp16", on_cpu=True)),
         ("cuda", "int4", "fp16", Target("ort", "fp16")),
         ("tensorrt", "int4", None, Target("trt", "bf16")),
         ("tensorrt", "fp16", None, Target("trt", "fp16")),

@@ -13,10 +13,11 @@ from edge_medgemma.export.decoder import DecoderWriter
 from edge_medgemma.export.engine import export_engine
 from edge_medgemma.export.ort_dialect import OrtDialect, OrtTokenDialect
 from edge_medgemma.export.recipe import plan_export
-from edge_medgemma.export.target import Target
+from edge_medgemma.export.target import Target, choose_target
 from edge_medgemma.runtime.backends import cuda_decoder
 from edge_medgemma.runtime.backends.cuda import CudaVision, cuda_session
 from edge_medgemma.runtime.backends.cuda_decoder import CudaDecoder, sees_all
+from edge_medgemma.runtime.backends.devices import CudaBackend
 from edge_medgemma.runtime.backends.ort import open_session
 from edge_medgemma.runtime.backends.ort_decoder import OrtDecoder
 from edge_medgemma.runtime.errors import DeviceMemoryError, EngineError, ProviderError
@@ -193,6 +194,23 @@ def test_an_export_for_cuda_has_both_graphs(tiny_checkpoint: Path, tmp_path: Pat
     stored = sum(manifest.files[name].bytes for name in ("decoder.data", "embedding.data"))
     held = sum(len(device.blocks[one]) for one in decoder._weights.addresses.values())
     assert 0.5 * stored < held <= stored, "weights are held once"
+
+
+def test_an_export_for_the_cpu_in_16_bits_is_not_one_for_cuda(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    """Its tower keeps the operators that are fast there, and that OpenVINO reads."""
+    manifest = export_engine(
+        open_checkpoint(str(tiny_checkpoint)),
+        tmp_path / "engine",
+        precision="fp16",
+        block_size=32,
+        target=choose_target("cpu", "fp16", None),
+    )
+    assert not {CHUNK_GRAPH, TOKEN_GRAPH} & set(manifest.files)
+    assert b"MultiHeadAttention" in (tmp_path / "engine" / "vision.onnx").read_bytes()
+    with pytest.raises(EngineError, match="--target cuda"):
+        CudaBackend().check(manifest)
 
 
 def test_weights_that_are_cut_short_are_refused(directory: Path, tmp_path: Path) -> None:
