@@ -12,7 +12,7 @@ from typing import BinaryIO
 from edge_medgemma.runtime.errors import ResourceError
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes | memoryview) -> None:
     """Write `data` to `path` through a temporary name, fsync and rename.
 
     Raises:

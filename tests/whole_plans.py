@@ -1,6 +1,6 @@
 """Build both plans of the whole 4B shape for RTX 30 and 40, without a GPU.
 
-`python tests/whole_plans.py FOLDER [PRECISION] [ACTIVATIONS]` takes 5 minutes, 10 GB of memory and
+`python tests/whole_plans.py FOLDER [PRECISION] [ACTIVATIONS]` takes 5 minutes, 11 GB of memory and
 4 GB in FOLDER, for int4 and fp16.
 """
 

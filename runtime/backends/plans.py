@@ -120,7 +120,9 @@ def read_record(directory: Path, place: Place, *, contents: bool = True) -> Plan
     return record
 
 
-def write_plans(directory: Path, record: PlanRecord, contents: Mapping[str, bytes]) -> PlanRecord:
+def write_plans(
+    directory: Path, record: PlanRecord, contents: Mapping[str, bytes | memoryview]
+) -> PlanRecord:
     """Write the plans, then the record that makes them valid; returns it with sizes and hashes.
 
     Raises:
@@ -134,7 +136,7 @@ def write_plans(directory: Path, record: PlanRecord, contents: Mapping[str, byte
     for name, data in contents.items():
         write_atomically(folder / name, data)
     files = {
-        name: FileRecord(len(data), hashlib.sha256(data).hexdigest())
+        name: FileRecord(memoryview(data).nbytes, hashlib.sha256(data).hexdigest())
         for name, data in contents.items()
     }
     complete = replace(record, files=files)

@@ -48,7 +48,8 @@ class BuildOptions:
 class Plan:
     """A serialized engine and what was measured while it was built."""
 
-    engine: bytes
+    engine: memoryview
+    """The library's own memory: a copy of a decoder would be gigabytes."""
     timing_cache: bytes
 
 
@@ -116,7 +117,7 @@ class TensorRt:
                 f"{self.name} {self.version} could not build '{path.name}'; try a smaller "
                 "--workspace, or --provider cpu"
             )
-        return Plan(bytes(serialized), b"" if cache is None else bytes(cache.serialize()))
+        return Plan(memoryview(serialized), b"" if cache is None else bytes(cache.serialize()))
 
     def open(self, plan: bytes) -> "OpenedPlan":
         """A plan on the device.

@@ -1,19 +1,28 @@
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from host_device import HostDevice
 
-from edge_medgemma.runtime.backends.plan_build import check_buildable
+from edge_medgemma.export.checkpoint import open_checkpoint
+from edge_medgemma.export.engine import export_engine
+from edge_medgemma.export.target import Target
+from edge_medgemma.runtime.backends.plan_build import build_plans, check_buildable
+from edge_medgemma.runtime.backends.plan_shapes import DecoderShapes
 from edge_medgemma.runtime.backends.plans import (
     DECODER_PLAN,
     RECORD_NAME,
     Place,
     PlanRecord,
+    current_place,
     plan_folder,
     read_plan,
     read_record,
     write_plans,
 )
+from edge_medgemma.runtime.backends.tensorrt_library import BuildOptions, Plan, Profile
 from edge_medgemma.runtime.errors import EngineError, ProviderError, ResourceError
 from edge_medgemma.runtime.generation.engine import Engine
 
@@ -70,6 +79,48 @@ def test_a_build_that_dies_while_writing_leaves_no_valid_record(tmp_path: Path) 
         write_plans(tmp_path, RECORD, {DECODER_PLAN: b"next", "vision.plan": None})  # type: ignore[dict-item]
     with pytest.raises(ProviderError, match="has no TensorRT plans"):
         read_record(tmp_path, PLACE)
+
+
+class RecordingLibrary:
+    """Builds plans of nothing; each build adds its graph's name to the timing cache."""
+
+    name, version = "TensorRT", "10.16.2.10"
+
+    def __init__(self) -> None:
+        self.built: list[tuple[str, int, BuildOptions]] = []
+
+    def build(
+        self, graph: bytes, path: Path, profiles: Sequence[Profile], options: BuildOptions
+    ) -> Plan:
+        self.built.append((path.name, len(profiles), options))
+        plan = memoryview(f"plan of {path.name}".encode())
+        return Plan(plan, options.timing_cache + path.name.encode())
+
+
+def test_a_build_hands_its_timing_cache_on_and_begins_with_the_larger_part(
+    tmp_path: Path, tiny_checkpoint: Path
+) -> None:
+    directory = tmp_path / "engine"
+    manifest = export_engine(
+        open_checkpoint(str(tiny_checkpoint)),
+        directory,
+        precision="int4",
+        block_size=32,
+        target=Target("trt", "fp16"),
+    )
+    device, stages = HostDevice(), []
+    for known in (b"", b"decoder.onnxvision.onnx"):
+        library: Any = RecordingLibrary()
+        shapes = DecoderShapes(160, 100, 64, 4)
+        record = build_plans(directory, manifest, library, device, shapes, 2**20, stages.append)
+        (decoder, decoding, first), (vision, batches, second) = library.built
+        assert (decoder, decoding, vision, batches) == ("decoder.onnx", 2, "vision.onnx", 3)
+        assert first == BuildOptions(2**20, known)
+        assert second == BuildOptions(2**20, known + b"decoder.onnx")
+    assert stages == ["decoder", "vision", "write"] * 2
+    assert read_record(directory, current_place(library, device, manifest)) == record
+    assert read_plan(directory, DECODER_PLAN) == b"plan of decoder.onnx"
+    assert record.decoder_shapes == shapes
 
 
 def test_what_cannot_be_built_is_refused_at_once(tiny_engine: Engine) -> None:

@@ -1,16 +1,25 @@
 """The real builder of TensorRT-RTX, which needs no GPU to build for one."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from host_device import HostDevice
 
 from edge_medgemma.export.checkpoint import open_checkpoint
 from edge_medgemma.export.engine import export_engine
 from edge_medgemma.export.target import Target
 from edge_medgemma.runtime.backends import tensorrt_library
 from edge_medgemma.runtime.backends.capacity import GLOBAL_AXIS, LOCAL_AXIS, with_capacities
+from edge_medgemma.runtime.backends.plan_build import build_plans
 from edge_medgemma.runtime.backends.plan_shapes import DecoderShapes, VisionShapes
-from edge_medgemma.runtime.backends.tensorrt_library import BuildOptions, TensorRt, find_tensorrt
+from edge_medgemma.runtime.backends.plans import current_place, read_record
+from edge_medgemma.runtime.backends.tensorrt_library import (
+    BuildOptions,
+    Plan,
+    TensorRt,
+    find_tensorrt,
+)
 from edge_medgemma.runtime.errors import DependencyError, EngineError, ProviderError
 from edge_medgemma.runtime.manifest import Manifest, load_manifest
 
@@ -51,6 +60,24 @@ def test_both_graphs_become_plans(
     options = BuildOptions(timing_cache=vision.timing_cache)
     decoder = library.build(graph, path, shapes.profiles(manifest), options, capability)
     assert min(len(vision.engine), len(decoder.engine)) > 1000
+
+
+class ForRtx30(TensorRt):
+    """Builds for a device that is not here."""
+
+    def build(self, *arguments: Any) -> Plan:
+        return super().build(*arguments, compute_capability=(8, 6))
+
+
+def test_a_build_is_written_and_found_again(
+    library: TensorRt, engine: Path, manifest: Manifest
+) -> None:
+    builder, device = ForRtx30(library._module), HostDevice()
+    shapes = DecoderShapes(global_rows=256, local_rows=128, prefill_rows=64, logit_rows=4)
+    record = build_plans(engine, manifest, builder, device, shapes)
+    assert read_record(engine, current_place(library, device, manifest)) == record
+    sizes = {name: file.bytes for name, file in record.files.items()}
+    assert min(sizes["vision.plan"], sizes["decoder.plan"]) > 1000
 
 
 def test_a_graph_that_is_not_taken_names_the_node(
