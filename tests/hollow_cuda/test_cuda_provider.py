@@ -5,6 +5,7 @@ what is recorded, what is allocated, which errors come back as what.
 """
 
 import ctypes
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -73,6 +74,7 @@ except (OSError, AttributeError):
 
 @pytest.fixture
 def cuda() -> Iterator[HollowCuda]:
+    gc.collect()  # what an earlier test held must not be given back in the middle of this one
     cuda = HollowCuda(LIBRARY)
     cuda.limit(AMPLE_BYTES)
     yield cuda
@@ -132,8 +134,10 @@ def test_every_operator_is_on_the_gpu(cuda: HollowCuda, tiny, name: str, graph: 
 @pytest.mark.parametrize("name", ENGINES)
 def test_single_tokens_are_recorded_once(cuda: HollowCuda, tiny, name: str) -> None:
     decoder, _, manifest = open_decoder(tiny(name))
-    for _ in range(2):  # again in other caches
-        prefix = Prefix(decoder, Embedding(tiny(name), manifest), manifest)
+    embedding = Embedding(tiny(name), manifest)
+    # Both alive: the caches of the second would else lie where the first one's were recorded.
+    prefixes = [Prefix(decoder, embedding, manifest) for _ in range(2)]
+    for prefix in prefixes:
         prefix.extend(Chunk(tuple(range(5, 45)), 0))
         before = cuda.counts()
         steps = prefix.generate([5, 6, 7], Sampling(ignore_stop=True), 8)
