@@ -8,6 +8,7 @@ from host_device import HostDevice
 from numpy.typing import NDArray
 
 from edge_medgemma.runtime.backends.capacity import GLOBAL_AXIS, LOCAL_AXIS, with_capacities
+from edge_medgemma.runtime.backends.device_peaks import DevicePeaks
 from edge_medgemma.runtime.backends.devices import DeviceRoom, TensorRtBackend
 from edge_medgemma.runtime.backends.plan_shapes import DecoderShapes, VisionShapes
 from edge_medgemma.runtime.backends.tensorrt import TensorRtDecoder, TensorRtVision
@@ -52,6 +53,9 @@ class HostBackend:
 
     def room(self, directory: Path, manifest: Manifest) -> DeviceRoom:
         return self._room
+
+    def peaks(self, manifest: Manifest) -> DevicePeaks:
+        return DevicePeaks("Host", 4e11, 5e13)
 
     def open_vision(self, directory: Path, manifest: Manifest) -> FailingVision:
         self.opened.append("vision")

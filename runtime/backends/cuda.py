@@ -39,9 +39,9 @@ class CudaSessions:
 
     device_type = "cuda"
 
-    def open(self, path: Path, *, grows: bool = False, is_recorded: bool = False) -> Any:
+    def open(self, graph: Path | bytes, *, grows: bool = False, is_recorded: bool = False) -> Any:
         """See `cuda_session`."""
-        return cuda_session(path, grows=grows, is_recorded=is_recorded)
+        return cuda_session(graph, grows=grows, is_recorded=is_recorded)
 
     def run(self, session: Any, binding: Any, options: Any = None) -> None:
         """Run a session on a binding, its exceptions ours."""
@@ -49,11 +49,11 @@ class CudaSessions:
             session.run_with_iobinding(binding, options)
 
 
-def cuda_session(path: Path, *, grows: bool = False, is_recorded: bool = False) -> Any:
+def cuda_session(graph: Path | bytes, *, grows: bool = False, is_recorded: bool = False) -> Any:
     """A session on the first CUDA device.
 
     Args:
-        path: of the graph
+        graph: a file, or its contents
         grows: scratch memory grows from run to run
         is_recorded: run as a CUDA graph from the second run on with the same addresses
 
@@ -80,7 +80,7 @@ def cuda_session(path: Path, *, grows: bool = False, is_recorded: bool = False) 
         settings["enable_cuda_graph"] = "1"
     with _device_errors():
         session = onnxruntime.InferenceSession(
-            path, options, providers=[(CUDA, settings), "CPUExecutionProvider"]
+            graph, options, providers=[(CUDA, settings), "CPUExecutionProvider"]
         )
     if session.get_providers()[0] != CUDA:  # onnxruntime steps down without a word
         raise ProviderError(

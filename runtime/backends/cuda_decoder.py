@@ -42,7 +42,7 @@ class Sessions(Protocol):
         """What onnxruntime calls the place of the addresses."""
         ...
 
-    def open(self, path: Path, *, grows: bool = False, is_recorded: bool = False) -> Any:
+    def open(self, graph: Path | bytes, *, grows: bool = False, is_recorded: bool = False) -> Any:
         """A session; see `backends.cuda.cuda_session`."""
         ...
 

@@ -4,12 +4,15 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from edge_medgemma.runtime.backends.model import DecoderModel, VisionModel
 from edge_medgemma.runtime.backends.providers import Provider, Providers, StepDown
 from edge_medgemma.runtime.errors import EdgeMedgemmaError, EngineError, ProviderError
 from edge_medgemma.runtime.manifest import CHUNK_GRAPH, TOKEN_GRAPH, Manifest
+
+if TYPE_CHECKING:  # what measures is imported where it is asked for
+    from edge_medgemma.runtime.backends.device_peaks import DevicePeaks
 
 LOG = logging.getLogger(__name__)
 
@@ -47,6 +50,10 @@ class DeviceBackend(Protocol):
 
     def room(self, directory: Path, manifest: Manifest) -> DeviceRoom:
         """What the device can hold now; raises as `identity` does."""
+        ...
+
+    def peaks(self, manifest: Manifest) -> "DevicePeaks":
+        """What the device can do in the type of the engine's activations; raises as `room` does."""
         ...
 
     def open_vision(self, directory: Path, manifest: Manifest) -> VisionModel:
@@ -92,6 +99,15 @@ class CudaBackend:
         found = CudaDevice().properties()
         return DeviceRoom(found.free_bytes, found.is_integrated)
 
+    def peaks(self, manifest: Manifest) -> "DevicePeaks":
+        """See `DeviceBackend.peaks`."""
+        from edge_medgemma.runtime.backends.cuda import CudaSessions
+        from edge_medgemma.runtime.backends.cuda_device import CudaDevice
+        from edge_medgemma.runtime.backends.device_peaks import cuda_product, measure_device_peaks
+
+        product = cuda_product(CudaSessions(), manifest.precision.activations)
+        return measure_device_peaks(CudaDevice(), product)
+
     def open_vision(self, directory: Path, manifest: Manifest) -> VisionModel:
         """See `DeviceBackend.open_vision`."""
         from edge_medgemma.runtime.backends.cuda import CudaVision, cuda_session
@@ -132,6 +148,19 @@ class TensorRtBackend:
         found = CudaDevice().properties()
         rows = plan_record(directory, manifest).global_rows
         return DeviceRoom(found.free_bytes, found.is_integrated, rows)
+
+    def peaks(self, manifest: Manifest) -> "DevicePeaks":
+        """See `DeviceBackend.peaks`."""
+        from edge_medgemma.runtime.backends.cuda_device import CudaDevice
+        from edge_medgemma.runtime.backends.device_peaks import (
+            measure_device_peaks,
+            tensorrt_product,
+        )
+        from edge_medgemma.runtime.backends.tensorrt_library import find_tensorrt
+
+        device = CudaDevice()
+        product = tensorrt_product(find_tensorrt(), device, manifest.precision.activations)
+        return measure_device_peaks(device, product)
 
     def open_vision(self, directory: Path, manifest: Manifest) -> VisionModel:
         """See `DeviceBackend.open_vision`."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 IR_VERSION = 10
 OPSET = 21
 
-_TYPES = {"float32": 1, "uint8": 2, "int8": 3, "int32": 6}
+_TYPES = {"float32": 1, "uint8": 2, "int8": 3, "int32": 6, "float16": 10, "bfloat16": 16}
 """TensorProto.DataType"""
 _ACCURACY_INT8 = 4
 """accuracy_level of MatMulNBits that multiplies in int8, as the decoder's nodes ask for"""

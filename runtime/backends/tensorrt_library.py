@@ -119,7 +119,7 @@ class TensorRt:
             )
         return Plan(memoryview(serialized), b"" if cache is None else bytes(cache.serialize()))
 
-    def open(self, plan: bytes) -> "OpenedPlan":
+    def open(self, plan: bytes | memoryview) -> "OpenedPlan":
         """A plan on the device.
 
         Raises:

@@ -30,7 +30,7 @@ def benchmark_tables(benchmark: Benchmark) -> list[RenderableType]:
     parts: list[RenderableType] = [
         Text(settings_words(benchmark)),
         Text(machine_words(benchmark)),
-        Text(peaks_words(benchmark.peaks)),
+        Text(peaks_words(benchmark)),
     ]
     parts += [_table(benchmark, layer) for layer in Layer]
     if any(row.is_disturbed for row in benchmark.rows):

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from edge_medgemma.runtime.backends.devices import (
     DEVICES,
     Choice,
+    DeviceBackend,
     Devices,
     choose,
     without_devices,
@@ -209,6 +210,10 @@ class Engine:
                     raise
         require_memory(self.manifest, slices, shape, available)
 
+    def device_of(self, provider: Provider) -> DeviceBackend | None:
+        """The GPU that was chosen under this name; None for a library of the CPU."""
+        return self._devices[provider] if provider in self.choice.identities else None
+
     def fall_back(self, reason: str) -> bool:
         """Go on with the CPU after a device failed; False where it did not run, or a CPU cannot."""
         if self._choice is None or not self._choice.identities:
@@ -273,8 +278,9 @@ class Engine:
             if self._takes_turns():
                 self._decoder = None
             with self._recorder.span("load vision"):
-                if provider in self.choice.identities:
-                    model = self._devices[provider].open_vision(self.directory, self.manifest)
+                device = self.device_of(provider)
+                if device is not None:
+                    model = device.open_vision(self.directory, self.manifest)
                     opened = OpenedVision(model, provider)
                 else:
                     opened = open_vision(self.directory, self.manifest, provider, self._threads)
@@ -288,8 +294,8 @@ class Engine:
             if self._takes_turns():
                 self._vision = None
             with self._recorder.span("load decoder"):
-                if provider in self.choice.identities:
-                    device = self._devices[provider]
+                device = self.device_of(provider)
+                if device is not None:
                     self._decoder = device.open_decoder(self.directory, self.manifest)
                 else:
                     self._decoder = open_decoder(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import platformdirs
 
-from edge_medgemma.runtime.backends.providers import Providers
+from edge_medgemma.runtime.backends.providers import Provider, Providers
 from edge_medgemma.runtime.generation.embedding import Embedding
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.generation.integrity import check_engine
@@ -27,7 +27,7 @@ from edge_medgemma.runtime.profiling.machine import read_machine
 from edge_medgemma.runtime.profiling.memory import TOKENS_OF_TEXT
 from edge_medgemma.runtime.profiling.meter import Limits, Meter
 from edge_medgemma.runtime.profiling.pace import Pace
-from edge_medgemma.runtime.profiling.peaks import measure_peaks
+from edge_medgemma.runtime.profiling.peaks import measure_peaks, peaks_of_device
 from edge_medgemma.runtime.profiling.power import find_power_readers
 from edge_medgemma.runtime.profiling.record import (
     Benchmark,
@@ -36,6 +36,7 @@ from edge_medgemma.runtime.profiling.record import (
     Row,
     Settings,
 )
+from edge_medgemma.runtime.profiling.roofline import Peaks
 from edge_medgemma.runtime.profiling.scan_rows import ScanBench
 from edge_medgemma.runtime.profiling.thermal import read_thermal
 from edge_medgemma.runtime.triage.records import program_version
@@ -130,6 +131,7 @@ def run_benchmark(request: Request, on_row: OnRow) -> Benchmark:
         thermal_after=read_thermal(),
         power=power.words,
         rows=rows,
+        device_peaks=run.device_peaks,
     )
 
 
@@ -140,6 +142,7 @@ class _Run:
         self, request: Request, manifest: Manifest, suite: Suite, meter: Meter, folder: Path
     ) -> None:
         self.peaks = measure_peaks(manifest, request.threads)
+        self.device_peaks: Peaks | None = None
         self._request = request
         self._manifest = manifest
         self._deadline_s = request.started_s + suite.total_s
@@ -236,7 +239,8 @@ class _Run:
         with Engine.open(
             request.directory, threads=request.threads, providers=request.providers
         ) as engine:
-            yield vision_row(engine, slices, self._meter, self.peaks)
+            peaks = self._peaks(engine, engine.choice.vision)
+            yield vision_row(engine, slices, self._meter, peaks)
             self.vision_provider = engine.vision_provider or self.vision_provider
 
     def _decoder_rows(self, depths: tuple[int, ...]) -> Iterator[Row]:
@@ -244,10 +248,21 @@ class _Run:
         with Engine.open(
             request.directory, threads=request.threads, providers=request.providers
         ) as engine:
+            peaks = self._peaks(engine, engine.choice.decoder)
             decoder = engine.decoder_model()
             self.decoder_provider = engine.choice.decoder
             embedding = Embedding(request.directory, manifest)
-            yield from decoder_rows(decoder, embedding, manifest, depths, self._meter, self.peaks)
+            yield from decoder_rows(decoder, embedding, manifest, depths, self._meter, peaks)
+
+    def _peaks(self, engine: Engine, provider: Provider) -> Peaks:
+        """Of what runs a part; a GPU's are measured before the engine takes its memory."""
+        device = engine.device_of(provider)
+        if device is None:
+            return self.peaks
+        if self.device_peaks is None:
+            engine.close()  # the self-test may have left a part there
+            self.device_peaks = peaks_of_device(device.peaks(self._manifest))
+        return self.device_peaks
 
 
 @dataclass(frozen=True, slots=True)

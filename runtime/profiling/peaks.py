@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_medgemma.runtime.backends.device_peaks import DevicePeaks
 from edge_medgemma.runtime.backends.one_node import (
     Value,
     blocks_product_model,
@@ -65,6 +66,12 @@ def measure_peaks(manifest: Manifest, threads: int) -> Peaks:
         ),
         bf16_flop_per_s=_bf16_product(threads, float_model, a),
     )
+
+
+def peaks_of_device(found: DevicePeaks) -> Peaks:
+    """A GPU's, whose libraries multiply everything in 16 bits or less: one peak for all."""
+    half = found.half_flop_per_s
+    return Peaks(found.copy_bytes_per_s, found.copy_bytes_per_s, half, half, half, half, found.name)
 
 
 def _weight_only_model(bits: int) -> bytes:

@@ -182,3 +182,5 @@ class Benchmark:
     power: str
     """Readers in use, or why there is none."""
     rows: tuple[Row, ...]
+    device_peaks: Peaks | None = None
+    """Of the GPU that ran a part"""

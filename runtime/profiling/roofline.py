@@ -25,6 +25,8 @@ class Peaks:
     """MatMulNBits as the decoder's layers use it; None where the decoder has no such weights."""
     bf16_flop_per_s: float | None = None
     """MatMul in OpenVINO where it computes in bfloat16."""
+    device: str = ""
+    """A GPU, whose one product in 16 bits stands for all; empty for the CPU"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,8 +132,8 @@ def context_figure(benchmark: Benchmark) -> Figure | None:
 
 
 def roofline_figure(benchmark: Benchmark) -> Figure | None:
-    """Rows under the measured roof of the machine."""
-    peaks = benchmark.peaks
+    """Rows under the measured roof of the machine, or of the GPU that ran them."""
+    peaks = benchmark.device_peaks or benchmark.peaks
     rows = [row for row in benchmark.rows if row.ceiling and row.latency]
     if not rows or peaks.read_bytes_per_s is None or peaks.f32_flop_per_s is None:
         return None
@@ -143,9 +143,11 @@ def roofline_figure(benchmark: Benchmark) -> Figure | None:
         work = row.ceiling.work
         points.append((work.flop / work.bytes, work.flop / row.latency.median_s / 1e9))
         labels.append(row.name)
-    roofs = {"f32": peaks.f32_flop_per_s, "int8": peaks.int8_flop_per_s}
-    roofs["bf16"] = peaks.bf16_flop_per_s
-    roofs["decoder's weights"] = peaks.weight_only_flop_per_s
+    roofs: dict[str, float | None] = {"16-bit product": peaks.bf16_flop_per_s}
+    if not peaks.device:
+        roofs = {"f32": peaks.f32_flop_per_s, "int8": peaks.int8_flop_per_s}
+        roofs["bf16"] = peaks.bf16_flop_per_s
+        roofs["decoder's weights"] = peaks.weight_only_flop_per_s
     left, right = min(x for x, _ in points) / 2, max(x for x, _ in points) * 2
     known = [peak for peak in roofs.values() if peak is not None]
     far = max(right, 2 * max(known) / peaks.read_bytes_per_s)

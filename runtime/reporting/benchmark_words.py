@@ -1,7 +1,8 @@
 """Figures of a benchmark in words, the same in the terminal and on the page."""
 
+from collections.abc import Mapping
+
 from edge_medgemma.runtime.profiling.record import QUIET_PACE, QUIET_SHARE, Benchmark, Row
-from edge_medgemma.runtime.profiling.roofline import Peaks
 
 DISTURBED = (
     f"* Other programs took more than {QUIET_SHARE:.0%} of the processor meanwhile, or the machine "
@@ -77,8 +78,9 @@ def throttling_words(benchmark: Benchmark) -> str:
     return "none" if False in states else "not available"
 
 
-def peaks_words(peaks: Peaks) -> str:
-    """The measured peaks of the machine."""
+def peaks_words(benchmark: Benchmark) -> str:
+    """The measured peaks of the machine and of the GPU that ran a part."""
+    peaks, device = benchmark.peaks, benchmark.device_peaks
     figures = {
         "read": (peaks.read_bytes_per_s, "GB/s"),
         "copy": (peaks.copy_bytes_per_s, "GB/s"),
@@ -87,11 +89,21 @@ def peaks_words(peaks: Peaks) -> str:
         "bf16": (peaks.bf16_flop_per_s, "GFLOP/s"),
         "decoder's weights": (peaks.weight_only_flop_per_s, "GFLOP/s"),
     }
-    parts = [
+    words = f"Measured peaks: {_figures(figures)}."
+    if device is not None:
+        own = {
+            "copy": (device.copy_bytes_per_s, "GB/s"),
+            "16-bit product": (device.bf16_flop_per_s, "GFLOP/s"),
+        }
+        words += f" Of {device.device}: {_figures(own)}."
+    return words
+
+
+def _figures(figures: Mapping[str, tuple[float | None, str]]) -> str:
+    return ", ".join(
         f"{name} {value / 1e9:.0f} {unit}" if value else f"{name} not measured"
         for name, (value, unit) in figures.items()
-    ]
-    return f"Measured peaks: {', '.join(parts)}."
+    )
 
 
 def _three_digits(value: float) -> str:

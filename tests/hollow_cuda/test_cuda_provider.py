@@ -17,6 +17,7 @@ from edge_medgemma.export.drawn_ranges import drawn_ranges
 from edge_medgemma.export.engine import export_engine
 from edge_medgemma.export.synthetic import synthetic_checkpoint
 from edge_medgemma.export.target import Target
+from edge_medgemma.runtime.backends import device_peaks
 from edge_medgemma.runtime.backends.cuda import CudaSessions, CudaVision, cuda_session
 from edge_medgemma.runtime.backends.cuda_decoder import CudaDecoder
 from edge_medgemma.runtime.errors import DeviceMemoryError
@@ -150,6 +151,16 @@ def test_single_tokens_are_recorded_once(cuda: HollowCuda, tiny, name: str) -> N
         assert after.replays == recorded.replays + 6
         assert after.launches == recorded.launches, "a replay launches nothing by itself"
         assert after.refused_in_capture == 0
+
+
+@pytest.mark.parametrize("activations", ["fp16", "bf16"])
+def test_the_product_of_the_peak_is_there(
+    cuda: HollowCuda, monkeypatch: pytest.MonkeyPatch, activations: str
+) -> None:
+    monkeypatch.setattr(device_peaks, "SIDE", 64)
+    monkeypatch.setattr(device_peaks, "COPY_BYTES", 2**16)
+    product = device_peaks.cuda_product(CudaSessions(), activations)
+    assert device_peaks.measure_device_peaks(HostDevice(), product).half_flop_per_s
 
 
 def test_slices_need_no_cudnn(cuda: HollowCuda, tiny) -> None:

@@ -59,9 +59,9 @@ class HostSessions:
         self.opened: list[tuple[str, bool]] = []
         self.runs: list[str | None] = []
 
-    def open(self, path: Path, *, grows: bool = False, is_recorded: bool = False) -> Any:
-        self.opened.append((path.name, is_recorded))
-        return open_session(path, 1)
+    def open(self, graph: Path, *, grows: bool = False, is_recorded: bool = False) -> Any:
+        self.opened.append((graph.name, is_recorded))
+        return open_session(graph, 1)
 
     def run(self, session: Any, binding: Any, options: Any = None) -> None:
         recording = None if options is None else options.get_run_config_entry("gpu_graph_id")

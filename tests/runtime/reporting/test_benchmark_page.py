@@ -8,6 +8,7 @@ import pytest
 from sample_benchmark import component, sample_benchmark
 
 from edge_medgemma.runtime.profiling.record import Layer, Row
+from edge_medgemma.runtime.profiling.roofline import Peaks
 from edge_medgemma.runtime.reporting.benchmark_page import (
     context_figure,
     render_page,
@@ -64,6 +65,15 @@ def test_points_lie_inside_the_axes() -> None:
         for circle in circles:
             assert 0 <= float(circle.get("cx")) <= WIDTH
             assert 0 <= float(circle.get("cy")) <= HEIGHT
+
+
+def test_what_a_gpu_ran_stands_under_the_roof_of_the_gpu() -> None:
+    gpu = Peaks(3.6e11, 3.6e11, 5e13, 5e13, 5e13, 5e13, "RTX 3060")
+    benchmark = replace(sample_benchmark(), device_peaks=gpu)
+    figure = roofline_figure(benchmark)
+    assert figure is not None
+    assert [name for name, _ in figure.legend] == ["rows", "peak 16-bit product"]
+    assert "Of RTX 3060: copy 360 GB/s, 16-bit product 50000 GFLOP/s." in render_page(benchmark)
 
 
 def test_a_run_without_measurements_has_no_charts() -> None:

@@ -1,0 +1,62 @@
+"""A row that a GPU ran is compared with the GPU's peaks, not with the CPU's."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from host_backend import HostBackend
+
+from edge_medgemma.export.checkpoint import open_checkpoint
+from edge_medgemma.export.golden import export_with_golden
+from edge_medgemma.export.target import Target
+from edge_medgemma.runtime.backends.providers import AUTOMATIC, Provider, Providers
+from edge_medgemma.runtime.generation.engine import Engine
+from edge_medgemma.runtime.manifest import load_manifest
+from edge_medgemma.runtime.profiling import benchmark
+from edge_medgemma.runtime.profiling.benchmark import SUITES, Request
+from edge_medgemma.runtime.profiling.meter import Limits, Meter
+from edge_medgemma.runtime.profiling.pace import Pace
+from edge_medgemma.runtime.profiling.power import find_power_readers
+from edge_medgemma.runtime.profiling.roofline import Peaks, vision_work
+
+CPU = Providers(Provider.CPU, Provider.CPU)
+
+
+@pytest.fixture(scope="module")
+def half_engine(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("half") / "engine"
+    checkpoint = open_checkpoint(str(tiny_checkpoint))
+    target = Target("trt", "fp16")
+    export_with_golden(checkpoint, directory, precision="fp16", block_size=32, target=target)
+    return directory
+
+
+@pytest.mark.parametrize("providers", [AUTOMATIC, CPU])
+def test_ceilings_are_of_what_ran_the_row(
+    half_engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, providers: Providers
+) -> None:
+    backend = HostBackend()
+    opened: Any = partial(Engine.open, devices={Provider.TENSORRT: backend})
+    monkeypatch.setattr(benchmark.Engine, "open", opened)
+    cpu = Peaks(3e10, 2.4e10, 3.2e11, 9e11, 4.8e11)
+    monkeypatch.setattr(benchmark, "measure_peaks", lambda *_: cpu)
+    manifest = load_manifest(half_engine)
+    request = Request(half_engine, providers, 1, "quick", repeat=1)
+    limits = Limits(repeat=1, row_minimum_s=0.0, row_maximum_s=5.0, has_short_operations=True)
+    meter = Meter(limits, find_power_readers(), Pace(1))
+    run = benchmark._Run(request, manifest, SUITES["quick"], meter, tmp_path)
+    (row,) = run._vision_rows(2)
+    assert row.ceiling is not None and row.latency is not None
+    work = vision_work(manifest, 2)
+    if providers is CPU:
+        assert run.device_peaks is None
+        peaks = run.peaks
+    else:
+        assert run.device_peaks is not None
+        assert run.device_peaks.device == "Host"
+        peaks = run.device_peaks
+        assert row.ceiling.seconds == max(work.flop / 5e13, work.bytes / 4e11)
+    assert peaks.f32_flop_per_s is not None and peaks.read_bytes_per_s is not None
+    expected = max(work.flop / peaks.f32_flop_per_s, work.bytes / peaks.read_bytes_per_s)
+    assert row.ceiling.seconds == pytest.approx(expected)
