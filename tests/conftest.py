@@ -40,6 +40,20 @@ def tiny_engine_directory(tiny_checkpoint: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_tensorrt_directory(tiny_checkpoint: Path) -> Path:
+    """Its engine for TensorRT in float16, with golden outputs; the CPU runs it too."""
+    from edge_medgemma.export.checkpoint import open_checkpoint
+    from edge_medgemma.export.golden import export_with_golden
+    from edge_medgemma.export.target import Target
+
+    directory = tiny_checkpoint.parent / "tensorrt"
+    checkpoint = open_checkpoint(str(tiny_checkpoint))
+    target = Target("trt", "fp16")
+    export_with_golden(checkpoint, directory, precision="fp16", block_size=32, target=target)
+    return directory
+
+
+@pytest.fixture(scope="session")
 def tiny_engine(tiny_engine_directory: Path) -> Iterator[Engine]:
     """The engine, opened."""
     with Engine.open(tiny_engine_directory, threads=2) as engine:

@@ -1,5 +1,6 @@
 """`edge-medgemma build`: TensorRT plans of an engine, on the device that will run them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -8,17 +9,19 @@ from edge_medgemma.runtime.backends.cuda_device import CudaDevice
 from edge_medgemma.runtime.backends.devices import DeviceRoom
 from edge_medgemma.runtime.backends.golden import load_golden
 from edge_medgemma.runtime.backends.plan_build import build_plans, check_buildable
-from edge_medgemma.runtime.backends.plan_shapes import DecoderShapes, may_have_decode_profile
+from edge_medgemma.runtime.backends.plan_shapes import DecoderShapes
 from edge_medgemma.runtime.backends.plans import plan_folder
 from edge_medgemma.runtime.backends.providers import Provider, Providers
 from edge_medgemma.runtime.backends.tensorrt_library import find_tensorrt
 from edge_medgemma.runtime.commands.progress import stage_progress
 from edge_medgemma.runtime.errors import EngineError
 from edge_medgemma.runtime.generation.engine import Engine
-from edge_medgemma.runtime.generation.prefix import LOCAL_SLACK_ROWS
-from edge_medgemma.runtime.profiling.device_memory import QUESTION_ROWS, require_device_memory
+from edge_medgemma.runtime.profiling.device_memory import (
+    QUESTION_ROWS,
+    decoder_shapes,
+    require_device_memory,
+)
 from edge_medgemma.runtime.profiling.memory import DEFAULT_SHAPE, available_bytes
-from edge_medgemma.runtime.triage.questions import REASONING_TOKENS
 
 
 @click.command(epilog="Example: edge-medgemma build engines/medgemma --slices 32")
@@ -49,7 +52,7 @@ def command(engine_directory: Path, provider: str, slices: int, workspace_mb: in
                 f"'{engine_directory}' has no golden outputs, by which its plans would be tested; "
                 "export it again without --no-golden"
             )
-        shapes = decoder_shapes(engine, slices)
+        shapes = prompt_shapes(engine, slices)
     library, device = find_tensorrt(), CudaDevice()
     found = device.properties()
     room = DeviceRoom(found.free_bytes, found.is_integrated)
@@ -71,13 +74,8 @@ def command(engine_directory: Path, provider: str, slices: int, workspace_mb: in
     click.echo(f"{plan_folder(engine_directory)}: {size / 1e9:.2f} GB for {record.place.device}")
 
 
-def decoder_shapes(engine: Engine, slices: int) -> DecoderShapes:
-    """Capacities for so many slices, one protocol's questions and an answer."""
-    chunks = engine.prompt.prefix("", slices)
-    read = sum(len(chunk.ids) for chunk in chunks)
-    window = engine.manifest.text.sliding_window
-    return DecoderShapes(
-        global_rows=read + QUESTION_ROWS + REASONING_TOKENS,
-        local_rows=window + LOCAL_SLACK_ROWS,
-        has_decode_profile=may_have_decode_profile(engine.manifest),
-    )
+def prompt_shapes(engine: Engine, slices: int) -> DecoderShapes:
+    """Capacities for so many slices, with a prompt of which more tokens are text than usual too."""
+    shapes = decoder_shapes(engine.manifest, slices)
+    read = sum(len(chunk.ids) for chunk in engine.prompt.prefix("", slices))
+    return replace(shapes, global_rows=max(shapes.global_rows, read + QUESTION_ROWS))

@@ -7,7 +7,11 @@ one; the rest is counted from shapes, or assumed where a constant says so.
 from dataclasses import dataclass
 
 from edge_medgemma.runtime.backends.devices import DeviceRoom
-from edge_medgemma.runtime.backends.plan_shapes import DecoderShapes, VisionShapes
+from edge_medgemma.runtime.backends.plan_shapes import (
+    DecoderShapes,
+    VisionShapes,
+    may_have_decode_profile,
+)
 from edge_medgemma.runtime.errors import ResourceError
 from edge_medgemma.runtime.generation.passes import MAXIMUM_PASS_ROWS
 from edge_medgemma.runtime.generation.prefix import GLOBAL_GROWTH_ROWS, LOCAL_SLACK_ROWS
@@ -38,8 +42,8 @@ ARENA_FACTOR = 2.2
 """Of onnxruntime's blocks for the decoder, which double where more is asked for, to what is used: of
 the 4B shape 0.5 GB for 8 slices and 1.3 for 85."""
 
-QUESTION_ROWS = 1024
-"""Of the global caches, beyond the slices: the questions of a protocol and the instruction."""
+QUESTION_ROWS = 3072
+"""Of the global caches, beyond the slices: the instruction, the questions of a protocol, an answer."""
 
 ELEMENT_BYTES = 2
 """Of activations, keys and values on a GPU."""
@@ -71,13 +75,25 @@ class DeviceMemoryPlan:
 
 def plan_device_memory(manifest: Manifest, slices: int) -> DeviceMemoryPlan:
     """What a triage of so many slices needs, with plans that were built for as many."""
-    shapes = _decoder_shapes(manifest, slices)
+    shapes = decoder_shapes(manifest, slices)
     return DeviceMemoryPlan(
         CONTEXT_BYTES,
         _vision_bytes(manifest),
         _decoder_bytes(manifest, shapes),
         _cache_bytes(manifest, shapes),
     )
+
+
+def decoder_shapes(manifest: Manifest, slices: int) -> DecoderShapes:
+    """Of plans for so many slices, their questions and an answer, or of caches that grow to them."""
+    tokens = slices * (manifest.vision.tokens_per_image + TOKENS_OF_TEXT)
+    local_rows = manifest.text.sliding_window + LOCAL_SLACK_ROWS
+    if manifest.dialect == "trt":
+        has_decode_profile = may_have_decode_profile(manifest)
+        return DecoderShapes(
+            tokens + QUESTION_ROWS, local_rows, has_decode_profile=has_decode_profile
+        )
+    return DecoderShapes(tokens + GLOBAL_GROWTH_ROWS, local_rows, MAXIMUM_PASS_ROWS)
 
 
 def require_device_memory(
@@ -157,15 +173,6 @@ def _free_bytes(room: DeviceRoom, available_bytes: int | None) -> int:
 def _slices_of(manifest: Manifest, rows: int) -> int:
     """Slices that fit into so many rows of the global caches."""
     return max(rows - QUESTION_ROWS, 0) // (manifest.vision.tokens_per_image + TOKENS_OF_TEXT)
-
-
-def _decoder_shapes(manifest: Manifest, slices: int) -> DecoderShapes:
-    """As `build` makes plans for so many slices, or as caches grow without plans."""
-    tokens = slices * (manifest.vision.tokens_per_image + TOKENS_OF_TEXT)
-    local_rows = manifest.text.sliding_window + LOCAL_SLACK_ROWS
-    if manifest.dialect == "trt":
-        return DecoderShapes(tokens + QUESTION_ROWS, local_rows)
-    return DecoderShapes(tokens + GLOBAL_GROWTH_ROWS, local_rows, MAXIMUM_PASS_ROWS)
 
 
 def _vision_bytes(manifest: Manifest) -> int:

@@ -11,7 +11,7 @@ on the GPU, can its launches be recorded, what do they allocate? Numbers are not
 #include <sys/mman.h>
 
 struct counts {
-    int64_t held_bytes, peak_bytes, launches, captures, replays, refused_in_capture;
+    int64_t held_bytes, launches, captures, replays, refused_in_capture;
 };
 
 static struct counts counts;
@@ -28,7 +28,6 @@ static struct block {
 /* For the checks, by ctypes. */
 void hollow_counts(struct counts *out) { *out = counts; }
 void hollow_total(int64_t bytes) { total_bytes = bytes; }
-void hollow_forget_peak(void) { counts.peak_bytes = counts.held_bytes; }
 
 static cudaError_t unless_capturing(void) {
     if (!capturing)
@@ -51,8 +50,6 @@ static cudaError_t allocate(void **address, size_t size) {
         if (new != MAP_FAILED) {
             blocks[place] = (struct block){*address = new, size};
             counts.held_bytes += size;
-            if (counts.peak_bytes < counts.held_bytes)
-                counts.peak_bytes = counts.held_bytes;
             status = cudaSuccess;
         }
     }

@@ -37,7 +37,6 @@ class Counts(ctypes.Structure):
     """`struct counts` of cudart.c."""
 
     held_bytes: int
-    peak_bytes: int
     launches: int
     captures: int
     replays: int
@@ -45,7 +44,7 @@ class Counts(ctypes.Structure):
     _fields_ = [
         (name, ctypes.c_int64)
         for name in (
-            "held_bytes", "peak_bytes", "launches", "captures", "replays", "refused_in_capture",
+            "held_bytes", "launches", "captures", "replays", "refused_in_capture",
         )
     ]  # fmt: skip
 

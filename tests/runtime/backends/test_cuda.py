@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from host_device import HostDevice
+from host_sessions import HostSessions
 
 from edge_medgemma.export.checkpoint import open_checkpoint
 from edge_medgemma.export.decoder import DecoderWriter
@@ -18,7 +19,6 @@ from edge_medgemma.runtime.backends import cuda_decoder
 from edge_medgemma.runtime.backends.cuda import CudaVision, cuda_session
 from edge_medgemma.runtime.backends.cuda_decoder import CudaDecoder, sees_all
 from edge_medgemma.runtime.backends.devices import CudaBackend
-from edge_medgemma.runtime.backends.ort import open_session
 from edge_medgemma.runtime.backends.ort_decoder import OrtDecoder
 from edge_medgemma.runtime.errors import DeviceMemoryError, EngineError, ProviderError
 from edge_medgemma.runtime.generation.embedding import Embedding
@@ -47,29 +47,6 @@ def directory(
         graph = DecoderWriter(plan.checkpoint, ops, plan.decoder).write()
         (copy / name).write_bytes(graph.serialize_fed("decoder.data"))
     return copy
-
-
-class HostSessions:
-    """Opens graphs on the CPU and counts what runs; a session that records may be told to fail."""
-
-    device_type = "cpu"
-
-    def __init__(self, fails_at: int | None = None) -> None:
-        self.fails_at = fails_at
-        self.opened: list[tuple[str, bool]] = []
-        self.runs: list[str | None] = []
-
-    def open(self, graph: Path, *, grows: bool = False, is_recorded: bool = False) -> Any:
-        self.opened.append((graph.name, is_recorded))
-        return open_session(graph, 1)
-
-    def run(self, session: Any, binding: Any, options: Any = None) -> None:
-        recording = None if options is None else options.get_run_config_entry("gpu_graph_id")
-        self.runs.append(recording)
-        is_recorded = self.opened[-1] == (TOKEN_GRAPH, True)
-        if is_recorded and self.runs.count(recording) == self.fails_at:
-            raise ProviderError("this session cannot be recorded")
-        session.run_with_iobinding(binding, options)
 
 
 def open_decoder(

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 from fake_tensorrt import FakePlan
 from host_device import HostDevice
+from host_sessions import HostSessions
 
 from edge_medgemma.runtime.backends import device_peaks
 from edge_medgemma.runtime.backends.device_peaks import (
@@ -29,16 +29,6 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device_peaks, "SIDE", SIDE)
     monkeypatch.setattr(device_peaks, "COPY_BYTES", 2**16)
     monkeypatch.setattr(device_peaks, "ROUNDS", 2)
-
-
-class HostSessions:
-    device_type = "cpu"
-
-    def open(self, graph: bytes, *, grows: bool = False, is_recorded: bool = False) -> Any:
-        return onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
-
-    def run(self, session: Any, binding: Any, options: Any = None) -> None:
-        session.run_with_iobinding(binding, options)
 
 
 class HostLibrary:

@@ -8,9 +8,6 @@ import numpy as np
 import pytest
 from host_backend import HostBackend
 
-from edge_medgemma.export.checkpoint import open_checkpoint
-from edge_medgemma.export.golden import export_with_golden
-from edge_medgemma.export.target import Target
 from edge_medgemma.runtime.backends.devices import (
     DEVICES,
     CudaBackend,
@@ -42,19 +39,10 @@ def own_stamps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def half_engine(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("half") / "engine"
-    checkpoint = open_checkpoint(str(tiny_checkpoint))
-    target = Target("trt", "fp16")
-    export_with_golden(checkpoint, directory, precision="fp16", block_size=32, target=target)
-    return directory
-
-
-@pytest.fixture(scope="module")
-def altered_weights(half_engine: Path) -> Path:
+def altered_weights(tiny_tensorrt_directory: Path) -> Path:
     """The same graphs, half of the decoder's weights zero."""
-    directory = half_engine.with_name("altered")
-    shutil.copytree(half_engine, directory)
+    directory = tiny_tensorrt_directory.with_name("altered")
+    shutil.copytree(tiny_tensorrt_directory, directory)
     weights = np.fromfile(directory / "decoder.data", np.uint8)
     weights[: len(weights) // 2] = 0
     weights.tofile(directory / "decoder.data")
@@ -95,7 +83,9 @@ def test_an_engine_of_an_earlier_version_has_no_graphs_for_cuda(tiny_engine: Eng
         CudaBackend().check(replace(manifest, files=tiny_engine.manifest.files))
 
 
-def test_auto_says_why_it_takes_no_device(tiny_engine: Engine, half_engine: Path) -> None:
+def test_auto_says_why_it_takes_no_device(
+    tiny_engine: Engine, tiny_tensorrt_directory: Path
+) -> None:
     choice = choose(tiny_engine.directory, tiny_engine.manifest, AUTOMATIC, DEVICES)
     assert (choice.vision, choice.decoder, choice.identities) == ("auto", "auto", {})
     reasons = {one.provider: one.reason for one in choice.step_downs}
@@ -104,53 +94,55 @@ def test_auto_says_why_it_takes_no_device(tiny_engine: Engine, half_engine: Path
 
 
 def test_without_a_gpu_half_precision_runs_on_the_cpu_and_bfloat16_nowhere(
-    half_engine: Path, caplog: pytest.LogCaptureFixture
+    tiny_tensorrt_directory: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    manifest = load_manifest(half_engine)
+    manifest = load_manifest(tiny_tensorrt_directory)
     try:
-        TensorRtBackend().identity(half_engine, manifest)
+        TensorRtBackend().identity(tiny_tensorrt_directory, manifest)
     except (DependencyError, ProviderError) as error:
         reason = str(error)
     else:
         pytest.skip("there are plans of this engine")
-    choice = choose(half_engine, manifest, AUTOMATIC, DEVICES)
+    choice = choose(tiny_tensorrt_directory, manifest, AUTOMATIC, DEVICES)
     assert (choice.vision, choice.decoder) == ("cpu", "cpu")
     assert choice.step_downs[0].reason == reason
     assert f"not on tensorrt: {reason}" in caplog.text
     with pytest.raises((DependencyError, ProviderError)):
-        choose(half_engine, manifest, TENSORRT, DEVICES)
+        choose(tiny_tensorrt_directory, manifest, TENSORRT, DEVICES)
     wide = with_precision(manifest, "trt", "bf16")
     with pytest.raises(ProviderError, match=r"needs a GPU.*--activations fp16"):
-        choose(half_engine, wide, AUTOMATIC, DEVICES)
+        choose(tiny_tensorrt_directory, wide, AUTOMATIC, DEVICES)
 
 
-def test_a_device_with_the_cpus_answers_is_taken_and_asked_once(half_engine: Path) -> None:
+def test_a_device_with_the_cpus_answers_is_taken_and_asked_once(
+    tiny_tensorrt_directory: Path,
+) -> None:
     backend = HostBackend()
-    with open_on(backend, half_engine) as engine:
+    with open_on(backend, tiny_tensorrt_directory) as engine:
         assert (engine.choice.vision, engine.choice.decoder) == ("tensorrt", "tensorrt")
         assert "tensorrt host driver 13020" in engine.vision_identity
         assert "tensorrt host driver 13020" in engine.decoder_identity
     assert sorted(backend.opened) == ["decoder", "vision"]
     again = HostBackend()
-    with open_on(again, half_engine) as engine:
+    with open_on(again, tiny_tensorrt_directory) as engine:
         assert engine.choice.vision == "tensorrt"
     assert again.opened == []
     later = HostBackend(driver=13030)
-    with open_on(later, half_engine) as engine:
+    with open_on(later, tiny_tensorrt_directory) as engine:
         assert engine.choice.vision == "tensorrt"
     assert sorted(later.opened) == ["decoder", "vision"]
 
 
 def test_a_device_with_other_answers_is_refused_with_the_numbers(
-    half_engine: Path, altered_weights: Path, caplog: pytest.LogCaptureFixture
+    tiny_tensorrt_directory: Path, altered_weights: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     backend = HostBackend(altered_weights)
-    with open_on(backend, half_engine, TENSORRT) as engine:
+    with open_on(backend, tiny_tensorrt_directory, TENSORRT) as engine:
         for _ in range(2):  # the second time by its stamp
             with pytest.raises(ProviderError, match=r"tensorrt fails its self-test.*KL"):
                 _ = engine.choice
     assert sorted(backend.opened) == ["decoder", "vision"]
-    with open_on(backend, half_engine) as engine:
+    with open_on(backend, tiny_tensorrt_directory) as engine:
         assert (engine.choice.vision, engine.choice.decoder) == ("cpu", "cpu")
         assert "self-test" in engine.choice.step_downs[0].reason
         assert " cpu onnxruntime" in engine.decoder_identity
@@ -158,10 +150,10 @@ def test_a_device_with_other_answers_is_refused_with_the_numbers(
 
 
 def test_an_engine_without_golden_outputs_is_not_trusted_to_a_device(
-    half_engine: Path, tmp_path: Path
+    tiny_tensorrt_directory: Path, tmp_path: Path
 ) -> None:
     directory = tmp_path / "engine"
-    shutil.copytree(half_engine, directory)
+    shutil.copytree(tiny_tensorrt_directory, directory)
     (directory / GOLDEN_NAME).unlink()
     engine = open_on(HostBackend(), directory, TENSORRT)
     with pytest.raises(ProviderError, match="without --no-golden"):
@@ -171,13 +163,13 @@ def test_an_engine_without_golden_outputs_is_not_trusted_to_a_device(
 
 
 def test_a_study_whose_device_fails_is_finished_on_the_cpu(
-    half_engine: Path, tmp_path: Path
+    tiny_tensorrt_directory: Path, tmp_path: Path
 ) -> None:
     from drawn_series import write_head_ct
 
     scan = write_head_ct(tmp_path / "scan", lesion=range(4, 8))
     backend = HostBackend()
-    with open_on(backend, half_engine, TENSORRT) as engine:
+    with open_on(backend, tiny_tensorrt_directory, TENSORRT) as engine:
         assert engine.choice.vision == "tensorrt"
         backend.slices_left = 2
         options = TriageOptions(slices=4, control_folder=tmp_path / "device")
@@ -185,7 +177,7 @@ def test_a_study_whose_device_fails_is_finished_on_the_cpu(
         assert engine.choice.vision == "cpu"
         assert not engine.fall_back("once more")
     assert "device_failed" in {one.name for one in study.problems}
-    with open_on(HostBackend(), half_engine, CPU) as engine:
+    with open_on(HostBackend(), tiny_tensorrt_directory, CPU) as engine:
         options = TriageOptions(slices=4, control_folder=tmp_path / "cpu")
         (reference,) = triage_scan(engine, scan, options).studies
     assert "device_failed" not in {one.name for one in reference.problems}
@@ -193,8 +185,8 @@ def test_a_study_whose_device_fails_is_finished_on_the_cpu(
     assert study.urgency == reference.urgency
 
 
-def test_sixteen_bit_weights_stand_in_a_plan_once(half_engine: Path) -> None:
-    manifest = load_manifest(half_engine)
+def test_sixteen_bit_weights_stand_in_a_plan_once(tiny_tensorrt_directory: Path) -> None:
+    manifest = load_manifest(tiny_tensorrt_directory)
     assert not may_have_decode_profile(manifest)
     quarter = replace(manifest, precision=replace(manifest.precision, decoder="int4"))
     assert may_have_decode_profile(quarter)

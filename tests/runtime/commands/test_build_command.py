@@ -8,9 +8,7 @@ import pytest
 from click.testing import CliRunner
 from host_device import HostDevice
 
-from edge_medgemma.export.checkpoint import open_checkpoint
-from edge_medgemma.export.golden import export_with_golden
-from edge_medgemma.export.target import Target
+from edge_medgemma.runtime.backends.devices import DeviceRoom
 from edge_medgemma.runtime.backends.golden import GOLDEN_NAME
 from edge_medgemma.runtime.commands import build
 from edge_medgemma.runtime.errors import (
@@ -21,15 +19,8 @@ from edge_medgemma.runtime.errors import (
     ResourceError,
 )
 from edge_medgemma.runtime.generation.engine import Engine
-
-
-@pytest.fixture(scope="module")
-def engine(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("build") / "engine"
-    checkpoint = open_checkpoint(str(tiny_checkpoint))
-    target = Target("trt", "fp16")
-    export_with_golden(checkpoint, directory, precision="fp16", block_size=32, target=target)
-    return directory
+from edge_medgemma.runtime.profiling.device_memory import largest_device_slices
+from edge_medgemma.runtime.triage.questions import REASONING_TOKENS
 
 
 def refusal(*arguments: object) -> EdgeMedgemmaError:
@@ -45,27 +36,31 @@ def test_an_engine_for_the_cpu_is_refused(tiny_engine_directory: Path) -> None:
     assert "--target tensorrt" in str(error)
 
 
-def test_too_little_memory_is_refused(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_memory_is_refused(
+    tiny_tensorrt_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(build, "available_bytes", lambda: 1000)
-    error = refusal(engine)
+    error = refusal(tiny_tensorrt_directory)
     assert isinstance(error, ResourceError)
     assert "--swap 8" in str(error)
 
 
 def test_a_gpu_that_cannot_hold_the_slices_is_refused(
-    engine: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_tensorrt_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(build, "find_tensorrt", object)
     monkeypatch.setattr(build, "CudaDevice", lambda: HostDevice(limit_bytes=10**6))
-    error = refusal(engine, "--slices", "8")
+    error = refusal(tiny_tensorrt_directory, "--slices", "8")
     assert isinstance(error, ResourceError)
     assert "8 slices need 0.5 GB of the GPU's memory" in str(error)
-    assert not (engine / "devices").exists()
+    assert not (tiny_tensorrt_directory / "devices").exists()
 
 
-def test_an_engine_without_golden_outputs_is_refused(engine: Path, tmp_path: Path) -> None:
+def test_an_engine_without_golden_outputs_is_refused(
+    tiny_tensorrt_directory: Path, tmp_path: Path
+) -> None:
     copy = tmp_path / "engine"
-    shutil.copytree(engine, copy)
+    shutil.copytree(tiny_tensorrt_directory, copy)
     (copy / GOLDEN_NAME).unlink()
     manifest = json.loads((copy / "manifest.json").read_text())
     del manifest["files"][GOLDEN_NAME]
@@ -73,22 +68,28 @@ def test_an_engine_without_golden_outputs_is_refused(engine: Path, tmp_path: Pat
     assert "without --no-golden" in str(refusal(copy))
 
 
-def test_no_device_is_refused(engine: Path) -> None:
+def test_no_device_is_refused(tiny_tensorrt_directory: Path) -> None:
     try:
         build.CudaDevice()
     except (DependencyError, ProviderError):
-        error = refusal(engine)
+        error = refusal(tiny_tensorrt_directory)
     else:
         pytest.skip("there is a device")
     assert isinstance(error, DependencyError | ProviderError)
-    assert not (engine / "devices").exists()
+    assert not (tiny_tensorrt_directory / "devices").exists()
 
 
-def test_the_plans_hold_the_slices_asked_for_and_sixteen_bit_weights_once(engine: Path) -> None:
-    with Engine.open(engine, check_files=False) as opened:
-        few, many = build.decoder_shapes(opened, 8), build.decoder_shapes(opened, 24)
-        read = sum(len(chunk.ids) for chunk in opened.prompt.prefix("", 24))
-        assert many.global_rows > read
-        assert many.global_rows - few.global_rows >= 16 * (opened.manifest.vision.tokens_per_image)
-        assert many.local_rows == few.local_rows > opened.manifest.text.sliding_window
+def test_the_plans_hold_the_slices_asked_for_and_sixteen_bit_weights_once(
+    tiny_tensorrt_directory: Path,
+) -> None:
+    with Engine.open(tiny_tensorrt_directory, check_files=False) as opened:
+        few, many = build.prompt_shapes(opened, 8), build.prompt_shapes(opened, 24)
+        manifest = opened.manifest
+        for slices, shapes in ((8, few), (24, many)):
+            read = sum(len(chunk.ids) for chunk in opened.prompt.prefix("", slices))
+            assert shapes.global_rows > read + REASONING_TOKENS
+            room = DeviceRoom(10**12, is_shared=False, rows=shapes.global_rows)
+            assert largest_device_slices(manifest, room, None) >= slices
+        assert many.global_rows - few.global_rows >= 16 * manifest.vision.tokens_per_image
+        assert many.local_rows == few.local_rows > manifest.text.sliding_window
     assert not many.has_decode_profile

@@ -6,9 +6,6 @@ import pytest
 from click.testing import CliRunner
 from host_backend import HostBackend
 
-from edge_medgemma.export.checkpoint import open_checkpoint
-from edge_medgemma.export.engine import export_engine
-from edge_medgemma.export.target import Target
 from edge_medgemma.runtime.backends import probe
 from edge_medgemma.runtime.backends.devices import DeviceRoom
 from edge_medgemma.runtime.backends.probe import onnxruntime_conflict
@@ -16,6 +13,7 @@ from edge_medgemma.runtime.backends.providers import Provider
 from edge_medgemma.runtime.commands import doctor
 from edge_medgemma.runtime.errors import DependencyError, EngineError
 from edge_medgemma.runtime.manifest import load_manifest
+from edge_medgemma.runtime.profiling.device_memory import decoder_shapes
 from edge_medgemma.runtime.profiling.memory import largest_slices
 
 
@@ -55,16 +53,12 @@ def test_json_says_what_runs_the_engine_and_why_nothing_faster_does(
 
 
 def test_a_gpu_that_runs_the_engine_is_said_with_what_it_holds(
-    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_tensorrt_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    checkpoint = open_checkpoint(str(tiny_checkpoint))
-    target = Target("trt", "fp16")
-    directory = tmp_path / "engine"
-    manifest = export_engine(checkpoint, directory, precision="fp16", block_size=32, target=target)
-    rows = 1024 + 7 * (manifest.vision.tokens_per_image + 10)
+    rows = decoder_shapes(load_manifest(tiny_tensorrt_directory), 7).global_rows
     backend = HostBackend(room=DeviceRoom(12 * 10**9, is_shared=False, rows=rows))
     monkeypatch.setattr(doctor, "DEVICES", {Provider.TENSORRT: backend})
-    result = CliRunner().invoke(doctor.command, ["--engine", str(directory)])
+    result = CliRunner().invoke(doctor.command, ["--engine", str(tiny_tensorrt_directory)])
     assert "vision on tensorrt, decoder on tensorrt" in result.stdout
     assert "on the GPU: at most 7 slices; 12.0 GB of its memory are free" in result.stdout
 

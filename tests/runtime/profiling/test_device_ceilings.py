@@ -7,9 +7,6 @@ from typing import Any
 import pytest
 from host_backend import HostBackend
 
-from edge_medgemma.export.checkpoint import open_checkpoint
-from edge_medgemma.export.golden import export_with_golden
-from edge_medgemma.export.target import Target
 from edge_medgemma.runtime.backends.providers import AUTOMATIC, Provider, Providers
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.manifest import load_manifest
@@ -23,26 +20,20 @@ from edge_medgemma.runtime.profiling.roofline import Peaks, vision_work
 CPU = Providers(Provider.CPU, Provider.CPU)
 
 
-@pytest.fixture(scope="module")
-def half_engine(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("half") / "engine"
-    checkpoint = open_checkpoint(str(tiny_checkpoint))
-    target = Target("trt", "fp16")
-    export_with_golden(checkpoint, directory, precision="fp16", block_size=32, target=target)
-    return directory
-
-
 @pytest.mark.parametrize("providers", [AUTOMATIC, CPU])
 def test_ceilings_are_of_what_ran_the_row(
-    half_engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, providers: Providers
+    tiny_tensorrt_directory: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    providers: Providers,
 ) -> None:
     backend = HostBackend()
     opened: Any = partial(Engine.open, devices={Provider.TENSORRT: backend})
     monkeypatch.setattr(benchmark.Engine, "open", opened)
     cpu = Peaks(3e10, 2.4e10, 3.2e11, 9e11, 4.8e11)
     monkeypatch.setattr(benchmark, "measure_peaks", lambda *_: cpu)
-    manifest = load_manifest(half_engine)
-    request = Request(half_engine, providers, 1, "quick", repeat=1)
+    manifest = load_manifest(tiny_tensorrt_directory)
+    request = Request(tiny_tensorrt_directory, providers, 1, "quick", repeat=1)
     limits = Limits(repeat=1, row_minimum_s=0.0, row_maximum_s=5.0, has_short_operations=True)
     meter = Meter(limits, find_power_readers(), Pace(1))
     run = benchmark._Run(request, manifest, SUITES["quick"], meter, tmp_path)

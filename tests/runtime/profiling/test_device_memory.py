@@ -6,9 +6,6 @@ from pathlib import Path
 import pytest
 from host_backend import HostBackend
 
-from edge_medgemma.export.checkpoint import open_checkpoint
-from edge_medgemma.export.golden import export_with_golden
-from edge_medgemma.export.target import Target
 from edge_medgemma.runtime.backends.devices import DeviceRoom
 from edge_medgemma.runtime.backends.providers import AUTOMATIC, Provider, Providers
 from edge_medgemma.runtime.commands.options import BUILTIN_ENGINE
@@ -118,15 +115,6 @@ def test_both_parts_stay_on_a_large_card(manifest: Manifest) -> None:
     assert not fits_together_on_device(manifest, shared, 12 * GIGABYTE)
 
 
-@pytest.fixture(scope="module")
-def half_engine(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("half") / "engine"
-    checkpoint = open_checkpoint(str(tiny_checkpoint))
-    target = Target("trt", "fp16")
-    export_with_golden(checkpoint, directory, precision="fp16", block_size=32, target=target)
-    return directory
-
-
 NAMED = Providers(Provider.TENSORRT, Provider.TENSORRT)
 
 
@@ -139,25 +127,27 @@ def open_on(room: DeviceRoom, directory: Path, providers: Providers) -> Engine:
 
 @pytest.mark.parametrize("providers", [AUTOMATIC, NAMED])
 def test_what_a_device_cannot_hold_is_refused_with_a_number_that_it_can(
-    half_engine: Path, providers: Providers
+    tiny_tensorrt_directory: Path, providers: Providers
 ) -> None:
-    tokens = load_manifest(half_engine).vision.tokens_per_image
+    tokens = load_manifest(tiny_tensorrt_directory).vision.tokens_per_image
     room = DeviceRoom(10**12, is_shared=False, rows=QUESTION_ROWS + 5 * (tokens + 10))
-    with open_on(room, half_engine, providers) as engine:
+    with open_on(room, tiny_tensorrt_directory, providers) as engine:
         engine.require_memory(5, SHAPE)
         with pytest.raises(ResourceError, match="use --slices 5 or"):
             engine.require_memory(6, SHAPE)
         assert engine.choice.decoder is Provider.TENSORRT
 
 
-def test_a_device_that_holds_nothing_is_left_for_the_cpu_by_auto(half_engine: Path) -> None:
+def test_a_device_that_holds_nothing_is_left_for_the_cpu_by_auto(
+    tiny_tensorrt_directory: Path,
+) -> None:
     room = DeviceRoom(10**6, is_shared=False)
-    with open_on(room, half_engine, AUTOMATIC) as engine:
+    with open_on(room, tiny_tensorrt_directory, AUTOMATIC) as engine:
         engine.require_memory(3, SHAPE)
         assert engine.choice.decoder is Provider.CPU
         assert "3 slices need" in engine.choice.step_downs[-1].reason
     with (
-        open_on(room, half_engine, NAMED) as engine,
+        open_on(room, tiny_tensorrt_directory, NAMED) as engine,
         pytest.raises(ResourceError, match="--provider cpu"),
     ):
         engine.require_memory(3, SHAPE)
