@@ -13,16 +13,12 @@ from edge_medgemma.export.engine import export_engine
 from edge_medgemma.export.synthetic import synthetic_checkpoint
 from edge_medgemma.export.target import Target
 from edge_medgemma.runtime.backends.capacity import GLOBAL_AXIS, LOCAL_AXIS, with_capacities
-from edge_medgemma.runtime.backends.plan_shapes import (
-    DecoderShapes,
-    VisionShapes,
-    may_have_decode_profile,
-)
+from edge_medgemma.runtime.backends.plan_shapes import VisionShapes
 from edge_medgemma.runtime.backends.tensorrt_library import BuildOptions, find_tensorrt
+from edge_medgemma.runtime.profiling.device_memory import decoder_shapes
+from edge_medgemma.runtime.slicing.sampling import MAX_SLICES
 
 CAPABILITIES = ((8, 6), (8, 9))
-GLOBAL_ROWS, LOCAL_ROWS = 85 * 266 + 1024, 1024 + 320
-"""A scan of 85 slices and its questions."""
 
 
 def main(folder: Path, precision: str = "int4", activations: str = "fp16") -> None:
@@ -34,10 +30,8 @@ def main(folder: Path, precision: str = "int4", activations: str = "fp16") -> No
     manifest = export_engine(
         checkpoint, directory, precision=precision, block_size=128, target=target
     )
-    shapes = DecoderShapes(
-        GLOBAL_ROWS, LOCAL_ROWS, has_decode_profile=may_have_decode_profile(manifest)
-    )
-    rows = {GLOBAL_AXIS: GLOBAL_ROWS, LOCAL_AXIS: LOCAL_ROWS}
+    shapes = decoder_shapes(manifest, MAX_SLICES)
+    rows = {GLOBAL_AXIS: shapes.global_rows, LOCAL_AXIS: shapes.local_rows}
     for capability in CAPABILITIES:
         for part, profiles in (
             ("decoder", shapes.profiles(manifest)),
