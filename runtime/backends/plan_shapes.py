@@ -9,6 +9,10 @@ from edge_medgemma.runtime.manifest import Manifest
 USUAL_CHUNK_ROWS = 264
 """One slice: 256 image tokens and its label."""
 
+FUSED_ROWS = 24_320
+"""Most rows of keys that TensorRT-RTX 1.7 takes in one kernel for a single token under a mask on SM 86
+and 89: their scores in float32 and 4 kB fill the shared memory of a block."""
+
 
 @dataclass(frozen=True, slots=True)
 class VisionShapes:

@@ -95,6 +95,7 @@ class TensorRt:
                 f"'{error.node_name()}' ({error.node_operator()}): {error.desc()}; "
                 "export the engine with --target tensorrt"
             )
+        self._allow_decomposition(network)
         config = builder.create_builder_config()
         if compute_capability is not None:
             config.num_compute_capabilities = 1
@@ -131,6 +132,18 @@ class TensorRt:
                 f"{self.name} {self.version} does not open the plan; run 'edge-medgemma build' again"
             )
         return OpenedPlan(self._module, engine)
+
+    def _allow_decomposition(self, network: Any) -> None:
+        """Let attention that no dedicated kernel takes become several kernels, not an error.
+
+        See `plan_shapes.FUSED_ROWS`.
+        """
+        trt = self._module
+        for number in range(network.num_layers):
+            layer = network.get_layer(number)
+            if layer.type == trt.LayerType.ATTENTION_INPUT:
+                layer.__class__ = trt.IAttentionInputLayer  # get_layer gives the base class
+                layer.attention.decomposable = True
 
     def _network_flags(self) -> int:
         """Strongly typed: required by 10.x, the only way of 11.x."""

@@ -22,7 +22,10 @@ from edge_medgemma.export.tensor_names import EMBEDDING
 from edge_medgemma.export.weights import FLOAT32, Matrix, Storage
 from edge_medgemma.export.writer import write_data
 from edge_medgemma.runtime.backends.capacity import GLOBAL_AXIS, LOCAL_AXIS, with_capacities
+from edge_medgemma.runtime.backends.plan_shapes import FUSED_ROWS, DecoderShapes
+from edge_medgemma.runtime.backends.tensorrt_library import BuildOptions, find_tensorrt
 from edge_medgemma.runtime.manifest import load_manifest
+from edge_medgemma.runtime.profiling.device_memory import QUESTION_ROWS
 
 INPUTS, OUTPUTS = 256, 192
 ROWS = 64
@@ -212,3 +215,36 @@ def test_a_free_capacity_does_not_parse(engine):
     folder = engine("phantom", "int4", "bf16")
     with pytest.raises(AssertionError, match="static sequence length"):
         plan_bytes((folder / "decoder.onnx").read_bytes(), folder)
+
+
+@pytest.mark.parametrize("rows", [FUSED_ROWS, 85 * 266 + QUESTION_ROWS])
+def test_the_longest_scan_builds_as_build_does_it(engine, rows):
+    """One row more than FUSED_ROWS is an error without the permission that the library gives."""
+    pytest.importorskip("tensorrt_rtx_bindings", reason="the tensorrt-rtx wheel is absent")
+    folder = engine("4b pair", "int4", "fp16")
+    library = find_tensorrt()
+    shapes = DecoderShapes(rows, 1344)
+    graph = (folder / "decoder.onnx").read_bytes()
+    graph = with_capacities(graph, {GLOBAL_AXIS: rows, LOCAL_AXIS: 1344})
+    profiles = shapes.profiles(load_manifest(folder))
+    plan = library.build(graph, folder / "decoder.onnx", profiles, BuildOptions(), (8, 6))
+    assert plan.engine.nbytes > 1000
+
+
+def test_fused_rows_are_as_many_as_one_kernel_takes(engine):
+    """Raise FUSED_ROWS when this fails."""
+    pytest.importorskip("tensorrt_rtx_bindings", reason="the tensorrt-rtx wheel is absent")
+    folder = engine("4b pair", "int4", "fp16")
+    text = load_manifest(folder).text
+    for rows, is_taken in ((FUSED_ROWS, True), (FUSED_ROWS + 64, False)):
+        capacity = {GLOBAL_AXIS: rows, LOCAL_AXIS: 1344}
+        profiles = [
+            decoder_profile(text, (1, 1, 1), (1, 1, 1), capacity),
+            decoder_profile(text, (2, 256, 512), (1, 1, 16), capacity),
+        ]
+        model = with_capacities((folder / "decoder.onnx").read_bytes(), capacity)
+        if is_taken:
+            assert plan_bytes(model, folder, profiles) > 0
+        else:
+            with pytest.raises(AssertionError, match="no plan"):
+                plan_bytes(model, folder, profiles)
