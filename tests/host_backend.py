@@ -15,7 +15,7 @@ from edge_medgemma.runtime.backends.tensorrt import TensorRtDecoder, TensorRtVis
 from edge_medgemma.runtime.errors import DeviceMemoryError
 from edge_medgemma.runtime.manifest import Manifest
 
-SHAPES = DecoderShapes(global_rows=1024, local_rows=256, prefill_rows=160, logit_rows=16)
+SHAPES = DecoderShapes(global_rows=1024, local_rows=384, prefill_rows=288, logit_rows=16)
 
 AMPLE = DeviceRoom(10**12, is_shared=False, rows=10**6)
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from edge_medgemma.runtime.errors import EngineError, ProviderError
 
-GOLDEN_NAME = "golden.npz"
+GOLDEN_NAME = "self_test.npz"
 
 TOP_TOKENS = 64
 """Tokens of each step whose probability is kept; the others are compared as one."""

@@ -18,6 +18,7 @@ from edge_medgemma.runtime.backends.golden import (
 )
 from edge_medgemma.runtime.backends.stamps import Stamp
 from edge_medgemma.runtime.errors import ProviderError
+from edge_medgemma.runtime.generation.prefix import LOCAL_SLACK_ROWS
 from edge_medgemma.runtime.generation.prompt import Chunk
 from edge_medgemma.runtime.generation.sampling import log_softmax
 
@@ -102,12 +103,12 @@ def _answer(
 
     `tokens` None takes the most likely one each time.
     """
-    chunks = engine.prompt.prefix(INSTRUCTION, 1)
+    chunks = engine.prompt.prefix(_instruction(engine), 1)
     question = Chunk(engine.prompt.question(QUESTION), 0)
     steps = STEPS if tokens is None else len(tokens)
     prefix = engine.new_prefix(sum(len(one.ids) for one in (*chunks, question)) + steps)
     for chunk in chunks:
-        prefix.extend(chunk, features if chunk.images else None)
+        prefix.extend(chunk, features if chunk.images else None, wants_logits=False)
     logits, chosen = [prefix.extend(question)], []
     for step in range(steps):
         token = int(logits[-1].argmax()) if tokens is None else int(tokens[step])
@@ -115,3 +116,9 @@ def _answer(
         if step + 1 < steps:
             logits.append(prefix.extend(Chunk((token,), 0)))
     return log_softmax(np.stack(logits)), np.array(chosen, np.int64)
+
+
+def _instruction(engine: Engine) -> str:
+    """INSTRUCTION so often that the local caches are compacted and the answer sees a whole window."""
+    rows = engine.manifest.text.sliding_window + LOCAL_SLACK_ROWS
+    return " ".join([INSTRUCTION] * (rows // len(engine.tokenizer.encode(INSTRUCTION)) + 1))

@@ -16,7 +16,9 @@ from edge_medgemma.runtime.backends.golden import (
     load_golden,
 )
 from edge_medgemma.runtime.errors import EngineError, ProviderError
+from edge_medgemma.runtime.generation import self_test
 from edge_medgemma.runtime.generation.engine import Engine
+from edge_medgemma.runtime.generation.prefix import LOCAL_SLACK_ROWS
 from edge_medgemma.runtime.generation.sampling import log_softmax
 from edge_medgemma.runtime.generation.self_test import compare_golden, make_golden
 
@@ -115,3 +117,10 @@ def test_an_engine_agrees_with_itself_and_a_wrong_mask_does_not(tiny_engine_dire
     assert right.smallest_cosine > max(MIN_COSINE, 0.99999)
     with pytest.raises(ProviderError):
         check(wrong, "cpu")
+
+
+def test_the_prompt_is_longer_than_the_local_caches(tiny_engine):
+    """Else neither a window that is ignored on a device nor a compaction gone wrong would show."""
+    text = self_test._instruction(tiny_engine)
+    read = sum(len(chunk.ids) for chunk in tiny_engine.prompt.prefix(text, 1))
+    assert read > tiny_engine.manifest.text.sliding_window + LOCAL_SLACK_ROWS
