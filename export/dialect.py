@@ -13,7 +13,6 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edge_medgemma.export.graph import GraphBuilder
-from edge_medgemma.export.patches import Grid
 from edge_medgemma.export.weights import Matrix, Storage
 
 Weight = NDArray[np.float32]
@@ -100,6 +99,11 @@ class Dialect(Protocol):
         """
         ...
 
+    @property
+    def convolves(self) -> bool:
+        """Patches and pooling of the vision tower by Conv and AveragePool; else by MatMul."""
+        ...
+
     def linear(
         self,
         graph: GraphBuilder,
@@ -170,20 +174,4 @@ class Dialect(Protocol):
 
     def gelu(self, graph: GraphBuilder, x: ir.Value, name: str) -> ir.Value:
         """GELU in its tanh form."""
-        ...
-
-    def patches(
-        self,
-        graph: GraphBuilder,
-        pixels: ir.Value,
-        kernel: Weight,
-        bias: Weight,
-        grid: Grid,
-        name: str,
-    ) -> ir.Value:
-        """Pixels [N, 3, size, size] to patches [N, P, H], `kernel` [H, 3, patch, patch]."""
-        ...
-
-    def pooled(self, graph: GraphBuilder, patches: ir.Value, grid: Grid) -> ir.Value:
-        """The average of the patches under each token, [N, P, H] to [N, tokens, H]."""
         ...

@@ -16,7 +16,6 @@ from edge_medgemma.export.dialect import (
 )
 from edge_medgemma.export.graph import GraphBuilder
 from edge_medgemma.export.ort_decode import CONTRIB, blocks_product, cached_attention
-from edge_medgemma.export.patches import Grid, averaged, convolved, multiplied, pooled
 from edge_medgemma.export.qdq import quantized_input_linear
 from edge_medgemma.export.weights import BITS, Matrix, Storage, blocks_payload, dense_payload
 
@@ -31,6 +30,7 @@ class OrtDialect:
 
     opsets: Mapping[str, int] = field(default_factory=_opsets)
     wide_stream: bool = False
+    convolves: bool = True
 
     def linear(
         self,
@@ -128,26 +128,12 @@ class OrtDialect:
         """Gelu, standard since opset 20."""
         return graph.node("Gelu", [x], {"approximate": "tanh"}, name=name)
 
-    def patches(
-        self,
-        graph: GraphBuilder,
-        pixels: ir.Value,
-        kernel: Weight,
-        bias: Weight,
-        grid: Grid,
-        name: str,
-    ) -> ir.Value:
-        """Conv."""
-        return convolved(graph, pixels, kernel, bias, grid, name)
-
-    def pooled(self, graph: GraphBuilder, patches: ir.Value, grid: Grid) -> ir.Value:
-        """AveragePool."""
-        return pooled(graph, patches, grid)
-
 
 @dataclass(frozen=True, slots=True)
 class OrtCudaDialect(OrtDialect):
     """onnxruntime on CUDA without cuDNN, which its MultiHeadAttention asks for."""
+
+    convolves: bool = False
 
     def attention(
         self,
@@ -165,22 +151,6 @@ class OrtCudaDialect(OrtDialect):
             "scale": heads.size**-0.5,
         }
         return graph.node("Attention", [query, key, value], attributes, name=name)
-
-    def patches(
-        self,
-        graph: GraphBuilder,
-        pixels: ir.Value,
-        kernel: Weight,
-        bias: Weight,
-        grid: Grid,
-        name: str,
-    ) -> ir.Value:
-        """MatMul."""
-        return multiplied(graph, pixels, kernel, bias, grid, name)
-
-    def pooled(self, graph: GraphBuilder, patches: ir.Value, grid: Grid) -> ir.Value:
-        """MatMul."""
-        return averaged(graph, patches, grid)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,6 @@ from edge_medgemma.export.dialect import (
     Weight,
 )
 from edge_medgemma.export.graph import GraphBuilder
-from edge_medgemma.export.patches import Grid, convolved, pooled
 from edge_medgemma.export.qdq import quantized_input_linear, quantized_weight_linear
 from edge_medgemma.export.weights import BITS, Matrix, Storage, dense_payload
 from edge_medgemma.runtime.backends.capacity import GLOBAL_AXIS, LOCAL_AXIS
@@ -42,6 +41,7 @@ class TrtDialect:
 
     opsets: Mapping[str, int] = field(default_factory=_opsets)
     wide_stream: bool = True
+    convolves: bool = True
 
     def linear(
         self,
@@ -152,22 +152,6 @@ class TrtDialect:
     def gelu(self, graph: GraphBuilder, x: ir.Value, name: str) -> ir.Value:
         """Gelu."""
         return graph.node("Gelu", [x], {"approximate": "tanh"}, name=name)
-
-    def patches(
-        self,
-        graph: GraphBuilder,
-        pixels: ir.Value,
-        kernel: Weight,
-        bias: Weight,
-        grid: Grid,
-        name: str,
-    ) -> ir.Value:
-        """Conv."""
-        return convolved(graph, pixels, kernel, bias, grid, name)
-
-    def pooled(self, graph: GraphBuilder, patches: ir.Value, grid: Grid) -> ir.Value:
-        """AveragePool."""
-        return pooled(graph, patches, grid)
 
 
 def _heads_first(graph: GraphBuilder, x: ir.Value, heads: int, size: int, name: str) -> ir.Value:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from edge_medgemma.export.checkpoint import Checkpoint
 from edge_medgemma.export.dialect import Dialect, Heads
 from edge_medgemma.export.graph import GraphBuilder
-from edge_medgemma.export.patches import grid_of
+from edge_medgemma.export.patches import averaged, convolved, grid_of, multiplied, pooled
 from edge_medgemma.export.weights import Matrix, StorageOf, stacked
 
 FLOAT = ir.DataType.FLOAT
@@ -40,7 +40,8 @@ class VisionWriter:
         for layer in range(vision.layers):
             hidden = self._layer(hidden, f"vision.encoder.layers.{layer}")
         hidden = self._norm(hidden, "vision.post_layernorm")
-        features = self._projected(self._ops.pooled(graph, hidden, self._grid))
+        pool = pooled if self._ops.convolves else averaged
+        features = self._projected(pool(graph, hidden, self._grid))
         shape: list[int | str] = ["N", vision.tokens_per_image, self._checkpoint.text.hidden_size]
         graph.output(features, "image_features", FLOAT, shape)
         return graph
@@ -50,7 +51,8 @@ class VisionWriter:
         graph = self.graph
         prefix = "vision.embeddings.patch_embedding"
         kernel, bias = self._read(f"{prefix}.weight"), self._read(f"{prefix}.bias")
-        patches = self._ops.patches(graph, pixels, kernel, bias, self._grid, prefix)
+        write = convolved if self._ops.convolves else multiplied
+        patches = write(graph, pixels, kernel, bias, self._grid, prefix)
         name = "vision.embeddings.position_embedding"
         positions = graph.array(f"{name}.weight", self._read(f"{name}.weight")[None])
         return graph.node("Add", [patches, positions], name=name)
