@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_medgemma.runtime.backends.cuda_device import Device
+from edge_medgemma.runtime.backends.device_blocks import DeviceBlocks
 from edge_medgemma.runtime.backends.device_caches import DeviceCaches
 from edge_medgemma.runtime.backends.device_weights import DeviceWeights
 from edge_medgemma.runtime.backends.feeds import chunk_feeds
@@ -173,7 +174,6 @@ class _TokenGraph:
     ) -> None:
         """The graph is opened when the first token comes."""
         text = manifest.text
-        self._owned: list[int] = []
         self._path, self._sessions, self._weights = path, sessions, weights
         self._device, self._stream = device, stream
         self._vocabulary = text.vocabulary
@@ -188,10 +188,12 @@ class _TokenGraph:
         self._graph: _Graph | None = None
         self._bound: tuple[object, ...] = ()
         self._recordings = 0
-        for size in (*map(math.prod, self._shapes.values()), text.vocabulary):
-            self._owned.append(device.allocate(size * 8))  # no element is wider
-        self._inputs = dict(zip(self._shapes, self._owned, strict=False))
-        self._logits = self._owned[-1]
+        self._blocks = DeviceBlocks(device)
+        self._inputs = {
+            name: self._blocks.allocate(8 * math.prod(shape))  # no element is wider
+            for name, shape in self._shapes.items()
+        }
+        self._logits = self._blocks.allocate(4 * text.vocabulary)
 
     def run(
         self, caches: DeviceCaches, feeds: Mapping[str, NDArray[np.generic]]
@@ -214,15 +216,6 @@ class _TokenGraph:
         self._device.download(logits, self._logits, self._stream)
         self._device.synchronize(self._stream)
         return logits
-
-    def close(self) -> None:
-        """Release the memory of inputs and logits."""
-        while self._owned:
-            self._device.release(self._owned.pop())
-
-    def __del__(self) -> None:
-        """Device memory is not the garbage collector's."""
-        self.close()
 
     def _run_bound(self, caches: DeviceCaches) -> None:
         capacities = caches.capacity("global"), caches.capacity("local")

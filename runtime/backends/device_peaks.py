@@ -8,6 +8,7 @@ from pathlib import Path
 
 from edge_medgemma.runtime.backends.cuda_decoder import Sessions
 from edge_medgemma.runtime.backends.cuda_device import Device
+from edge_medgemma.runtime.backends.device_blocks import DeviceBlocks
 from edge_medgemma.runtime.backends.one_node import Value, one_node_model
 from edge_medgemma.runtime.backends.tensorrt_library import BuildOptions, Profile, TensorRt
 from edge_medgemma.runtime.errors import ProviderError
@@ -121,17 +122,15 @@ def _model(activations: str) -> bytes:
 @contextmanager
 def _memory(device: Device, count: int, size_bytes: int) -> Iterator[tuple[int, ...]]:
     """Addresses of cleared blocks, released at the end."""
-    addresses: list[int] = []
-    stream = device.new_stream()
+    blocks, stream = DeviceBlocks(device), device.new_stream()
     try:
-        for _ in range(count):
-            addresses.append(device.allocate(size_bytes))
-            device.clear(addresses[-1], size_bytes, stream)
-        device.synchronize(stream)
-        yield tuple(addresses)
-    finally:
+        addresses = tuple(blocks.allocate(size_bytes) for _ in range(count))
         for address in addresses:
-            device.release(address)
+            device.clear(address, size_bytes, stream)
+        device.synchronize(stream)
+        yield addresses
+    finally:
+        blocks.close()
 
 
 def _best_s(action: Callable[[], None]) -> float:

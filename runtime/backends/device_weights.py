@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from edge_medgemma.runtime.backends.cuda_device import Device
+from edge_medgemma.runtime.backends.device_blocks import DeviceBlocks
 from edge_medgemma.runtime.errors import EngineError
 
 
@@ -21,7 +22,7 @@ class DeviceWeights:
             DeviceMemoryError: there is not enough.
             EngineError: a file is not what the graph was written for.
         """
-        self._device = device
+        self._blocks = DeviceBlocks(device)
         self.addresses: dict[str, int] = {}
         """Device address by the name of a graph's input."""
         for name, place in places.items():
@@ -34,15 +35,6 @@ class DeviceWeights:
                 raise EngineError(
                     f"'{file}' does not hold the weights of '{directory}' ({error}); export it again"
                 ) from None
-            self.addresses[name] = device.allocate(weights.nbytes)
+            self.addresses[name] = self._blocks.allocate(weights.nbytes)
             device.upload(self.addresses[name], weights, stream)
         device.synchronize(stream)
-
-    def close(self) -> None:
-        """Release the memory."""
-        while self.addresses:
-            self._device.release(self.addresses.popitem()[1])
-
-    def __del__(self) -> None:
-        """Device memory is not the garbage collector's."""
-        self.close()

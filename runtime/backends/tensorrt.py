@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_medgemma.runtime.backends.cuda_device import CudaDevice, Device
+from edge_medgemma.runtime.backends.device_blocks import DeviceBlocks
 from edge_medgemma.runtime.backends.device_caches import DeviceCaches
 from edge_medgemma.runtime.backends.feeds import chunk_feeds
 from edge_medgemma.runtime.backends.model import Caches, LaneName
@@ -37,19 +38,17 @@ class TensorRtVision:
     ) -> None:
         """`plan` was built with `shapes`."""
         vision, hidden = manifest.vision, manifest.text.hidden_size
-        self._owned: list[int] = []
+        self._blocks = DeviceBlocks(device)
         self._device = device
         self._shapes = shapes
         self._features = (vision.tokens_per_image, hidden)
-        self._owned.append(device.allocate(plan.workspace_bytes))
-        self._context = plan.new_context(self._owned[0])
+        self._context = plan.new_context(self._blocks.allocate(plan.workspace_bytes))
         self._copying, self._computing = device.new_stream(), device.new_stream()
         image_bytes = 3 * vision.image_size**2 * 4
         largest = shapes.batches[-1]
         output_bytes = largest * vision.tokens_per_image * hidden * 4
-        for size_bytes in (largest * image_bytes, largest * image_bytes, output_bytes):
-            self._owned.append(device.allocate(size_bytes))
-        *self._pixels, self._output = self._owned[1:]
+        self._pixels = [self._blocks.allocate(largest * image_bytes) for _ in range(2)]
+        self._output = self._blocks.allocate(output_bytes)
 
     def run(self, pixel_values: NDArray[np.float32]) -> NDArray[np.float32]:
         """See `VisionModel.run`."""
@@ -70,13 +69,8 @@ class TensorRtVision:
 
     def close(self) -> None:
         """Release the device memory of inputs and outputs."""
-        while self._owned:
-            self._device.release(self._owned.pop())
+        self._blocks.close()
         self._context = None
-
-    def __del__(self) -> None:
-        """Device memory is not the garbage collector's."""
-        self.close()
 
     def _execute(self, pixels: int, shape: tuple[int, ...]) -> None:
         context = self._context
@@ -99,23 +93,23 @@ class TensorRtDecoder:
         self, device: Device, plan: OpenedPlan, manifest: Manifest, shapes: DecoderShapes
     ) -> None:
         """`plan` was built with `shapes`."""
-        self._owned: list[int] = []
+        self._blocks = DeviceBlocks(device)
         self._device = device
         self._manifest = manifest
         self._shapes = shapes
         self._stream = device.new_stream()
         self._recorded = RecordedWork(device, self._stream)
-        self._owned.append(device.allocate(plan.workspace_bytes))
+        workspace = self._blocks.allocate(plan.workspace_bytes)
         # A context of its own keeps one token's shapes: a recording lasts only as long as they do.
         # Two contexts may have the same profile since TensorRT 10.0.
-        self._chunk, self._token = (plan.new_context(self._owned[0]) for _ in range(2))
+        self._chunk, self._token = (plan.new_context(workspace) for _ in range(2))
         for context, tokens in ((self._chunk, 2), (self._token, 1)):
             context.set_optimization_profile_async(shapes.profile_for(tokens), self._stream)
-        sizes = shapes.input_bytes(manifest)
-        for size_bytes in (*sizes.values(), shapes.logit_rows * manifest.text.vocabulary * 4):
-            self._owned.append(device.allocate(size_bytes))
-        self._inputs = dict(zip(sizes, self._owned[1:], strict=False))
-        self._logits = self._owned[-1]
+        self._inputs = {
+            name: self._blocks.allocate(size_bytes)
+            for name, size_bytes in shapes.input_bytes(manifest).items()
+        }
+        self._logits = self._blocks.allocate(shapes.logit_rows * manifest.text.vocabulary * 4)
 
     def new_caches(self) -> DeviceCaches:
         """See `DecoderModel.new_caches`."""
@@ -169,12 +163,11 @@ class TensorRtDecoder:
     def close(self) -> None:
         """Release the device memory of inputs and outputs."""
         self._recorded.close()
-        while self._owned:
-            self._device.release(self._owned.pop())
+        self._blocks.close()
         self._chunk = self._token = None
 
     def __del__(self) -> None:
-        """Device memory is not the garbage collector's; the last prefix gives it back."""
+        """A recording is not the garbage collector's; the last prefix gives it back."""
         self.close()
 
     def _execute(
