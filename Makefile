@@ -37,7 +37,7 @@ readme: $(VENV)/.test-ready
 tensorrt-check: $(VENV)/.test-ready
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev,tensorrt-check]'
 	$(BIN)/python -m pytest -q tests/export/test_tensorrt.py \
-	  tests/runtime/backends/test_tensorrt_library.py tests/runtime/backends/test_cuda_device.py
+	  tests/runtime/backends/tensorrt/test_library.py tests/runtime/backends/cuda/test_device.py
 
 # onnxruntime-gpu on a CUDA without a GPU: x86-64 Linux with gcc and binutils, 0.3 GB of wheels.
 CUDA_CHECK = build/cuda-check
@@ -47,14 +47,14 @@ cuda-check:
 	$(CUDA_CHECK)/venv/bin/python -m pip install -q --force-reinstall --no-deps .
 	$(CUDA_CHECK)/venv/bin/python -m pip install -q --upgrade --no-deps \
 	  --target $(CUDA_CHECK)/headers nvidia-cuda-runtime nvidia-cuda-crt
-	PYTHONPATH=tests $(CUDA_CHECK)/venv/bin/python -m hollow_cuda \
+	PYTHONPATH=tests $(CUDA_CHECK)/venv/bin/python -m cuda_stub \
 	  $(CUDA_CHECK)/venv/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime_providers_cuda.so \
 	  $(CUDA_CHECK)/headers/nvidia/cu13/include $(CUDA_CHECK)/hollow
-	LD_LIBRARY_PATH=$(CUDA_CHECK)/hollow $(CUDA_CHECK)/venv/bin/python -m pytest -q -rs tests/hollow_cuda
+	LD_LIBRARY_PATH=$(CUDA_CHECK)/hollow $(CUDA_CHECK)/venv/bin/python -m pytest -q -rs tests/cuda_stub
 
 # Emulated arm64: Debian with qemu-user-static, a few minutes.
 arm64: $(VENV)/.triage-ready
 	tests/arm64/triage.sh build/arm64
 
 peers: $(VENV)/.test-ready
-	PYTHONPATH=tests $(BIN)/python -m peers.compare --shape $(SHAPE) --peers $(PEERS) $(PEERS_OPTIONS)
+	PYTHONPATH=tests $(BIN)/python -m comparisons.compare --shape $(SHAPE) --peers $(PEERS) $(PEERS_OPTIONS)

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from edge_medgemma.calibration.gram import Gram
 from edge_medgemma.calibration.ranges import LEVELS
+from edge_medgemma.calibration.resume_store import load_group
 from edge_medgemma.calibration.slices import CalibrationSlice
-from edge_medgemma.calibration.state import load_group
 from edge_medgemma.runtime.errors import EngineError
 from edge_medgemma.runtime.files import write_atomically
 from edge_medgemma.runtime.manifest import file_sha256

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_medgemma.calibration.decoder_pass import DecoderPass
-from edge_medgemma.calibration.graph_stages import GraphStages
+from edge_medgemma.calibration.layer_runner import GraphStages
 from edge_medgemma.calibration.prompts import Prompt, build_prompts, feeds_of
 from edge_medgemma.calibration.record import (
     SCHEMA_VERSION,
@@ -20,8 +20,8 @@ from edge_medgemma.calibration.record import (
     data_folder,
     save_calibration,
 )
+from edge_medgemma.calibration.resume_store import State
 from edge_medgemma.calibration.slices import CalibrationSlice, SliceSet
-from edge_medgemma.calibration.state import State
 from edge_medgemma.calibration.vision_pass import VisionPass
 from edge_medgemma.runtime.errors import EngineError, ResourceError
 from edge_medgemma.runtime.generation.embedding import Embedding

@@ -6,21 +6,26 @@ from importlib.metadata import version
 from pathlib import Path
 
 from edge_medgemma.calibration.record import Calibration
-from edge_medgemma.export.checkpoint import Checkpoint
-from edge_medgemma.export.decoder import Answers, DecoderWriter
-from edge_medgemma.export.dialect import Dialect
-from edge_medgemma.export.embedding import embedding_payloads
-from edge_medgemma.export.graph import GraphBuilder
-from edge_medgemma.export.half import to_half
-from edge_medgemma.export.ort_decode import drafted_head
-from edge_medgemma.export.ort_dialect import OrtCudaDialect, OrtDialect, OrtTokenDialect
-from edge_medgemma.export.recipe import SHARED, Plan, Recipe, plan_export
+from edge_medgemma.export.checkpoint.checkpoint import Checkpoint
+from edge_medgemma.export.checkpoint.tensor_names import EMBEDDING
+from edge_medgemma.export.graphs.decoder import Answers, DecoderWriter
+from edge_medgemma.export.graphs.dialect import Dialect
+from edge_medgemma.export.graphs.embedding import embedding_payloads
+from edge_medgemma.export.graphs.graph import GraphBuilder
+from edge_medgemma.export.graphs.mixed_precision import to_half
+from edge_medgemma.export.graphs.ort_decode import drafted_head
+from edge_medgemma.export.graphs.ort_dialect import OrtCudaDialect, OrtDialect, OrtTokenDialect
+from edge_medgemma.export.graphs.trt_dialect import TrtDialect
+from edge_medgemma.export.graphs.vision import VisionWriter
+from edge_medgemma.export.graphs.weights import Payload
+from edge_medgemma.export.graphs.writer import data_bytes, write_bytes, write_data
+from edge_medgemma.export.quantisation.quant_scheme import (
+    SHARED,
+    ExportPlan,
+    Recipe,
+    plan_export,
+)
 from edge_medgemma.export.target import CPU, Target
-from edge_medgemma.export.tensor_names import EMBEDDING
-from edge_medgemma.export.trt_dialect import TrtDialect
-from edge_medgemma.export.vision import VisionWriter
-from edge_medgemma.export.weights import Payload
-from edge_medgemma.export.writer import data_bytes, write_bytes, write_data
 from edge_medgemma.runtime.errors import EngineError, ResourceError
 from edge_medgemma.runtime.files import new_directory
 from edge_medgemma.runtime.manifest import (
@@ -88,7 +93,10 @@ def export_engine(
 
 
 def write_engine(
-    plan: Plan, folder: Path, demonstration: Demonstration | None, on_progress: Progress | None
+    plan: ExportPlan,
+    folder: Path,
+    demonstration: Demonstration | None,
+    on_progress: Progress | None,
 ) -> Manifest:
     """Write all files of an engine into `folder`, over those that are there."""
     checkpoint = plan.checkpoint
@@ -122,7 +130,9 @@ def write_engine(
 class _EngineWriter:
     """Writes every file of one engine but the manifest."""
 
-    def __init__(self, plan: Plan, folder: Path, notice: str, on_progress: Progress | None) -> None:
+    def __init__(
+        self, plan: ExportPlan, folder: Path, notice: str, on_progress: Progress | None
+    ) -> None:
         self._plan = plan
         self._checkpoint = plan.checkpoint
         self._folder = folder
@@ -159,14 +169,14 @@ class _EngineWriter:
                 activations = plan.target.activations
                 to_half(builder, activations, plan.islands, wide_stream=ops.wide_stream)
         contents: dict[str, list[Payload]] = {
-            "vision.data": vision.payloads,
-            "decoder.data": decoder.payloads,
+            "vision.data": vision.blobs,
+            "decoder.data": decoder.blobs,
             **decoder.shared,
         }
         if plan.recipe.embedding != SHARED:
             embedding = embedding_payloads(checkpoint.tensors[EMBEDDING], plan.recipe.embedding)
-            contents |= {name: [payload] for name, payload in embedding.items()}
-        self._total = sum(data_bytes(payloads) for payloads in contents.values())
+            contents |= {name: [blob] for name, blob in embedding.items()}
+        self._total = sum(data_bytes(blobs) for blobs in contents.values())
         self._require_space()
         files = {
             "vision.onnx": self._graph(vision, "vision"),
@@ -174,8 +184,8 @@ class _EngineWriter:
         }
         if plan.target.runs_on_cuda:
             files |= self._cuda_graphs(decoder)
-        for name, payloads in contents.items():
-            files[name] = write_data(self._folder / name, payloads, self._advance)
+        for name, blobs in contents.items():
+            files[name] = write_data(self._folder / name, blobs, self._advance)
         for name, text in self._texts().items():
             files[name] = write_bytes(self._folder / name, text)
         return files

@@ -14,11 +14,11 @@ COMMANDS = {
     "inspect": "edge_medgemma.runtime.commands.inspect",
     "cache": "edge_medgemma.runtime.commands.cache",
     "doctor": "edge_medgemma.runtime.commands.doctor",
-    "export": "edge_medgemma.export.command",
+    "export": "edge_medgemma.export.commands.export",
     "build": "edge_medgemma.runtime.commands.build",
-    "calibrate": "edge_medgemma.export.calibrate_command",
-    "verify": "edge_medgemma.export.verify_command",
-    "benchmark": "edge_medgemma.export.benchmark_command",
+    "calibrate": "edge_medgemma.export.commands.calibrate",
+    "verify": "edge_medgemma.export.commands.verify",
+    "benchmark": "edge_medgemma.export.commands.benchmark",
     "phantom": "edge_medgemma.calibration.phantoms.command",
 }
 """Command name -> module that defines a click command called `command`."""

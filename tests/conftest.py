@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tiny_checkpoint import build_tiny_checkpoint
+from support.tiny_checkpoint import build_tiny_checkpoint
 
 from edge_medgemma.runtime.generation.engine import Engine
 
@@ -31,7 +31,7 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_engine_directory(tiny_checkpoint: Path) -> Path:
     """Its float32 engine."""
-    from edge_medgemma.export.checkpoint import open_checkpoint
+    from edge_medgemma.export.checkpoint.checkpoint import open_checkpoint
     from edge_medgemma.export.engine import export_engine
 
     directory = tiny_checkpoint.parent / "engine"
@@ -42,8 +42,8 @@ def tiny_engine_directory(tiny_checkpoint: Path) -> Path:
 @pytest.fixture(scope="session")
 def tiny_tensorrt_directory(tiny_checkpoint: Path) -> Path:
     """Its engine for TensorRT in float16, with golden outputs; the CPU runs it too."""
-    from edge_medgemma.export.checkpoint import open_checkpoint
-    from edge_medgemma.export.golden import export_with_golden
+    from edge_medgemma.export.checkpoint.checkpoint import open_checkpoint
+    from edge_medgemma.export.reference_outputs import export_with_golden
     from edge_medgemma.export.target import Target
 
     directory = tiny_checkpoint.parent / "tensorrt"

@@ -2,8 +2,8 @@ import re
 from pathlib import Path
 
 import pytest
-from drawn_series import write_head_ct
-from fake_engine import FakeEngine
+from support.fake_engine import FakeEngine
+from support.synthetic_series import write_head_ct
 
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.triage.protocol import load_protocol

@@ -21,9 +21,9 @@ from edge_medgemma.runtime.commands.progress import progress_bar
 from edge_medgemma.runtime.commands.tables import print_table
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.triage.options import TriageOptions
+from edge_medgemma.runtime.triage.pipeline import triage_scan
 from edge_medgemma.runtime.triage.protocol import load_protocol
 from edge_medgemma.runtime.triage.report import StudyReport, TriageReport
-from edge_medgemma.runtime.triage.study import triage_scan
 
 MODES = ("coarse", "auto", "all")
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_medgemma.calibration.phantoms.drawing import Phantom, draw_phantom
-from edge_medgemma.calibration.phantoms.statistics import (
+from edge_medgemma.calibration.phantoms.metrics import (
     area_under_curve,
     bootstrap_interval,
     wilson_interval,

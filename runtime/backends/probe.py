@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from edge_medgemma.runtime.backends.attention import attention_in_use
-from edge_medgemma.runtime.backends.cuda_device import CudaDevice, DeviceProperties
-from edge_medgemma.runtime.backends.cuda_kernels import Kernels, read_kernels
-from edge_medgemma.runtime.backends.operators import operators_in_use
-from edge_medgemma.runtime.backends.ort import import_onnxruntime, open_session
-from edge_medgemma.runtime.backends.tensorrt_library import find_tensorrt
+from edge_medgemma.runtime.backends.cuda.device import CudaDevice, DeviceProperties
+from edge_medgemma.runtime.backends.cuda.fat_binary import Kernels, read_kernels
+from edge_medgemma.runtime.backends.onnxruntime.custom_ops import operators_in_use
+from edge_medgemma.runtime.backends.onnxruntime.session import import_onnxruntime, open_session
+from edge_medgemma.runtime.backends.tensorrt.library import find_tensorrt
 from edge_medgemma.runtime.errors import DependencyError, EdgeMedgemmaError, ProviderError
+from edge_medgemma.runtime.kernels.attention import attention_in_use
 
 PROBE = Path(__file__).parent / "probe.onnx"
 """y = x * x over four numbers."""
@@ -127,7 +127,7 @@ def _probe_tensorrt() -> str:
 
 
 def _probe_cuda() -> str:
-    from edge_medgemma.runtime.backends.cuda import cuda_session
+    from edge_medgemma.runtime.backends.cuda.session import cuda_session
 
     kernels = require_cuda_kernels()
     device = CudaDevice().properties()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from edge_medgemma.runtime.backends.providers import Providers
+from edge_medgemma.runtime.backends.select import Providers
 from edge_medgemma.runtime.commands.options import (
     cache_size_option,
     engine_option,
@@ -18,14 +18,14 @@ from edge_medgemma.runtime.commands.options import (
     trace_option,
 )
 from edge_medgemma.runtime.commands.progress import stage_progress
-from edge_medgemma.runtime.commands.terminal import printable
+from edge_medgemma.runtime.commands.sanitize import printable
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.generation.sampling import Sampling
-from edge_medgemma.runtime.profiling.spans import SpanRecorder
-from edge_medgemma.runtime.profiling.trace import write_trace
-from edge_medgemma.runtime.reporting.words import sentence
+from edge_medgemma.runtime.reporting.labels import sentence
+from edge_medgemma.runtime.tracing.spans import SpanRecorder
+from edge_medgemma.runtime.tracing.trace_file import write_trace
 from edge_medgemma.runtime.triage.answer_schema import findings_schema, load_schema
-from edge_medgemma.runtime.triage.conversation import (
+from edge_medgemma.runtime.triage.chat_session import (
     ENDING_WORDS,
     AnswerPiece,
     Conversation,
@@ -118,8 +118,8 @@ def command(
             conversation = open_scan(engine, scan, options, progress)
         for problem in conversation.problems:
             click.echo(f"note: {printable(sentence(problem.detail))}", err=True)
-        if scan_cache is not None and scan_cache.trouble:
-            click.echo(f"note: {printable(scan_cache.trouble)}", err=True)
+        if scan_cache is not None and scan_cache.write_error:
+            click.echo(f"note: {printable(scan_cache.write_error)}", err=True)
         if engine.manifest.demonstration:
             click.echo(f"note: {printable(engine.manifest.demonstration.notice)}", err=True)
         if json_schema:

@@ -6,7 +6,7 @@ from rich.text import Text
 
 from edge_medgemma.runtime.profiling.baseline import Comparison
 from edge_medgemma.runtime.profiling.record import Benchmark, Layer, Row
-from edge_medgemma.runtime.reporting.benchmark_words import (
+from edge_medgemma.runtime.profiling.report.benchmark_labels import (
     DISTURBED,
     band_words,
     ceiling_words,

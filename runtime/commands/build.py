@@ -5,23 +5,23 @@ from pathlib import Path
 
 import click
 
-from edge_medgemma.runtime.backends.cuda_device import CudaDevice
-from edge_medgemma.runtime.backends.devices import DeviceRoom
-from edge_medgemma.runtime.backends.golden import load_golden
-from edge_medgemma.runtime.backends.plan_build import build_plans, check_buildable
-from edge_medgemma.runtime.backends.plan_shapes import DecoderShapes
-from edge_medgemma.runtime.backends.plans import plan_folder
-from edge_medgemma.runtime.backends.providers import Provider, Providers
-from edge_medgemma.runtime.backends.tensorrt_library import find_tensorrt
+from edge_medgemma.runtime.backends.cuda.device import CudaDevice
+from edge_medgemma.runtime.backends.gpu import DeviceRoom
+from edge_medgemma.runtime.backends.select import Provider, Providers
+from edge_medgemma.runtime.backends.self_test.reference_outputs import load_golden
+from edge_medgemma.runtime.backends.tensorrt.builder import build_plans, check_buildable
+from edge_medgemma.runtime.backends.tensorrt.library import find_tensorrt
+from edge_medgemma.runtime.backends.tensorrt.plan_files import plan_folder
+from edge_medgemma.runtime.backends.tensorrt.shapes import DecoderShapes
 from edge_medgemma.runtime.commands.progress import stage_progress
 from edge_medgemma.runtime.errors import EngineError
 from edge_medgemma.runtime.generation.engine import Engine
-from edge_medgemma.runtime.profiling.device_memory import (
+from edge_medgemma.runtime.memory.device_memory import (
     QUESTION_ROWS,
     decoder_shapes,
     require_device_memory,
 )
-from edge_medgemma.runtime.profiling.memory import DEFAULT_SHAPE, available_bytes
+from edge_medgemma.runtime.memory.host_memory import DEFAULT_SHAPE, available_bytes
 
 
 @click.command(epilog="Example: edge-medgemma build engines/medgemma --slices 32")

@@ -8,9 +8,9 @@ import click
 from rich.table import Table
 
 from edge_medgemma.runtime.commands.tables import print_table
-from edge_medgemma.runtime.generation.scan_cache import CacheEntry, ScanCache
-from edge_medgemma.runtime.reporting.words import count
-from edge_medgemma.runtime.triage.control import ControlCache
+from edge_medgemma.runtime.reporting.labels import count
+from edge_medgemma.runtime.store.scan_cache import CacheEntry, ScanCache
+from edge_medgemma.runtime.triage.blank_baseline import ControlCache
 
 DAY_S = 86_400.0
 _SHORT_HASH_CHARACTERS = 12

@@ -10,8 +10,7 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from edge_medgemma.runtime.backends.devices import DEVICES, DeviceRoom, choose
-from edge_medgemma.runtime.backends.plans import RECORD_NAME, plan_folder
+from edge_medgemma.runtime.backends.gpu import DEVICES, DeviceRoom, choose
 from edge_medgemma.runtime.backends.probe import (
     Probe,
     cuda_kernels,
@@ -19,16 +18,17 @@ from edge_medgemma.runtime.backends.probe import (
     onnxruntime_conflict,
     probe_all,
 )
-from edge_medgemma.runtime.backends.providers import AUTOMATIC, Provider, StepDown, too_small
+from edge_medgemma.runtime.backends.select import AUTOMATIC, Provider, StepDown, too_small
+from edge_medgemma.runtime.backends.tensorrt.plan_files import RECORD_NAME, plan_folder
 from edge_medgemma.runtime.commands.options import engine_option
+from edge_medgemma.runtime.commands.sanitize import printable
 from edge_medgemma.runtime.commands.tables import print_table
-from edge_medgemma.runtime.commands.terminal import printable
 from edge_medgemma.runtime.cores import usable_cores
 from edge_medgemma.runtime.errors import EdgeMedgemmaError
 from edge_medgemma.runtime.manifest import Manifest, load_manifest
-from edge_medgemma.runtime.profiling.device_memory import largest_device_slices
-from edge_medgemma.runtime.profiling.memory import available_bytes, largest_slices, plan_memory
-from edge_medgemma.runtime.triage.records import program_version
+from edge_medgemma.runtime.memory.device_memory import largest_device_slices
+from edge_medgemma.runtime.memory.host_memory import available_bytes, largest_slices, plan_memory
+from edge_medgemma.runtime.triage.report_builder import program_version
 
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import click
 
 import edge_medgemma.runtime
-from edge_medgemma.runtime.backends.providers import Provider, Providers, parse_providers
-from edge_medgemma.runtime.generation.scan_cache import DEFAULT_LIMIT_BYTES, ScanCache
+from edge_medgemma.runtime.backends.select import Provider, Providers, parse_providers
+from edge_medgemma.runtime.store.scan_cache import DEFAULT_LIMIT_BYTES, ScanCache
 
-BUILTIN_ENGINE = Path(edge_medgemma.runtime.__file__).parent / "engines" / "phantom"
+BUILTIN_ENGINE = Path(edge_medgemma.runtime.__file__).parent / "engines" / "demo"
 """The demonstration engine that comes with the package."""
 
 BYTES_PER_GB = 1e9

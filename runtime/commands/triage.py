@@ -10,7 +10,7 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from edge_medgemma.runtime.backends.providers import Providers
+from edge_medgemma.runtime.backends.select import Providers
 from edge_medgemma.runtime.commands.options import (
     cache_size_option,
     engine_option,
@@ -21,23 +21,23 @@ from edge_medgemma.runtime.commands.options import (
     trace_option,
 )
 from edge_medgemma.runtime.commands.progress import stage_progress
+from edge_medgemma.runtime.commands.sanitize import printable
 from edge_medgemma.runtime.commands.tables import print_table
-from edge_medgemma.runtime.commands.terminal import printable
 from edge_medgemma.runtime.errors import ResourceError
 from edge_medgemma.runtime.generation.engine import Engine
-from edge_medgemma.runtime.profiling.spans import SpanRecorder
-from edge_medgemma.runtime.profiling.trace import write_trace
 from edge_medgemma.runtime.reporting.html_report import score_words, slices_seen, write_html_report
 from edge_medgemma.runtime.reporting.json_report import (
     INTENDED_USE,
     dump_report,
     write_json_report,
 )
-from edge_medgemma.runtime.reporting.words import URGENCY_WORDS, count, sentence
+from edge_medgemma.runtime.reporting.labels import URGENCY_WORDS, count, sentence
+from edge_medgemma.runtime.tracing.spans import SpanRecorder
+from edge_medgemma.runtime.tracing.trace_file import write_trace
 from edge_medgemma.runtime.triage.options import TriageOptions
+from edge_medgemma.runtime.triage.pipeline import triage_scan
 from edge_medgemma.runtime.triage.protocol import load_protocol
 from edge_medgemma.runtime.triage.report import Effort, StudyReport, TriageReport
-from edge_medgemma.runtime.triage.study import triage_scan
 from edge_medgemma.runtime.triage.urgency import NO_FLAG_TEXT, Urgency
 
 EXIT_STATUS = {
@@ -204,7 +204,7 @@ def command(
     spent_s = time.perf_counter() - start_s
     if budget_s is not None and spent_s > budget_s:
         click.echo(f"note: the budget of {budget_s:g} s was exceeded: {spent_s:.1f} s", err=True)
-    for note in (scan_cache and scan_cache.trouble, report.engine.notice):
+    for note in (scan_cache and scan_cache.write_error, report.engine.notice):
         if note:
             click.echo(f"note: {printable(note)}", err=True)
     with recorder.span("write"):

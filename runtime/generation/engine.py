@@ -9,7 +9,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_medgemma.runtime.backends.devices import (
+from edge_medgemma.runtime.backends.base import DecoderModel, VisionModel
+from edge_medgemma.runtime.backends.gpu import (
     DEVICES,
     Choice,
     DeviceBackend,
@@ -17,8 +18,7 @@ from edge_medgemma.runtime.backends.devices import (
     choose,
     without_devices,
 )
-from edge_medgemma.runtime.backends.model import DecoderModel, VisionModel
-from edge_medgemma.runtime.backends.providers import (
+from edge_medgemma.runtime.backends.select import (
     AUTOMATIC,
     OpenedVision,
     Provider,
@@ -31,19 +31,19 @@ from edge_medgemma.runtime.errors import EngineError, ProviderError, ResourceErr
 from edge_medgemma.runtime.generation.embedding import Embedding
 from edge_medgemma.runtime.generation.grammar import Grammars
 from edge_medgemma.runtime.generation.images import to_pixel_values
-from edge_medgemma.runtime.generation.integrity import check_engine
 from edge_medgemma.runtime.generation.prefix import Prefix
 from edge_medgemma.runtime.generation.prompt import PromptBuilder
 from edge_medgemma.runtime.generation.self_test import require_golden
 from edge_medgemma.runtime.generation.tokenizer import Tokenizer
 from edge_medgemma.runtime.manifest import Manifest, load_manifest
-from edge_medgemma.runtime.profiling.device_memory import (
+from edge_medgemma.runtime.memory.device_memory import (
     fits_together_on_device,
     largest_device_slices,
     require_device_memory,
 )
-from edge_medgemma.runtime.profiling.memory import available_bytes, fits_together, require_memory
-from edge_medgemma.runtime.profiling.spans import SpanRecorder
+from edge_medgemma.runtime.memory.host_memory import available_bytes, fits_together, require_memory
+from edge_medgemma.runtime.store.integrity import check_engine
+from edge_medgemma.runtime.tracing.spans import SpanRecorder
 
 LOG = logging.getLogger(__name__)
 

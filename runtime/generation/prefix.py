@@ -7,33 +7,31 @@ from contextlib import ExitStack, contextmanager
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_medgemma.runtime.backends.model import DecoderModel, LaneName
-from edge_medgemma.runtime.generation.cache import Lane
+from edge_medgemma.runtime.backends.base import DecoderModel, LaneName
 from edge_medgemma.runtime.generation.embedding import Embedding
 from edge_medgemma.runtime.generation.grammar import Constraint
+from edge_medgemma.runtime.generation.kv_index import Lane
+from edge_medgemma.runtime.generation.kv_snapshot import PrefixSnapshot
 from edge_medgemma.runtime.generation.masks import (
     NO_BRANCH,
     NO_IMAGE,
     Rows,
     additive_mask,
 )
-from edge_medgemma.runtime.generation.passes import MAXIMUM_PASS_ROWS, passes
+from edge_medgemma.runtime.generation.outputs import Ending, Step
+from edge_medgemma.runtime.generation.prefill_chunks import passes
 from edge_medgemma.runtime.generation.prompt import Chunk
 from edge_medgemma.runtime.generation.question_tree import QuestionTree
 from edge_medgemma.runtime.generation.sampling import Sampling, choose_token
-from edge_medgemma.runtime.generation.snapshot import PrefixSnapshot
-from edge_medgemma.runtime.generation.steps import Ending, Step
 from edge_medgemma.runtime.manifest import Manifest
-
-LOCAL_SLACK_ROWS = 320
-"""Rows of the local caches beyond the window: their compaction is paid once per so many tokens, and
-rows that no token sees any more cost as much as others until then. One slice fits."""
+from edge_medgemma.runtime.memory.cache_geometry import (
+    GLOBAL_GROWTH_ROWS,
+    LOCAL_SLACK_ROWS,
+    MAXIMUM_PASS_ROWS,
+)
 
 ANSWER_SLACK_ROWS = 128
 """The same in the caches of an answer, whose rows are a quarter as large."""
-
-GLOBAL_GROWTH_ROWS = 2048
-"""Of the global caches beyond what is expected: room for questions, and they grow by as many."""
 
 
 class Prefix:

@@ -4,7 +4,7 @@ from collections.abc import Generator
 
 import numpy as np
 
-from edge_medgemma.runtime.generation.steps import Ending, Step
+from edge_medgemma.runtime.generation.outputs import Ending, Step
 
 MAXIMUM_PERIOD = 256
 """Tokens of the longest cycle looked for: about a paragraph."""
@@ -39,7 +39,7 @@ class RepetitionWatch:
 def stop_repetition(
     steps: Generator[Step, None, Ending],
 ) -> Generator[Step, None, Ending]:
-    """The same steps, ended with `Ending.REPETITION` where they run in a circle."""
+    """The same steps, ended with `FinishReason.REPETITION` where they run in a circle."""
     watch = RepetitionWatch()
     while True:
         try:

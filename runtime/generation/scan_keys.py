@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-import edge_medgemma.runtime.backends
 from edge_medgemma.runtime.generation.prompt import Chunk
 
 
@@ -43,14 +42,15 @@ def code_sha256() -> str:
 
     What a program computed before it was corrected must not be taken for what it computes now.
     """
-    folders = [Path(__file__).parent, *map(Path, edge_medgemma.runtime.backends.__path__)]
+    runtime = Path(__file__).parents[1]
     files = [
         path
-        for folder in folders
-        for path in sorted(folder.iterdir())
+        for folder in ("backends", "generation", "kernels")
+        for path in sorted((runtime / folder).rglob("*"))
         if path.suffix in (".py", ".c", ".h")
     ]
-    return _hash(*(part for path in files for part in (path.name, path.read_bytes())))
+    names = (str(path.relative_to(runtime)) for path in files)
+    return _hash(*(part for name in names for part in (name, (runtime / name).read_bytes())))
 
 
 def _hash(*parts: str | bytes) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_medgemma.runtime.backends.golden import (
+from edge_medgemma.runtime.backends.self_test.reference_outputs import (
     Golden,
     GoldenComparison,
     check,
@@ -16,11 +16,11 @@ from edge_medgemma.runtime.backends.golden import (
     golden_of,
     load_golden,
 )
-from edge_medgemma.runtime.backends.stamps import Stamp
 from edge_medgemma.runtime.errors import ProviderError
-from edge_medgemma.runtime.generation.prefix import LOCAL_SLACK_ROWS
 from edge_medgemma.runtime.generation.prompt import Chunk
 from edge_medgemma.runtime.generation.sampling import log_softmax
+from edge_medgemma.runtime.memory.cache_geometry import LOCAL_SLACK_ROWS
+from edge_medgemma.runtime.store.verdict_cache import Stamp
 
 if TYPE_CHECKING:  # an engine tests itself before it trusts a device
     from edge_medgemma.runtime.generation.engine import Engine

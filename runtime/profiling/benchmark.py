@@ -9,13 +9,14 @@ from pathlib import Path
 
 import platformdirs
 
-from edge_medgemma.runtime.backends.providers import Provider, Providers
+from edge_medgemma.runtime.backends.select import Provider, Providers
 from edge_medgemma.runtime.generation.embedding import Embedding
 from edge_medgemma.runtime.generation.engine import Engine
-from edge_medgemma.runtime.generation.integrity import check_engine
 from edge_medgemma.runtime.manifest import Manifest, load_manifest
+from edge_medgemma.runtime.memory.host_memory import TOKENS_OF_TEXT
 from edge_medgemma.runtime.parity import parity_words
-from edge_medgemma.runtime.profiling.cold_row import ColdStart
+from edge_medgemma.runtime.profiling.clock_probe import Pace
+from edge_medgemma.runtime.profiling.cold_start import ColdStart
 from edge_medgemma.runtime.profiling.component_rows import (
     PROMPT_TOKENS,
     decoder_row_names,
@@ -24,9 +25,7 @@ from edge_medgemma.runtime.profiling.component_rows import (
     vision_row,
 )
 from edge_medgemma.runtime.profiling.machine import read_machine
-from edge_medgemma.runtime.profiling.memory import TOKENS_OF_TEXT
 from edge_medgemma.runtime.profiling.meter import Limits, Meter
-from edge_medgemma.runtime.profiling.pace import Pace
 from edge_medgemma.runtime.profiling.peaks import measure_peaks, peaks_of_device
 from edge_medgemma.runtime.profiling.power import find_power_readers
 from edge_medgemma.runtime.profiling.record import (
@@ -39,7 +38,8 @@ from edge_medgemma.runtime.profiling.record import (
 from edge_medgemma.runtime.profiling.roofline import Peaks
 from edge_medgemma.runtime.profiling.scan_rows import ScanBench
 from edge_medgemma.runtime.profiling.thermal import read_thermal
-from edge_medgemma.runtime.triage.records import program_version
+from edge_medgemma.runtime.store.integrity import check_engine
+from edge_medgemma.runtime.triage.report_builder import program_version
 
 SCAN_SLICES = (8, 32, 85)
 

@@ -12,15 +12,15 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_medgemma.runtime.backends.attention import kernel_absence
-from edge_medgemma.runtime.backends.model import Caches, DecoderModel, LaneName
-from edge_medgemma.runtime.backends.ort_decoder import OrtDecoder
-from edge_medgemma.runtime.backends.providers import Provider
+from edge_medgemma.runtime.backends.base import Caches, DecoderModel, LaneName
+from edge_medgemma.runtime.backends.onnxruntime.decoder import OrtDecoder
+from edge_medgemma.runtime.backends.select import Provider
 from edge_medgemma.runtime.generation.embedding import Embedding
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.generation.prefix import Prefix
 from edge_medgemma.runtime.generation.prompt import Chunk
 from edge_medgemma.runtime.generation.sampling import Sampling
+from edge_medgemma.runtime.kernels.attention import kernel_absence
 from edge_medgemma.runtime.manifest import Manifest
 from edge_medgemma.runtime.profiling.meter import Meter
 from edge_medgemma.runtime.profiling.record import Layer, Row, TokenTiming

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from edge_medgemma.runtime.cores import usable_cores
-from edge_medgemma.runtime.profiling.resident import kilobytes_of
+from edge_medgemma.runtime.memory.peak_rss import kilobytes_of
 from edge_medgemma.runtime.profiling.thermal import HOST
 
 LIBRARIES = ("onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "numpy", "pydicom")

@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from statistics import median, median_low
 from typing import Generic, TypeVar
 
+from edge_medgemma.runtime.memory.peak_rss import PeakMemory
+from edge_medgemma.runtime.profiling.clock_probe import Pace
+from edge_medgemma.runtime.profiling.cpu_contention import OtherLoad
 from edge_medgemma.runtime.profiling.distribution import Distribution
-from edge_medgemma.runtime.profiling.others import OtherLoad
-from edge_medgemma.runtime.profiling.pace import Pace
 from edge_medgemma.runtime.profiling.power import PowerReaders
 from edge_medgemma.runtime.profiling.record import Energy, Row, agreement, is_quiet
-from edge_medgemma.runtime.profiling.resident import PeakMemory
 from edge_medgemma.runtime.profiling.thermal import has_throttled, read_thermal
 
 MAXIMUM_REPETITIONS = 200

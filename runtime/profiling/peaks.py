@@ -7,18 +7,18 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_medgemma.runtime.backends.device_peaks import DevicePeaks
-from edge_medgemma.runtime.backends.one_node import (
+from edge_medgemma.runtime.backends.gpu_peaks import DevicePeaks
+from edge_medgemma.runtime.backends.onnx_writer import (
     Value,
     blocks_product_model,
     one_node_model,
     product_model,
 )
-from edge_medgemma.runtime.backends.openvino import has_bfloat16, openvino_core
-from edge_medgemma.runtime.backends.operators import operators_library
+from edge_medgemma.runtime.backends.onnxruntime.custom_ops import operators_library
+from edge_medgemma.runtime.backends.openvino.vision import has_bfloat16, openvino_core
 from edge_medgemma.runtime.errors import DependencyError
 from edge_medgemma.runtime.manifest import Manifest
-from edge_medgemma.runtime.profiling.memory_read import MemoryRead
+from edge_medgemma.runtime.profiling.memory_bandwidth import MemoryRead
 from edge_medgemma.runtime.profiling.roofline import Peaks
 
 BANDWIDTH_BYTES = 256 * 2**20

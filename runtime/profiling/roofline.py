@@ -6,7 +6,7 @@ needs: no padding, no masked pairs, every weight read once. FLOP = two per multi
 
 from dataclasses import dataclass
 
-from edge_medgemma.runtime.backends.ort_decoder import INT8_MINIMUM_ROWS
+from edge_medgemma.runtime.backends.onnxruntime.decoder import INT8_MINIMUM_ROWS
 from edge_medgemma.runtime.manifest import Manifest, TextSpec, VisionSpec
 
 

@@ -11,26 +11,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import mkdtemp
 
-from edge_medgemma.runtime.backends.providers import Providers
+from edge_medgemma.runtime.backends.select import Providers
 from edge_medgemma.runtime.errors import ResourceError
 from edge_medgemma.runtime.generation.engine import Engine
-from edge_medgemma.runtime.generation.scan_cache import ScanCache
 from edge_medgemma.runtime.manifest import Manifest
-from edge_medgemma.runtime.profiling.distribution import Distribution
-from edge_medgemma.runtime.profiling.drawn_scan import write_drawn_scan
-from edge_medgemma.runtime.profiling.memory import (
+from edge_medgemma.runtime.memory.host_memory import (
     DEFAULT_SHAPE,
     available_bytes,
     require_memory,
 )
+from edge_medgemma.runtime.profiling.distribution import Distribution
 from edge_medgemma.runtime.profiling.meter import Measured, Meter
 from edge_medgemma.runtime.profiling.record import Layer, Row
-from edge_medgemma.runtime.profiling.spans import SpanRecorder, total_s
-from edge_medgemma.runtime.profiling.trace import nested
+from edge_medgemma.runtime.profiling.synthetic_ct import write_drawn_scan
 from edge_medgemma.runtime.reporting.json_report import write_json_report
+from edge_medgemma.runtime.store.scan_cache import ScanCache
+from edge_medgemma.runtime.tracing.spans import SpanRecorder, total_s
+from edge_medgemma.runtime.tracing.trace_file import nested
 from edge_medgemma.runtime.triage.options import TriageOptions
+from edge_medgemma.runtime.triage.pipeline import triage_scan
 from edge_medgemma.runtime.triage.report import TriageReport
-from edge_medgemma.runtime.triage.study import triage_scan
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from edge_medgemma.runtime.files import write_atomically
 from edge_medgemma.runtime.reporting.json_report import INTENDED_USE
-from edge_medgemma.runtime.reporting.words import (
+from edge_medgemma.runtime.reporting.labels import (
     FINDING_STATUS_WORDS,
     HEADLINES,
     URGENCY_WORDS,

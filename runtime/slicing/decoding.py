@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_medgemma.runtime.slicing.codec_pool import CodecPool
-from edge_medgemma.runtime.slicing.dicom_file import is_compressed, parse_guarded
-from edge_medgemma.runtime.slicing.discovery import FileKind, UnreadableFileError, sniff
-from edge_medgemma.runtime.slicing.limits import MAX_BYTES_AT_ONCE
+from edge_medgemma.runtime.slicing.dicom.dicom_file import is_compressed, parse_guarded
+from edge_medgemma.runtime.slicing.files.discovery import FileKind, UnreadableFileError, sniff
+from edge_medgemma.runtime.slicing.files.limits import MAX_BYTES_AT_ONCE
 from edge_medgemma.runtime.slicing.nifti import decode_nifti
-from edge_medgemma.runtime.slicing.pixels import decode_slices
+from edge_medgemma.runtime.slicing.pixels.codec_pool import CodecPool
+from edge_medgemma.runtime.slicing.pixels.pixel_data import decode_slices
 from edge_medgemma.runtime.slicing.volume import Series
 
 OnProgress = Callable[[int, int], None]

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_medgemma.runtime.slicing.dicom_headers import REPEAT_NAMES, SliceHeader
+from edge_medgemma.runtime.slicing.dicom.headers import REPEAT_NAMES, SliceHeader
 from edge_medgemma.runtime.slicing.geometry import (
     SAME_DIRECTION_TOLERANCE,
     SAME_POSITION_MM,

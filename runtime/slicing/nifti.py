@@ -16,16 +16,16 @@ from nibabel.orientations import io_orientation
 from numpy.typing import NDArray
 from pydicom.uid import generate_uid
 
-from edge_medgemma.runtime.slicing.discovery import UnreadableFileError
-from edge_medgemma.runtime.slicing.geometry import plane_name
-from edge_medgemma.runtime.slicing.limits import (
+from edge_medgemma.runtime.slicing.files.discovery import UnreadableFileError
+from edge_medgemma.runtime.slicing.files.limits import (
     MAX_BYTES_AT_ONCE,
     MAX_HEADER_BYTES,
     MAX_NIFTI_BYTES,
     MAX_PIXELS,
     MAX_ROWS_COLUMNS,
 )
-from edge_medgemma.runtime.slicing.quiet import silenced
+from edge_medgemma.runtime.slicing.geometry import plane_name
+from edge_medgemma.runtime.slicing.silence import silenced
 from edge_medgemma.runtime.slicing.volume import BodyPart, Modality, Problem, Series, SliceSource
 
 AIR_BELOW_HU = -500

@@ -8,18 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_medgemma.runtime.errors import ScanError
-from edge_medgemma.runtime.slicing.archives import UnpackBudget, unpack
 from edge_medgemma.runtime.slicing.decoding import OnProgress, decode_by_file
-from edge_medgemma.runtime.slicing.dicom_headers import SliceHeader, read_slice_headers
-from edge_medgemma.runtime.slicing.discovery import (
+from edge_medgemma.runtime.slicing.dicom.headers import SliceHeader, read_slice_headers
+from edge_medgemma.runtime.slicing.files.archives import UnpackBudget, unpack
+from edge_medgemma.runtime.slicing.files.discovery import (
     Entry,
     FileKind,
     UnreadableFileError,
     sniff,
     walk_files,
 )
+from edge_medgemma.runtime.slicing.files.limits import MAX_FILES, MAX_VOLUME_BYTES
 from edge_medgemma.runtime.slicing.grouping import group_slices
-from edge_medgemma.runtime.slicing.limits import MAX_FILES, MAX_VOLUME_BYTES
 from edge_medgemma.runtime.slicing.nifti import read_nifti_series
 from edge_medgemma.runtime.slicing.series import describe_stack
 from edge_medgemma.runtime.slicing.volume import (

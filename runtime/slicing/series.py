@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_medgemma.runtime.slicing.dicom_headers import SliceHeader
+from edge_medgemma.runtime.slicing.dicom.headers import SliceHeader
 from edge_medgemma.runtime.slicing.geometry import (
     ANISOTROPIC_RATIO,
     MIN_TILT_DEG,

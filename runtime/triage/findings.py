@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_medgemma.runtime.generation.engine import Engine
+from edge_medgemma.runtime.generation.outputs import Ending
 from edge_medgemma.runtime.generation.prefix import Prefix
-from edge_medgemma.runtime.generation.steps import Ending
 from edge_medgemma.runtime.manifest import Manifest
 from edge_medgemma.runtime.slicing.volume import Problem, SliceStack
 from edge_medgemma.runtime.triage.evidence import key_slices, slice_effects
@@ -78,7 +78,7 @@ def ask_reasoned(
     return Answers(values, tuple(problems))
 
 
-def judge(
+def evaluate(
     protocol: Protocol, manifest: Manifest, answers: Answers, controls: Mapping[str, float] | None
 ) -> tuple[FindingResult, ...]:
     """Score and status of every finding of the protocol, in its order.

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_medgemma.runtime.generation.scan_cache import ScanCache
+from edge_medgemma.runtime.store.scan_cache import ScanCache
 from edge_medgemma.runtime.triage.protocol import Protocol
 from edge_medgemma.runtime.triage.report import Effort
 

@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_medgemma.runtime.errors import EngineError
-from edge_medgemma.runtime.generation.answer import Reply
 from edge_medgemma.runtime.generation.engine import Engine
+from edge_medgemma.runtime.generation.outputs import Ending
 from edge_medgemma.runtime.generation.prefix import Prefix
+from edge_medgemma.runtime.generation.reasoning_split import Reply
 from edge_medgemma.runtime.generation.repetition import stop_repetition
 from edge_medgemma.runtime.generation.sampling import Sampling
-from edge_medgemma.runtime.generation.steps import Ending
 
 Progress = Callable[[str, int, int], None]
 """Called with the stage, the steps done and the steps in all."""

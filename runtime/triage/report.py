@@ -7,8 +7,8 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_medgemma.runtime.profiling.spans import Span, total_s
 from edge_medgemma.runtime.slicing.volume import BodyPart, Modality, Problem
+from edge_medgemma.runtime.tracing.spans import Span, total_s
 from edge_medgemma.runtime.triage.protocol import StandardCode
 from edge_medgemma.runtime.triage.urgency import Urgency
 

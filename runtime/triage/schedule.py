@@ -3,10 +3,10 @@
 import time
 from collections.abc import Iterator, Sequence
 
-from edge_medgemma.runtime.triage.examination import Examination
 from edge_medgemma.runtime.triage.options import TriageOptions
-from edge_medgemma.runtime.triage.pace import Pace
+from edge_medgemma.runtime.triage.pass_cost import Pace
 from edge_medgemma.runtime.triage.refinement import coarse_count, ladder
+from edge_medgemma.runtime.triage.study_run import Examination
 
 READING_SHARE = 0.5
 """Reading a slice takes at most so much of the time of encoding it (measured: 0.2 to 0.36 on CPUs).

@@ -5,17 +5,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_medgemma.calibration.loss import measure_loss
 from edge_medgemma.calibration.phantoms.dicom import write_dicom_series
 from edge_medgemma.calibration.phantoms.drawing import draw_phantom
+from edge_medgemma.calibration.quantization_error import measure_loss
 from edge_medgemma.calibration.run import calibrate_engine
 from edge_medgemma.calibration.slices import draw_slices
-from edge_medgemma.export.calibrated import Budget, export_calibrated
-from edge_medgemma.export.checkpoint import open_checkpoint
-from edge_medgemma.export.phantom.build import build_engine, demonstration_of
+from edge_medgemma.export.calibrated_export import Budget, export_calibrated
+from edge_medgemma.export.checkpoint.checkpoint import open_checkpoint
+from edge_medgemma.export.demo.build import build_engine, demonstration_of
 from edge_medgemma.runtime.generation.engine import Engine
 
-CHECKPOINT = Path(__file__).resolve().parents[1] / "data" / "phantom_checkpoint"
+CHECKPOINT = Path(__file__).resolve().parents[1] / "data" / "demo_checkpoint"
 SHARED_DATA = Path(__file__).resolve().parents[2] / "../shared/data"
 REAL_SCANS = ("ct_ge_head_tilt", "mr_decubitus_positions")
 

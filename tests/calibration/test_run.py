@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_medgemma.calibration.graph_stages import GraphStages, StageSession
+from edge_medgemma.calibration.layer_runner import GraphStages, StageSession
 from edge_medgemma.calibration.prompts import build_prompts
 from edge_medgemma.calibration.record import data_folder, load_calibration
 from edge_medgemma.calibration.run import calibrate_engine, check_memory
@@ -123,7 +123,7 @@ def test_no_pixel_or_path_is_in_the_record(calibration_path, scans):
 
 
 def test_a_quantised_engine_is_refused(tiny_checkpoint, drawn, tmp_path):
-    from edge_medgemma.export.checkpoint import open_checkpoint
+    from edge_medgemma.export.checkpoint.checkpoint import open_checkpoint
     from edge_medgemma.export.engine import export_engine
     from edge_medgemma.runtime.generation.engine import Engine
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from edge_medgemma.export.checkpoint import open_checkpoint
+from edge_medgemma.export.checkpoint.checkpoint import open_checkpoint
 from edge_medgemma.export.engine import export_engine
 
 TESTS = Path(__file__).resolve().parents[1]

@@ -9,18 +9,18 @@ import onnx
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from edge_medgemma.export import ort_decode
-from edge_medgemma.export.checkpoint import open_checkpoint
+from edge_medgemma.export.checkpoint.checkpoint import open_checkpoint
+from edge_medgemma.export.checkpoint.synthetic import synthetic_checkpoint
 from edge_medgemma.export.engine import export_engine
-from edge_medgemma.export.recipe import PRECISIONS
-from edge_medgemma.export.synthetic import synthetic_checkpoint
+from edge_medgemma.export.graphs import ort_decode
+from edge_medgemma.export.quantisation.quant_scheme import PRECISIONS
 from edge_medgemma.runtime.errors import CheckpointError, EngineError, ResourceError
 from edge_medgemma.runtime.generation.embedding import Embedding
 from edge_medgemma.runtime.generation.engine import Engine
-from edge_medgemma.runtime.generation.integrity import check_engine
 from edge_medgemma.runtime.generation.prompt import Chunk
 from edge_medgemma.runtime.generation.sampling import Sampling
 from edge_medgemma.runtime.manifest import Demonstration, load_manifest
+from edge_medgemma.runtime.store.integrity import check_engine
 
 
 def export(checkpoint, folder, precision="int4", block_size=32):

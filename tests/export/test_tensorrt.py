@@ -8,24 +8,28 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 import pytest
-from tensorrt_builder import ARCHITECTURES, plan_bytes
+from support.tensorrt_builder import ARCHITECTURES, plan_bytes
 
-from edge_medgemma.export.checkpoint import open_checkpoint
+from edge_medgemma.export.checkpoint.checkpoint import open_checkpoint
+from edge_medgemma.export.checkpoint.synthetic import RandomTensor, synthetic_checkpoint
+from edge_medgemma.export.checkpoint.tensor_names import EMBEDDING
 from edge_medgemma.export.engine import write_engine
-from edge_medgemma.export.graph import GraphBuilder
-from edge_medgemma.export.half import to_half
-from edge_medgemma.export.qdq import quantized_input_linear, quantized_weight_linear
-from edge_medgemma.export.recipe import plan_export
-from edge_medgemma.export.synthetic import RandomTensor, synthetic_checkpoint
+from edge_medgemma.export.graphs.graph import GraphBuilder
+from edge_medgemma.export.graphs.mixed_precision import to_half
+from edge_medgemma.export.graphs.qdq import quantized_input_linear, quantized_weight_linear
+from edge_medgemma.export.graphs.weights import FLOAT32, Matrix, Storage
+from edge_medgemma.export.graphs.writer import write_data
+from edge_medgemma.export.quantisation.quant_scheme import plan_export
 from edge_medgemma.export.target import Target
-from edge_medgemma.export.tensor_names import EMBEDDING
-from edge_medgemma.export.weights import FLOAT32, Matrix, Storage
-from edge_medgemma.export.writer import write_data
-from edge_medgemma.runtime.backends.capacity import GLOBAL_AXIS, LOCAL_AXIS, with_capacities
-from edge_medgemma.runtime.backends.plan_shapes import FUSED_ROWS, DecoderShapes
-from edge_medgemma.runtime.backends.tensorrt_library import BuildOptions, find_tensorrt
+from edge_medgemma.runtime.backends.tensorrt.cache_axes import (
+    GLOBAL_AXIS,
+    LOCAL_AXIS,
+    with_capacities,
+)
+from edge_medgemma.runtime.backends.tensorrt.library import BuildOptions, find_tensorrt
+from edge_medgemma.runtime.backends.tensorrt.shapes import FUSED_ROWS, DecoderShapes
 from edge_medgemma.runtime.manifest import load_manifest
-from edge_medgemma.runtime.profiling.device_memory import QUESTION_ROWS
+from edge_medgemma.runtime.memory.device_memory import QUESTION_ROWS
 
 INPUTS, OUTPUTS = 256, 192
 ROWS = 64
@@ -69,7 +73,7 @@ def write_model(build, folder: Path, activations: str, images: int | str = 1) ->
         to_half(graph, activations, (), wide_stream=True)
     path = folder / "form.onnx"
     path.write_bytes(graph.serialize("form.data"))
-    write_data(folder / "form.data", graph.payloads, lambda count: None)
+    write_data(folder / "form.data", graph.blobs, lambda count: None)
     return path
 
 
@@ -106,7 +110,7 @@ def test_onnxruntime_multiplies_integers(tmp_path):
 
 
 def test_a_block_that_does_not_divide_is_refused():
-    from edge_medgemma.export.weights import check_blocks
+    from edge_medgemma.export.graphs.weights import check_blocks
     from edge_medgemma.runtime.errors import CheckpointError
 
     odd = dataclasses.replace(matrix()[1], inputs=4304)
@@ -114,7 +118,7 @@ def test_a_block_that_does_not_divide_is_refused():
         check_blocks(odd, Storage("int4", 128))
 
 
-PHANTOM = Path(__file__).resolve().parents[1] / "data" / "phantom_checkpoint"
+PHANTOM = Path(__file__).resolve().parents[1] / "data" / "demo_checkpoint"
 RECIPES = (
     ("int4", "bf16"),
     ("int4", "fp16"),

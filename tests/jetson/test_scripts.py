@@ -43,7 +43,7 @@ def test_shellcheck_has_nothing_to_say(script: Path) -> None:
 
 
 def test_a_staged_installation_is_complete_and_keeps_settings(tmp_path: Path) -> None:
-    engine = JETSON.parent / "runtime" / "engines" / "phantom"
+    engine = JETSON.parent / "runtime" / "engines" / "demo"
     first = run("install.sh", "--root", str(tmp_path), "--engine", str(engine), "--swap", "8")
     assert first.returncode == 0, first.stderr
     assert files_below(tmp_path) == {

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from small_disk import small_disk
+from support.small_disk import small_disk
 
 from edge_medgemma.runtime.errors import ResourceError
 from edge_medgemma.runtime.files import (

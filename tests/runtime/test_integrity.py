@@ -6,9 +6,9 @@ import pytest
 
 from edge_medgemma.runtime import manifest as manifest_module
 from edge_medgemma.runtime.errors import EngineError
-from edge_medgemma.runtime.generation import integrity
-from edge_medgemma.runtime.generation.integrity import check_engine
 from edge_medgemma.runtime.manifest import load_manifest
+from edge_medgemma.runtime.store import integrity
+from edge_medgemma.runtime.store.integrity import check_engine
 
 
 def test_stamp_saves_the_second_hash_and_notices_a_change(

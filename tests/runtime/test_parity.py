@@ -2,7 +2,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fake_engine import fake_manifest
+from support.fake_engine import fake_manifest
 
 from edge_medgemma.runtime.parity import PARITY_NAME, UNVERIFIED, Parity, parity_words, write_parity
 

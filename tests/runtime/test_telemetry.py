@@ -9,7 +9,7 @@ from edge_medgemma.runtime.commands.options import BUILTIN_ENGINE
 OPENS_A_GRAPH = """
 import sys
 from pathlib import Path
-from edge_medgemma.runtime.backends.ort import OrtVision
+from edge_medgemma.runtime.backends.onnxruntime.session import OrtVision
 OrtVision(Path(sys.argv[1]), 1)
 """
 

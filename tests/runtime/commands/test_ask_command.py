@@ -2,8 +2,8 @@ import re
 
 import pytest
 from click.testing import CliRunner
-from drawn_series import CANARY, write_head_ct
-from fake_engine import THOUGHT_BEGIN, THOUGHT_END, FakeEngine
+from support.fake_engine import THOUGHT_BEGIN, THOUGHT_END, FakeEngine
+from support.synthetic_series import CANARY, write_head_ct
 
 from edge_medgemma.runtime.commands import ask
 from edge_medgemma.runtime.errors import ProtocolError

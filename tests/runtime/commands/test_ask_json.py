@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from drawn_series import write_head_ct
-from json_schema import errors
+from support.json_schema import errors
+from support.synthetic_series import write_head_ct
 
 from edge_medgemma.runtime.commands import ask
 from edge_medgemma.runtime.errors import AnswerError, ProtocolError

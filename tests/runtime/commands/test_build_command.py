@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from host_device import HostDevice
+from support.host_device import HostDevice
 
-from edge_medgemma.runtime.backends.devices import DeviceRoom
-from edge_medgemma.runtime.backends.golden import GOLDEN_NAME
+from edge_medgemma.runtime.backends.gpu import DeviceRoom
+from edge_medgemma.runtime.backends.self_test.reference_outputs import GOLDEN_NAME
 from edge_medgemma.runtime.commands import build
 from edge_medgemma.runtime.errors import (
     DependencyError,
@@ -19,7 +19,7 @@ from edge_medgemma.runtime.errors import (
     ResourceError,
 )
 from edge_medgemma.runtime.generation.engine import Engine
-from edge_medgemma.runtime.profiling.device_memory import largest_device_slices
+from edge_medgemma.runtime.memory.device_memory import largest_device_slices
 from edge_medgemma.runtime.triage.questions import REASONING_TOKENS
 
 

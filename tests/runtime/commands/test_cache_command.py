@@ -3,11 +3,11 @@ import os
 
 import pytest
 from click.testing import CliRunner
-from drawn_series import write_head_ct
-from fake_engine import FakeEngine
+from support.fake_engine import FakeEngine
+from support.synthetic_series import write_head_ct
 
 from edge_medgemma.runtime.commands import ask, cache
-from edge_medgemma.runtime.generation.scan_cache import ScanCache
+from edge_medgemma.runtime.store.scan_cache import ScanCache
 
 
 @pytest.fixture(autouse=True)

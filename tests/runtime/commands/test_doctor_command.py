@@ -4,17 +4,17 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from host_backend import HostBackend
+from support.host_backend import HostBackend
 
 from edge_medgemma.runtime.backends import probe
-from edge_medgemma.runtime.backends.devices import DeviceRoom
+from edge_medgemma.runtime.backends.gpu import DeviceRoom
 from edge_medgemma.runtime.backends.probe import onnxruntime_conflict
-from edge_medgemma.runtime.backends.providers import Provider
+from edge_medgemma.runtime.backends.select import Provider
 from edge_medgemma.runtime.commands import doctor
 from edge_medgemma.runtime.errors import DependencyError, EngineError
 from edge_medgemma.runtime.manifest import load_manifest
-from edge_medgemma.runtime.profiling.device_memory import decoder_shapes
-from edge_medgemma.runtime.profiling.memory import largest_slices
+from edge_medgemma.runtime.memory.device_memory import decoder_shapes
+from edge_medgemma.runtime.memory.host_memory import largest_slices
 
 
 def test_two_packages_in_one_folder_are_a_problem_with_a_way_out() -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from drawn_series import CANARY, write_head_ct
-from fake_engine import FakeEngine
+from support.fake_engine import FakeEngine
+from support.synthetic_series import CANARY, write_head_ct
 
 from edge_medgemma.runtime import cli as cli_module
 from edge_medgemma.runtime.commands import triage

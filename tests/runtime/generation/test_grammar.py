@@ -6,16 +6,16 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from json_schema import errors
+from support.json_schema import errors
 
 from edge_medgemma.runtime.commands.options import BUILTIN_ENGINE
 from edge_medgemma.runtime.errors import ProtocolError
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.generation.grammar import Constraint, Grammars
+from edge_medgemma.runtime.generation.outputs import Ending
 from edge_medgemma.runtime.generation.prefix import Prefix
 from edge_medgemma.runtime.generation.prompt import Chunk
 from edge_medgemma.runtime.generation.sampling import Sampling, choose_token, log_softmax
-from edge_medgemma.runtime.generation.steps import Ending
 from edge_medgemma.runtime.triage.answer_schema import findings_schema
 from edge_medgemma.runtime.triage.protocol import load_protocol
 

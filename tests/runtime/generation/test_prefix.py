@@ -6,14 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from edge_medgemma.runtime.generation import passes as passes_module
+from edge_medgemma.runtime.generation import prefill_chunks as passes_module
 from edge_medgemma.runtime.generation import prefix as prefix_module
 from edge_medgemma.runtime.generation.engine import Engine
+from edge_medgemma.runtime.generation.kv_snapshot import PrefixSnapshot
+from edge_medgemma.runtime.generation.outputs import Step
 from edge_medgemma.runtime.generation.prefix import Prefix
 from edge_medgemma.runtime.generation.prompt import Chunk
 from edge_medgemma.runtime.generation.sampling import Sampling
-from edge_medgemma.runtime.generation.snapshot import PrefixSnapshot
-from edge_medgemma.runtime.generation.steps import Step
 
 TOLERANCE = 2e-4
 """Of logits around 10: float32 sums taken in another order."""

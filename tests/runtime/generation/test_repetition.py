@@ -5,13 +5,13 @@ from collections.abc import Generator, Sequence
 import numpy as np
 import pytest
 
+from edge_medgemma.runtime.generation.outputs import Ending, Step
 from edge_medgemma.runtime.generation.repetition import (
     MAXIMUM_PERIOD,
     MINIMUM_TOKENS,
     REPEATS,
     stop_repetition,
 )
-from edge_medgemma.runtime.generation.steps import Ending, Step
 
 
 def _said(ids: Sequence[int]) -> tuple[list[int], Ending]:

@@ -6,21 +6,24 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from planted_slowdown import open_slow_vision
-from sample_benchmark import component, sample_benchmark
+from support.planted_slowdown import open_slow_vision
+from support.sample_benchmark import component, sample_benchmark
 
 from edge_medgemma.runtime.commands.benchmark_table import comparison_table
 from edge_medgemma.runtime.errors import BaselineError
 from edge_medgemma.runtime.generation import engine as engine_module
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.profiling.baseline import compare, load_baseline
+from edge_medgemma.runtime.profiling.clock_probe import Pace
 from edge_medgemma.runtime.profiling.component_rows import vision_row
 from edge_medgemma.runtime.profiling.meter import Limits, Meter
-from edge_medgemma.runtime.profiling.pace import Pace
 from edge_medgemma.runtime.profiling.power import PowerReaders
 from edge_medgemma.runtime.profiling.record import Benchmark, Row
+from edge_medgemma.runtime.profiling.report.benchmark_json import (
+    dump_benchmark,
+    write_benchmark_json,
+)
 from edge_medgemma.runtime.profiling.roofline import Peaks
-from edge_medgemma.runtime.reporting.benchmark_json import dump_benchmark, write_benchmark_json
 
 ATTEMPTS = 8
 """Of measuring while nobody disturbs."""

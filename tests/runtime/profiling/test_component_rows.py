@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_medgemma.runtime.backends.model import Caches, DecoderModel
-from edge_medgemma.runtime.backends.providers import Provider, open_decoder
+from edge_medgemma.runtime.backends.base import Caches, DecoderModel
+from edge_medgemma.runtime.backends.select import Provider, open_decoder
 from edge_medgemma.runtime.generation.embedding import Embedding
 from edge_medgemma.runtime.generation.prefix import Prefix
 from edge_medgemma.runtime.generation.prompt import Chunk

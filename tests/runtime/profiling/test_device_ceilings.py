@@ -5,15 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from host_backend import HostBackend
+from support.host_backend import HostBackend
 
-from edge_medgemma.runtime.backends.providers import AUTOMATIC, Provider, Providers
+from edge_medgemma.runtime.backends.select import AUTOMATIC, Provider, Providers
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.manifest import load_manifest
 from edge_medgemma.runtime.profiling import benchmark
 from edge_medgemma.runtime.profiling.benchmark import SUITES, Request
+from edge_medgemma.runtime.profiling.clock_probe import Pace
 from edge_medgemma.runtime.profiling.meter import Limits, Meter
-from edge_medgemma.runtime.profiling.pace import Pace
 from edge_medgemma.runtime.profiling.power import find_power_readers
 from edge_medgemma.runtime.profiling.roofline import Peaks, vision_work
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from edge_medgemma.runtime.profiling import meter as meter_module
+from edge_medgemma.runtime.profiling.cpu_contention import OtherLoad
 from edge_medgemma.runtime.profiling.meter import Limits, Meter
-from edge_medgemma.runtime.profiling.others import OtherLoad
 from edge_medgemma.runtime.profiling.power import PowerReaders
 from edge_medgemma.runtime.profiling.record import Layer, Row
 

@@ -3,9 +3,9 @@
 from dataclasses import replace
 
 import pytest
-from fake_engine import fake_manifest
+from support.fake_engine import fake_manifest
 
-from edge_medgemma.export.synthetic import synthetic_checkpoint
+from edge_medgemma.export.checkpoint.synthetic import synthetic_checkpoint
 from edge_medgemma.runtime.manifest import FileRecord, Manifest
 from edge_medgemma.runtime.profiling.roofline import (
     Peaks,

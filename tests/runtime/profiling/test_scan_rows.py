@@ -4,18 +4,18 @@ from pathlib import Path
 
 import pytest
 
-from edge_medgemma.runtime.backends.providers import AUTOMATIC
+from edge_medgemma.runtime.backends.select import AUTOMATIC
 from edge_medgemma.runtime.commands.options import BUILTIN_ENGINE
 from edge_medgemma.runtime.errors import ResourceError
 from edge_medgemma.runtime.manifest import load_manifest
 from edge_medgemma.runtime.profiling import scan_rows
-from edge_medgemma.runtime.profiling.cold_row import ColdStart
-from edge_medgemma.runtime.profiling.drawn_scan import write_drawn_scan
+from edge_medgemma.runtime.profiling.clock_probe import Pace
+from edge_medgemma.runtime.profiling.cold_start import ColdStart
 from edge_medgemma.runtime.profiling.meter import Limits, Meter
-from edge_medgemma.runtime.profiling.pace import Pace
 from edge_medgemma.runtime.profiling.power import PowerReaders
 from edge_medgemma.runtime.profiling.record import Row
 from edge_medgemma.runtime.profiling.scan_rows import ScanBench
+from edge_medgemma.runtime.profiling.synthetic_ct import write_drawn_scan
 from edge_medgemma.runtime.slicing.scan import find_series, read_volume
 from edge_medgemma.runtime.slicing.volume import BodyPart, Modality
 

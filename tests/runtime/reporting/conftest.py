@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import pytest
-from drawn_series import write_head_ct
-from fake_engine import FakeEngine
+from support.fake_engine import FakeEngine
+from support.synthetic_series import write_head_ct
 
 from edge_medgemma.runtime.manifest import Demonstration
 from edge_medgemma.runtime.triage.options import TriageOptions
+from edge_medgemma.runtime.triage.pipeline import triage_scan
 from edge_medgemma.runtime.triage.report import TriageReport
-from edge_medgemma.runtime.triage.study import triage_scan
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ import math
 from dataclasses import replace
 
 import pytest
-from json_schema import errors
+from support.json_schema import errors
 
 from edge_medgemma.runtime.errors import ResourceError
 from edge_medgemma.runtime.reporting.json_report import (

@@ -4,8 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_medgemma.runtime.slicing.anatomy import body_part_from_term, is_sharp_kernel
 from edge_medgemma.runtime.slicing.choose import choose_series, series_keys, series_of_key
+from edge_medgemma.runtime.slicing.dicom.dicom_terms import body_part_from_term, is_sharp_kernel
 from edge_medgemma.runtime.slicing.scan import find_series
 from edge_medgemma.runtime.slicing.volume import BodyPart, Modality, Problem, Series
 

@@ -23,10 +23,10 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from edge_medgemma.runtime.slicing.codec_process import CodecProcess
-from edge_medgemma.runtime.slicing.dicom_headers import read_slice_headers
-from edge_medgemma.runtime.slicing.discovery import FileKind, UnreadableFileError, sniff
+from edge_medgemma.runtime.slicing.dicom.headers import read_slice_headers
+from edge_medgemma.runtime.slicing.files.discovery import FileKind, UnreadableFileError, sniff
 from edge_medgemma.runtime.slicing.nifti import decode_nifti, read_nifti_series
+from edge_medgemma.runtime.slicing.pixels.codec_process import CodecProcess
 from edge_medgemma.runtime.slicing.scan import find_series, read_volume
 
 WriteSlice = Callable[..., Path]

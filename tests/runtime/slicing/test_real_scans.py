@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from edge_medgemma.runtime.errors import ScanError
-from edge_medgemma.runtime.slicing.dicom_file import opened_at_pixels
-from edge_medgemma.runtime.slicing.pixels import decode_stored
+from edge_medgemma.runtime.slicing.dicom.dicom_file import opened_at_pixels
+from edge_medgemma.runtime.slicing.pixels.pixel_data import decode_stored
 from edge_medgemma.runtime.slicing.scan import find_series, measure_range, read_volume
 from edge_medgemma.runtime.slicing.volume import Modality, Series
 

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from drawn_series import bare_series
+from support.synthetic_series import bare_series
 
 from edge_medgemma.runtime.slicing.volume import Problem, Series, Volume
 from edge_medgemma.runtime.triage.coverage import coverage_problems

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from drawn_series import write_head_ct
+from support.synthetic_series import write_head_ct
 
 STUDIES = 20
 SETTLED_AFTER = 5
@@ -17,8 +17,8 @@ from pathlib import Path
 from edge_medgemma.runtime.commands.options import BUILTIN_ENGINE
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.generation.sampling import Sampling
-from edge_medgemma.runtime.triage.conversation import open_scan
-from edge_medgemma.runtime.triage.study import TriageOptions, triage_scan
+from edge_medgemma.runtime.triage.chat_session import open_scan
+from edge_medgemma.runtime.triage.pipeline import TriageOptions, triage_scan
 
 scan, controls, count = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 options = TriageOptions(slices=4, control_folder=controls)

@@ -6,8 +6,8 @@ import time
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from drawn_series import write_head_ct
-from fake_engine import FakeEngine, FakePrefix
+from support.fake_engine import FakeEngine, FakePrefix
+from support.synthetic_series import write_head_ct
 
 from edge_medgemma.calibration.phantoms.dicom import write_dicom_series
 from edge_medgemma.calibration.phantoms.drawing import draw_phantom
@@ -15,8 +15,8 @@ from edge_medgemma.runtime.commands import triage
 from edge_medgemma.runtime.commands.options import BUILTIN_ENGINE
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.triage.options import TriageOptions
+from edge_medgemma.runtime.triage.pipeline import triage_scan
 from edge_medgemma.runtime.triage.report import FindingStatus
-from edge_medgemma.runtime.triage.study import triage_scan
 from edge_medgemma.runtime.triage.urgency import Urgency
 
 AMPLE_S = 1e6

@@ -1,14 +1,14 @@
 from dataclasses import replace
 
 import pytest
-from drawn_series import CANARIES, CANARY, write_head_ct
-from fake_engine import FakeEngine
 from pydicom.datadict import dictionary_VR
+from support.fake_engine import FakeEngine
+from support.synthetic_series import CANARIES, CANARY, write_head_ct
 
 from edge_medgemma.runtime.reporting.html_report import render_html
 from edge_medgemma.runtime.reporting.json_report import dump_report
 from edge_medgemma.runtime.triage.options import TriageOptions
-from edge_medgemma.runtime.triage.study import triage_scan
+from edge_medgemma.runtime.triage.pipeline import triage_scan
 
 
 def test_the_canaries_sit_in_every_text_representation() -> None:

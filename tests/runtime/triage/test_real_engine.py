@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
-from drawn_series import CANARIES, write_head_ct
+from support.synthetic_series import CANARIES, write_head_ct
 
 from edge_medgemma.runtime.generation.prefix import Prefix
-from edge_medgemma.runtime.triage.conversation import open_scan
+from edge_medgemma.runtime.triage.chat_session import open_scan
 from edge_medgemma.runtime.triage.options import TriageOptions
+from edge_medgemma.runtime.triage.pipeline import triage_scan
 from edge_medgemma.runtime.triage.report import Effort, FindingStatus
 from edge_medgemma.runtime.triage.scoring import AnswerTokens
-from edge_medgemma.runtime.triage.study import triage_scan
 
 
 @pytest.mark.parametrize("effort", list(Effort))

@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from fake_engine import FakeEngine, FakeTokenizer
+from support.fake_engine import FakeEngine, FakeTokenizer
 
 from edge_medgemma.runtime.errors import EngineError
 from edge_medgemma.runtime.triage.scoring import AnswerTokens, log_odds, score_finding

@@ -1,0 +1,1 @@
+"""Reading a checkpoint, or making one of random weights."""

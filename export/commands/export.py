@@ -1,0 +1,282 @@
+"""`edge-medgemma export`: a checkpoint in, an engine directory out."""
+
+import importlib.util
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edge_medgemma.runtime.commands.progress import progress_bar
+from edge_medgemma.runtime.errors import DependencyError
+
+if TYPE_CHECKING:
+    from edge_medgemma.export.checkpoint.checkpoint import Checkpoint
+    from edge_medgemma.export.target import Target
+    from edge_medgemma.runtime.manifest import Manifest
+
+EPILOG = """\b
+Examples:
+  edge-medgemma export google/medgemma-1.5-4b-it -o medgemma-int4
+  edge-medgemma export ./checkpoint -o engine --precision int8 --lora ./adapter
+  edge-medgemma export ./checkpoint -o engine --calibration calibration.json
+  edge-medgemma export ./checkpoint -o engine --target tensorrt   # for a Jetson
+  edge-medgemma export --synthetic 4b --vision int8 -o random-4b  # to measure a device
+"""
+
+
+@click.command(epilog=EPILOG)
+@click.argument("checkpoint", required=False)
+@click.option(
+    "-o",
+    "--output",
+    "engine",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Engine directory to make; it must not exist.",
+)
+@click.option(
+    "--precision",
+    "--weights",
+    "precision",
+    type=click.Choice(["fp32", "bf16", "fp16", "int8", "int4"]),
+    default="int4",
+    show_default=True,
+    help="Of the decoder's weights; int8 and int4 keep head and embedding int8.",
+)
+@click.option(
+    "--block-size",
+    type=click.Choice(["32", "64", "128"]),
+    default="128",
+    show_default=True,
+    help="Weights that share a scale; smaller is closer to the original, larger is faster.",
+)
+@click.option(
+    "--target",
+    type=click.Choice(["cpu", "cuda", "tensorrt"]),
+    default="cpu",
+    show_default=True,
+    help="What runs the engine: onnxruntime on CPU or CUDA, or TensorRT 10.15 and later.",
+)
+@click.option(
+    "--activations",
+    type=click.Choice(["bf16", "fp16"]),
+    help="What a GPU computes in; fp16 is safe with --calibration.  [default: bf16]",
+)
+@click.option(
+    "--golden/--no-golden",
+    default=True,
+    help="For a GPU: add the CPU's outputs, by which a device tests itself.",
+)
+@click.option(
+    "--lora",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder of a PEFT LoRA adapter to merge.",
+)
+@click.option(
+    "--synthetic",
+    type=click.Choice(["4b", "27b", "tiny"]),
+    help="Random weights in this shape instead of a checkpoint.",
+)
+@click.option(
+    "--vision",
+    type=click.Choice(["fp32", "int8"]),
+    help="Of a synthetic int4 or int8 engine; int8 takes its ranges from a drawn picture. "
+    "[default: fp32]",
+)
+@click.option(
+    "--calibration",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="calibration.json of this checkpoint: int8 vision, searched int4, safe fp16.",
+)
+@click.option("--max-kl", type=float, help="Refuse an engine that loses more nats. [default: 0.05]")
+@click.option(
+    "--target-kl", type=float, help="Keep int4 maps in 8 bits until the loss is this low."
+)
+@click.option("--force", is_flag=True, help="Keep the engine whatever it loses.")
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the measured loss as an HTML page.",
+)
+@click.option("--revision", help="Branch, tag or commit of a hub checkpoint.")
+def command(
+    checkpoint: str | None,
+    engine: Path,
+    precision: str,
+    block_size: str,
+    target: str,
+    activations: str | None,
+    golden: bool,
+    lora: Path | None,
+    synthetic: str | None,
+    vision: str | None,
+    calibration: Path | None,
+    max_kl: float | None,
+    target_kl: float | None,
+    force: bool,
+    report: Path | None,
+    revision: str | None,
+) -> None:
+    """Convert a MedGemma checkpoint into an engine.
+
+    CHECKPOINT is a folder with config.json and .safetensors files, or a hub id. Any
+    Gemma3ForConditionalGeneration is taken; MedGemma 1.5 exists as 4B, MedGemma 1 also as 27B.
+    The first use on a processor without AVX512-VNNI adds packed weights in devices/, about three
+    times decoder.data.
+    """
+    if (checkpoint is None) == (synthetic is None):
+        raise click.UsageError("give either CHECKPOINT or --synthetic")
+    if synthetic is not None and (lora is not None or revision is not None):
+        raise click.UsageError("--lora and --revision go with CHECKPOINT, not with --synthetic")
+    if vision is not None and (synthetic is None or calibration is not None):
+        raise click.UsageError(
+            "--vision goes with --synthetic; for a CHECKPOINT, --calibration makes vision int8"
+        )
+    if vision == "int8" and precision not in ("int8", "int4"):
+        raise click.UsageError("--vision int8 goes with --precision int8 or int4")
+    try:
+        from edge_medgemma.export.checkpoint.checkpoint import open_checkpoint
+        from edge_medgemma.export.checkpoint.synthetic import synthetic_checkpoint
+        from edge_medgemma.export.engine import export_engine
+        from edge_medgemma.export.reference_outputs import export_with_golden
+        from edge_medgemma.export.target import choose_target
+    except ModuleNotFoundError as error:
+        raise DependencyError(
+            f"'{error.name}' is not installed; run: pip install 'edge-medgemma[export]'"
+        ) from None
+
+    device = choose_target(target, precision, activations)
+    golden = golden and target != "cpu"
+    if golden and importlib.util.find_spec("onnxruntime") is None:
+        raise DependencyError(
+            "golden outputs are computed by onnxruntime, which is not installed; run: pip install "
+            "'edge-medgemma[cpu,export]', or give --no-golden"
+        )
+    start = time.perf_counter()
+    if synthetic is not None:
+        source = synthetic_checkpoint(synthetic)
+    else:
+        source = open_checkpoint(str(checkpoint), revision, lora)
+    if calibration is not None:
+        options = MeasuredOptions(calibration, device, golden, max_kl, target_kl, force, report)
+        manifest = export_measured(source, engine, precision, int(block_size), options)
+    elif max_kl is not None or target_kl is not None or force or report is not None:
+        raise click.UsageError("--max-kl, --target-kl, --force and --report need --calibration")
+    else:
+        limits = _drawn_ranges(source, engine) if vision == "int8" else None
+        with weights_progress_bar() as on_progress:
+            write = export_with_golden if golden else export_engine
+            manifest = write(
+                source,
+                engine,
+                precision=precision,
+                block_size=int(block_size),
+                target=device,
+                vision_limits=limits,
+                on_progress=on_progress,
+            )
+    size = sum(record.bytes for record in manifest.files.values())
+    click.echo(
+        f"{engine}: {size / 1e9:.2f} GB in {time.perf_counter() - start:.0f} s, "
+        f"peak memory {_peak_bytes() / 1e9:.2f} GB"
+    )
+
+
+def _drawn_ranges(source: "Checkpoint", engine: Path) -> dict[str, float]:
+    try:
+        import onnxruntime  # noqa: F401
+
+        from edge_medgemma.export.synthetic_ranges import drawn_ranges
+    except ModuleNotFoundError as error:
+        raise DependencyError(
+            f"'{error.name}' is not installed; run: pip install 'edge-medgemma[cpu,export]'"
+        ) from None
+    with progress_bar("vision ranges") as on_layer:
+        return drawn_ranges(source, engine.absolute().parent, on_layer)
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredOptions:
+    """Options of an export with a calibration."""
+
+    calibration: Path
+    target: "Target"
+    golden: bool
+    max_kl: float | None
+    target_kl: float | None
+    force: bool
+    report: Path | None
+
+
+def export_measured(
+    source: "Checkpoint", engine: Path, precision: str, block_size: int, options: MeasuredOptions
+) -> "Manifest":
+    """Export, measure, print the loss and write the page."""
+    try:
+        from edge_medgemma.calibration.loss_report import Measured, table, write_report
+        from edge_medgemma.calibration.record import load_calibration
+        from edge_medgemma.export.calibrated_export import DEFAULT_MAX_KL, Budget, export_calibrated
+    except ModuleNotFoundError as error:
+        raise DependencyError(
+            f"'{error.name}' is not installed; run: pip install 'edge-medgemma[cpu,export]'"
+        ) from None
+    calibration = load_calibration(options.calibration)
+    max_kl = DEFAULT_MAX_KL if options.max_kl is None else options.max_kl
+    with progress_bar("exporting and measuring") as on_progress:
+        manifest, loss = export_calibrated(
+            source,
+            engine,
+            precision=precision,
+            block_size=block_size,
+            calibration=calibration,
+            budget=Budget(max_kl, options.target_kl, options.force),
+            target=options.target,
+            golden=options.golden,
+            on_progress=on_progress,
+            on_measure=on_progress,
+        )
+    size = sum(record.bytes for record in manifest.files.values())
+    measured = [Measured(precision, size, loss)]
+    if options.report is not None:
+        write_report(options.report, calibration, measured)
+    click.echo(table(calibration, measured))
+    return manifest
+
+
+@contextmanager
+def weights_progress_bar() -> Iterator[Callable[[int, int], None]]:
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    columns = (
+        TextColumn("writing weights"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("weights", total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def _peak_bytes() -> int:
+    """Peak resident bytes of this process; Linux reports kilobytes, macOS bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

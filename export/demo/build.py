@@ -1,0 +1,62 @@
+"""Export the trained checkpoint as the engine that comes with the package.
+
+`python -m edge_medgemma.export.demo.build --checkpoint FOLDER --out runtime/engines/demo`
+"""
+
+import argparse
+from pathlib import Path
+
+from edge_medgemma.calibration.phantoms.anatomy import FINDINGS
+from edge_medgemma.export.checkpoint.checkpoint import open_checkpoint, read_json
+from edge_medgemma.export.engine import export_engine
+from edge_medgemma.export.quantisation.quant_scheme import PRECISIONS
+from edge_medgemma.runtime.manifest import Demonstration, Manifest
+
+RECORD_NAME = "phantom.json"
+BLOCK_SIZE = 32
+NOTICE = (
+    "demonstration only: this engine was trained on synthetic phantoms, knows nothing of real "
+    "patients, and must not be used for them"
+)
+
+
+def main() -> None:
+    """Parse the command line and export."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--checkpoint", type=Path, required=True, help="folder of train.py")
+    parser.add_argument("--out", type=Path, required=True, help="engine directory, not there yet")
+    parser.add_argument("--precision", choices=PRECISIONS, default="int4")
+    options = parser.parse_args()
+    manifest = build_engine(options.checkpoint, options.out, options.precision)
+    total = sum(record.bytes for record in manifest.files.values())
+    print(f"{options.out}: {total / 1e6:.2f} MB, SHA-256 {manifest.sha256}")
+
+
+def build_engine(checkpoint: Path, out: Path, precision: str = "int4") -> Manifest:
+    """Export `checkpoint` to the new engine directory `out` with its notice and Platt maps.
+
+    Raises:
+        CheckpointError: not a folder that train.py wrote.
+        ResourceError: `out` exists, or the disk is full.
+    """
+    return export_engine(
+        open_checkpoint(str(checkpoint)),
+        out,
+        precision=precision,
+        block_size=BLOCK_SIZE,
+        demonstration=demonstration_of(checkpoint),
+    )
+
+
+def demonstration_of(checkpoint: Path) -> Demonstration:
+    """What an engine of a checkpoint that train.py wrote may be asked."""
+    record = read_json(checkpoint / RECORD_NAME)
+    return Demonstration(
+        notice=NOTICE,
+        findings=FINDINGS,
+        platt={code: (slope, shift) for code, (slope, shift) in record["platt"].items()},
+    )
+
+
+if __name__ == "__main__":
+    main()

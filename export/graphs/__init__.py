@@ -1,0 +1,1 @@
+"""The model as ONNX graphs, lowered by a dialect for each target."""

@@ -1,0 +1,228 @@
+"""Weights on their way to a file: linear maps read in slabs, quantised, and never held whole.
+
+Quantisation is symmetric round-to-nearest in blocks along the input axis: one float32 scale for
+`block_size` inputs of an output, value = scale * integer.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from edge_medgemma.export.checkpoint.checkpoint import Tensor
+from edge_medgemma.runtime.errors import CheckpointError
+
+SLAB_BYTES = 1 << 26
+"""Float32 bytes of a matrix that are in memory at once."""
+
+TILE_OUTPUTS = 512
+TILE_INPUTS = 128
+"""Slabs are multiples of these, in which synthetic tensors are made; 128 inputs of a bfloat16 row
+are also 256 bytes, enough to read at once, and every block size divides them."""
+
+BITS = {"int8": 8, "int4": 4}
+
+
+Quantizer = Callable[[NDArray[np.float32]], tuple[NDArray[np.int8], NDArray[np.float32]]]
+"""From a whole matrix [N, K] to integers [N, K] and scales [N, K / block_size]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """How a linear map is kept and computed."""
+
+    kind: str
+    """`fp32`, `fp16`, `bf16`, `int8` or `int4`; the first three differ in the whole graph's type"""
+    block_size: int
+    """Rows that share a scale; 0 for fp32."""
+    input_scale: float | None = None
+    """Step of the map's input where that is int8 as well; the weights then have a scale per output."""
+    shared_file: str | None = None
+    """Data file that the embedding reads too; None for the graph's own."""
+    quantizer: Quantizer | None = None
+    """Chooses the integers of a whole matrix; None rounds each to nearest, slab by slab."""
+
+
+FLOAT32 = Storage("fp32", 0)
+
+StorageOf = Callable[[str], Storage]
+"""The storage of a linear map by its name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """A linear map from K inputs to N outputs, read piece by piece."""
+
+    name: str
+    inputs: int
+    outputs: int
+    read: Callable[[slice, slice], NDArray[np.float32]]
+    """Weights of some outputs and some inputs, float32 [outputs, inputs]; bounds are explicit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Initializer:
+    """Name, dtype and shape of a tensor that a graph takes from its data file."""
+
+    name: str
+    dtype: ir.DataType
+    shape: tuple[int, ...]
+
+    @property
+    def bytes(self) -> int:
+        """Bytes in the file; INT4 packs two elements to a byte, the first in the low half."""
+        return (int(np.prod(self.shape)) * self.dtype.bitwidth + 7) // 8
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """Initializers made by one pass over the weights, in the order of the file."""
+
+    initializers: tuple[Initializer, ...]
+    pieces: Callable[[], Iterator[NDArray[np.generic]]]
+    """The bytes of all of them, one after the other, in C-contiguous pieces; no piece holds bytes
+    of two."""
+
+
+def stacked(name: str, *weights: Tensor) -> Matrix:
+    """The linear map of stored weights [N, K], their outputs one after the other."""
+    inputs = weights[0].shape[1]
+    ends = np.cumsum([weight.shape[0] for weight in weights]).tolist()
+
+    def read(outputs: slice, some_inputs: slice) -> NDArray[np.float32]:
+        parts = []
+        for weight, end in zip(weights, ends, strict=True):
+            begin = end - weight.shape[0]
+            start, stop = max(outputs.start, begin), min(outputs.stop, end)
+            if start < stop:
+                parts.append(weight.read(slice(start - begin, stop - begin), some_inputs))
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    return Matrix(name, inputs, ends[-1], read)
+
+
+def array_payload(name: str, array: NDArray[np.float32]) -> Payload:
+    """A float32 tensor that is in memory already."""
+    contiguous = np.ascontiguousarray(array, dtype=np.float32)
+    initializer = Initializer(name, ir.DataType.FLOAT, contiguous.shape)
+    return Payload((initializer,), lambda: iter([contiguous]))
+
+
+def dense_payload(matrix: Matrix) -> Payload:
+    """The matrix as float32 [K, N], the right-hand side of MatMul."""
+
+    def pieces() -> Iterator[NDArray[np.generic]]:
+        for inputs in _slabs(matrix.inputs, matrix.outputs, TILE_INPUTS):
+            yield np.ascontiguousarray(matrix.read(slice(0, matrix.outputs), inputs).T)
+
+    shape = (matrix.inputs, matrix.outputs)
+    return Payload((Initializer(matrix.name, ir.DataType.FLOAT, shape),), pieces)
+
+
+def blocks_payload(matrix: Matrix, storage: Storage) -> Payload:
+    """The matrix as MatMulNBits takes it: uint8 [N, K / block, bytes], float32 scales [N, K / block].
+
+    Raises:
+        CheckpointError: the block size does not divide the matrix's inputs.
+    """
+    check_blocks(matrix, storage)
+
+    def pieces() -> Iterator[NDArray[np.generic]]:
+        scales = []
+        for integers, scale in quantized_slabs(matrix, storage, TILE_OUTPUTS):
+            scales.append(scale)
+            yield pack_unsigned(integers, storage.kind)
+        yield from scales
+
+    blocks = matrix.inputs // storage.block_size
+    block_bytes = storage.block_size * BITS[storage.kind] // 8
+    initializers = (
+        Initializer(
+            f"{matrix.name}.blocks", ir.DataType.UINT8, (matrix.outputs, blocks, block_bytes)
+        ),
+        Initializer(f"{matrix.name}.scales", ir.DataType.FLOAT, (matrix.outputs, blocks)),
+    )
+    return Payload(initializers, pieces)
+
+
+def check_blocks(matrix: Matrix, storage: Storage) -> None:
+    """Refuse a matrix that the blocks do not divide.
+
+    Raises:
+        CheckpointError: the block size does not divide the matrix's inputs.
+    """
+    if matrix.inputs % storage.block_size:
+        raise CheckpointError(
+            f"'{matrix.name}' has {matrix.inputs} inputs, which blocks of {storage.block_size} do "
+            "not divide; choose a smaller --block-size or --precision fp32"
+        )
+
+
+def quantized_slabs(
+    matrix: Matrix, storage: Storage, multiple: int
+) -> Iterator[tuple[NDArray[np.int8], NDArray[np.float32]]]:
+    """Integers [outputs, K] and scales [outputs, K / block] of consecutive outputs."""
+    if storage.quantizer is not None:
+        yield storage.quantizer(matrix.read(slice(0, matrix.outputs), slice(0, matrix.inputs)))
+        return
+    for outputs in _slabs(matrix.outputs, matrix.inputs, multiple):
+        values = matrix.read(outputs, slice(0, matrix.inputs))
+        yield quantize_blocks(values, storage.kind, storage.block_size)
+
+
+def quantized_columns(
+    matrix: Matrix, storage: Storage
+) -> Iterator[tuple[NDArray[np.int8], NDArray[np.float32]]]:
+    """Integers [N, inputs] and scales [N, inputs / block] of consecutive inputs."""
+    if storage.quantizer is not None:
+        yield storage.quantizer(matrix.read(slice(0, matrix.outputs), slice(0, matrix.inputs)))
+        return
+    for inputs in _slabs(matrix.inputs, matrix.outputs, TILE_INPUTS):
+        values = matrix.read(slice(0, matrix.outputs), inputs)
+        yield quantize_blocks(values, storage.kind, storage.block_size)
+
+
+def quantize_blocks(
+    values: NDArray[np.float32], kind: str, block_size: int
+) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Integers [N, K] and scales [N, K / block_size] of `values` [N, K]; a zero block has scale 1.
+
+    The integers are in ±127 or ±7: without the one below, no weight changes sign or grows.
+    """
+    outputs, inputs = values.shape
+    largest_integer = 2 ** (BITS[kind] - 1) - 1
+    blocks = values.reshape(outputs, inputs // block_size, block_size)
+    largest = np.maximum(blocks.max(axis=2), -blocks.min(axis=2))
+    scale = np.where(largest > 0, largest / np.float32(largest_integer), np.float32(1))
+    # A subnormal block rounds its scale to zero or so: clip what the division then gives.
+    scale = np.maximum(scale, np.finfo(np.float32).tiny)
+    scaled = blocks / scale[:, :, None]
+    np.rint(scaled, out=scaled)
+    np.clip(scaled, -largest_integer, largest_integer, out=scaled)
+    return scaled.astype(np.int8).reshape(outputs, inputs), scale
+
+
+def pack_unsigned(integers: NDArray[np.int8], kind: str) -> NDArray[np.uint8]:
+    """`integers` [N, K] raised by half their range; of two 4-bit ones the first in the low half."""
+    raised = integers.view(np.uint8) + np.uint8(2 ** (BITS[kind] - 1))
+    if kind == "int8":
+        return raised
+    packed: NDArray[np.uint8] = raised[:, 0::2] | (raised[:, 1::2] << np.uint8(4))
+    return packed
+
+
+def unpack_unsigned(packed: NDArray[np.uint8], kind: str) -> NDArray[np.int8]:
+    """What `pack_unsigned` packed."""
+    if kind == "int4":
+        halves = np.stack([packed & np.uint8(0x0F), packed >> np.uint8(4)], axis=-1)
+        packed = halves.reshape(len(packed), -1)
+    return (packed - np.uint8(2 ** (BITS[kind] - 1))).view(np.int8)
+
+
+def _slabs(length: int, width: int, multiple: int) -> Iterator[slice]:
+    """Slices over `length` rows of `width` float32, SLAB_BYTES or one `multiple` at a time."""
+    height = max(SLAB_BYTES // (4 * width) // multiple, 1) * multiple
+    for start in range(0, length, height):
+        yield slice(start, min(start + height, length))

@@ -1,0 +1,217 @@
+"""What `--precision` means for every linear map of an engine."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_medgemma.calibration.ranges import LEVELS
+from edge_medgemma.calibration.record import Calibration
+from edge_medgemma.export.checkpoint.checkpoint import Checkpoint
+from edge_medgemma.export.checkpoint.tensor_names import HEAD
+from edge_medgemma.export.graphs.embedding import DATA_NAME
+from edge_medgemma.export.graphs.mixed_precision import islands
+from edge_medgemma.export.graphs.weights import FLOAT32, Storage, StorageOf
+from edge_medgemma.export.quantisation.folding import (
+    ScaleProblem,
+    scale_decoder,
+    scale_residual,
+    smooth_vision,
+)
+from edge_medgemma.export.quantisation.int4_search import searched_scale, searched_storage
+from edge_medgemma.export.target import CPU, SIXTEEN_BIT, Target
+from edge_medgemma.runtime.errors import CheckpointError, EngineError
+
+BLOCK_SIZES = (32, 64, 128)
+"""Sizes that onnxruntime's and TensorRT's int4 kernels both take."""
+
+PRECISIONS = ("fp32", "bf16", "fp16", "int8", "int4")
+
+MAPS = ("self_attn.qkv_proj", "self_attn.o_proj", "mlp.gate_up_proj", "mlp.down_proj")
+"""Linear maps of a decoder layer."""
+
+DRAFT = "int4"
+"""Weights of the head that drafts an answer where decoder and head are quantised."""
+
+MOVED = {
+    "o_proj": ("self_attn", "self_attn.qkv.2", "self_attn.qkv_proj.product"),
+    "down_proj": ("mlp.gated", "mlp.gate_up.1", "mlp.gate_up_proj.product"),
+    "gate_up_proj": ("pre_feedforward_layernorm",),
+}
+"""Values on the way to the input of a map, which change with the scale of that input."""
+
+SHARED = "head"
+"""Storage of an embedding whose rows are those of the tied head's own int8 table."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Kind of weights of each part of an engine."""
+
+    decoder: str
+    head: str
+    embedding: str
+    vision: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExportPlan:
+    """A recipe worked out for one checkpoint."""
+
+    checkpoint: Checkpoint
+    """With every fold applied: the same float model"""
+    recipe: Recipe
+    block_size: int
+    vision: StorageOf
+    decoder: StorageOf
+    target: Target = CPU
+    residual_scale: float = 1.0
+    """What the residual stream was divided by; 1 unless activations are fp16."""
+    draft: Storage | None = None
+    """Of the head that drafts the tokens of an answer; None where they all come from the head."""
+    islands: tuple[str, ...] = ()
+    """Values of fp16 graphs that stay float32"""
+
+
+def plan_export(
+    checkpoint: Checkpoint,
+    precision: str,
+    block_size: int,
+    calibration: Calibration | None = None,
+    eight_bit: frozenset[str] = frozenset(),
+    target: Target = CPU,
+    vision_limits: Mapping[str, float] | None = None,
+) -> ExportPlan:
+    """Work out how every linear map is stored.
+
+    Args:
+        checkpoint: to export
+        precision: one of PRECISIONS
+        block_size: inputs that share a scale where weights alone are quantised
+        calibration: of this checkpoint; without it weights are rounded to nearest, the vision
+            tower stays in float and fp16 is not scaled
+        eight_bit: decoder maps that stay at 8 bits in an int4 engine
+        target: what runs it; 16-bit weights are computed with in their own type wherever
+        vision_limits: in place of a calibration, ranges of the vision maps' inputs: `drawn_ranges`
+
+    Raises:
+        EngineError: an unknown precision or block size.
+        CheckpointError: the calibration is of another checkpoint.
+    """
+    if precision in SIXTEEN_BIT:
+        target = replace(target, activations=precision)
+    if calibration is not None:
+        check_same(checkpoint, calibration)
+        vision_limits = {name: one.limit for name, one in calibration.vision.items()}
+    has_ranges = vision_limits is not None
+    recipe = _recipe(checkpoint, precision, block_size, target, has_ranges=has_ranges)
+    if precision in ("fp32", *SIXTEEN_BIT):
+        dense = _always(Storage(precision, 0))
+        plan = ExportPlan(checkpoint, recipe, 0, dense, dense, target)
+        return plan if calibration is None else _without_overflow(plan, calibration, {})
+    plain = Storage(recipe.decoder, block_size)
+    draft = replace(plain, kind=DRAFT) if target == CPU else None
+
+    def decoder(name: str) -> Storage:
+        if name == "head":
+            file = DATA_NAME if recipe.embedding == SHARED else None
+            return replace(plain, kind=recipe.head, shared_file=file)
+        return replace(plain, kind="int8" if name in eight_bit else recipe.decoder)
+
+    vision = _quantized_inputs(vision_limits or {})
+    if calibration is None:
+        return ExportPlan(checkpoint, recipe, block_size, vision, decoder, target, draft=draft)
+    checkpoint = smooth_vision(checkpoint, calibration)
+    scales: dict[str, NDArray[np.float32]] = {}
+    if precision == "int4":
+
+        def choose(name: str, problem: Callable[[], ScaleProblem]) -> NDArray[np.float32]:
+            return searched_scale(name, problem, decoder(name), calibration)
+
+        checkpoint, scales = scale_decoder(checkpoint, calibration, choose)
+        searched = searched_storage(decoder, calibration, scales)
+        plan = ExportPlan(checkpoint, recipe, block_size, vision, searched, target, draft=draft)
+    else:
+        plan = ExportPlan(checkpoint, recipe, block_size, vision, decoder, target, draft=draft)
+    return _without_overflow(plan, calibration, scales)
+
+
+def _without_overflow(
+    plan: ExportPlan, calibration: Calibration, scales: Mapping[str, NDArray[np.float32]]
+) -> ExportPlan:
+    """The plan with the residual stream scaled and the islands named, where it computes in fp16.
+
+    `scales` [K] by map is what its input was divided by since calibration.
+    """
+    if plan.target.activations != "fp16":
+        return plan
+    scale = calibration.residual_scale
+    scaled = scale_residual(plan.checkpoint, scale) if scale > 1 else plan.checkpoint
+    kept = islands(_moved_peaks(calibration.peaks, scales), scale)
+    return replace(plan, checkpoint=scaled, residual_scale=scale, islands=kept)
+
+
+def _moved_peaks(
+    peaks: Mapping[str, float], scales: Mapping[str, NDArray[np.float32]]
+) -> dict[str, float]:
+    """Upper bounds of the peaks after the moves of `scale_decoder`."""
+    moved = dict(peaks)
+    for name, scale in scales.items():
+        prefix, _, leaf = name.rpartition(".")
+        layer = prefix.rpartition(".")[0]
+        growth = max(1.0, 1 / float(scale.min()))
+        for value in MOVED[leaf]:
+            moved[f"{layer}.{value}"] = moved.get(f"{layer}.{value}", 0.0) * growth
+    return moved
+
+
+def check_same(checkpoint: Checkpoint, calibration: Calibration) -> None:
+    """Refuse a calibration of another checkpoint.
+
+    Raises:
+        CheckpointError: the hashes differ.
+    """
+    if checkpoint.fingerprint() != calibration.checkpoint_sha256:
+        raise CheckpointError(
+            f"the calibration is of '{calibration.checkpoint_name}' with other weights than "
+            f"'{checkpoint.name}'; calibrate this checkpoint"
+        )
+
+
+def _recipe(
+    checkpoint: Checkpoint, precision: str, block_size: int, target: Target, *, has_ranges: bool
+) -> Recipe:
+    if precision not in PRECISIONS:
+        raise EngineError(
+            f"unknown precision '{precision}'; expected one of {', '.join(PRECISIONS)}"
+        )
+    if block_size not in BLOCK_SIZES:
+        raise EngineError(
+            f"block size {block_size} has no kernel; expected one of {', '.join(map(str, BLOCK_SIZES))}"
+        )
+    if precision == "bf16":
+        # Logits need float16's finer steps, and numpy reads float16 rows.
+        return Recipe(decoder="bf16", head="fp16", embedding="fp16", vision="bf16")
+    if precision in ("fp32", "fp16"):
+        return Recipe(precision, precision, precision, precision)
+    # Head, embedding and vision lose most at 4 bits, so none goes below 8.
+    # The rows of the `trt` dialect's head lie across the table: they cannot be the embedding's.
+    is_shared = HEAD not in checkpoint.tensors and target.dialect == "ort"
+    vision = "int8" if has_ranges else target.activations
+    return Recipe(precision, "int8", SHARED if is_shared else "int8", vision)
+
+
+def _always(storage: Storage) -> StorageOf:
+    return lambda name: storage
+
+
+def _quantized_inputs(limits: Mapping[str, float]) -> StorageOf:
+    """Int8 for every map of the tower whose range is known; the projector stays in float."""
+
+    def storage_of(name: str) -> Storage:
+        if name not in limits:
+            return FLOAT32
+        return Storage("int8", 0, input_scale=limits[name] / LEVELS)
+
+    return storage_of

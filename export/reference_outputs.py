@@ -1,0 +1,66 @@
+"""An engine for a device that this machine need not have, measured on the CPU all the same."""
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from edge_medgemma.export.checkpoint.checkpoint import Checkpoint
+from edge_medgemma.export.engine import Progress, write_engine
+from edge_medgemma.export.graphs.writer import write_bytes
+from edge_medgemma.export.quantisation.quant_scheme import ExportPlan, plan_export
+from edge_medgemma.export.target import CPU, Target
+from edge_medgemma.runtime.backends.select import Provider, Providers
+from edge_medgemma.runtime.backends.self_test.reference_outputs import GOLDEN_NAME, dump_golden
+from edge_medgemma.runtime.files import new_directory
+from edge_medgemma.runtime.generation.engine import Engine
+from edge_medgemma.runtime.generation.self_test import make_golden
+from edge_medgemma.runtime.manifest import MANIFEST_NAME, Manifest, dump_manifest
+
+
+def export_with_golden(
+    checkpoint: Checkpoint,
+    destination: Path,
+    *,
+    precision: str,
+    block_size: int,
+    target: Target,
+    vision_limits: Mapping[str, float] | None = None,
+    threads: int | None = None,
+    on_progress: Progress | None = None,
+) -> Manifest:
+    """`export_engine` for a device, with the outputs by which it is judged there."""
+    plan = plan_export(
+        checkpoint, precision, block_size, target=target, vision_limits=vision_limits
+    )
+    with new_directory(destination) as folder:
+        manifest = write_engine(plan, folder, None, on_progress)
+        with cpu_engine(plan, folder) as measured:
+            return add_golden(measured, folder, manifest, threads)
+
+
+@contextmanager
+def cpu_engine(plan: ExportPlan, folder: Path) -> Iterator[Path]:
+    """A directory with the plan's weights that onnxruntime runs on a CPU.
+
+    It is `folder`, where the plan itself was written, or the same weights in float32 beside it,
+    deleted at the end: for as long it takes the engine's size again.
+    """
+    if plan.target.dialect == CPU.dialect and plan.target.activations != "bf16":
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.cpu.") as name:
+        write_engine(replace(plan, target=CPU, islands=()), Path(name), None, None)
+        yield Path(name)
+
+
+def add_golden(engine: Path, folder: Path, manifest: Manifest, threads: int | None) -> Manifest:
+    """Write the golden outputs of the CPU engine into `folder`, and them into its manifest."""
+    on_cpu = Providers(Provider.CPU, Provider.CPU)
+    with Engine.open(engine, threads=threads, providers=on_cpu, check_files=False) as opened:
+        record = write_bytes(folder / GOLDEN_NAME, dump_golden(make_golden(opened)))
+    files = dict(sorted({**manifest.files, GOLDEN_NAME: record}.items()))
+    manifest = replace(manifest, files=files)
+    write_bytes(folder / MANIFEST_NAME, dump_manifest(manifest).encode())
+    return manifest

@@ -1,0 +1,218 @@
+"""Operators of the decoder, compiled here, in place of onnxruntime's.
+
+onnxruntime rearranges the weights of MatMulNBits at every start and multiplies many rows at half of
+what the processor's 8-bit products allow. The linear kernel reads them as they lie in the engine's
+file; its numbers are onnxruntime's but for the order of float32 sums.
+
+It computes attention in float32, with all scores in memory. Where the processor has AVX512_BF16,
+those of 48 rows and more are products of bfloat16 here, the type that the model was trained in, and
+never leave the cache. A token of an answer meets its 8-bit caches at nearly the pace of memory; its
+numbers are onnxruntime's but for the order of float32 sums. Other attention is onnxruntime's.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_medgemma.runtime.backends.onnx_writer import (
+    Value,
+    blocks_product_model,
+    one_node_model,
+)
+
+try:
+    from edge_medgemma.runtime.kernels import ort_operators
+except ImportError:  # no C compiler was there when the package was installed
+    ort_operators = None  # type: ignore[assignment]
+
+LARGEST_DIFFERENCE = 1e-4
+"""Of products and answers, as a part of the largest. Sums in another order leave 1e-6; a wrong weight
+leaves 1e-2."""
+
+LARGEST_BF16_DIFFERENCE = 2**-7
+"""Of prompts, as a part of the norm. Rounding to bfloat16 leaves 3e-3; one wrong key leaves 1e-1."""
+
+_INPUTS, _OUTPUTS, _BLOCK_SIZE = 256, 45, 128
+_ROWS = (1, 23)
+"""The kernel has a way for few rows and another for many."""
+
+_HEADS, _KEY_HEADS = 6, 2
+_SPARE_ROWS = 10
+
+
+@dataclass(frozen=True)
+class _Attention:
+    """`queries` rows that meet `keys` rows of caches, their own among them."""
+
+    queries: int
+    keys: int
+    head_size: int
+    cache: str
+
+
+_PROMPT = _Attention(queries=50, keys=150, head_size=40, cache="float32")
+"""More queries than are left to onnxruntime, and more than one block of keys."""
+
+_ANSWER = _Attention(queries=1, keys=600, head_size=144, cache="int8")
+"""More than one span of keys; head and heads are cut into parts, the last of them smaller."""
+
+_HIDDEN = np.float32(-1e30)
+"""As `generation.masks` hides a key."""
+
+_CACHES = ("key", "value")
+
+
+def operators_absence() -> str | None:
+    """Why they are not used here; None where they are."""
+    if ort_operators is None:
+        return "no kernels for the decoder: there was no C compiler at installation"
+    if not ort_operators.supported():
+        return "no kernels for the decoder: they are for processors with AVX512_VNNI"
+    return _failure(ort_operators.__file__)
+
+
+def has_attention() -> bool:
+    """Whether attention of many rows is computed here, in bfloat16."""
+    return operators_absence() is None and ort_operators.has_attention()
+
+
+def operators_in_use() -> str:
+    """Which, or why none: the numbers of a decoder depend on it."""
+    attention = ", attention of many rows in bfloat16" if has_attention() else ""
+    return operators_absence() or f"with the linear kernel{attention}"
+
+
+def operators_library() -> str | None:
+    """Path of the library that onnxruntime takes them from; None where it takes its own.
+
+    An operator of a library stands before the one of the same name in onnxruntime.
+    """
+    return None if operators_absence() else ort_operators.__file__
+
+
+@cache
+def _failure(library: str) -> str | None:
+    """What is wrong with the library, tried beside onnxruntime's own on a few numbers."""
+    try:
+        import onnxruntime
+    except ImportError:
+        return "no kernels for the decoder: onnxruntime is not installed"
+    attempts: list[tuple[Callable[[str | None], NDArray[np.float32]], float, Any]] = [
+        (partial(_product, onnxruntime, bits, rows), LARGEST_DIFFERENCE, np.inf)
+        for bits in (4, 8)
+        for rows in _ROWS
+    ]
+    attempts.append((partial(_attended, onnxruntime, _PROMPT), LARGEST_BF16_DIFFERENCE, None))
+    attempts.append((partial(_attended, onnxruntime, _ANSWER), LARGEST_DIFFERENCE, np.inf))
+    for compute, allowed, norm in attempts:
+        try:
+            expected, given = (compute(one).ravel() for one in (None, library))
+        except Exception as error:  # noqa: BLE001 onnxruntime's exceptions share no base
+            reason = str(error).splitlines()[0]
+            return f"no kernels for the decoder: onnxruntime does not take them ({reason})"
+        difference = np.linalg.norm(given - expected, norm) / np.linalg.norm(expected, norm)
+        if not difference <= allowed:
+            return (
+                f"no kernels for the decoder: they differ from onnxruntime by {difference:.1e}, "
+                f"{allowed:.0e} is allowed"
+            )
+    return None
+
+
+def _product(module: Any, bits: int, rows: int, library: str | None) -> NDArray[np.float32]:
+    """Drawn rows times drawn weights."""
+    generator = np.random.default_rng(bits)
+    blocks = _INPUTS // _BLOCK_SIZE
+    shape = (_OUTPUTS, blocks, _BLOCK_SIZE * bits // 8)
+    weights = generator.integers(0, 256, shape, np.uint8)
+    model = blocks_product_model(weights, generator.random(shape[:2], np.float32), bits)
+    x = np.random.default_rng(rows).standard_normal((rows, _INPUTS), np.float32)
+    product: NDArray[np.float32] = _session(module, model, library).run(None, {"x": x})[0]
+    return product
+
+
+def _attended(module: Any, attention: _Attention, library: str | None) -> NDArray[np.float32]:
+    """Drawn queries to drawn keys, the last of them new: wrong where they are not written, too."""
+    generator = np.random.default_rng(0)
+    draw = generator.standard_normal
+    session = _session(module, _attention_model(attention), library)
+    binding = session.io_binding()
+    shape = (1, _KEY_HEADS, attention.keys + _SPARE_ROWS, attention.head_size)
+    steps = {}
+    if attention.cache == "int8":
+        caches = {name: generator.integers(-127, 128, shape, np.int8) for name in _CACHES}
+        steps = {
+            f"{name}_step": generator.random(shape[1] * shape[3], np.float32) for name in _CACHES
+        }
+    else:
+        caches = {name: draw(shape, np.float32) for name in _CACHES}
+    for name, cache_rows in caches.items():  # nothing else keeps them
+        value = module.OrtValue.ortvalue_from_numpy(cache_rows)
+        binding.bind_ortvalue_input(f"past_{name}", value)
+        binding.bind_ortvalue_output(f"present_{name}", value)
+    queries, keys = attention.queries, attention.keys
+    seen = np.tri(queries, keys, keys - queries, dtype=np.bool_)
+    width, key_width = _HEADS * attention.head_size, _KEY_HEADS * attention.head_size
+    feeds = {
+        "queries": draw((1, queries, width), np.float32),
+        "keys": draw((1, queries, key_width), np.float32),
+        "values": draw((1, queries, key_width), np.float32),
+        "last": np.array([keys - 1], np.int32),
+        "total": np.array(keys, np.int32),
+        "mask": np.where(seen, np.float32(0), _HIDDEN)[None, None],
+        **steps,
+    }
+    for name, array in feeds.items():
+        binding.bind_cpu_input(name, array)
+    binding.bind_output("attended", "cpu")
+    session.run_with_iobinding(binding)
+    attended: NDArray[np.float32] = binding.get_outputs()[-1].numpy()
+    return attended
+
+
+def _attention_model(attention: _Attention) -> bytes:
+    cache_value = Value(attention.cache, 4)
+    attributes: dict[str, int | str] = {
+        "num_heads": _HEADS,
+        "kv_num_heads": _KEY_HEADS,
+        "causal": 0,
+        "local_window_size": -1,
+    }
+    steps: dict[str, Value | None] = {}
+    if attention.cache == "int8":
+        steps = {"sink": None, **{f"{name}_step": Value("float32", 1) for name in _CACHES}}
+        attributes |= {"k_quant_type": "PER_CHANNEL", "v_quant_type": "PER_CHANNEL"}
+        attributes["kv_cache_bit_width"] = 8
+    return one_node_model(
+        "GroupQueryAttention",
+        "com.microsoft",
+        {
+            "queries": Value("float32", 3),
+            "keys": Value("float32", 3),
+            "values": Value("float32", 3),
+            **{f"past_{name}": cache_value for name in _CACHES},
+            "last": Value("int32", 1),
+            "total": Value("int32", 0),
+            "cos": None,
+            "sin": None,
+            "positions": None,
+            "mask": Value("float32", 4),
+            **steps,
+        },
+        {},
+        {"attended": Value("float32", 3), **{f"present_{name}": cache_value for name in _CACHES}},
+        attributes,
+    )
+
+
+def _session(module: Any, model: bytes, library: str | None) -> Any:
+    options = module.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 4
+    if library is not None:
+        options.register_custom_ops_library(library)
+    return module.InferenceSession(model, options, providers=["CPUExecutionProvider"])

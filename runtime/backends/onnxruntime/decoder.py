@@ -1,0 +1,271 @@
+"""The decoder on ONNX Runtime's CPU provider, with its caches bound in place."""
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_medgemma.runtime.backends.base import Caches, LaneName
+from edge_medgemma.runtime.backends.decoder_inputs import chunk_feeds
+from edge_medgemma.runtime.backends.onnxruntime.custom_ops import has_attention, operators_library
+from edge_medgemma.runtime.backends.onnxruntime.memory_trim import trim_heap
+from edge_medgemma.runtime.backends.onnxruntime.prepacked import (
+    GRAPH_NAME,
+    forget,
+    prepacked_decoder,
+)
+from edge_medgemma.runtime.backends.onnxruntime.session import import_onnxruntime, open_session
+from edge_medgemma.runtime.errors import EngineError
+from edge_medgemma.runtime.manifest import Manifest
+
+LOG = logging.getLogger(__name__)
+
+KERNEL_PRECISIONS = ("int4", "int8")
+"""Of weights that MatMulNBits multiplies where activations are float32."""
+
+INT8_LEVELS = 127
+
+INT8_MARGIN = np.float32(2)
+"""Room for keys and values of an answer beyond the largest of what was read; more is clipped."""
+
+INT8_MINIMUM_ROWS = 512
+"""Fewer rows cost no time worth saving, and are too few to tell the range of what will follow."""
+
+QUANTISED_ROWS = 512
+"""Rows that are quantised at once: they stay in the processor's cache."""
+
+SHRINK_ROWS = 4096
+"""After so many more rows of context, memory is given back: scratch, which grows with the context in
+blocks that are never joined, and image features that were read. At 22,000 rows they are 0.3 GB."""
+
+
+class OrtDecoder:
+    """`decoder.onnx`: token embeddings, masks and caches to logits."""
+
+    def __init__(
+        self, directory: Path, manifest: Manifest, threads: int | None, *, is_packed: bool
+    ) -> None:
+        """Open the graph of an engine directory.
+
+        `is_packed` keeps packed weights on disk, where the kernels of `operators` are not used.
+        """
+        if manifest.precision.cache == "bf16":
+            raise EngineError(
+                "this engine computes in bfloat16, which onnxruntime has not on a CPU; export it "
+                "with --activations fp16, or with --target cpu"
+            )
+        session = _open_with_operators(directory, manifest, threads)
+        self.has_bf16_attention = session is not None and has_attention()
+        if session is None and is_packed:
+            session = _open_packed(directory, manifest, threads)
+        self._session: Any = session or open_session(directory / GRAPH_NAME, threads)
+        self._manifest = manifest
+        self._threads = threads
+        self._shrunk_at_rows = 0
+
+    def new_caches(self) -> "OrtCaches":
+        """Empty caches for one sequence of tokens."""
+        return OrtCaches(self._session, self._manifest, is_int8=False)
+
+    def answer_caches(
+        self, caches: Caches, rows: Mapping[LaneName, slice], room: Mapping[LaneName, int]
+    ) -> "OrtCaches | None":
+        """See `DecoderModel.answer_caches`."""
+        assert isinstance(caches, OrtCaches)
+        if self._manifest.precision.answer_cache != "int8":
+            return None
+        if rows["global"].stop - rows["global"].start < INT8_MINIMUM_ROWS:
+            return None
+        answer = OrtCaches(self._session, self._manifest, is_int8=True)
+        with ThreadPoolExecutor(self._threads) as pool:  # numpy lets go of the interpreter lock
+            for lane, some in rows.items():
+                answer.reserve(lane, some.stop - some.start + room[lane], 0)
+                list(pool.map(*answer.copies(lane, caches, some)))
+        return answer
+
+    def run(
+        self,
+        caches: Caches,
+        embeddings: NDArray[np.float32],
+        position_ids: NDArray[np.int64],
+        mask_global: NDArray[np.float32],
+        mask_local: NDArray[np.float32],
+        logit_rows: NDArray[np.int64],
+        *,
+        is_answer: bool = False,
+    ) -> NDArray[np.float32]:
+        """See `DecoderModel.run`."""
+        assert isinstance(caches, OrtCaches)
+        binding = caches.binding
+        chunk = (embeddings, position_ids, mask_global, mask_local, logit_rows)
+        feeds = chunk_feeds(self._manifest.dialect, caches, *chunk)
+        if self._manifest.precision.answer_head is not None:
+            feeds["use_draft_head"] = np.array(is_answer)
+        for name, value in feeds.items():
+            binding.bind_cpu_input(name, value)
+        logits = np.empty((len(logit_rows), self._manifest.text.vocabulary), np.float32)
+        binding.bind_ortvalue_output("logits", _shared(logits))
+        if self._is_time_to_shrink(mask_global.shape[3]):
+            options = import_onnxruntime().RunOptions()
+            options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+            self._session.run_with_iobinding(binding, options)
+            trim_heap()
+        else:
+            self._session.run_with_iobinding(binding)
+        return logits
+
+    def _is_time_to_shrink(self, rows: int) -> bool:
+        """Whether a pass with `rows` rows of context is the one to give memory back after."""
+        self._shrunk_at_rows = min(self._shrunk_at_rows, rows)  # another context began
+        if rows < self._shrunk_at_rows + SHRINK_ROWS:
+            return False
+        self._shrunk_at_rows = rows
+        return True
+
+
+def _open_with_operators(directory: Path, manifest: Manifest, threads: int | None) -> Any:
+    """A session with our operators; None where they are not used, or nothing is there to use them."""
+    precision = manifest.precision
+    has_maps = precision.decoder in KERNEL_PRECISIONS and precision.activations == "fp32"
+    library = operators_library() if has_maps and manifest.dialect == "ort" else None
+    if library is None:
+        return None
+    try:
+        return open_session(directory / GRAPH_NAME, threads, library=library)
+    except EngineError as error:
+        LOG.warning("the decoder runs without its kernels: %s", error)
+        return None
+
+
+def _open_packed(directory: Path, manifest: Manifest, threads: int | None) -> Any:
+    """A session on packed weights; None where there are none."""
+
+    def save(path: Path) -> None:
+        open_session(directory / GRAPH_NAME, threads, packed=path)
+
+    graph = prepacked_decoder(directory, manifest, save)
+    if graph.parent == directory:
+        return None
+    try:
+        return open_session(graph, threads)
+    except EngineError:
+        forget(graph)
+        return None
+
+
+class OrtCaches:
+    """Key and value buffers of every layer, bound once as past and present of the graph."""
+
+    def __init__(self, session: Any, manifest: Manifest, *, is_int8: bool) -> None:
+        self.binding = session.io_binding()
+        self._text = manifest.text
+        half = manifest.precision.cache == "fp16"
+        self._float = np.dtype(np.float16 if half else np.float32)
+        self._suffix = "_int8" if is_int8 else ""
+        self._dtype = np.dtype(np.int8) if is_int8 else self._float
+        self._capacity: dict[LaneName, int] = {"global": 0, "local": 0}
+        self._buffers: dict[str, NDArray[Any]] = {}
+        if manifest.precision.answer_cache == "int8":
+            self._bind_unused(is_int8)
+
+    def capacity(self, lane: LaneName) -> int:
+        """Rows that the buffers of a lane hold."""
+        return self._capacity[lane]
+
+    def reserve(self, lane: LaneName, rows: int, used: int) -> None:
+        """Make room for `rows` rows, keeping the first `used`."""
+        for kind, layer in self._names(lane):
+            old = self._buffers.pop(f"{kind}.{layer}", None)
+            new = np.zeros((1, self._text.kv_heads, rows, self._text.head_dim), self._dtype)
+            if old is not None:
+                new[:, :, :used] = old[:, :, :used]
+            self._buffers[f"{kind}.{layer}"] = new
+            self._bind(f"{kind}{self._suffix}.{layer}", new)
+        self._capacity[lane] = rows
+
+    def drop(self, lane: LaneName, count: int, used: int) -> None:
+        """Move rows `count` .. `used` to the front."""
+        for buffer in self._lane(lane):
+            buffer[:, :, : used - count] = buffer[:, :, count:used]
+
+    def view(self, lane: LaneName, used: int) -> list[NDArray[np.floating]]:
+        """The first `used` rows of every layer, not copied."""
+        return [buffer[:, :, :used] for buffer in self._lane(lane)]
+
+    def restore(self, lane: LaneName, saved: Iterable[NDArray[np.floating]]) -> None:
+        """Put back what `view` gave, at the front."""
+        for buffer, rows in zip(self._lane(lane), saved, strict=True):
+            place = buffer[:, :, : rows.shape[2]]
+            if (rows.shape, rows.dtype) != (place.shape, place.dtype):
+                raise ValueError(
+                    f"a {lane} array is {rows.dtype} {rows.shape}, the caches take {place.dtype} "
+                    f"{place.shape}"
+                )
+            place[...] = rows
+
+    def copies(self, lane: LaneName, source: "OrtCaches", rows: slice) -> tuple[Any, Any]:
+        """A function and what to call it with, in any order, to fill these int8 caches."""
+
+        def copy(name: tuple[str, int]) -> None:
+            kind, layer = name
+            values = source._buffers[f"{kind}.{layer}"][:, :, rows]
+            scale = quantise(values, self._buffers[f"{kind}.{layer}"])
+            self.binding.bind_cpu_input(f"{kind}_scale.{layer}", scale)
+
+        return copy, self._names(lane)
+
+    def _bind(self, name: str, buffer: NDArray[Any]) -> None:
+        value = _shared(buffer)
+        self.binding.bind_ortvalue_input(f"past_{name}", value)
+        self.binding.bind_ortvalue_output(f"present_{name}", value)
+
+    def _bind_unused(self, is_int8: bool) -> None:
+        """The caches of the other kind have no rows; unused scales are 1."""
+        self.binding.bind_cpu_input("use_int8_caches", np.array(is_int8))
+        heads, size = self._text.kv_heads, self._text.head_dim
+        suffix, dtype = ("", self._float) if is_int8 else ("_int8", np.dtype(np.int8))
+        for layer in range(self._text.layers):
+            for kind in ("key", "value"):
+                self._bind(f"{kind}{suffix}.{layer}", np.zeros((1, heads, 0, size), dtype))
+                if not is_int8:
+                    scale = np.ones(heads * size, np.float32)
+                    self.binding.bind_cpu_input(f"{kind}_scale.{layer}", scale)
+
+    def _lane(self, lane: LaneName) -> Iterator[NDArray[Any]]:
+        return (self._buffers[f"{kind}.{layer}"] for kind, layer in self._names(lane))
+
+    def _names(self, lane: LaneName) -> list[tuple[str, int]]:
+        layers = [
+            i
+            for i, is_global in enumerate(self._text.layer_is_global)
+            if is_global == (lane == "global")
+        ]
+        return [(kind, i) for i in layers for kind in ("key", "value")]
+
+
+def _shared(array: NDArray[Any]) -> Any:
+    """An OrtValue over the array's own memory."""
+    return import_onnxruntime().OrtValue.ortvalue_from_numpy(array)
+
+
+def quantise(values: NDArray[np.floating], out: NDArray[np.int8]) -> NDArray[np.float32]:
+    """Write `values` [1, K, n, D] to the first rows of `out` [1, K, >= n, D].
+
+    Returns:
+        [K * D], the step of each channel: value = step * integer.
+    """
+    count = values.shape[2]
+    parts = [slice(i, min(i + QUANTISED_ROWS, count)) for i in range(0, count, QUANTISED_ROWS)]
+    largest = np.zeros((1, values.shape[1], 1, values.shape[3]), np.float32)
+    for part in parts:
+        np.maximum(largest, np.abs(values[:, :, part]).max(axis=2, keepdims=True), out=largest)
+    step: NDArray[np.float32] = np.maximum(
+        largest * (INT8_MARGIN / INT8_LEVELS), np.finfo(np.float32).tiny
+    )
+    for part in parts:
+        out[:, :, part] = np.rint(values[:, :, part] / step)
+    return step.reshape(-1)

@@ -1,0 +1,1 @@
+"""OpenVINO: the vision tower on the CPU."""

@@ -1,0 +1,103 @@
+"""OpenVINO on the CPU: the vision graph, in bfloat16 where the CPU multiplies that."""
+
+import weakref
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_medgemma.runtime.errors import DependencyError, ProviderError
+from edge_medgemma.runtime.kernels.attention import (
+    AttentionKernel,
+    attention_in_use,
+    kernel_absence,
+)
+
+BFLOAT16 = "BF16"
+"""OpenVINO's name for the capability: avx512_bf16 or amx_bf16. Without it all is float32: float16
+overflows in trained towers."""
+
+
+class OpenVinoVision:
+    """`vision.onnx`: slices to image tokens."""
+
+    batch = 1
+    """The compiled graph has the shape of one slice."""
+
+    def __init__(self, directory: Path, threads: int | None) -> None:
+        """Read and compile the graph, for one slice at a time.
+
+        Raises:
+            DependencyError: OpenVINO is not installed.
+            ProviderError: it does not run this graph on this machine.
+        """
+        core = openvino_core()
+        settings = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": "bf16" if has_bfloat16(core) else "f32",
+        }
+        self._kernel = None if kernel_absence() else AttentionKernel(threads)
+        if self._kernel is not None:
+            from edge_medgemma.runtime.backends.openvino import attention_op as openvino_attention
+
+            made: list[openvino_attention.KernelAttention] = []
+            core.add_extension(openvino_attention.kernel_conversion(self._kernel, made))
+            weakref.finalize(self, openvino_attention.detach, made)
+            weakref.finalize(self, self._kernel.close)
+        if threads is not None:
+            settings["INFERENCE_NUM_THREADS"] = str(threads)
+        path = directory / "vision.onnx"
+        try:
+            graph = core.read_model(path)
+            _, *picture = graph.input(0).get_partial_shape()
+            graph.reshape([1, *picture])  # fixed shapes compile to faster kernels
+            self._request = core.compile_model(graph, "CPU", settings).create_infer_request()
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise ProviderError(f"OpenVINO does not load '{path}' ({reason})") from None
+
+    def run(self, pixel_values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """[N, 3, image_size, image_size] to [N, tokens_per_image, hidden]."""
+        return np.concatenate([self._run_one(one[None]) for one in pixel_values])
+
+    def _run_one(self, pixel_values: NDArray[np.float32]) -> NDArray[np.float32]:
+        features: NDArray[np.float32] = self._request.infer({0: pixel_values})[0]
+        if self._kernel is not None:
+            self._kernel.raise_failure()
+        return features
+
+
+def openvino_identity() -> str:
+    """What the numbers depend on besides the engine: library version, CPU, float type and kernel.
+
+    Raises:
+        DependencyError: OpenVINO is not installed.
+    """
+    core = openvino_core()
+    import openvino
+
+    name = core.get_property("CPU", "FULL_DEVICE_NAME")
+    capabilities = sorted(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+    words = [openvino.__version__, name, *capabilities, attention_in_use()]
+    return f"openvino {' '.join(words)}"
+
+
+def has_bfloat16(core: Any) -> bool:
+    """Whether the CPU multiplies bfloat16, as OpenVINO sees it."""
+    return BFLOAT16 in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def openvino_core() -> Any:
+    """OpenVINO's entry.
+
+    Raises:
+        DependencyError: OpenVINO is not installed.
+    """
+    try:
+        import openvino
+    except ImportError:
+        raise DependencyError(
+            "OpenVINO is not installed; run: pip install 'edge-medgemma[cpu,openvino]'"
+        ) from None
+    return openvino.Core()

@@ -1,0 +1,193 @@
+"""Which library runs which part, and the door to all of them."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from edge_medgemma.runtime.backends.base import DecoderModel, VisionModel
+from edge_medgemma.runtime.backends.onnxruntime.custom_ops import operators_in_use
+from edge_medgemma.runtime.errors import DependencyError, ProviderError
+from edge_medgemma.runtime.kernels.attention import attention_in_use
+from edge_medgemma.runtime.manifest import Manifest
+
+
+class Provider(StrEnum):
+    """A library on a device."""
+
+    AUTO = "auto"
+    """The fastest that works here."""
+    CPU = "cpu"
+    """ONNX Runtime on the CPU."""
+    OPENVINO = "openvino"
+    """OpenVINO on the CPU; the vision part only."""
+    CUDA = "cuda"
+    """ONNX Runtime on an NVIDIA GPU."""
+    TENSORRT = "tensorrt"
+    """TensorRT on an NVIDIA GPU, its plans made by `edge-medgemma build`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Providers:
+    """The choice for each part of an engine."""
+
+    vision: Provider = Provider.AUTO
+    decoder: Provider = Provider.AUTO
+
+
+AUTOMATIC = Providers()
+
+OPENVINO_FROM_BYTES = 64 * 2**20
+"""Size of a vision tower from which `auto` takes OpenVINO: to import and to compile takes half a
+second longer than onnxruntime, which a tower of this size wins back within a slice."""
+
+FASTER_VISION = {Provider.OPENVINO: OPENVINO_FROM_BYTES}
+"""What `auto` tries before onnxruntime, the fastest first, and from which size of the tower on."""
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class StepDown:
+    """Why `auto` did not take a faster library."""
+
+    provider: Provider
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedVision:
+    """The vision graph on the library that runs it."""
+
+    model: VisionModel
+    provider: Provider
+    step_downs: tuple[StepDown, ...] = ()
+    """Libraries that were not taken, the fastest first."""
+
+
+def parse_providers(words: Sequence[str]) -> Providers:
+    """Providers from `NAME` for both parts or `vision=NAME`, `decoder=NAME`; later words win.
+
+    Raises:
+        ProviderError: an unknown part or name, or a part that the library does not run.
+    """
+    chosen = Providers()
+    for word in words:
+        part, has_part, name = word.rpartition("=")
+        if name not in set(Provider) or (has_part and part not in ("vision", "decoder")):
+            names = ", ".join(Provider)
+            raise ProviderError(f"unknown provider '{word}'; expected [vision=|decoder=] {names}")
+        parts = [part] if has_part else ["vision", "decoder"]
+        if Provider(name) is Provider.OPENVINO and "decoder" in parts:
+            raise ProviderError(
+                "openvino runs the vision part only; write --provider vision=openvino"
+            )
+        chosen = replace(chosen, **dict.fromkeys(parts, Provider(name)))
+    return chosen
+
+
+def open_vision(
+    directory: Path, manifest: Manifest, provider: Provider, threads: int | None
+) -> OpenedVision:
+    """The vision graph of an engine directory on a library of the CPU.
+
+    GPUs are chosen before, see `backends.devices`. `auto` takes OpenVINO where the tower is large enough to be worth its start, the library is
+    installed and sees what onnxruntime sees; the result says why it did not.
+
+    Raises:
+        DependencyError: the provider's library is not installed.
+        EngineError: the graph does not load.
+        ProviderError: the library does not work here or fails its self-test.
+    """
+    if provider is not Provider.AUTO:
+        return OpenedVision(_VISION[provider](directory, manifest, threads), provider)
+    step_downs: list[StepDown] = []
+    for faster in FASTER_VISION:
+        small = too_small(manifest, faster)
+        if small is not None:
+            step_downs.append(small)
+            continue
+        try:
+            model = _VISION[faster](directory, manifest, threads)
+            return OpenedVision(model, faster, tuple(step_downs))
+        except DependencyError as error:
+            step_downs.append(StepDown(faster, str(error)))
+        except ProviderError as error:
+            step_downs.append(StepDown(faster, str(error)))
+            LOG.warning("vision runs on onnxruntime, not on %s: %s", faster, error)
+    model = _VISION[Provider.CPU](directory, manifest, threads)
+    return OpenedVision(model, Provider.CPU, tuple(step_downs))
+
+
+def too_small(manifest: Manifest, faster: Provider) -> StepDown | None:
+    """Why a vision tower of this size is not worth loading a library of FASTER_VISION."""
+    size = manifest.files["vision.data"].bytes
+    if size >= FASTER_VISION[faster]:
+        return None
+    reason = f"a vision tower of {size / 1e6:.0f} MB gains less than {faster} takes to load"
+    return StepDown(faster, reason)
+
+
+def open_decoder(
+    directory: Path,
+    manifest: Manifest,
+    provider: Provider,
+    threads: int | None,
+    *,
+    is_packed: bool = False,
+) -> DecoderModel:
+    """The decoder graph; see `open_vision`. `is_packed` keeps weights on disk as they are used."""
+    return _DECODER[provider](directory, manifest, threads, is_packed)
+
+
+def _ort_vision(directory: Path, manifest: Manifest, threads: int | None) -> VisionModel:
+    from edge_medgemma.runtime.backends.onnxruntime.session import OrtVision
+
+    return OrtVision(directory, threads)
+
+
+def _openvino_vision(directory: Path, manifest: Manifest, threads: int | None) -> VisionModel:
+    from edge_medgemma.runtime.backends.openvino.vision import OpenVinoVision, openvino_identity
+    from edge_medgemma.runtime.backends.self_test.vision_agreement import open_tested
+
+    return open_tested(
+        manifest,
+        openvino_identity(),
+        lambda: OpenVinoVision(directory, threads),
+        lambda: _ort_vision(directory, manifest, threads),
+    )
+
+
+def _ort_decoder(
+    directory: Path, manifest: Manifest, threads: int | None, is_packed: bool
+) -> DecoderModel:
+    from edge_medgemma.runtime.backends.onnxruntime.decoder import OrtDecoder
+
+    return OrtDecoder(directory, manifest, threads, is_packed=is_packed)
+
+
+_VISION: Mapping[Provider, Callable[[Path, Manifest, int | None], VisionModel]] = {
+    Provider.CPU: _ort_vision,
+    Provider.OPENVINO: _openvino_vision,
+}
+_DECODER: Mapping[Provider, Callable[[Path, Manifest, int | None, bool], DecoderModel]] = {
+    Provider.AUTO: _ort_decoder,
+    Provider.CPU: _ort_decoder,
+}
+
+
+def provider_identity(provider: Provider) -> str:
+    """A library of the CPU and the versions it may take: equal ones compute the same bits.
+
+    Raises:
+        DependencyError: onnxruntime is not installed.
+    """
+    from edge_medgemma.runtime.backends.onnxruntime.session import library_version
+
+    try:
+        openvino = version("openvino")
+    except PackageNotFoundError:
+        openvino = "none"
+    return f"{provider} {library_version()} {operators_in_use()} openvino {openvino} {attention_in_use()}"

@@ -1,0 +1,1 @@
+"""What an engine has to answer on a device before the device is trusted."""

@@ -1,0 +1,1 @@
+"""TensorRT and TensorRT-RTX: plans, and what builds and runs them."""

@@ -1,0 +1,166 @@
+"""Plans on disk: `devices/tensorrt/` of an engine directory, used only where they were built."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+
+from edge_medgemma.runtime.backends.cuda.device import Device
+from edge_medgemma.runtime.backends.tensorrt.library import TensorRt
+from edge_medgemma.runtime.backends.tensorrt.shapes import DecoderShapes, VisionShapes
+from edge_medgemma.runtime.errors import EngineError, ProviderError, ResourceError
+from edge_medgemma.runtime.files import write_atomically
+from edge_medgemma.runtime.manifest import FileRecord, Manifest, verify_file
+
+RECORD_NAME = "record.json"
+
+VISION_PLAN = "vision.plan"
+DECODER_PLAN = "decoder.plan"
+TIMING_CACHE = "timing.cache"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a plan works: TensorRT opens it nowhere else."""
+
+    library: str
+    library_version: str
+    device: str
+    compute_capability: str
+    driver_version: int
+    engine_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRecord:
+    """What stands beside the plans."""
+
+    place: Place
+    global_rows: int
+    local_rows: int
+    prefill_rows: int
+    logit_rows: int
+    has_decode_profile: bool
+    batches: tuple[int, ...]
+    files: Mapping[str, FileRecord]
+
+    @property
+    def identity(self) -> str:
+        """Of these plans at their place: a builder chooses other kernels each time."""
+        place, plans = self.place, "".join(file.sha256 for file in self.files.values())
+        sha256 = hashlib.sha256(plans.encode()).hexdigest()
+        return (
+            f"{place.library} {place.library_version} {place.device} {place.compute_capability} "
+            f"driver {place.driver_version} plans {sha256}"
+        )
+
+    @property
+    def decoder_shapes(self) -> DecoderShapes:
+        """Shapes of decoder.plan."""
+        return DecoderShapes(
+            self.global_rows,
+            self.local_rows,
+            self.prefill_rows,
+            self.logit_rows,
+            self.has_decode_profile,
+        )
+
+    @property
+    def vision_shapes(self) -> VisionShapes:
+        """Shapes of vision.plan."""
+        return VisionShapes(self.batches)
+
+
+def plan_folder(directory: Path) -> Path:
+    """Where the plans of an engine directory stand."""
+    return directory / "devices" / "tensorrt"
+
+
+def current_place(library: TensorRt, device: Device, manifest: Manifest) -> Place:
+    """This library on this device with this engine."""
+    found = device.properties()
+    return Place(
+        library.name,
+        library.version,
+        found.name,
+        "{}.{}".format(*found.compute_capability),
+        found.driver_version,
+        manifest.sha256,
+    )
+
+
+def read_record(directory: Path, place: Place, *, contents: bool = True) -> PlanRecord:
+    """The record of plans that were built for this very place and are whole.
+
+    Without `contents` only their sizes are looked at.
+
+    Raises:
+        ProviderError: there is none, or it was built elsewhere; says what differs.
+        EngineError: a plan was cut short or altered.
+    """
+    folder = plan_folder(directory)
+    path = folder / RECORD_NAME
+    command = f"run 'edge-medgemma build {directory}'"
+    if not path.is_file():
+        raise ProviderError(f"'{directory}' has no TensorRT plans for this device; {command}")
+    try:
+        record = _parse(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ProviderError(f"'{path}' is not a record of plans ({error}); {command}") from None
+    for field in fields(Place):
+        built, here = getattr(record.place, field.name), getattr(place, field.name)
+        if built != here:
+            name = field.name.replace("_", " ")
+            raise ProviderError(
+                f"the TensorRT plans were built for {name} {built}, here it is {here}; {command}"
+            )
+    for name, file in record.files.items():
+        verify_file(folder, name, file, contents=contents)
+    return record
+
+
+def write_plans(
+    directory: Path, record: PlanRecord, contents: Mapping[str, bytes | memoryview]
+) -> PlanRecord:
+    """Write the plans, then the record that makes them valid; returns it with sizes and hashes.
+
+    Raises:
+        ResourceError: no space or no permission; without a record no plan is used.
+    """
+    folder = plan_folder(directory)
+    try:
+        (folder / RECORD_NAME).unlink(missing_ok=True)
+    except OSError as error:
+        raise ResourceError(f"could not write '{folder}': {error.strerror}") from error
+    for name, data in contents.items():
+        write_atomically(folder / name, data)
+    files = {
+        name: FileRecord(memoryview(data).nbytes, hashlib.sha256(data).hexdigest())
+        for name, data in contents.items()
+    }
+    complete = replace(record, files=files)
+    text = json.dumps(asdict(complete), indent=1, sort_keys=True) + "\n"
+    write_atomically(folder / RECORD_NAME, text.encode())
+    return complete
+
+
+def read_plan(directory: Path, name: str) -> bytes:
+    """One plan's bytes.
+
+    Raises:
+        EngineError: it is gone.
+    """
+    try:
+        return (plan_folder(directory) / name).read_bytes()
+    except OSError as error:
+        raise EngineError(f"'{name}' cannot be read ({error.strerror}); build it again") from None
+
+
+def _parse(raw: Mapping[str, object]) -> PlanRecord:
+    values = dict(raw)
+    values["place"] = Place(**values["place"])  # type: ignore[arg-type]
+    values["batches"] = tuple(values["batches"])  # type: ignore[arg-type]
+    files = values["files"]
+    values["files"] = {name: FileRecord(**file) for name, file in files.items()}  # type: ignore[attr-defined]
+    return PlanRecord(**values)  # type: ignore[arg-type]

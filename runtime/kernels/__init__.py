@@ -1,0 +1,1 @@
+"""Compiled attention and linear kernels, and the checks that admit them."""

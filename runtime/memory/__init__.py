@@ -1,0 +1,1 @@
+"""Planning and measuring of host and device memory."""

@@ -1,0 +1,1 @@
+"""The benchmark's table, page and JSON."""

@@ -1,0 +1,196 @@
+"""Opening one DICOM file without trusting it."""
+
+import os
+import struct
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+import pydicom
+from pydicom.dataset import Dataset
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
+
+from edge_medgemma.runtime.slicing.files.discovery import DICOM_PREAMBLE_BYTES, UnreadableFileError
+from edge_medgemma.runtime.slicing.files.limits import (
+    MAX_HEADER_BYTES,
+    MAX_HEADER_SECONDS,
+    MAX_INFLATED_BYTES,
+    MAX_SEQUENCE_ITEMS,
+)
+from edge_medgemma.runtime.slicing.silence import silenced
+
+PIXEL_DATA_TAG = (0x7FE0, 0x0010)
+ITEM_TAG_LITTLE, ITEM_TAG_BIG = b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00"
+"""(FFFE,E000), which begins every item of a sequence."""
+
+UNDEFINED_LENGTH = 0xFFFFFFFF
+"""PS3.5 section 7.1.1: the length of encapsulated pixel data."""
+
+_Result = TypeVar("_Result")
+
+
+def parse_guarded(
+    parse: Callable[[], _Result], failure: str = "damaged: not readable as DICOM"
+) -> _Result:
+    """Run `parse` over a file's content, turning every failure into an `UnreadableFileError`.
+
+    pydicom raises errors of any type on a damaged file (RecursionError on nested sequences,
+    struct.error, KeyError...), and its warnings quote values from the file: neither gets out.
+    """
+    with silenced("pydicom"), pydicom.config.disable_value_validation():
+        try:
+            return parse()
+        except UnreadableFileError:
+            raise
+        except Exception as error:
+            raise _reason(error, failure) from error
+
+
+def _reason(error: Exception, failure: str) -> UnreadableFileError:
+    """The reason at the root of an error: pydicom covers any error inside a sequence by its own."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, UnreadableFileError):
+            return cause
+        if isinstance(cause, RecursionError):
+            return UnreadableFileError("sequences nested too deeply")
+        if isinstance(cause, MemoryError):
+            return UnreadableFileError("takes more memory to read than is allowed")
+        cause = cause.__context__
+    return UnreadableFileError(failure)
+
+
+def read_header(path: Path, keywords: list[str] | None = None) -> tuple[Dataset, int | None]:
+    """Read the named attributes (None: all) and the bytes of pixel data the file holds.
+
+    Returns the data set without pixels and the number of bytes (None: there is no pixel data
+    element). Call it inside `parse_guarded`.
+    """
+    with path.open("rb") as file:
+        source = _HeaderReader(_inflate(path, file))
+        dataset = pydicom.dcmread(
+            source, force=True, stop_before_pixels=True, specific_tags=keywords
+        )
+        length = _to_pixels(source.file, dataset)
+        if length is None:
+            return dataset, None
+        begin = source.file.tell()
+        present = source.file.seek(0, os.SEEK_END) - begin
+        return dataset, present if length == UNDEFINED_LENGTH else min(length, present)
+
+
+@contextmanager
+def opened_at_pixels(path: Path) -> Iterator[tuple[Dataset, BinaryIO]]:
+    """The data set without its pixels, and the file at the first byte of them.
+
+    Raises:
+        UnreadableFileError: damaged, beyond the limits, or without pixel data.
+    """
+    with path.open("rb") as file:
+        yield parse_guarded(lambda: _read_to_pixels(path, file))
+
+
+def _read_to_pixels(path: Path, file: BinaryIO) -> tuple[Dataset, BinaryIO]:
+    source = _HeaderReader(_inflate(path, file))
+    dataset = pydicom.dcmread(source, force=True, stop_before_pixels=True)
+    dataset.file_meta.setdefault("TransferSyntaxUID", ImplicitVRLittleEndian)
+    if _to_pixels(source.file, dataset) is None:
+        raise UnreadableFileError("no pixel data; the file may be truncated")
+    return dataset, source.file
+
+
+class _HeaderReader:
+    """A file for pydicom to parse that ends the parse before it takes too much memory."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self._bytes_left = MAX_HEADER_BYTES
+        self._items_left = MAX_SEQUENCE_ITEMS
+        self._deadline = time.monotonic() + MAX_HEADER_SECONDS
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int = -1) -> bytes:
+        wanted = min(size, self._bytes_left + 1) if size >= 0 else self._bytes_left + 1
+        content = self.file.read(wanted)
+        self._bytes_left -= len(content)
+        self._items_left -= content.count(ITEM_TAG_LITTLE) + content.count(ITEM_TAG_BIG)
+        if time.monotonic() > self._deadline:
+            raise UnreadableFileError(f"header takes longer than {MAX_HEADER_SECONDS:g} s to read")
+        if self._bytes_left < 0:
+            raise UnreadableFileError(f"header of more than {MAX_HEADER_BYTES // 1024**2} MiB")
+        if self._items_left < 0:
+            raise UnreadableFileError(f"header of more than {MAX_SEQUENCE_ITEMS:,} sequence items")
+        return content
+
+
+def is_compressed(path: Path) -> bool:
+    """Whether a codec is needed for the pixels. Call it inside `parse_guarded`."""
+    try:
+        syntax = pydicom.filereader.read_file_meta_info(path).get("TransferSyntaxUID")
+    except pydicom.errors.InvalidDicomError:
+        return False  # no preamble: Implicit VR Little Endian
+    return syntax is not None and bool(UID(syntax).is_encapsulated)
+
+
+def _inflate(path: Path, file: BinaryIO) -> BinaryIO:
+    """The file itself, or a deflated one as the same file in Explicit VR Little Endian.
+
+    pydicom inflates without a bound: one megabyte may become a gigabyte.
+    """
+    head = file.read(DICOM_PREAMBLE_BYTES + 4 + 1024)
+    file.seek(0)
+    deflated = DeflatedExplicitVRLittleEndian.encode()
+    if deflated not in head:
+        return file
+    meta = pydicom.filereader.read_file_meta_info(path)
+    # (0002,0000) takes 12 bytes and counts what follows it (PS3.10 section 7.1).
+    end = DICOM_PREAMBLE_BYTES + 4 + 12 + int(meta.FileMetaInformationGroupLength)
+    start = file.read(end)
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    content = inflater.decompress(file.read(MAX_INFLATED_BYTES), MAX_INFLATED_BYTES)
+    if inflater.unconsumed_tail or file.read(1):
+        limit = MAX_INFLATED_BYTES // 1024**2
+        raise UnreadableFileError(f"inflates to more than {limit} MiB")
+    plain = ExplicitVRLittleEndian.encode().ljust(len(deflated), b"\0")
+    return BytesIO(start.replace(deflated, plain) + content)
+
+
+def _to_pixels(file: BinaryIO, dataset: Dataset) -> int | None:
+    """Move from the tag of the pixel data to its first byte; its length, None without that tag."""
+    is_implicit, is_little = dataset.original_encoding
+    order = "<" if is_little else ">"
+    header = file.read(8 if is_implicit else 12)
+    if len(header) < 8 or struct.unpack(order + "HH", header[:4]) != PIXEL_DATA_TAG:
+        return None
+    (length,) = struct.unpack(order + "I", header[-4:])
+    if length == UNDEFINED_LENGTH:
+        _check_fragments(file)
+    return int(length)
+
+
+def _check_fragments(file: BinaryIO) -> None:
+    """See that no fragment of compressed pixels ends beyond the file; codecs may hang on those.
+
+    A missing delimiter at the very end is let pass, as many writers forget it.
+    """
+    begin = file.tell()
+    end = file.seek(0, os.SEEK_END)
+    position = begin
+    for _ in range(MAX_SEQUENCE_ITEMS):
+        file.seek(position)
+        start = file.read(8)
+        if len(start) < 8 or start[:4] != ITEM_TAG_LITTLE:
+            break
+        position += 8 + int.from_bytes(start[4:], "little")
+        if position > end:
+            raise UnreadableFileError("truncated: the compressed pixels end in mid-air")
+    file.seek(begin)

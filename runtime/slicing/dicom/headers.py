@@ -1,0 +1,273 @@
+"""What the headers of one DICOM file say about each slice in it."""
+
+import math
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pydicom.uid
+from pydicom.dataset import Dataset
+
+from edge_medgemma.runtime.slicing.dicom.dicom_file import parse_guarded, read_header
+from edge_medgemma.runtime.slicing.dicom.dicom_terms import (
+    body_part_from_codes,
+    body_part_from_term,
+    is_sharp_kernel,
+)
+from edge_medgemma.runtime.slicing.dicom.frames import Frame
+from edge_medgemma.runtime.slicing.dicom.mosaic import is_mosaic, read_mosaic
+from edge_medgemma.runtime.slicing.files.discovery import UnreadableFileError
+from edge_medgemma.runtime.slicing.files.limits import MAX_FRAMES, MAX_PIXELS, MAX_ROWS_COLUMNS
+from edge_medgemma.runtime.slicing.geometry import MAX_POSITION_MM, is_orientation
+from edge_medgemma.runtime.slicing.volume import BodyPart, Modality, SliceSource
+
+IMAGE_CLASSES = {
+    pydicom.uid.CTImageStorage: Modality.CT,
+    pydicom.uid.EnhancedCTImageStorage: Modality.CT,
+    pydicom.uid.LegacyConvertedEnhancedCTImageStorage: Modality.CT,
+    pydicom.uid.MRImageStorage: Modality.MR,
+    pydicom.uid.EnhancedMRImageStorage: Modality.MR,
+    pydicom.uid.LegacyConvertedEnhancedMRImageStorage: Modality.MR,
+    pydicom.uid.ComputedRadiographyImageStorage: Modality.CR,
+    pydicom.uid.DigitalXRayImageStorageForPresentation: Modality.DX,
+    pydicom.uid.DigitalXRayImageStorageForProcessing: Modality.DX,
+}
+"""SOP classes that are read; every other object is skipped by the name of its class."""
+
+HOUNSFIELD_TYPES = ("", "HU", "US")
+"""Rescale types (0028,1054) of CT that may be Hounsfield: absent means HU (PS3.3 C.8.2.1.1.2), and
+`US`, unspecified, is what enhanced CTs with Hounsfield values carry; pixels are checked later."""
+
+HOUNSFIELD_WORD = "HOUN"
+"""Some workstations write the unit out, with and without a spelling mistake."""
+
+KEYWORDS = [
+    "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber",
+    "FrameOfReferenceUID", "AnatomicRegionSequence",
+    "ImageType",
+    "BodyPartExamined", "ConvolutionKernel", "Rows", "Columns", "NumberOfFrames",
+    "SamplesPerPixel", "BitsAllocated", "PixelSpacing", "ImagerPixelSpacing", "SliceThickness",
+    "SpacingBetweenSlices", "ImagePositionPatient", "ImageOrientationPatient", "InstanceNumber",
+    "AcquisitionNumber", "TemporalPositionIdentifier", "TriggerTime", "DiffusionBValue",
+    "EchoTime", "RescaleSlope", "RescaleIntercept", "RescaleType",
+    "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
+]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class SliceHeader:
+    """One plane of pixels as its headers describe it."""
+
+    source: SliceSource
+    study_uid: str
+    series_uid: str
+    frame_of_reference: str
+    """UID; empty if the file has none."""
+    modality: Modality
+    body_part: BodyPart
+    rows: int
+    columns: int
+    pixel_spacing_mm: tuple[float, float] | None
+    """Row, column."""
+    thickness_mm: float | None
+    """Spacing between slices if given, else slice thickness: only for a stack without positions."""
+    position_mm: tuple[float, ...] | None
+    """LPS of the centre of the first pixel."""
+    orientation: tuple[float, ...] | None
+    """Direction cosines of a row (along columns), then of a column."""
+    contrast: tuple[str, ...]
+    """Series number, stack and, in MR, echo time and kind of image: one volume shares them all."""
+    repeats: tuple[str, ...]
+    """Values that may tell apart slices at one position, named by `REPEAT_NAMES`."""
+    instance_number: int
+    is_original: bool
+    is_localizer: bool
+    is_sharp_kernel: bool
+    is_hounsfield: bool
+    """For CT: the rescale that makes Hounsfield units is there."""
+
+
+REPEAT_NAMES = ("b-values", "image types", "kernels", "time points", "acquisitions", "phases")
+"""What the values of `SliceHeader.repeats` are, in the order in which they are tried."""
+
+
+def read_slice_headers(path: Path) -> list[SliceHeader]:
+    """Every slice of one DICOM file, pixels unread.
+
+    Raises:
+        UnreadableFileError: not an image that can be stacked (with the reason), damaged,
+            truncated, or beyond the limits.
+    """
+    return parse_guarded(lambda: _read(path))
+
+
+def _read(path: Path) -> list[SliceHeader]:
+    dataset, pixel_bytes = read_header(path, KEYWORDS)
+    modality = _modality(dataset)
+    frame_count = _count(dataset, "NumberOfFrames", 1)
+    _check_pixels(dataset, frame_count, pixel_bytes)
+    frames = (Frame(dataset, index) for index in range(frame_count))
+    headers = [_slice_header(path, frame, modality) for frame in frames]
+    return _tiles(path, headers[0]) if is_mosaic(dataset) else headers
+
+
+def _tiles(path: Path, picture: SliceHeader) -> list[SliceHeader]:
+    """One header per tile of a mosaic."""
+    position, orientation = picture.position_mm, picture.orientation
+    if position is None or orientation is None or picture.pixel_spacing_mm is None:
+        raise UnreadableFileError("mosaic of tiles without a position; export it as single slices")
+    mosaic = read_mosaic(read_header(path)[0])
+    return [
+        replace(
+            picture,
+            source=replace(picture.source, frame=tile),
+            rows=mosaic.rows,
+            columns=mosaic.columns,
+            position_mm=mosaic.corner_mm(tile, position, orientation, picture.pixel_spacing_mm),
+        )
+        for tile in range(mosaic.count)
+    ]
+
+
+def _modality(dataset: Dataset) -> Modality:
+    sop_class = dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID")
+    if not sop_class:
+        raise UnreadableFileError("not a DICOM image: no SOP class, or damaged")
+    sop_class = pydicom.uid.UID(str(sop_class))
+    if sop_class not in IMAGE_CLASSES:
+        known = sop_class.name if sop_class.name != str(sop_class) else "an unknown class"
+        raise UnreadableFileError(f"not a CT, MR, CR or DX image: {known}")
+    if not dataset.get("SeriesInstanceUID") or not dataset.get("SOPInstanceUID"):
+        raise UnreadableFileError("no series or object UID")
+    return IMAGE_CLASSES[sop_class]
+
+
+def _check_pixels(dataset: Dataset, frame_count: int, pixel_bytes: int | None) -> None:
+    rows, columns = _count(dataset, "Rows", 0), _count(dataset, "Columns", 0)
+    if not (0 < rows <= MAX_ROWS_COLUMNS and 0 < columns <= MAX_ROWS_COLUMNS):
+        raise UnreadableFileError(
+            f"{rows} × {columns} pixels; expected 1 to {MAX_ROWS_COLUMNS} each way"
+        )
+    if rows * columns > MAX_PIXELS:
+        raise UnreadableFileError(f"{rows} × {columns} pixels; expected at most {MAX_PIXELS:,}")
+    if not 0 < frame_count <= MAX_FRAMES:
+        raise UnreadableFileError(f"{frame_count} frames; expected 1 to {MAX_FRAMES}")
+    if _count(dataset, "SamplesPerPixel", 1) != 1:
+        raise UnreadableFileError("colour picture, not a scan")
+    if pixel_bytes is None:
+        raise UnreadableFileError("no pixel data; the file may be truncated")
+    syntax = dataset.file_meta.get("TransferSyntaxUID", pydicom.uid.ImplicitVRLittleEndian)
+    expected = rows * columns * frame_count * _count(dataset, "BitsAllocated", 16) // 8
+    if not pydicom.uid.UID(syntax).is_encapsulated and pixel_bytes < expected:
+        raise UnreadableFileError(
+            f"truncated: {pixel_bytes:,} of {expected:,} bytes of pixel data are there"
+        )
+
+
+def _slice_header(path: Path, frame: Frame, modality: Modality) -> SliceHeader:
+    dataset = frame.dataset
+    image_type = _image_type(frame, modality)
+    spacing = frame.numbers("PixelSpacing", "PixelMeasuresSequence", 2)
+    if spacing is None and modality in (Modality.CR, Modality.DX):
+        spacing = frame.numbers("ImagerPixelSpacing", "", 2)
+    thickness = frame.number("SpacingBetweenSlices", "PixelMeasuresSequence")
+    thickness = thickness or frame.number("SliceThickness", "PixelMeasuresSequence")
+    kernel = frame.term("ConvolutionKernel", "CTReconstructionSequence")
+    return SliceHeader(
+        source=SliceSource(path, frame.index, _uid(dataset, "SOPInstanceUID")),
+        study_uid=_uid(dataset, "StudyInstanceUID"),
+        series_uid=_uid(dataset, "SeriesInstanceUID"),
+        frame_of_reference=_uid(dataset, "FrameOfReferenceUID", default=""),
+        modality=modality,
+        body_part=_body_part(frame),
+        rows=int(dataset.Rows),
+        columns=int(dataset.Columns),
+        pixel_spacing_mm=(spacing[0], spacing[1]) if spacing and min(spacing) > 0 else None,
+        thickness_mm=abs(thickness) if thickness else None,
+        position_mm=_position_mm(frame),
+        orientation=_orientation(frame),
+        contrast=_contrast(frame, modality, image_type),
+        repeats=_repeats(frame, image_type, kernel),
+        instance_number=round(frame.number("InstanceNumber") or 0),
+        is_original="DERIVED" not in image_type[:1],
+        is_localizer="LOCALIZER" in image_type,
+        is_sharp_kernel=is_sharp_kernel(kernel),
+        is_hounsfield=_is_hounsfield(frame),
+    )
+
+
+def _position_mm(frame: Frame) -> tuple[float, ...] | None:
+    position = frame.numbers("ImagePositionPatient", "PlanePositionSequence", 3)
+    return position if position and max(map(abs, position)) <= MAX_POSITION_MM else None
+
+
+def _orientation(frame: Frame) -> tuple[float, ...] | None:
+    cosines = frame.numbers("ImageOrientationPatient", "PlaneOrientationSequence", 6)
+    return cosines if cosines and is_orientation(np.array(cosines)) else None
+
+
+def _image_type(frame: Frame, modality: Modality) -> list[str]:
+    macro = {
+        Modality.CT: "CTImageFrameTypeSequence",
+        Modality.MR: "MRImageFrameTypeSequence",
+    }.get(modality, "")
+    per_frame = frame.term("FrameType", macro) if macro else ""
+    return (per_frame or frame.term("ImageType")).split("\\")
+
+
+def _contrast(frame: Frame, modality: Modality, image_type: list[str]) -> tuple[str, ...]:
+    group = frame.term("SeriesNumber"), frame.term("StackID", "FrameContentSequence")
+    if modality != Modality.MR:
+        return group
+    echo_ms = frame.number("EffectiveEchoTime", "MREchoSequence")
+    echo_ms = frame.number("EchoTime") if echo_ms is None else echo_ms
+    component = frame.term("ComplexImageComponent", "MRImageFrameTypeSequence")
+    return (*group, "" if echo_ms is None else f"{echo_ms:.3f}", component, *image_type[2:4])
+
+
+def _repeats(frame: Frame, image_type: list[str], kernel: str) -> tuple[str, ...]:
+    content = "FrameContentSequence"
+    return (
+        frame.term("DiffusionBValue", "MRDiffusionSequence"),
+        "\\".join(image_type),
+        kernel,
+        frame.term("TemporalPositionIndex", content) or frame.term("TemporalPositionIdentifier"),
+        frame.term("FrameAcquisitionNumber", content) or frame.term("AcquisitionNumber"),
+        frame.term("NominalCardiacTriggerDelayTime", "CardiacSynchronizationSequence")
+        or frame.term("TriggerTime"),
+    )
+
+
+def _is_hounsfield(frame: Frame) -> bool:
+    macro = "PixelValueTransformationSequence"
+    slope, intercept = frame.number("RescaleSlope", macro), frame.number("RescaleIntercept", macro)
+    if not slope or intercept is None or not math.isfinite(slope * intercept):
+        return False
+    unit = frame.term("RescaleType", macro)
+    return unit in HOUNSFIELD_TYPES or unit.startswith(HOUNSFIELD_WORD)
+
+
+def _body_part(frame: Frame) -> BodyPart:
+    """By body part examined (0018,0015), else by the code of the anatomic region (0008,2218)."""
+    part = body_part_from_term(frame.term("BodyPartExamined"))
+    if part is not BodyPart.UNKNOWN:
+        return part
+    anatomy = frame.group("FrameAnatomySequence") or frame.dataset
+    regions = anatomy.get("AnatomicRegionSequence") or []
+    return body_part_from_codes([str(region.get("CodeValue") or "") for region in regions])
+
+
+def _uid(dataset: Dataset, keyword: str, default: str | None = None) -> str:
+    """A UID of digits and dots; anything else is hashed into one, for it could be a name."""
+    uid = str(dataset.get(keyword) or "")
+    if not uid and default is not None:
+        return default
+    if re.fullmatch(r"[0-9.]{1,64}", uid):
+        return uid
+    return str(pydicom.uid.generate_uid(entropy_srcs=[keyword, uid]))
+
+
+def _count(dataset: Dataset, keyword: str, default: int) -> int:
+    value = dataset.get(keyword)
+    return default if value is None or value == "" else int(value)

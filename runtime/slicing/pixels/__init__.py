@@ -1,0 +1,1 @@
+"""Decoding of pixel data, in a process of its own."""

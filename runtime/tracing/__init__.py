@@ -1,0 +1,1 @@
+"""Spans of a run and the trace file."""

@@ -1,0 +1,158 @@
+"""Ours and the peers on the same weights, slices, questions and threads, by turns.
+
+    python -m comparisons.compare --shape 4b --peers llama.cpp-q4_0 transformers-bf16
+
+makes what is missing (environments, checkpoint, converted files), measures, adds the samples to
+those of earlier runs and prints the table. See `--help` for stages and sizes.
+"""
+
+import argparse
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+from comparisons.checkpoint import write_checkpoint
+from comparisons.environments import PEERS, environment_python
+from comparisons.process import TESTS, PeerFailure, PeerProcess
+from comparisons.prompts import write_job
+from comparisons.stages import STAGES, Contest
+from comparisons.table import Pair, load_pairs, markdown, save_pairs
+
+from edge_medgemma.export.checkpoint.checkpoint import open_checkpoint
+from edge_medgemma.export.checkpoint.synthetic import synthetic_checkpoint
+from edge_medgemma.export.engine import export_engine
+from edge_medgemma.export.synthetic_ranges import drawn_ranges
+
+SCAN = TESTS / "data" / "ct_head"
+QUICK_STAGES = ["vision", "prefill", "decode", "job"]
+PHANTOM = TESTS / "data" / "demo_checkpoint"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line."""
+    chosen = _parser().parse_args(arguments)
+    if chosen.quick:
+        chosen.repeat, chosen.slices, chosen.stages = 1, 2, QUICK_STAGES
+    folder = (chosen.folder / chosen.shape).resolve()
+    results = folder / "results.json"
+    pairs = load_pairs(results)
+    if not chosen.only_print:
+        checkpoint = chosen.checkpoint or _checkpoint(folder, chosen.shape)
+        engine = chosen.engine or _engine(folder, checkpoint, chosen.shape)
+        job = folder / f"job-{chosen.slices}"
+        write_job(job, checkpoint.resolve(), engine, SCAN, chosen.slices, chosen.threads)
+        for name in chosen.peers:
+            pair = pairs.setdefault(name, Pair(name))
+            contest = _contest(chosen, pair, folder, job, engine.resolve())
+            if not _introduce(contest):
+                save_pairs(results, pairs)
+                continue
+            for stage in chosen.stages:
+                print(f"{name}: {stage}", file=sys.stderr, flush=True)
+                STAGES[stage](contest)
+                save_pairs(results, pairs)
+    table = markdown(list(pairs.values()))
+    (folder / "table.md").write_text(table, encoding="utf-8")
+    print(table)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m comparisons.compare", description=__doc__)
+    parser.add_argument("--shape", choices=("4b", "tiny"), default="tiny")
+    parser.add_argument("--peers", nargs="+", choices=PEERS, metavar="PEER", default=list(PEERS))
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
+    parser.add_argument("--quick", action="store_true", help="2 slices, once, fewer stages")
+    parser.add_argument("--repeat", type=int, default=3, help="turns of each timing but the job's")
+    parser.add_argument("--slices", type=int, default=8)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--folder", type=Path, default=TESTS.parent / "build" / "peers")
+    parser.add_argument("--environments", type=Path, help="default: --folder")
+    parser.add_argument("--checkpoint", type=Path, help="a Gemma 3 folder; default: random weights")
+    parser.add_argument("--engine", type=Path, help="ours; default: exported from the checkpoint")
+    parser.add_argument("--only-print", action="store_true", help="the table of earlier runs")
+    return parser
+
+
+def _checkpoint(folder: Path, shape: str) -> Path:
+    """Random weights of the true shape; `tiny` is the trained demonstration network.
+
+    That one is written anew too: older transformers know the hub's tensor names only.
+    """
+    path = folder / "checkpoint"
+    if not path.exists():
+        print(f"writing {path}", file=sys.stderr)
+        source = open_checkpoint(str(PHANTOM)) if shape == "tiny" else synthetic_checkpoint(shape)
+        write_checkpoint(source, path.with_name("checkpoint.partial")).rename(path)
+    return path
+
+
+def _engine(folder: Path, checkpoint: Path, shape: str) -> Path:
+    """Ours as one would choose it: int4 with an int8 vision tower, the small network in float32."""
+    path = folder / "engine"
+    if path.exists():
+        return path
+    print(f"writing {path}", file=sys.stderr)
+    source = open_checkpoint(str(checkpoint))
+    if shape == "tiny":
+        export_engine(source, path, precision="fp32", block_size=32)
+    else:
+        limits = drawn_ranges(source, folder)
+        export_engine(source, path, precision="int4", block_size=128, vision_limits=limits)
+    return path
+
+
+def _contest(
+    chosen: argparse.Namespace, pair: Pair, folder: Path, job: Path, engine: Path
+) -> Contest:
+    kind = PEERS[pair.peer]
+    environments = (chosen.environments or chosen.folder).resolve()
+    log = folder / f"{pair.peer}.log"
+    log.unlink(missing_ok=True)
+
+    def start_theirs() -> PeerProcess:
+        try:
+            python = environment_python(environments, kind.environment)
+        except subprocess.CalledProcessError:
+            raise PeerFailure(f"pip could not make the environment '{kind.environment}'") from None
+        files = folder / kind.environment
+        return PeerProcess(python, kind.module, (str(job), str(files), kind.variant), log)
+
+    return Contest(
+        pair=pair,
+        start_ours=partial(
+            PeerProcess,
+            Path(sys.executable),
+            "ours",
+            (str(job), str(engine), ""),
+            folder / "ours.log",
+        ),
+        start_theirs=start_theirs,
+        repeat=chosen.repeat,
+        slices=chosen.slices,
+        engine=engine,
+        scan=SCAN,
+        threads=chosen.threads,
+        cache_home=folder / "cache",
+    )
+
+
+def _introduce(contest: Contest) -> bool:
+    """Let both say who they are, and convert the weights before anything is timed."""
+    pair = contest.pair
+    try:
+        with contest.start_ours() as ours:
+            pair.about_ours = ours.ask("about")["text"]
+            ours.ask("load")  # packs the weights
+        with contest.start_theirs() as theirs:
+            pair.about = theirs.ask("about")["text"]
+            theirs.ask("open")
+    except PeerFailure as reason:
+        pair.cannot["everything"] = str(reason)
+        return False
+    pair.cannot.pop("everything", None)
+    return True
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""Which peers there are, and the environment each of them needs.
+
+python -m comparisons.environments FOLDER PEER...
+"""
+
+import os
+import subprocess
+import sys
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True, slots=True)
+class PeerKind:
+    """A runtime in one precision."""
+
+    module: str
+    """`comparisons.MODULE` speaks the worker's protocol."""
+    variant: str
+    environment: str
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """What pip installs."""
+
+    requirements: tuple[str, ...]
+    variables: tuple[tuple[str, str], ...] = ()
+    unwanted: tuple[str, ...] = ()
+    """What the requirements bring along and nothing here uses."""
+
+
+PEERS = {
+    "llama.cpp-q4_0": PeerKind("llamacpp", "q4_0", "llama_cpp"),
+    "llama.cpp-q4_k_m": PeerKind("llamacpp", "q4_k_m", "llama_cpp"),
+    "llama.cpp-q8_0": PeerKind("llamacpp", "q8_0", "llama_cpp"),
+    "llama.cpp-bf16": PeerKind("llamacpp", "bf16", "llama_cpp"),
+    "transformers-bf16": PeerKind("hf", "bfloat16", "transformers"),
+    "transformers-fp32": PeerKind("hf", "float32", "transformers"),
+    "openvino-int4": PeerKind("openvino_intel", "int4", "openvino"),
+    "openvino-fp32": PeerKind("openvino_intel", "fp32", "openvino"),
+    "optimum-onnx": PeerKind("optimum_onnx", "fp32", "optimum_onnx"),
+    "onnxruntime-genai": PeerKind("genai", "int4", "genai"),
+}
+
+BASELINE: tuple[str, ...] = tuple(
+    tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"][
+        "optional-dependencies"
+    ]["baseline"]
+)
+"""The extra of that name."""
+
+ENVIRONMENTS = {
+    "llama_cpp": Environment(
+        ("llama-cpp-python==0.3.36", "gguf==0.19.0", "pillow"),
+        (("CMAKE_ARGS", "-DGGML_NATIVE=ON -DGGML_OPENMP=ON"),),  # built here, for this very CPU
+    ),
+    "transformers": Environment(("torch", "transformers>=5.23,<6", "pillow")),
+    "openvino": Environment(
+        (*BASELINE, "torch", "pillow"),
+        unwanted=("torchvision",),  # its usual build does not load beside a torch for CPUs
+    ),
+    "optimum_onnx": Environment(
+        ("optimum-onnx[onnxruntime]==0.1.0", "transformers==4.57.6", "torch", "pillow")
+    ),
+    "genai": Environment(
+        ("onnxruntime-genai==0.18.0", "transformers>=5.23,<6", "torch", "onnx-ir", "pillow")
+    ),
+}
+
+STAMP = ".peer-ready"
+
+
+def environment_python(folder: Path, name: str) -> Path:
+    """The interpreter of an environment, which is made with its first use.
+
+    Raises:
+        subprocess.CalledProcessError: pip could not install it.
+    """
+    home = folder / name
+    python = home / "bin" / "python"
+    if (home / STAMP).exists():
+        return python
+    wanted = ENVIRONMENTS[name]
+    print(f"making {home} (once)", file=sys.stderr)
+    subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
+    pip = [str(python), "-m", "pip", "install", "-q", "-c", str(REPOSITORY / "constraints.txt")]
+    subprocess.run(
+        [*pip, *wanted.requirements], check=True, env=os.environ | dict(wanted.variables)
+    )
+    if wanted.unwanted:
+        subprocess.run(
+            [str(python), "-m", "pip", "uninstall", "-q", "-y", *wanted.unwanted], check=True
+        )
+    (home / STAMP).touch()
+    return python
+
+
+if __name__ == "__main__":
+    for peer in sys.argv[2:]:
+        environment_python(Path(sys.argv[1]), PEERS[peer].environment)

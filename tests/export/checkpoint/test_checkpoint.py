@@ -1,0 +1,165 @@
+import json
+import shutil
+from unittest.mock import Mock
+
+import ml_dtypes
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from edge_medgemma.export.checkpoint.checkpoint import open_checkpoint
+from edge_medgemma.export.checkpoint.tensor_names import canonical_name
+from edge_medgemma.runtime.errors import CheckpointError
+
+
+@pytest.fixture
+def folder(checkpoint_folder, tmp_path):
+    """A copy of the tiny checkpoint that a test may damage."""
+    return shutil.copytree(checkpoint_folder, tmp_path / "copy")
+
+
+def rewrite(folder, change):
+    """Replace the weights by what `change` makes of them."""
+    path = folder / "model.safetensors"
+    save_file(change(load_file(path)), path)
+
+
+@pytest.mark.parametrize(
+    ("stored", "name"),
+    [
+        ("language_model.model.embed_tokens.weight", "text.embed_tokens.weight"),
+        ("model.language_model.embed_tokens.weight", "text.embed_tokens.weight"),
+        ("language_model.model.layers.3.mlp.up_proj.weight", "text.layers.3.mlp.up_proj.weight"),
+        ("model.language_model.norm.weight", "text.norm.weight"),
+        ("language_model.lm_head.weight", "head.weight"),
+        ("lm_head.weight", "head.weight"),
+        ("vision_tower.vision_model.post_layernorm.bias", "vision.post_layernorm.bias"),
+        ("model.vision_tower.post_layernorm.bias", "vision.post_layernorm.bias"),
+        ("vision_tower.vision_model.head.probe", None),
+        ("multi_modal_projector.mm_soft_emb_norm.weight", "projector.mm_soft_emb_norm.weight"),
+        (
+            "model.multi_modal_projector.mm_soft_emb_norm.weight",
+            "projector.mm_soft_emb_norm.weight",
+        ),
+    ],
+)
+def test_every_spelling_of_a_name(stored, name):
+    assert canonical_name(stored) == name
+
+
+def test_weights_are_read_as_stored(folder):
+    stored = load_file(folder / "model.safetensors")
+    tensors = open_checkpoint(str(folder)).tensors
+    for name, array in stored.items():
+        np.testing.assert_array_equal(tensors[canonical_name(name)].read(), array)
+    queries = tensors["text.layers.0.self_attn.q_proj.weight"]
+    part = queries.read(slice(None), slice(32, 64))
+    np.testing.assert_array_equal(part, queries.read()[:, 32:64])
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+def test_half_precision_weights(folder, dtype):
+    rewrite(folder, lambda tensors: {k: v.astype(dtype) for k, v in tensors.items()})
+    checkpoint = open_checkpoint(str(folder))
+    assert checkpoint.text.embed_scale == float(np.array(128**0.5).astype(dtype))
+    assert checkpoint.tensors["text.norm.weight"].read().dtype == np.float32
+
+
+def test_shards_are_one_checkpoint(folder):
+    tensors = load_file(folder / "model.safetensors")
+    names = sorted(tensors)
+    shards = {"a.safetensors": names[:40], "b.safetensors": names[40:]}
+    for shard, part in shards.items():
+        save_file({name: tensors[name] for name in part}, folder / shard)
+    (folder / "model.safetensors").unlink()
+    weight_map = {name: shard for shard, part in shards.items() for name in part}
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": weight_map}))
+    assert len(open_checkpoint(str(folder)).tensors) == len(names)
+    (folder / "b.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"lacks b\.safetensors"):
+        open_checkpoint(str(folder))
+
+
+def drop(name):
+    return lambda tensors: {k: v for k, v in tensors.items() if not k.endswith(name)}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (drop("layers.6.mlp.up_proj.weight"), "no tensor 'text.layers.6.mlp.up_proj.weight'"),
+        (drop("embed_tokens.weight"), "no token embedding"),
+        (lambda t: t | {"language_model.model.extra": t["language_model.model.norm.weight"]},
+         "a tensor 'text.extra' that Gemma 3 does not"),
+        (lambda t: t | {"language_model.model.norm.weight": np.ones(3, np.float32)},
+         r"'text\.norm\.weight' has shape \(3,\), config\.json says \(128,\)"),
+        (lambda t: t | {"language_model.model.norm.weight": np.ones(128, np.int8)},
+         "stored as I8"),
+    ],
+)  # fmt: skip
+def test_tensors_must_fit_the_config(folder, change, message):
+    rewrite(folder, change)
+    with pytest.raises(CheckpointError, match=message):
+        open_checkpoint(str(folder))
+
+
+def test_truncated_weights(folder):
+    path = folder / "model.safetensors"
+    data = path.read_bytes()
+    for size in (0, 5, 1000, len(data) - 1):
+        path.write_bytes(data[:size])
+        with pytest.raises(CheckpointError, match=r"'model\.safetensors' is damaged"):
+            open_checkpoint(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("config.json", "no config.json"),
+        ("model.safetensors", "neither model.safetensors nor"),
+        ("tokenizer.json", "no tokenizer.json"),
+        ("chat_template.jinja", "no chat template"),
+    ],
+)
+def test_missing_files_are_named(folder, name, message):
+    (folder / name).unlink()
+    with pytest.raises(CheckpointError, match=message):
+        open_checkpoint(str(folder))
+
+
+def test_chat_template_of_the_tokenizer_config(folder):
+    template = (folder / "chat_template.jinja").read_text()
+    (folder / "chat_template.jinja").unlink()
+    (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": template}))
+    assert open_checkpoint(str(folder)).chat_template == template
+
+
+def test_no_such_folder():
+    with pytest.raises(CheckpointError, match=r"no checkpoint folder at '\./nowhere'"):
+        open_checkpoint("./nowhere")
+
+
+def test_offline_says_where_to_put_a_copy(monkeypatch, tmp_path):
+    import huggingface_hub
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    def unreachable(*args, **kwargs):
+        raise LocalEntryNotFoundError("no connection")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
+    with pytest.raises(CheckpointError, match=r"hub cannot be reached.*copy the model's folder"):
+        open_checkpoint("google/medgemma-1.5-4b-it")
+
+
+def test_gated_model_names_the_page_to_accept(monkeypatch):
+    import huggingface_hub
+    from huggingface_hub.errors import GatedRepoError
+
+    def gated(*args, **kwargs):
+        raise GatedRepoError("gated", response=Mock(headers={}))
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", gated)
+    page = "https://huggingface.co/google/medgemma-1.5-4b-it"
+    with pytest.raises(CheckpointError, match=f"accept its terms at {page}"):
+        open_checkpoint("google/medgemma-1.5-4b-it")

@@ -1,0 +1,50 @@
+import pytest
+from click.testing import CliRunner
+
+from edge_medgemma.export.commands.export import command
+from edge_medgemma.runtime.cli import SUMMARIES
+from edge_medgemma.runtime.manifest import load_manifest
+
+
+@pytest.fixture
+def invoke():
+    return lambda *arguments: CliRunner().invoke(command, list(arguments))
+
+
+def test_help_has_examples_and_the_same_summary(invoke):
+    result = invoke("--help")
+    assert result.exit_code == 0
+    assert "edge-medgemma export --synthetic 4b --vision int8" in result.output
+    assert command.get_short_help_str(100) == SUMMARIES["export"]
+
+
+def test_reports_place_size_time_and_memory(invoke, tmp_path):
+    result = invoke("--synthetic", "tiny", "-o", str(tmp_path / "engine"))
+    assert result.exit_code == 0
+    assert result.output.startswith(f"{tmp_path / 'engine'}: ")
+    assert "peak memory" in result.output
+
+
+@pytest.mark.parametrize("option", ["--precision", "--weights"])
+def test_precision_has_two_names(invoke, tmp_path, option):
+    directory = tmp_path / "engine"
+    result = invoke("--synthetic", "tiny", "-o", str(directory), option, "fp32")
+    assert result.exit_code == 0, result.output
+    assert load_manifest(directory).precision.decoder == "fp32"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "either CHECKPOINT or --synthetic"),
+        (("folder", "--synthetic", "tiny"), "either CHECKPOINT or --synthetic"),
+        (("--synthetic", "tiny", "--revision", "main"), "go with CHECKPOINT"),
+        (("--synthetic", "2b"), "'4b', '27b', 'tiny'"),
+        (("--synthetic", "tiny", "--block-size", "48"), "'32', '64', '128'"),
+    ],
+)
+def test_usage_errors(invoke, tmp_path, arguments, message):
+    result = invoke(*arguments, "-o", str(tmp_path / "engine"))
+    assert result.exit_code == 2
+    assert message in result.output
+    assert not (tmp_path / "engine").exists()

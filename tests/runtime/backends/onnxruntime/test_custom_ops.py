@@ -1,0 +1,208 @@
+"""The decoder's kernels give what onnxruntime's operators give, and stand back where they do not."""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from support.decoder_logits import decoder_logits
+
+from edge_medgemma.runtime.backends import select as providers
+from edge_medgemma.runtime.backends.onnx_writer import blocks_product_model
+from edge_medgemma.runtime.backends.onnxruntime import custom_ops as operators
+from edge_medgemma.runtime.backends.onnxruntime import decoder as ort_decoder
+from edge_medgemma.runtime.backends.onnxruntime.custom_ops import (
+    operators_absence,
+    operators_in_use,
+    operators_library,
+)
+from edge_medgemma.runtime.backends.onnxruntime.session import open_session
+from edge_medgemma.runtime.backends.probe import probe_all
+from edge_medgemma.runtime.commands.options import BUILTIN_ENGINE
+from edge_medgemma.runtime.manifest import load_manifest
+
+needs_kernel = pytest.mark.skipif(
+    operators.ort_operators is None or not operators.ort_operators.supported(),
+    reason="this processor, or installation, has no kernels for the decoder",
+)
+LIBRARY = operators.ort_operators and operators.ort_operators.__file__
+"""Not `operators_library`, which is None where a kernel is wrong."""
+
+
+def drawn_map(inputs: int, outputs: int, bits: int, block: int) -> tuple[bytes, np.ndarray]:
+    """A model of one map, and its weights [outputs, inputs] in float64."""
+    generator = np.random.default_rng(inputs + outputs)
+    packed = generator.integers(
+        0, 256, (outputs, inputs // block, block * bits // 8), dtype=np.uint8
+    )
+    scales = generator.random((outputs, inputs // block), np.float32) + np.float32(0.1)
+    model = blocks_product_model(packed, scales, bits)
+    halves = np.stack([packed & 15, packed >> 4], axis=-1)
+    integers = (halves if bits == 4 else packed).reshape(outputs, -1, block).astype(np.float64)
+    weights = (integers - 2 ** (bits - 1)) * scales[:, :, None]
+    return model, weights.reshape(outputs, inputs)
+
+
+def rounded(x: np.ndarray, block: int) -> np.ndarray:
+    """Inputs as the product sees them: within 127 steps of 0, a step for each block of a row."""
+    blocks = x.reshape(len(x), -1, block).astype(np.float64)
+    steps = np.abs(blocks).max(axis=2, keepdims=True) / 127
+    return (np.rint(blocks / np.where(steps > 0, steps, 1)) * steps).reshape(x.shape)
+
+
+def opened(model: bytes, library: str | None, threads: int = 2) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    if library:
+        options.register_custom_ops_library(library)
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+@needs_kernel
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "block"),
+    [(256, 48, 128), (1152, 301, 128), (320, 33, 32), (192, 5, 64), (4304, 37, 16), (512, 31, 256)],
+)
+def test_it_is_the_product_with_rounded_inputs(inputs, outputs, block, bits):
+    model, weights = drawn_map(inputs, outputs, bits, block)
+    kernel, own = opened(model, LIBRARY), opened(model, None)
+    for rows in (1, 2, 6, 7, 13, 40):
+        x = np.random.default_rng(rows).standard_normal((rows, inputs), np.float32)
+        x[0, :block] = 0
+        given = kernel.run(None, {"x": x})[0]
+        for name, expected, allowed in (
+            ("the formula", rounded(x, block) @ weights.T, 1e-3),  # a tie is rounded otherwise
+            ("onnxruntime", own.run(None, {"x": x})[0], 1e-5),
+        ):
+            difference = np.abs(given - expected) / np.abs(expected).max()
+            words = f"{rows} rows, {name}: max {difference.max():.1e}, mean {difference.mean():.1e}"
+            assert difference.max() < allowed, words
+
+
+@needs_kernel
+def test_threads_and_rows_beside_a_row_change_nothing():
+    model, _ = drawn_map(512, 300, 4, 128)
+    x = np.random.default_rng(0).standard_normal((50, 512), np.float32)
+    expected = opened(model, LIBRARY, 1).run(None, {"x": x})[0]
+    for threads in (2, 3):
+        given = opened(model, LIBRARY, threads).run(None, {"x": x})[0]
+        np.testing.assert_array_equal(given, expected)
+    given = opened(model, LIBRARY).run(None, {"x": x[5:31]})[0]
+    np.testing.assert_array_equal(given, expected[5:31])
+
+
+@needs_kernel
+def test_no_rows_and_what_is_not_a_number():
+    model, _ = drawn_map(256, 40, 4, 32)
+    session = opened(model, LIBRARY)
+    assert session.run(None, {"x": np.zeros((0, 256), np.float32)})[0].shape == (0, 40)
+    for rows in (1, 9):
+        x = np.ones((rows, 256), np.float32)
+        for wrong in (np.nan, np.inf):
+            x[-1, 3] = wrong
+            assert np.isnan(session.run(None, {"x": x})[0][-1]).all()
+
+
+@needs_kernel
+def test_a_wrong_width_is_an_error():
+    model, _ = drawn_map(256, 40, 4, 32)
+    with pytest.raises(Exception, match="last axis"):
+        opened(model, LIBRARY).run(None, {"x": np.zeros((1, 128), np.float32)})
+
+
+@needs_kernel
+def test_sessions_that_ask_for_it_take_it(tmp_path: Path):
+    model, _ = drawn_map(256, 40, 4, 32)
+    path = tmp_path / "decoder.onnx"
+    path.write_bytes(model)
+    wrong = {"x": np.zeros((1, 128), np.float32)}
+    with pytest.raises(Exception, match="last axis is not K"):  # the kernel's own words
+        open_session(path, 1, library=LIBRARY).run(None, wrong)
+    with pytest.raises(Exception, match="dimension mismatch"):
+        open_session(path, 1).run(None, wrong)
+
+
+@needs_kernel
+def test_what_this_processor_can_is_in_use():
+    assert operators_absence() is None
+    words = "with the linear kernel"
+    if operators.ort_operators.has_attention():
+        words += ", attention of many rows in bfloat16"
+    assert (operators_in_use(), operators_library()) == (words, LIBRARY)
+
+
+@needs_kernel
+@pytest.mark.parametrize(
+    ("name", "which", "order", "words"),
+    [
+        ("_product", 4, np.inf, "1.0e-02"),
+        ("_product", 8, np.inf, "1.0e-02"),
+        ("_attended", operators._PROMPT, None, "1.1e-02"),
+        ("_attended", operators._ANSWER, np.inf, "1.0e-02"),
+    ],
+)
+def test_a_kernel_that_is_wrong_is_not_used(name, which, order, words, monkeypatch):
+    compute = getattr(operators, name)
+
+    def one_number_off(*args):
+        result = compute(*args).ravel()
+        if args[1] == which and args[-1] is not None:
+            result[-1] += 0.01 * np.linalg.norm(result, order)
+        return result
+
+    identity = providers.provider_identity(providers.Provider.CPU)
+    monkeypatch.setattr(operators, name, one_number_off)
+    operators._failure.cache_clear()
+    try:
+        assert f"they differ from onnxruntime by {words}" in operators_in_use()
+        assert operators_library() is None
+        (cpu,) = [probe for probe in probe_all() if probe.name == "cpu"]
+        assert cpu.works and "differ" in cpu.detail
+        assert providers.provider_identity(providers.Provider.CPU) != identity
+    finally:
+        operators._failure.cache_clear()
+
+
+@needs_kernel
+def test_a_library_without_the_operator_is_not_used(tmp_path):
+    broken = tmp_path / "empty.so"
+    broken.write_bytes(b"")
+    assert "onnxruntime does not take them" in str(operators._failure(str(broken)))
+
+
+@needs_kernel
+@pytest.mark.parametrize(("tokens", "limit"), [(8, 1e-2), (60, 5e-2)], ids=["few", "many"])
+def test_a_decoder_says_with_them_what_it_says_without(
+    tokens, limit, monkeypatch, caplog, tmp_path
+):
+    """A sum in another order, or attention in bfloat16, may round a layer's input otherwise."""
+    manifest = load_manifest(BUILTIN_ENGINE)
+    opened_with = []
+    registered = ort_decoder.open_session
+
+    def noted(path, threads, **options):
+        opened_with.append(options.get("library"))
+        return registered(path, threads, **options)
+
+    monkeypatch.setattr(ort_decoder, "open_session", noted)
+    given = decoder_logits(BUILTIN_ENGINE, manifest, tokens, is_packed=False)
+    broken = tmp_path / "empty.so"
+    broken.write_bytes(b"")
+    monkeypatch.setattr(ort_decoder, "operators_library", lambda: str(broken))
+    expected = decoder_logits(BUILTIN_ENGINE, manifest, tokens, is_packed=False)
+    assert opened_with == [LIBRARY, str(broken), None]
+    assert "runs without its kernels" in caplog.text
+    difference = np.abs(given - expected) / np.abs(expected).max()
+    words = f"max {difference.max():.1e}, mean {difference.mean():.1e}"
+    assert 0 < difference.max() < limit, words
+
+
+def test_without_them_onnxruntime_computes_alone(monkeypatch, tmp_path):
+    monkeypatch.setattr(operators, "ort_operators", None)
+    assert "no C compiler" in str(operators_absence())
+    model, weights = drawn_map(256, 40, 4, 32)
+    (tmp_path / "decoder.onnx").write_bytes(model)
+    x = np.random.default_rng(0).standard_normal((2, 256), np.float32)
+    given = open_session(tmp_path / "decoder.onnx", 1).run(None, {"x": x})[0]
+    np.testing.assert_allclose(given, rounded(x, 32) @ weights.T, rtol=0, atol=1e-3)

@@ -1,0 +1,222 @@
+"""OpenVINO sees what onnxruntime sees, or is not used."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_medgemma.runtime.backends import select as providers
+from edge_medgemma.runtime.backends.onnxruntime.session import OrtVision
+from edge_medgemma.runtime.backends.openvino.vision import OpenVinoVision
+from edge_medgemma.runtime.backends.select import Provider, open_vision
+from edge_medgemma.runtime.backends.self_test.test_image import drawn_pixel_values
+from edge_medgemma.runtime.backends.self_test.vision_agreement import (
+    LOWEST_COSINE,
+    Verdict,
+    lowest_cosine,
+    open_tested,
+)
+from edge_medgemma.runtime.commands.options import BUILTIN_ENGINE
+from edge_medgemma.runtime.errors import DependencyError, ProviderError
+from edge_medgemma.runtime.manifest import load_manifest
+
+pytest.importorskip("openvino", reason="the extra 'openvino' is not installed")
+
+
+@pytest.fixture
+def stamps(tmp_path, monkeypatch) -> Path:
+    """An empty cache folder's place for verdicts."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "edge-medgemma" / "self-tests"
+
+
+@pytest.fixture
+def altered_engine(tiny_engine_directory, tmp_path) -> Path:
+    """The tiny engine with another activation in its vision graph."""
+    import onnx
+
+    directory = Path(shutil.copytree(tiny_engine_directory, tmp_path / "altered"))
+    graph = onnx.load(directory / "vision.onnx", load_external_data=False)
+    for node in graph.graph.node:
+        if node.op_type == "Gelu":
+            node.op_type = "Sigmoid"
+            del node.attribute[:]
+    (directory / "vision.onnx").write_bytes(graph.SerializeToString())
+    return directory
+
+
+@pytest.fixture(scope="module")
+def int8_engine(tmp_path_factory) -> Path:
+    from edge_medgemma.export.checkpoint.synthetic import synthetic_checkpoint
+    from edge_medgemma.export.engine import export_engine
+    from edge_medgemma.export.synthetic_ranges import drawn_ranges
+
+    checkpoint = synthetic_checkpoint("tiny")
+    folder = tmp_path_factory.mktemp("int8")
+    limits = drawn_ranges(checkpoint, folder)
+    export_engine(
+        checkpoint, folder / "engine", precision="int8", block_size=32, vision_limits=limits
+    )
+    return folder / "engine"
+
+
+@pytest.mark.parametrize(
+    ("name", "lowest"), [("phantom", 0.9999), ("tiny", 0.9999), ("int8", 0.9995)]
+)
+def test_features_are_those_of_onnxruntime(name, lowest, tiny_engine_directory, int8_engine):
+    places = {"phantom": BUILTIN_ENGINE, "tiny": tiny_engine_directory, "int8": int8_engine}
+    directory = places[name]
+    first = drawn_pixel_values(load_manifest(directory).vision)
+    pixels = np.concatenate([first, -first, first[:, ::-1]])
+    expected = OrtVision(directory, 1).run(pixels)
+    features = OpenVinoVision(directory, 1).run(pixels)
+    assert features.shape == expected.shape
+    difference = np.abs(features - expected)
+    cosine = lowest_cosine(features, expected)
+    assert cosine > lowest, f"max {difference.max():.2e}, mean {difference.mean():.2e}, {cosine=}"
+    assert lowest_cosine(features[::-1], expected) < lowest, "the pictures should differ"
+
+
+def test_threads_are_honoured(tiny_engine_directory):
+    model = OpenVinoVision(tiny_engine_directory, 1)
+    compiled = model._request.get_compiled_model()
+    assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
+
+
+def test_a_graph_that_does_not_load_is_one_line(tmp_path):
+    (tmp_path / "vision.onnx").write_bytes(b"not a graph")
+    with pytest.raises(ProviderError, match=r"OpenVINO does not load '.*vision\.onnx'") as caught:
+        OpenVinoVision(tmp_path, None)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_verdict_is_kept_and_saves_the_reference(tiny_engine_directory, stamps):
+    manifest = load_manifest(tiny_engine_directory)
+
+    def candidate():
+        return OpenVinoVision(tiny_engine_directory, 1)
+
+    open_tested(manifest, "identity", candidate, lambda: OrtVision(tiny_engine_directory, 1))
+    (stamp,) = stamps.iterdir()
+    assert Verdict(json.loads(stamp.read_text())["cosine"]).passed
+    open_tested(manifest, "identity", candidate, lambda: pytest.fail("tested again"))
+
+
+def test_other_eyes_are_refused_with_numbers(tiny_engine_directory, altered_engine, stamps):
+    manifest = load_manifest(tiny_engine_directory)
+    wanted = rf"cosine 0\.\d{{4}}, at least {LOWEST_COSINE}"
+    with pytest.raises(ProviderError, match=wanted):
+        open_tested(
+            manifest,
+            "identity",
+            lambda: OpenVinoVision(altered_engine, 1),
+            lambda: OrtVision(tiny_engine_directory, 1),
+        )
+    with pytest.raises(ProviderError, match=wanted):
+        open_tested(
+            manifest,
+            "identity",
+            lambda: pytest.fail("opened although it had failed"),
+            lambda: pytest.fail("tested again"),
+        )
+
+
+@pytest.mark.parametrize("change", ["library", "engine", "damaged", "renamed"])
+def test_a_stale_stamp_is_not_believed(
+    change, tiny_engine_directory, int8_engine, altered_engine, stamps
+):
+    """A pass for one library, engine or machine says nothing of another."""
+    manifest, identity = load_manifest(tiny_engine_directory), "library 1"
+    open_tested(
+        manifest,
+        identity,
+        lambda: OpenVinoVision(tiny_engine_directory, 1),
+        lambda: OrtVision(tiny_engine_directory, 1),
+    )
+    (stamp,) = stamps.iterdir()
+    passed = stamp.read_bytes()
+    if change == "damaged":
+        stamp.write_bytes(passed[:-3])
+    if change == "engine":
+        manifest = load_manifest(int8_engine)
+    if change in ("library", "renamed"):
+        identity = "library 2"
+    if change == "renamed":
+        with pytest.raises(ProviderError):
+            open_altered(manifest, identity, altered_engine, tiny_engine_directory)
+        (other,) = set(stamps.iterdir()) - {stamp}
+        other.write_bytes(passed)
+    with pytest.raises(ProviderError, match="features differ"):
+        open_altered(manifest, identity, altered_engine, tiny_engine_directory)
+
+
+def open_altered(manifest, identity, altered, original):
+    open_tested(
+        manifest,
+        identity,
+        lambda: OpenVinoVision(altered, 1),
+        lambda: OrtVision(original, 1),
+    )
+
+
+def test_no_number_is_no_pass_and_is_not_kept(tiny_engine_directory, stamps):
+    class Broken:
+        def run(self, pixel_values):
+            return np.full((1, 16, 128), np.nan, np.float32)
+
+    manifest = load_manifest(tiny_engine_directory)
+    with pytest.raises(ProviderError, match="cosine nan"):
+        open_tested(manifest, "i", Broken, lambda: OrtVision(tiny_engine_directory, 1))
+    assert not stamps.exists()
+
+
+def test_auto_takes_openvino_for_a_large_tower_only(tiny_engine_directory, stamps, monkeypatch):
+    manifest = load_manifest(tiny_engine_directory)
+    small = open_vision(tiny_engine_directory, manifest, Provider.AUTO, 1)
+    assert small.provider is Provider.CPU
+    assert [one.provider for one in small.step_downs] == [Provider.OPENVINO]
+    assert "gains less" in small.step_downs[0].reason
+    monkeypatch.setitem(providers.FASTER_VISION, Provider.OPENVINO, 0)
+    large = open_vision(tiny_engine_directory, manifest, Provider.AUTO, 1)
+    assert (large.provider, large.step_downs) == (Provider.OPENVINO, ())
+    assert isinstance(large.model, OpenVinoVision)
+
+
+def test_auto_goes_on_without_it_and_says_why(
+    tiny_engine_directory, altered_engine, stamps, monkeypatch, caplog
+):
+    """The engine's own graph is exchanged after onnxruntime has looked at it."""
+    monkeypatch.setitem(providers.FASTER_VISION, Provider.OPENVINO, 0)
+    manifest = load_manifest(tiny_engine_directory)
+    directory = altered_engine.with_name("swapped")
+    shutil.copytree(tiny_engine_directory, directory)
+    run = OrtVision.run
+
+    def run_and_swap(model, pixel_values):
+        features = run(model, pixel_values)
+        shutil.copy(altered_engine / "vision.onnx", directory)
+        return features
+
+    monkeypatch.setattr(OrtVision, "run", run_and_swap)
+    opened = open_vision(directory, manifest, Provider.AUTO, 1)
+    assert opened.provider is Provider.CPU
+    assert "features differ" in opened.step_downs[0].reason
+    assert "vision runs on onnxruntime" in caplog.text
+    with pytest.raises(ProviderError, match="features differ"):
+        open_vision(directory, manifest, Provider.OPENVINO, 1)
+
+
+def test_a_missing_library_is_an_error_only_where_it_was_asked_for(
+    tiny_engine_directory, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    monkeypatch.setitem(providers.FASTER_VISION, Provider.OPENVINO, 0)
+    manifest = load_manifest(tiny_engine_directory)
+    opened = open_vision(tiny_engine_directory, manifest, Provider.AUTO, 1)
+    assert opened.provider is Provider.CPU
+    assert "edge-medgemma[cpu,openvino]" in opened.step_downs[0].reason
+    with pytest.raises(DependencyError, match=r"edge-medgemma\[cpu,openvino\]"):
+        open_vision(tiny_engine_directory, manifest, Provider.OPENVINO, 1)

@@ -1,0 +1,144 @@
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from edge_medgemma.runtime.commands.options import BUILTIN_ENGINE
+from edge_medgemma.runtime.errors import ResourceError
+from edge_medgemma.runtime.manifest import FileRecord, Manifest, load_manifest
+from edge_medgemma.runtime.memory import host_memory as memory
+from edge_medgemma.runtime.memory.host_memory import (
+    available_bytes,
+    cache_bytes,
+    fits_together,
+    largest_slices,
+    plan_memory,
+    require_memory,
+)
+
+SHAPE = (512, 512)
+
+PEAK_OF_A_TRIAGE = """
+import re, sys
+from pathlib import Path
+from edge_medgemma.runtime.commands.options import BUILTIN_ENGINE
+from edge_medgemma.runtime.generation.engine import Engine
+from edge_medgemma.runtime.triage.options import TriageOptions
+from edge_medgemma.runtime.triage.pipeline import triage_scan
+options = TriageOptions(slices=24, control_folder=Path(sys.argv[2]))
+with Engine.open(BUILTIN_ENGINE) as engine:
+    triage_scan(engine, Path(sys.argv[1]), options)
+# Not ru_maxrss: a child inherits its parent's.
+print(int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024)
+"""
+
+
+@pytest.fixture
+def manifest() -> Manifest:
+    """The demonstration engine with the file sizes of a 4B engine."""
+    small = load_manifest(BUILTIN_ENGINE)
+    sizes = {"vision.data": 1_680_000_000, "decoder.data": 1_706_000_000}
+    files = {name: FileRecord(size, "0" * 64) for name, size in sizes.items()}
+    return replace(small, files=files, text=replace(small.text, max_positions=8192))
+
+
+def test_caches_are_counted_by_geometry(manifest) -> None:
+    text = replace(
+        manifest.text, layers=34, kv_heads=4, head_dim=256, sliding_window=1024,
+        layer_is_global=((False,) * 5 + (True,)) * 5 + (False,) * 4,
+    )  # fmt: skip
+    shape = replace(manifest, text=text)
+    more = cache_bytes(shape, 22_000) - cache_bytes(shape, 2_000)
+    assert more == 20_000 * 5 * 2 * 4 * 256 * 4, "only the five global layers grow"
+    half = replace(shape, precision=replace(shape.precision, cache="fp16"))
+    assert cache_bytes(half, 22_000) * 2 == cache_bytes(shape, 22_000)
+    # 29 local layers of a window and 320 rows, 5 global ones of 2048 beyond the prefix
+    assert cache_bytes(shape, 0) == (29 * 1344 + 5 * 2048) * 2 * 4 * 256 * 4
+
+
+def test_the_largest_number_of_slices_fits_and_one_more_does_not(manifest) -> None:
+    for available in (1_900_000_000, 1_950_000_000, 2_000_000_000):
+        slices = largest_slices(manifest, available, SHAPE)
+        assert slices > 0
+        assert plan_memory(manifest, slices, SHAPE).peak_bytes <= available
+        assert plan_memory(manifest, slices + 1, SHAPE).peak_bytes > available
+    assert largest_slices(manifest, 10**6) == 0
+    most = largest_slices(manifest, 10**12)
+    assert most * manifest.vision.tokens_per_image <= manifest.text.max_positions
+
+
+def test_what_does_not_fit_is_refused_with_a_number_that_does(manifest) -> None:
+    require_memory(manifest, 85, SHAPE, 10**11)
+    require_memory(manifest, 85, SHAPE, None)
+    with pytest.raises(ResourceError) as refusal:
+        require_memory(manifest, 85, SHAPE, 1_950_000_000)
+    slices = largest_slices(manifest, 1_950_000_000, SHAPE)
+    assert f"use --slices {slices}" in str(refusal.value)
+    assert "1.9 GB are available" in str(refusal.value) or "2.0 GB are" in str(refusal.value)
+    require_memory(manifest, slices, SHAPE, 1_950_000_000)
+    wide = replace(manifest, precision=replace(manifest.precision, decoder="fp32"))
+    with pytest.raises(ResourceError, match=r"one slice needs .* or use an int4 engine"):
+        require_memory(wide, 8, SHAPE, 10**8)
+
+
+def test_a_large_engine_takes_turns(manifest) -> None:
+    assert not fits_together(manifest, 8 * 10**9)
+    assert fits_together(manifest, 64 * 10**9)
+    assert not fits_together(manifest, None)
+    assert fits_together(load_manifest(BUILTIN_ENGINE), 4 * 10**9)
+
+
+@pytest.mark.parametrize(
+    ("membership", "limits", "expected"),
+    [
+        ("0::/\n", {"memory.max": "max"}, []),
+        ("0::/a/b\n", {"a/b/memory.max": "max", "a/memory.max": "700"}, [700]),
+        ("0::/a/b\n", {"a/b/memory.max": "300", "a/memory.max": "700"}, [300, 700]),
+        ("4:memory:/x\n0::/\n", {"memory/x/memory.limit_in_bytes": "900"}, [900]),
+        ("4:memory:/x\n", {"memory/memory.limit_in_bytes": "500"}, [500]),
+        ("5:cpu:/x\n", {"x/memory.max": "500"}, []),
+    ],
+)
+def test_limits_of_control_groups_are_found(tmp_path, membership, limits, expected) -> None:
+    (tmp_path / "cgroup").write_text(membership)
+    root = tmp_path / "fs"
+    for name, value in limits.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(value + "\n")
+    assert memory._group_limits(tmp_path / "cgroup", root) == expected
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_this_process_may_hold_no_more_than_the_machine_has() -> None:
+    total = memory._fields(Path("/proc/meminfo"))["MemTotal"]
+    available = available_bytes()
+    assert available is not None and 0 < available <= total
+
+
+def test_a_refused_study_is_one_error_and_looks_at_nothing(tmp_path) -> None:
+    from support.fake_engine import FakeEngine
+    from support.synthetic_series import write_head_ct
+
+    from edge_medgemma.runtime.triage.options import TriageOptions
+    from edge_medgemma.runtime.triage.pipeline import triage_scan
+
+    engine = FakeEngine()
+    engine.available_bytes = 10**6
+    scan = write_head_ct(tmp_path / "scan")
+    with pytest.raises(ResourceError, match="20 slices need"):
+        triage_scan(engine, scan, TriageOptions(control_folder=tmp_path))
+    assert engine.images_encoded == 0
+
+
+def test_the_plan_is_near_the_peak_of_a_real_run(tmp_path) -> None:
+    """The demonstration engine: most of its peak is the program, so this guards that constant."""
+    from support.synthetic_series import write_head_ct
+
+    scan = write_head_ct(tmp_path / "scan", slices=24)
+    arguments = [sys.executable, "-c", PEAK_OF_A_TRIAGE, str(scan), str(tmp_path)]
+    run = subprocess.run(arguments, capture_output=True, check=True, text=True)
+    measured = int(run.stdout)
+    planned = plan_memory(load_manifest(BUILTIN_ENGINE), 24, (32, 32)).together_bytes
+    assert 0.7 < planned / measured < 1.4, f"planned {planned}, measured {measured}"

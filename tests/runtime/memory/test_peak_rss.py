@@ -1,0 +1,37 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_medgemma.runtime.memory.peak_rss import PeakMemory
+
+BYTES = 200 * 2**20
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
+def test_a_peak_belongs_to_its_own_block() -> None:
+    large, small = PeakMemory(), PeakMemory()
+    with large.measure():
+        np.ones(BYTES, np.uint8).sum()
+    with small.measure():
+        pass
+    assert large.bytes is not None and small.bytes is not None
+    assert large.method == small.method == "kernel"
+    assert large.bytes - small.bytes > 0.9 * BYTES
+
+
+def test_without_permission_to_reset_it_samples(tmp_path: Path) -> None:
+    (tmp_path / "clear_refs").mkdir()  # not to be written, also for root
+    (tmp_path / "status").write_text("Name:\tx\nVmRSS:\t  1000 kB\nVmHWM:\t 9000 kB\n")
+    memory = PeakMemory(tmp_path)
+    with memory.measure():
+        pass
+    assert (memory.bytes, memory.method) == (1000 * 1024, "sampled")
+
+
+def test_without_proc_it_is_the_process_s_own_peak(tmp_path: Path) -> None:
+    memory = PeakMemory(tmp_path)
+    with memory.measure():
+        pass
+    assert memory.method == "since start"
+    assert memory.bytes is not None and memory.bytes > 2**20
