@@ -11,7 +11,7 @@ from edge_medgemma.calibration.slices import CalibrationSlice
 from edge_medgemma.runtime.errors import ProtocolError
 from edge_medgemma.runtime.generation.embedding import Embedding
 from edge_medgemma.runtime.generation.engine import Engine
-from edge_medgemma.runtime.generation.masks import NO_BRANCH, NO_IMAGE, Rows, additive_mask
+from edge_medgemma.runtime.generation.masks import NO_BRANCH, NO_IMAGE, TokenMeta, additive_mask
 from edge_medgemma.runtime.triage.findings import assessed_findings
 from edge_medgemma.runtime.triage.protocol import Finding, Protocol, builtin_protocols
 
@@ -24,7 +24,7 @@ class Prompt:
     """One sequence of tokens and what is known of each."""
 
     ids: tuple[int, ...]
-    rows: Rows
+    rows: TokenMeta
     slices: tuple[int, ...]
     """Which slices of the set its images are, in order"""
     questions: tuple[Finding, ...]
@@ -99,7 +99,7 @@ def _prompt(engine: Engine, one: CalibrationSlice, numbers: tuple[int, ...]) -> 
     positions = [np.arange(len(ids)), *(len(ids) + np.arange(n) for n in lengths)]
     branches = np.repeat([NO_BRANCH, *range(len(questions))], [len(ids), *lengths])
     every_id = np.array([*ids, *(i for question in questions for i in question)], np.int64)
-    rows = Rows(
+    rows = TokenMeta(
         np.concatenate(positions).astype(np.int64),
         _image_numbers(every_id, engine),
         np.zeros(len(every_id), np.int64),

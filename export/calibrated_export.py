@@ -61,8 +61,8 @@ def export_calibrated(
         ResourceError: `destination` exists, or the disk is full; nothing is left behind.
     """
     with new_directory(destination) as folder:
-        for eight_bit in _steps(checkpoint, precision, budget):
-            plan = plan_export(checkpoint, precision, block_size, calibration, eight_bit, target)
+        for int8_layers in _steps(checkpoint, precision, budget):
+            plan = plan_export(checkpoint, precision, block_size, calibration, int8_layers, target)
             manifest = write_engine(plan, folder, demonstration, on_progress)
             with cpu_engine(plan, folder) as measured:
                 with Engine.open(measured, threads=threads, check_files=False) as engine:
@@ -78,14 +78,14 @@ def export_calibrated(
             if budget.target_kl is None or loss.kl_nats <= budget.target_kl:
                 break
         _check(loss, precision, budget)
-        record = calibration_record(calibration, plan, eight_bit, loss)
+        record = calibration_record(calibration, plan, int8_layers, loss)
         manifest = replace(manifest, calibration=record)
         write_bytes(folder / MANIFEST_NAME, dump_manifest(manifest).encode())
     return manifest, loss
 
 
 def calibration_record(
-    calibration: Calibration, plan: ExportPlan, eight_bit: frozenset[str], loss: Loss
+    calibration: Calibration, plan: ExportPlan, int8_layers: frozenset[str], loss: Loss
 ) -> dict[str, Any]:
     """What the manifest says of a calibration and its cost."""
     summary = {
@@ -98,10 +98,10 @@ def calibration_record(
         "slices": slices,
         "loss": summary,
         "findings": [asdict(one) for one in loss.findings],
-        "eight_bit": sorted(eight_bit),
+        "int8_layers": sorted(int8_layers),
         "residual_peak": calibration.residual_peak,
         "residual_scale": plan.residual_scale,
-        "float32_islands": list(plan.islands),
+        "float32_islands": list(plan.fp32_ops),
     }
 
 

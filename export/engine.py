@@ -17,22 +17,22 @@ from edge_medgemma.export.graphs.ort_decode import drafted_head
 from edge_medgemma.export.graphs.ort_dialect import OrtCudaDialect, OrtDialect, OrtTokenDialect
 from edge_medgemma.export.graphs.trt_dialect import TrtDialect
 from edge_medgemma.export.graphs.vision import VisionWriter
-from edge_medgemma.export.graphs.weights import Payload
+from edge_medgemma.export.graphs.weights import WeightBlob
 from edge_medgemma.export.graphs.writer import data_bytes, write_bytes, write_data
 from edge_medgemma.export.quantisation.quant_scheme import (
     SHARED,
     ExportPlan,
-    Recipe,
+    QuantScheme,
     plan_export,
 )
 from edge_medgemma.export.target import CPU, Target
 from edge_medgemma.runtime.errors import EngineError, ResourceError
 from edge_medgemma.runtime.files import new_directory
 from edge_medgemma.runtime.manifest import (
-    CHUNK_GRAPH,
+    DECODE_GRAPH,
     MANIFEST_NAME,
+    PREFILL_GRAPH,
     SCHEMA_VERSION,
-    TOKEN_GRAPH,
     Demonstration,
     FileRecord,
     Manifest,
@@ -151,8 +151,8 @@ class _EngineWriter:
             block_size=self._plan.block_size,
             cache=self._plan.target.activations,
             activations=self._plan.target.activations,
-            answer_cache=None if self._plan.draft is None else "int8",
-            answer_head=None if self._plan.draft is None else self._plan.draft.kind,
+            decode_kv_cache=None if self._plan.draft is None else "int8",
+            draft_head=None if self._plan.draft is None else self._plan.draft.kind,
         )
 
     def write(self) -> dict[str, FileRecord]:
@@ -160,15 +160,15 @@ class _EngineWriter:
         checkpoint, plan = self._checkpoint, self._plan
         ops = _dialect(plan.target)
         if plan.target.dialect == "trt":
-            _check_attention(plan.islands)
+            _check_attention(plan.fp32_ops)
         vision = VisionWriter(checkpoint, ops, plan.vision).write()
         answers = None if plan.draft is None else Answers(plan.draft, drafted_head)
         decoder = DecoderWriter(checkpoint, ops, plan.decoder, plan.residual_scale, answers).write()
         if plan.target.activations != CPU.activations:
             for builder in (vision, decoder):
                 activations = plan.target.activations
-                to_half(builder, activations, plan.islands, wide_stream=ops.wide_stream)
-        contents: dict[str, list[Payload]] = {
+                to_half(builder, activations, plan.fp32_ops, wide_stream=ops.wide_stream)
+        contents: dict[str, list[WeightBlob]] = {
             "vision.data": vision.blobs,
             "decoder.data": decoder.blobs,
             **decoder.shared,
@@ -206,10 +206,10 @@ class _EngineWriter:
         plan = self._plan
         ops = OrtTokenDialect(window=self._checkpoint.text.sliding_window)
         token = DecoderWriter(self._checkpoint, ops, plan.decoder, plan.residual_scale).write()
-        to_half(token, plan.target.activations, plan.islands, wide_stream=ops.wide_stream)
+        to_half(token, plan.target.activations, plan.fp32_ops, wide_stream=ops.wide_stream)
         return {
             name: write_bytes(self._folder / name, builder.serialize_fed("decoder.data"))
-            for name, builder in ((CHUNK_GRAPH, decoder), (TOKEN_GRAPH, token))
+            for name, builder in ((PREFILL_GRAPH, decoder), (DECODE_GRAPH, token))
         }
 
     def _advance(self, count: int) -> None:
@@ -232,13 +232,13 @@ def _dialect(target: Target) -> Dialect:
     return OrtCudaDialect() if target.runs_on_cuda else OrtDialect()
 
 
-def _check_attention(islands: Sequence[str]) -> None:
+def _check_attention(fp32_ops: Sequence[str]) -> None:
     """Refuse float32 islands around attention, which TensorRT has in 16 bits only.
 
     Queries and keys of the decoder may be large: their norms stand between.
     """
     ends = (".self_attn", ".qkv.2")
-    for name in islands:
+    for name in fp32_ops:
         if name.endswith(ends) or (name.startswith("vision.") and ".qkv." in name):
             raise EngineError(
                 f"'{name}' passes the range of fp16 and TensorRT has no float32 attention; "
@@ -252,7 +252,9 @@ def _licence(checkpoint: Checkpoint, demonstration: Demonstration | None) -> str
     return "none: random weights" if checkpoint.kind == "synthetic" else LICENCE
 
 
-def _notice(checkpoint: Checkpoint, recipe: Recipe, demonstration: Demonstration | None) -> str:
+def _notice(
+    checkpoint: Checkpoint, recipe: QuantScheme, demonstration: Demonstration | None
+) -> str:
     if demonstration is not None:
         return (
             f"{checkpoint.name}: {demonstration.notice}.\n"

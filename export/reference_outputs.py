@@ -15,7 +15,7 @@ from edge_medgemma.runtime.backends.select import Provider, Providers
 from edge_medgemma.runtime.backends.self_test.reference_outputs import GOLDEN_NAME, dump_golden
 from edge_medgemma.runtime.files import new_directory
 from edge_medgemma.runtime.generation.engine import Engine
-from edge_medgemma.runtime.generation.self_test import make_golden
+from edge_medgemma.runtime.generation.self_test import make_reference_outputs
 from edge_medgemma.runtime.manifest import MANIFEST_NAME, Manifest, dump_manifest
 
 
@@ -51,7 +51,7 @@ def cpu_engine(plan: ExportPlan, folder: Path) -> Iterator[Path]:
         yield folder
         return
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.cpu.") as name:
-        write_engine(replace(plan, target=CPU, islands=()), Path(name), None, None)
+        write_engine(replace(plan, target=CPU, fp32_ops=()), Path(name), None, None)
         yield Path(name)
 
 
@@ -59,7 +59,7 @@ def add_golden(engine: Path, folder: Path, manifest: Manifest, threads: int | No
     """Write the golden outputs of the CPU engine into `folder`, and them into its manifest."""
     on_cpu = Providers(Provider.CPU, Provider.CPU)
     with Engine.open(engine, threads=threads, providers=on_cpu, check_files=False) as opened:
-        record = write_bytes(folder / GOLDEN_NAME, dump_golden(make_golden(opened)))
+        record = write_bytes(folder / GOLDEN_NAME, dump_golden(make_reference_outputs(opened)))
     files = dict(sorted({**manifest.files, GOLDEN_NAME: record}.items()))
     manifest = replace(manifest, files=files)
     write_bytes(folder / MANIFEST_NAME, dump_manifest(manifest).encode())

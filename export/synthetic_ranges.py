@@ -17,7 +17,7 @@ from edge_medgemma.export.graphs.ort_dialect import OrtDialect
 from edge_medgemma.export.graphs.vision import VisionWriter
 from edge_medgemma.export.graphs.weights import FLOAT32
 from edge_medgemma.export.graphs.writer import write_bytes, write_data
-from edge_medgemma.runtime.backends.self_test.test_image import drawn_pixel_values
+from edge_medgemma.runtime.backends.self_test.test_image import synthetic_pixel_values
 from edge_medgemma.runtime.errors import ResourceError
 
 
@@ -53,7 +53,9 @@ def _layer_by_layer(
 ) -> dict[str, float]:
     stages = GraphStages(folder, "vision")
     layers = len(stages) - 1
-    feeds: dict[str, NDArray[np.generic]] = {"pixel_values": drawn_pixel_values(checkpoint.vision)}
+    feeds: dict[str, NDArray[np.generic]] = {
+        "pixel_values": synthetic_pixel_values(checkpoint.vision)
+    }
     ranges: dict[str, float] = {}
     for index in range(layers):
         stage = stages.stage(index)

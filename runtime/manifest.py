@@ -22,10 +22,10 @@ decoder.onnx, dialect `ort`
     -> logits        [R, V]         float32
     -> present_key.{i}, present_value.{i}
 
-and where `precision.answer_cache` is `int8`, for the tokens of an answer:
+and where `precision.decode_kv_cache` is `int8`, for the tokens of an answer:
     use_int8_caches  []             bool: attend to the int8 caches, Tg and Tl rows of them in use; the
                                     float caches are then not read and may hold no rows, and vice versa
-    use_draft_head   []             bool: logits by the head of `precision.answer_head`, the 256 best of
+    use_draft_head   []             bool: logits by the head of `precision.draft_head`, the 256 best of
                                     each row by the head itself
     past_key_int8.{i}, past_value_int8.{i}  [1, K, G_int8 or L_int8, D]  int8, bound in place as above
     key_scale.{i}, value_scale.{i}  [K * D]  float32: key = past_key_int8 * key_scale
@@ -69,8 +69,8 @@ from edge_medgemma.runtime.errors import EngineError
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 
-CHUNK_GRAPH = "decoder_chunk.onnx"
-TOKEN_GRAPH = "decoder_token.onnx"
+PREFILL_GRAPH = "decoder_chunk.onnx"
+DECODE_GRAPH = "decoder_token.onnx"
 
 _Record = TypeVar("_Record")
 
@@ -146,9 +146,9 @@ class Precision:
     """Of keys and values: `fp32`, `fp16` or `bf16`"""
     activations: str = "fp32"
     """What the graphs compute in: `fp32`, `fp16` or `bf16`"""
-    answer_cache: str | None = None
+    decode_kv_cache: str | None = None
     """Of keys and values while an answer is generated: `int8`, or None for those of `cache`"""
-    answer_head: str | None = None
+    draft_head: str | None = None
     """Of the head that drafts the tokens of an answer, or None"""
 
 

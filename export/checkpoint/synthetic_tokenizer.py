@@ -1,6 +1,6 @@
 """A small tokenizer with Gemma 3's special tokens at their ids, for checkpoints without their own.
 
-The layout follows Gemma 3's tokenizer.json: byte-pair encoding over characters with byte step_down,
+The layout follows Gemma 3's tokenizer.json: byte-pair encoding over characters with byte fallback,
 so that every text encodes and decodes back; only its words are missing.
 """
 

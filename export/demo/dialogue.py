@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from edge_medgemma.calibration.phantoms.anatomy import FINDINGS, FRACTURE, HAEMORRHAGE, MASS_EFFECT
 from edge_medgemma.export.demo.network import SLIDING_WINDOW
 from edge_medgemma.export.demo.vocabulary import TOKENS
-from edge_medgemma.runtime.generation.masks import NO_BRANCH, NO_IMAGE, Rows, additive_mask
+from edge_medgemma.runtime.generation.masks import NO_BRANCH, NO_IMAGE, TokenMeta, additive_mask
 from edge_medgemma.runtime.generation.prompt import PromptBuilder
 from edge_medgemma.runtime.generation.tokenizer import Tokenizer
 from edge_medgemma.runtime.triage.questions import FINAL_ANSWER, REASONING_REQUEST
@@ -147,7 +147,9 @@ class Dialogue:
             positions += range(prefix, prefix + len(question) + room)
             branches += [branch] * (len(question) + room)
         images = np.pad(images, (0, len(ids) - prefix), constant_values=NO_IMAGE)
-        rows = Rows(np.array(positions), images, np.zeros(len(ids), np.int64), np.array(branches))
+        rows = TokenMeta(
+            np.array(positions), images, np.zeros(len(ids), np.int64), np.array(branches)
+        )
         return Layout(
             ids=np.array(ids),
             position_ids=torch.tensor(positions)[None],

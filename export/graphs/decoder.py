@@ -21,7 +21,7 @@ from edge_medgemma.export.graphs.dialect import (
     RopeTables,
 )
 from edge_medgemma.export.graphs.graph import GraphBuilder
-from edge_medgemma.export.graphs.weights import Matrix, Storage, StorageOf, stacked
+from edge_medgemma.export.graphs.weights import Matrix, StorageOf, WeightFormat, stacked
 
 BOOL = ir.DataType.BOOL
 FLOAT = ir.DataType.FLOAT
@@ -33,14 +33,14 @@ INT64 = ir.DataType.INT64
 class Answers:
     """What is read in fewer bytes while an answer is generated, besides int8 caches."""
 
-    draft: Storage
+    draft: WeightFormat
     """Of a second head"""
     head: Callable[
         [
             GraphBuilder,
             ir.Value,
-            tuple[Matrix, Storage],
-            tuple[Matrix, Storage],
+            tuple[Matrix, WeightFormat],
+            tuple[Matrix, WeightFormat],
             ir.Value,
         ],
         ir.Value,

@@ -13,7 +13,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edge_medgemma.export.graphs.graph import GraphBuilder
-from edge_medgemma.export.graphs.weights import Matrix, Storage
+from edge_medgemma.export.graphs.weights import Matrix, WeightFormat
 
 Weight = NDArray[np.float32]
 
@@ -109,7 +109,7 @@ class Dialect(Protocol):
         graph: GraphBuilder,
         x: ir.Value,
         matrix: Matrix,
-        storage: Storage,
+        storage: WeightFormat,
         bias: Weight | None = None,
     ) -> ir.Value:
         """x @ matrix (+ bias), the weights stored as `storage` says."""

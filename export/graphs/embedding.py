@@ -11,7 +11,7 @@ from edge_medgemma.export.graphs.weights import (
     SLAB_BYTES,
     TILE_OUTPUTS,
     Initializer,
-    Payload,
+    WeightBlob,
     quantize_blocks,
 )
 
@@ -19,7 +19,7 @@ DATA_NAME = "embedding.data"
 SCALE_NAME = "embedding_scale.data"
 
 
-def embedding_payloads(embedding: Tensor, kind: str) -> dict[str, Payload]:
+def embedding_payloads(embedding: Tensor, kind: str) -> dict[str, WeightBlob]:
     """File name -> contents: [V, H] float32, float16 or int8 and, for int8, [V] float32 scales.
 
     row = integers * scale; the embedding scale of the model is not in it. Write the files in this
@@ -28,11 +28,13 @@ def embedding_payloads(embedding: Tensor, kind: str) -> dict[str, Payload]:
     vocabulary, hidden_size = embedding.shape
     if kind == "fp32":
         rows = Initializer("embedding", ir.DataType.FLOAT, embedding.shape)
-        return {DATA_NAME: Payload((rows,), lambda: _slabs(embedding))}
+        return {DATA_NAME: WeightBlob((rows,), lambda: _slabs(embedding))}
     if kind == "fp16":
         rows = Initializer("embedding", ir.DataType.FLOAT16, embedding.shape)
         return {
-            DATA_NAME: Payload((rows,), lambda: (s.astype(np.float16) for s in _slabs(embedding)))
+            DATA_NAME: WeightBlob(
+                (rows,), lambda: (s.astype(np.float16) for s in _slabs(embedding))
+            )
         }
     scales: list[NDArray[np.float32]] = []
 
@@ -46,8 +48,8 @@ def embedding_payloads(embedding: Tensor, kind: str) -> dict[str, Payload]:
     rows = Initializer("embedding", ir.DataType.INT8, embedding.shape)
     scale = Initializer("embedding_scale", ir.DataType.FLOAT, (vocabulary,))
     return {
-        DATA_NAME: Payload((rows,), integers),
-        SCALE_NAME: Payload((scale,), lambda: iter(scales)),
+        DATA_NAME: WeightBlob((rows,), integers),
+        SCALE_NAME: WeightBlob((scale,), lambda: iter(scales)),
     }
 
 

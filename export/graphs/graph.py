@@ -7,7 +7,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edge_medgemma.export.graphs.weights import (
-    Payload,
+    WeightBlob,
     array_payload,
 )
 from edge_medgemma.export.graphs.writer import external_tensors
@@ -26,8 +26,8 @@ class GraphBuilder:
 
     def __init__(self, name: str, opsets: Mapping[str, int]) -> None:
         self.name = name
-        self.blobs: list[Payload] = []
-        self.shared: dict[str, list[Payload]] = {}
+        self.blobs: list[WeightBlob] = []
+        self.shared: dict[str, list[WeightBlob]] = {}
         """By file name: weights that another part of the engine reads as well."""
         self.graph = ir.Graph([], [], nodes=[], name=name, opset_imports=dict(opsets))
         self._weights = self.graph.initializers
@@ -105,7 +105,7 @@ class GraphBuilder:
         self._arrays.add(name)
         return value
 
-    def stored(self, blob: Payload, shared_file: str | None = None) -> list[ir.Value]:
+    def stored(self, blob: WeightBlob, shared_file: str | None = None) -> list[ir.Value]:
         """Weights kept in the data file, one value for each initializer of `payload`.
 
         `shared_file` keeps them in a file of their own instead, for others to read.

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from edge_medgemma.calibration.record import FP16_PEAK
 from edge_medgemma.export.graphs.graph import GraphBuilder
-from edge_medgemma.export.graphs.weights import Payload
+from edge_medgemma.export.graphs.weights import WeightBlob
 
 FLOAT = ir.DataType.FLOAT
 FLOAT16 = ir.DataType.FLOAT16
@@ -37,7 +37,7 @@ LAYOUT_OPERATORS = ("Reshape", "Transpose", "Squeeze", "Gather")
 """They move values and stay in the type these have."""
 
 
-def islands(peaks: Mapping[str, float], residual_scale: float) -> tuple[str, ...]:
+def fp32_ops(peaks: Mapping[str, float], residual_scale: float) -> tuple[str, ...]:
     """Names of the values that stay float32, their peaks seen by calibration in the float model.
 
     `residual_scale` is what the residual stream and all that enters it is divided by.
@@ -185,7 +185,7 @@ class _Halving:
         self._graph.outputs[list(self._graph.outputs).index(value)] = node.outputs[0]
 
 
-def _half_payload(blob: Payload, graph: ir.Graph) -> Payload:
+def _half_payload(blob: WeightBlob, graph: ir.Graph) -> WeightBlob:
     """The payload with the float32 tensors that the graph now wants in 16 bits."""
     dtypes = [graph.initializers[one.name].dtype for one in blob.initializers]
     if not any(dtype in ARRAY_DTYPES for dtype in dtypes):
@@ -206,4 +206,4 @@ def _half_payload(blob: Payload, graph: ir.Graph) -> Payload:
         replace(one, dtype=dtype) if dtype in ARRAY_DTYPES else one
         for one, dtype in zip(blob.initializers, dtypes, strict=True)
     )
-    return Payload(initializers, pieces)
+    return WeightBlob(initializers, pieces)

@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from edge_medgemma.export.graphs.dialect import Cache, CachedAttention, Heads, Int8Cache
 from edge_medgemma.export.graphs.graph import GraphBuilder
-from edge_medgemma.export.graphs.weights import BITS, Matrix, Storage, blocks_payload
+from edge_medgemma.export.graphs.weights import BITS, Matrix, WeightFormat, blocks_payload
 
 CONTRIB = "com.microsoft"
 
@@ -41,7 +41,7 @@ def blocks_product(
     x: ir.Value,
     weights: Sequence[ir.Value],
     matrix: Matrix,
-    storage: Storage,
+    storage: WeightFormat,
 ) -> ir.Value:
     """MatMulNBits of x [.., K] and the `weights` of `blocks_payload`."""
     attributes = {
@@ -82,8 +82,8 @@ def cached_attention(
 def drafted_head(
     graph: GraphBuilder,
     x: ir.Value,
-    head: tuple[Matrix, Storage],
-    draft: tuple[Matrix, Storage],
+    head: tuple[Matrix, WeightFormat],
+    draft: tuple[Matrix, WeightFormat],
     is_drafted: ir.Value,
 ) -> ir.Value:
     """Logits [R, V] of x [R, H] by the head or, where `is_drafted`, by the draft.
@@ -106,7 +106,7 @@ def _tiled_product(
     x: ir.Value,
     weights: Sequence[ir.Value],
     matrix: Matrix,
-    storage: Storage,
+    storage: WeightFormat,
 ) -> ir.Value:
     """`blocks_product` of many outputs in nearly equal tiles of about HEAD_TILE_ROWS at most."""
     tiles = -(-matrix.outputs // HEAD_TILE_ROWS)

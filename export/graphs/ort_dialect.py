@@ -20,7 +20,7 @@ from edge_medgemma.export.graphs.qdq import quantized_input_linear
 from edge_medgemma.export.graphs.weights import (
     BITS,
     Matrix,
-    Storage,
+    WeightFormat,
     blocks_payload,
     dense_payload,
 )
@@ -43,7 +43,7 @@ class OrtDialect:
         graph: GraphBuilder,
         x: ir.Value,
         matrix: Matrix,
-        storage: Storage,
+        storage: WeightFormat,
         bias: Weight | None = None,
     ) -> ir.Value:
         """MatMul, MatMulNBits with 8-bit activations, or the Q/DQ form of a calibrated int8 map.

@@ -13,8 +13,8 @@ from edge_medgemma.export.graphs.graph import GraphBuilder
 from edge_medgemma.export.graphs.weights import (
     Initializer,
     Matrix,
-    Payload,
-    Storage,
+    WeightBlob,
+    WeightFormat,
     check_blocks,
     quantize_blocks,
     quantized_columns,
@@ -43,7 +43,7 @@ def quantized_input_linear(
 
 
 def quantized_weight_linear(
-    graph: GraphBuilder, x: ir.Value, matrix: Matrix, storage: Storage
+    graph: GraphBuilder, x: ir.Value, matrix: Matrix, storage: WeightFormat
 ) -> ir.Value:
     """x @ matrix with int4 or int8 weights in blocks of `storage.block_size` inputs.
 
@@ -56,7 +56,7 @@ def quantized_weight_linear(
     return graph.node("MatMul", [x, weight], name=f"{name}.product")
 
 
-def _columns_payload(matrix: Matrix) -> Payload:
+def _columns_payload(matrix: Matrix) -> WeightBlob:
     """Int8 [K, N] and float32 scales [N]."""
 
     def pieces() -> Iterator[NDArray[np.generic]]:
@@ -69,10 +69,10 @@ def _columns_payload(matrix: Matrix) -> Payload:
         Initializer(f"{matrix.name}.quantized", ir.DataType.INT8, (matrix.inputs, matrix.outputs)),
         Initializer(f"{matrix.name}.scale", ir.DataType.FLOAT, (matrix.outputs,)),
     )
-    return Payload(initializers, pieces)
+    return WeightBlob(initializers, pieces)
 
 
-def _blocks_payload(matrix: Matrix, storage: Storage) -> Payload:
+def _blocks_payload(matrix: Matrix, storage: WeightFormat) -> WeightBlob:
     """Int4 or int8 [K, N] and float32 scales [K / block, N]."""
     check_blocks(matrix, storage)
 
@@ -90,7 +90,7 @@ def _blocks_payload(matrix: Matrix, storage: Storage) -> Payload:
         Initializer(f"{matrix.name}.quantized", DTYPES[storage.kind], shape),
         Initializer(f"{matrix.name}.scale", ir.DataType.FLOAT, scales),
     )
-    return Payload(initializers, pieces)
+    return WeightBlob(initializers, pieces)
 
 
 def pack_int4(integers: NDArray[np.int8]) -> NDArray[np.uint8]:

@@ -21,7 +21,7 @@ from edge_medgemma.export.graphs.dialect import (
 )
 from edge_medgemma.export.graphs.graph import GraphBuilder
 from edge_medgemma.export.graphs.qdq import quantized_input_linear, quantized_weight_linear
-from edge_medgemma.export.graphs.weights import BITS, Matrix, Storage, dense_payload
+from edge_medgemma.export.graphs.weights import BITS, Matrix, WeightFormat, dense_payload
 from edge_medgemma.runtime.backends.tensorrt.cache_axes import GLOBAL_AXIS, LOCAL_AXIS
 
 HEADS_FIRST = [0, 2, 1, 3]
@@ -48,7 +48,7 @@ class TrtDialect:
         graph: GraphBuilder,
         x: ir.Value,
         matrix: Matrix,
-        storage: Storage,
+        storage: WeightFormat,
         bias: Weight | None = None,
     ) -> ir.Value:
         """MatMul of dense, dequantised or, where calibrated, int8 weights and inputs."""

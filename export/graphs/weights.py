@@ -30,7 +30,7 @@ Quantizer = Callable[[NDArray[np.float32]], tuple[NDArray[np.int8], NDArray[np.f
 
 
 @dataclass(frozen=True, slots=True)
-class Storage:
+class WeightFormat:
     """How a linear map is kept and computed."""
 
     kind: str
@@ -45,9 +45,9 @@ class Storage:
     """Chooses the integers of a whole matrix; None rounds each to nearest, slab by slab."""
 
 
-FLOAT32 = Storage("fp32", 0)
+FLOAT32 = WeightFormat("fp32", 0)
 
-StorageOf = Callable[[str], Storage]
+StorageOf = Callable[[str], WeightFormat]
 """The storage of a linear map by its name."""
 
 
@@ -77,7 +77,7 @@ class Initializer:
 
 
 @dataclass(frozen=True, slots=True)
-class Payload:
+class WeightBlob:
     """Initializers made by one pass over the weights, in the order of the file."""
 
     initializers: tuple[Initializer, ...]
@@ -103,14 +103,14 @@ def stacked(name: str, *weights: Tensor) -> Matrix:
     return Matrix(name, inputs, ends[-1], read)
 
 
-def array_payload(name: str, array: NDArray[np.float32]) -> Payload:
+def array_payload(name: str, array: NDArray[np.float32]) -> WeightBlob:
     """A float32 tensor that is in memory already."""
     contiguous = np.ascontiguousarray(array, dtype=np.float32)
     initializer = Initializer(name, ir.DataType.FLOAT, contiguous.shape)
-    return Payload((initializer,), lambda: iter([contiguous]))
+    return WeightBlob((initializer,), lambda: iter([contiguous]))
 
 
-def dense_payload(matrix: Matrix) -> Payload:
+def dense_payload(matrix: Matrix) -> WeightBlob:
     """The matrix as float32 [K, N], the right-hand side of MatMul."""
 
     def pieces() -> Iterator[NDArray[np.generic]]:
@@ -118,10 +118,10 @@ def dense_payload(matrix: Matrix) -> Payload:
             yield np.ascontiguousarray(matrix.read(slice(0, matrix.outputs), inputs).T)
 
     shape = (matrix.inputs, matrix.outputs)
-    return Payload((Initializer(matrix.name, ir.DataType.FLOAT, shape),), pieces)
+    return WeightBlob((Initializer(matrix.name, ir.DataType.FLOAT, shape),), pieces)
 
 
-def blocks_payload(matrix: Matrix, storage: Storage) -> Payload:
+def blocks_payload(matrix: Matrix, storage: WeightFormat) -> WeightBlob:
     """The matrix as MatMulNBits takes it: uint8 [N, K / block, bytes], float32 scales [N, K / block].
 
     Raises:
@@ -144,10 +144,10 @@ def blocks_payload(matrix: Matrix, storage: Storage) -> Payload:
         ),
         Initializer(f"{matrix.name}.scales", ir.DataType.FLOAT, (matrix.outputs, blocks)),
     )
-    return Payload(initializers, pieces)
+    return WeightBlob(initializers, pieces)
 
 
-def check_blocks(matrix: Matrix, storage: Storage) -> None:
+def check_blocks(matrix: Matrix, storage: WeightFormat) -> None:
     """Refuse a matrix that the blocks do not divide.
 
     Raises:
@@ -161,7 +161,7 @@ def check_blocks(matrix: Matrix, storage: Storage) -> None:
 
 
 def quantized_slabs(
-    matrix: Matrix, storage: Storage, multiple: int
+    matrix: Matrix, storage: WeightFormat, multiple: int
 ) -> Iterator[tuple[NDArray[np.int8], NDArray[np.float32]]]:
     """Integers [outputs, K] and scales [outputs, K / block] of consecutive outputs."""
     if storage.quantizer is not None:
@@ -173,7 +173,7 @@ def quantized_slabs(
 
 
 def quantized_columns(
-    matrix: Matrix, storage: Storage
+    matrix: Matrix, storage: WeightFormat
 ) -> Iterator[tuple[NDArray[np.int8], NDArray[np.float32]]]:
     """Integers [N, inputs] and scales [N, inputs / block] of consecutive inputs."""
     if storage.quantizer is not None:

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from edge_medgemma.export.graphs.weights import Initializer, Payload
+from edge_medgemma.export.graphs.weights import Initializer, WeightBlob
 from edge_medgemma.runtime.manifest import FileRecord
 
 ALIGNMENT = 4096
@@ -19,7 +19,7 @@ Progress = Callable[[int], None]
 """Called with the number of bytes written since the last call."""
 
 
-def write_data(path: Path, blobs: Iterable[Payload], on_progress: Progress) -> FileRecord:
+def write_data(path: Path, blobs: Iterable[WeightBlob], on_progress: Progress) -> FileRecord:
     """Write every payload to `path` at the offsets of `external_tensors`; fsync; hash.
 
     Raises:
@@ -49,7 +49,7 @@ def write_bytes(path: Path, data: bytes) -> FileRecord:
     return FileRecord(bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
 
 
-def external_tensors(location: str, blobs: Iterable[Payload]) -> dict[str, ir.ExternalTensor]:
+def external_tensors(location: str, blobs: Iterable[WeightBlob]) -> dict[str, ir.ExternalTensor]:
     """By name, where each initializer will lie in the data file `location`."""
     tensors: dict[str, ir.ExternalTensor] = {}
     offset = 0
@@ -66,7 +66,7 @@ def external_tensors(location: str, blobs: Iterable[Payload]) -> dict[str, ir.Ex
     return tensors
 
 
-def data_bytes(blobs: Iterable[Payload]) -> int:
+def data_bytes(blobs: Iterable[WeightBlob]) -> int:
     """Size of the data file, padding included."""
     end = 0
     for initializer in _initializers(blobs):
@@ -74,7 +74,7 @@ def data_bytes(blobs: Iterable[Payload]) -> int:
     return end
 
 
-def _padded(blobs: Iterable[Payload]) -> Iterator[NDArray[np.generic]]:
+def _padded(blobs: Iterable[WeightBlob]) -> Iterator[NDArray[np.generic]]:
     end = 0
     for blob in blobs:
         pieces = blob.pieces()
@@ -90,7 +90,7 @@ def _padded(blobs: Iterable[Payload]) -> Iterator[NDArray[np.generic]]:
                 raise AssertionError(f"{initializer.name} is longer than its shape")
 
 
-def _initializers(blobs: Iterable[Payload]) -> Iterator[Initializer]:
+def _initializers(blobs: Iterable[WeightBlob]) -> Iterator[Initializer]:
     for blob in blobs:
         yield from blob.initializers
 

@@ -11,8 +11,8 @@ from edge_medgemma.calibration.resume_store import load_group, save_group
 from edge_medgemma.calibration.weight_search import Rounding, choose_importance, gptq
 from edge_medgemma.export.graphs.weights import (
     BITS,
-    Storage,
     StorageOf,
+    WeightFormat,
     pack_unsigned,
     quantize_blocks,
     unpack_unsigned,
@@ -23,7 +23,7 @@ Array = NDArray[np.float32]
 
 
 def searched_scale(
-    name: str, problem: Callable[[], ScaleProblem], storage: Storage, calibration: Calibration
+    name: str, problem: Callable[[], ScaleProblem], storage: WeightFormat, calibration: Calibration
 ) -> Array:
     """AWQ's scale [K] of a map, from the folder beside the calibration or new."""
     path = calibration.folder / f"searched.scale.{storage.kind}.{storage.block_size}.{name}.npz"
@@ -47,7 +47,7 @@ def searched_storage(
         scales: [K] by map, what the input was divided by
     """
 
-    def storage_of(name: str) -> Storage:
+    def storage_of(name: str) -> WeightFormat:
         storage = plain(name)
         if not name.startswith("text."):
             return storage
@@ -58,7 +58,7 @@ def searched_storage(
     return storage_of
 
 
-def nearest_rounding(storage: Storage) -> Rounding:
+def nearest_rounding(storage: WeightFormat) -> Rounding:
     """Round-to-nearest on [K, N], as the search wants it."""
 
     def rounding(weight: Array) -> tuple[NDArray[np.int8], Array]:
@@ -71,7 +71,7 @@ def nearest_rounding(storage: Storage) -> Rounding:
 
 def _search(
     name: str,
-    storage: Storage,
+    storage: WeightFormat,
     values: Array,
     calibration: Calibration,
     scales: dict[str, Array],

@@ -11,8 +11,8 @@ from edge_medgemma.calibration.record import Calibration
 from edge_medgemma.export.checkpoint.checkpoint import Checkpoint
 from edge_medgemma.export.checkpoint.tensor_names import HEAD
 from edge_medgemma.export.graphs.embedding import DATA_NAME
-from edge_medgemma.export.graphs.mixed_precision import islands
-from edge_medgemma.export.graphs.weights import FLOAT32, Storage, StorageOf
+from edge_medgemma.export.graphs.mixed_precision import fp32_ops
+from edge_medgemma.export.graphs.weights import FLOAT32, StorageOf, WeightFormat
 from edge_medgemma.export.quantisation.folding import (
     ScaleProblem,
     scale_decoder,
@@ -46,7 +46,7 @@ SHARED = "head"
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class QuantScheme:
     """Kind of weights of each part of an engine."""
 
     decoder: str
@@ -61,16 +61,16 @@ class ExportPlan:
 
     checkpoint: Checkpoint
     """With every fold applied: the same float model"""
-    recipe: Recipe
+    recipe: QuantScheme
     block_size: int
     vision: StorageOf
     decoder: StorageOf
     target: Target = CPU
     residual_scale: float = 1.0
     """What the residual stream was divided by; 1 unless activations are fp16."""
-    draft: Storage | None = None
+    draft: WeightFormat | None = None
     """Of the head that drafts the tokens of an answer; None where they all come from the head."""
-    islands: tuple[str, ...] = ()
+    fp32_ops: tuple[str, ...] = ()
     """Values of fp16 graphs that stay float32"""
 
 
@@ -79,7 +79,7 @@ def plan_export(
     precision: str,
     block_size: int,
     calibration: Calibration | None = None,
-    eight_bit: frozenset[str] = frozenset(),
+    int8_layers: frozenset[str] = frozenset(),
     target: Target = CPU,
     vision_limits: Mapping[str, float] | None = None,
 ) -> ExportPlan:
@@ -91,7 +91,7 @@ def plan_export(
         block_size: inputs that share a scale where weights alone are quantised
         calibration: of this checkpoint; without it weights are rounded to nearest, the vision
             tower stays in float and fp16 is not scaled
-        eight_bit: decoder maps that stay at 8 bits in an int4 engine
+        int8_layers: decoder maps that stay at 8 bits in an int4 engine
         target: what runs it; 16-bit weights are computed with in their own type wherever
         vision_limits: in place of a calibration, ranges of the vision maps' inputs: `drawn_ranges`
 
@@ -107,17 +107,17 @@ def plan_export(
     has_ranges = vision_limits is not None
     recipe = _recipe(checkpoint, precision, block_size, target, has_ranges=has_ranges)
     if precision in ("fp32", *SIXTEEN_BIT):
-        dense = _always(Storage(precision, 0))
+        dense = _always(WeightFormat(precision, 0))
         plan = ExportPlan(checkpoint, recipe, 0, dense, dense, target)
         return plan if calibration is None else _without_overflow(plan, calibration, {})
-    plain = Storage(recipe.decoder, block_size)
+    plain = WeightFormat(recipe.decoder, block_size)
     draft = replace(plain, kind=DRAFT) if target == CPU else None
 
-    def decoder(name: str) -> Storage:
+    def decoder(name: str) -> WeightFormat:
         if name == "head":
             file = DATA_NAME if recipe.embedding == SHARED else None
             return replace(plain, kind=recipe.head, shared_file=file)
-        return replace(plain, kind="int8" if name in eight_bit else recipe.decoder)
+        return replace(plain, kind="int8" if name in int8_layers else recipe.decoder)
 
     vision = _quantized_inputs(vision_limits or {})
     if calibration is None:
@@ -148,8 +148,8 @@ def _without_overflow(
         return plan
     scale = calibration.residual_scale
     scaled = scale_residual(plan.checkpoint, scale) if scale > 1 else plan.checkpoint
-    kept = islands(_moved_peaks(calibration.peaks, scales), scale)
-    return replace(plan, checkpoint=scaled, residual_scale=scale, islands=kept)
+    kept = fp32_ops(_moved_peaks(calibration.peaks, scales), scale)
+    return replace(plan, checkpoint=scaled, residual_scale=scale, fp32_ops=kept)
 
 
 def _moved_peaks(
@@ -181,7 +181,7 @@ def check_same(checkpoint: Checkpoint, calibration: Calibration) -> None:
 
 def _recipe(
     checkpoint: Checkpoint, precision: str, block_size: int, target: Target, *, has_ranges: bool
-) -> Recipe:
+) -> QuantScheme:
     if precision not in PRECISIONS:
         raise EngineError(
             f"unknown precision '{precision}'; expected one of {', '.join(PRECISIONS)}"
@@ -192,26 +192,26 @@ def _recipe(
         )
     if precision == "bf16":
         # Logits need float16's finer steps, and numpy reads float16 rows.
-        return Recipe(decoder="bf16", head="fp16", embedding="fp16", vision="bf16")
+        return QuantScheme(decoder="bf16", head="fp16", embedding="fp16", vision="bf16")
     if precision in ("fp32", "fp16"):
-        return Recipe(precision, precision, precision, precision)
+        return QuantScheme(precision, precision, precision, precision)
     # Head, embedding and vision lose most at 4 bits, so none goes below 8.
     # The rows of the `trt` dialect's head lie across the table: they cannot be the embedding's.
     is_shared = HEAD not in checkpoint.tensors and target.dialect == "ort"
     vision = "int8" if has_ranges else target.activations
-    return Recipe(precision, "int8", SHARED if is_shared else "int8", vision)
+    return QuantScheme(precision, "int8", SHARED if is_shared else "int8", vision)
 
 
-def _always(storage: Storage) -> StorageOf:
+def _always(storage: WeightFormat) -> StorageOf:
     return lambda name: storage
 
 
 def _quantized_inputs(limits: Mapping[str, float]) -> StorageOf:
     """Int8 for every map of the tower whose range is known; the projector stays in float."""
 
-    def storage_of(name: str) -> Storage:
+    def storage_of(name: str) -> WeightFormat:
         if name not in limits:
             return FLOAT32
-        return Storage("int8", 0, input_scale=limits[name] / LEVELS)
+        return WeightFormat("int8", 0, input_scale=limits[name] / LEVELS)
 
     return storage_of

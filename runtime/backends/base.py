@@ -6,7 +6,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-LaneName = Literal["global", "local"]
+AttentionKind = Literal["global", "local"]
 """The two cache geometries: full-attention layers and sliding ones."""
 
 
@@ -26,26 +26,26 @@ class VisionModel(Protocol):
 class Caches(Protocol):
     """Key and value buffers of every layer for one sequence of tokens."""
 
-    def capacity(self, lane: LaneName) -> int:
+    def capacity(self, lane: AttentionKind) -> int:
         """Rows that the buffers of a lane hold."""
         ...
 
-    def reserve(self, lane: LaneName, rows: int, used: int) -> None:
+    def reserve(self, lane: AttentionKind, rows: int, used: int) -> None:
         """Make room for `rows` rows, keeping the first `used`."""
         ...
 
-    def drop(self, lane: LaneName, count: int, used: int) -> None:
+    def drop(self, lane: AttentionKind, count: int, used: int) -> None:
         """Move rows `count` .. `used` to the front."""
         ...
 
-    def view(self, lane: LaneName, used: int) -> list[NDArray[np.floating]]:
+    def view(self, lane: AttentionKind, used: int) -> list[NDArray[np.floating]]:
         """The first `used` rows of every layer: key, value, key, ... of [1, K, used, D].
 
         Not copied where the caches are in host memory: valid until they change.
         """
         ...
 
-    def restore(self, lane: LaneName, saved: Iterable[NDArray[np.floating]]) -> None:
+    def restore(self, lane: AttentionKind, saved: Iterable[NDArray[np.floating]]) -> None:
         """Put back what `view` gave, at the front; there must be room for it.
 
         Raises:
@@ -61,8 +61,8 @@ class DecoderModel(Protocol):
         """Empty caches for one sequence of tokens."""
         ...
 
-    def answer_caches(
-        self, caches: Caches, rows: Mapping[LaneName, slice], room: Mapping[LaneName, int]
+    def decode_kv_caches(
+        self, caches: Caches, rows: Mapping[AttentionKind, slice], room: Mapping[AttentionKind, int]
     ) -> Caches | None:
         """A copy of what was read, in the form that is fastest to read for one token at a time.
 
@@ -85,7 +85,7 @@ class DecoderModel(Protocol):
         mask_local: NDArray[np.float32],
         logit_rows: NDArray[np.int64],
         *,
-        is_answer: bool = False,
+        is_decode: bool = False,
     ) -> NDArray[np.float32]:
         """Write a chunk of S tokens into the caches and project some of its rows.
 
@@ -96,7 +96,7 @@ class DecoderModel(Protocol):
             mask_global: [1, 1, S, T], T rows in use after the write
             mask_local: [1, 1, S, T]
             logit_rows: [R]
-            is_answer: logits of unlikely tokens may be approximate: they are to choose one token
+            is_decode: logits of unlikely tokens may be approximate: they are to choose one token
 
         Returns:
             [R, vocabulary]

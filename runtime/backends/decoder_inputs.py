@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_medgemma.runtime.backends.base import Caches, LaneName
+from edge_medgemma.runtime.backends.base import AttentionKind, Caches
 
 
 def chunk_feeds(
@@ -22,8 +22,8 @@ def chunk_feeds(
     Raises:
         ValueError: the chunk does not fit the caches.
     """
-    masks: dict[LaneName, NDArray[np.float32]] = {"global": mask_global, "local": mask_local}
-    capacity: dict[LaneName, int] = {lane: caches.capacity(lane) for lane in masks}
+    masks: dict[AttentionKind, NDArray[np.float32]] = {"global": mask_global, "local": mask_local}
+    capacity: dict[AttentionKind, int] = {lane: caches.capacity(lane) for lane in masks}
     feeds = {
         "embeddings": embeddings[None],
         "position_ids": position_ids[None],
@@ -35,8 +35,8 @@ def chunk_feeds(
 
 def cache_feeds(
     dialect: str,
-    masks: Mapping[LaneName, NDArray[np.float32]],
-    capacity: Mapping[LaneName, int],
+    masks: Mapping[AttentionKind, NDArray[np.float32]],
+    capacity: Mapping[AttentionKind, int],
 ) -> dict[str, NDArray[np.generic]]:
     """Masks, and where the chunk lies in the caches; see the contract in `runtime.manifest`.
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from edge_medgemma.runtime.backends.base import DecoderModel, VisionModel
-from edge_medgemma.runtime.backends.select import Provider, Providers, StepDown
+from edge_medgemma.runtime.backends.select import Fallback, Provider, Providers
 from edge_medgemma.runtime.errors import EdgeMedgemmaError, EngineError, ProviderError
-from edge_medgemma.runtime.manifest import CHUNK_GRAPH, TOKEN_GRAPH, Manifest
+from edge_medgemma.runtime.manifest import DECODE_GRAPH, PREFILL_GRAPH, Manifest
 
 if TYPE_CHECKING:  # what measures is imported where it is asked for
     from edge_medgemma.runtime.backends.gpu_peaks import DevicePeaks
@@ -18,7 +18,7 @@ LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class DeviceRoom:
+class DeviceBudget:
     """What a device can hold, before anything of an engine is on it."""
 
     free_bytes: int
@@ -48,7 +48,7 @@ class DeviceBackend(Protocol):
         """
         ...
 
-    def room(self, directory: Path, manifest: Manifest) -> DeviceRoom:
+    def room(self, directory: Path, manifest: Manifest) -> DeviceBudget:
         """What the device can hold now; raises as `identity` does."""
         ...
 
@@ -75,7 +75,7 @@ class CudaBackend:
                 f"cuda runs engines of onnxruntime's operators in 16 bits, this one is "
                 f"{_described(manifest)}; export it with --target cuda"
             )
-        if not {CHUNK_GRAPH, TOKEN_GRAPH} <= set(manifest.files):
+        if not {PREFILL_GRAPH, DECODE_GRAPH} <= set(manifest.files):
             raise EngineError(
                 "this engine was exported for a CPU, or by an earlier version, and has no graphs for "
                 "cuda; export it again with --target cuda"
@@ -92,12 +92,12 @@ class CudaBackend:
         check_kernels(kernels, device)
         return f"{library_version()} {device.identity}"
 
-    def room(self, directory: Path, manifest: Manifest) -> DeviceRoom:
+    def room(self, directory: Path, manifest: Manifest) -> DeviceBudget:
         """See `DeviceBackend.room`."""
         from edge_medgemma.runtime.backends.cuda.device import CudaDevice
 
         found = CudaDevice().properties()
-        return DeviceRoom(found.free_bytes, found.is_integrated)
+        return DeviceBudget(found.free_bytes, found.is_integrated)
 
     def peaks(self, manifest: Manifest) -> "DevicePeaks":
         """See `DeviceBackend.peaks`."""
@@ -140,14 +140,14 @@ class TensorRtBackend:
 
         return plan_record(directory, manifest).identity
 
-    def room(self, directory: Path, manifest: Manifest) -> DeviceRoom:
+    def room(self, directory: Path, manifest: Manifest) -> DeviceBudget:
         """See `DeviceBackend.room`."""
         from edge_medgemma.runtime.backends.cuda.device import CudaDevice
         from edge_medgemma.runtime.backends.tensorrt.plan_runner import plan_record
 
         found = CudaDevice().properties()
         rows = plan_record(directory, manifest).global_rows
-        return DeviceRoom(found.free_bytes, found.is_integrated, rows)
+        return DeviceBudget(found.free_bytes, found.is_integrated, rows)
 
     def peaks(self, manifest: Manifest) -> "DevicePeaks":
         """See `DeviceBackend.peaks`."""
@@ -182,7 +182,7 @@ DEVICES: Devices = {Provider.TENSORRT: TensorRtBackend(), Provider.CUDA: CudaBac
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class BackendSelection:
     """What runs each part of an engine."""
 
     vision: Provider
@@ -190,18 +190,20 @@ class Choice:
     decoder: Provider
     identities: Mapping[Provider, str] = field(default_factory=dict)
     """Of the devices among them"""
-    rooms: Mapping[Provider, DeviceRoom] = field(default_factory=dict)
+    rooms: Mapping[Provider, DeviceBudget] = field(default_factory=dict)
     """Of the devices among them, before anything was loaded"""
-    step_downs: tuple[StepDown, ...] = ()
+    fallbacks: tuple[Fallback, ...] = ()
     """Devices that `auto` did not take"""
 
     @property
-    def decoder_room(self) -> DeviceRoom | None:
+    def decoder_budget(self) -> DeviceBudget | None:
         """Of the device that runs the decoder; None on a CPU."""
         return self.rooms.get(self.decoder)
 
 
-def choose(directory: Path, manifest: Manifest, wanted: Providers, devices: Devices) -> Choice:
+def choose(
+    directory: Path, manifest: Manifest, wanted: Providers, devices: Devices
+) -> BackendSelection:
     """Find a device for each part that is `auto`, and check those that were named.
 
     Raises:
@@ -209,51 +211,51 @@ def choose(directory: Path, manifest: Manifest, wanted: Providers, devices: Devi
         DependencyError: its library is not installed.
         ProviderError: it does not work here, or nothing here runs the engine.
     """
-    found: dict[Provider, tuple[str, DeviceRoom]] = {}
+    found: dict[Provider, tuple[str, DeviceBudget]] = {}
     for provider in (wanted.vision, wanted.decoder):
         if provider in devices:
             devices[provider].check(manifest)
             found[provider] = _identity_and_room(devices[provider], directory, manifest)
     if Provider.AUTO not in (wanted.vision, wanted.decoder):
         return _choice(wanted, Provider.AUTO, found, ())
-    step_downs: list[StepDown] = []
+    fallbacks: list[Fallback] = []
     for provider, device in devices.items():
         try:
             device.check(manifest)
         except EngineError as error:
-            step_downs.append(StepDown(provider, str(error)))
+            fallbacks.append(Fallback(provider, str(error)))
             continue
         try:
             found[provider] = _identity_and_room(device, directory, manifest)
-            return _choice(wanted, provider, found, step_downs)
+            return _choice(wanted, provider, found, fallbacks)
         except EdgeMedgemmaError as error:
-            step_downs.append(StepDown(provider, str(error)))
+            fallbacks.append(Fallback(provider, str(error)))
             LOG.warning("the engine runs on the CPU, not on %s: %s", provider, error)
-    return _choice(wanted, on_cpu(manifest, step_downs), found, step_downs)
+    return _choice(wanted, on_cpu(manifest, fallbacks), found, fallbacks)
 
 
-def without_devices(choice: Choice, manifest: Manifest, reason: str) -> Choice:
+def without_devices(choice: BackendSelection, manifest: Manifest, reason: str) -> BackendSelection:
     """The same on the CPU, after its devices failed.
 
     Raises:
         ProviderError: a CPU does not run the engine.
     """
-    step_downs = (*choice.step_downs, *(StepDown(one, reason) for one in choice.identities))
-    cpu = on_cpu(manifest, step_downs)
+    fallbacks = (*choice.fallbacks, *(Fallback(one, reason) for one in choice.identities))
+    cpu = on_cpu(manifest, fallbacks)
     vision, decoder = (
         cpu if part in choice.identities else part for part in (choice.vision, choice.decoder)
     )
-    return Choice(vision, decoder, step_downs=step_downs)
+    return BackendSelection(vision, decoder, fallbacks=fallbacks)
 
 
-def on_cpu(manifest: Manifest, step_downs: Sequence[StepDown]) -> Provider:
+def on_cpu(manifest: Manifest, fallbacks: Sequence[Fallback]) -> Provider:
     """What runs an engine where no device does; `auto` chooses among the CPU's libraries.
 
     Raises:
         ProviderError: a CPU does not run it.
     """
     if manifest.precision.activations == "bf16":
-        reasons = "; ".join(f"{one.provider}: {one.reason}" for one in step_downs)
+        reasons = "; ".join(f"{one.provider}: {one.reason}" for one in fallbacks)
         raise ProviderError(
             f"this engine computes in bfloat16, which needs a GPU ({reasons}); for the CPU export "
             "it with --activations fp16 or --target cpu"
@@ -263,23 +265,23 @@ def on_cpu(manifest: Manifest, step_downs: Sequence[StepDown]) -> Provider:
 
 def _identity_and_room(
     device: DeviceBackend, directory: Path, manifest: Manifest
-) -> tuple[str, DeviceRoom]:
+) -> tuple[str, DeviceBudget]:
     return device.identity(directory, manifest), device.room(directory, manifest)
 
 
 def _choice(
     wanted: Providers,
     automatic: Provider,
-    found: Mapping[Provider, tuple[str, DeviceRoom]],
-    step_downs: Sequence[StepDown],
-) -> Choice:
+    found: Mapping[Provider, tuple[str, DeviceBudget]],
+    fallbacks: Sequence[Fallback],
+) -> BackendSelection:
     """What was wanted, `automatic` in the place of `auto`."""
     vision, decoder = (
         automatic if part is Provider.AUTO else part for part in (wanted.vision, wanted.decoder)
     )
     identities = {provider: identity for provider, (identity, _) in found.items()}
     rooms = {provider: room for provider, (_, room) in found.items()}
-    return Choice(vision, decoder, identities, rooms, tuple(step_downs))
+    return BackendSelection(vision, decoder, identities, rooms, tuple(fallbacks))
 
 
 def _described(manifest: Manifest) -> str:

@@ -50,7 +50,7 @@ LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class StepDown:
+class Fallback:
     """Why `auto` did not take a faster library."""
 
     provider: Provider
@@ -63,7 +63,7 @@ class OpenedVision:
 
     model: VisionModel
     provider: Provider
-    step_downs: tuple[StepDown, ...] = ()
+    fallbacks: tuple[Fallback, ...] = ()
     """Libraries that were not taken, the fastest first."""
 
 
@@ -103,31 +103,31 @@ def open_vision(
     """
     if provider is not Provider.AUTO:
         return OpenedVision(_VISION[provider](directory, manifest, threads), provider)
-    step_downs: list[StepDown] = []
+    fallbacks: list[Fallback] = []
     for faster in FASTER_VISION:
         small = too_small(manifest, faster)
         if small is not None:
-            step_downs.append(small)
+            fallbacks.append(small)
             continue
         try:
             model = _VISION[faster](directory, manifest, threads)
-            return OpenedVision(model, faster, tuple(step_downs))
+            return OpenedVision(model, faster, tuple(fallbacks))
         except DependencyError as error:
-            step_downs.append(StepDown(faster, str(error)))
+            fallbacks.append(Fallback(faster, str(error)))
         except ProviderError as error:
-            step_downs.append(StepDown(faster, str(error)))
+            fallbacks.append(Fallback(faster, str(error)))
             LOG.warning("vision runs on onnxruntime, not on %s: %s", faster, error)
     model = _VISION[Provider.CPU](directory, manifest, threads)
-    return OpenedVision(model, Provider.CPU, tuple(step_downs))
+    return OpenedVision(model, Provider.CPU, tuple(fallbacks))
 
 
-def too_small(manifest: Manifest, faster: Provider) -> StepDown | None:
+def too_small(manifest: Manifest, faster: Provider) -> Fallback | None:
     """Why a vision tower of this size is not worth loading a library of FASTER_VISION."""
     size = manifest.files["vision.data"].bytes
     if size >= FASTER_VISION[faster]:
         return None
     reason = f"a vision tower of {size / 1e6:.0f} MB gains less than {faster} takes to load"
-    return StepDown(faster, reason)
+    return Fallback(faster, reason)
 
 
 def open_decoder(

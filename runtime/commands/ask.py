@@ -26,7 +26,7 @@ from edge_medgemma.runtime.tracing.spans import SpanRecorder
 from edge_medgemma.runtime.tracing.trace_file import write_trace
 from edge_medgemma.runtime.triage.answer_schema import findings_schema, load_schema
 from edge_medgemma.runtime.triage.chat_session import (
-    ENDING_WORDS,
+    FINISH_REASON_LABELS,
     AnswerPiece,
     Conversation,
     open_scan,
@@ -137,8 +137,8 @@ def command(
         click.echo()
         if not any(piece.text and not piece.is_thought for piece in pieces):
             click.echo(NO_ANSWER, err=True)
-        elif pieces[-1].ending in ENDING_WORDS:
-            click.echo(f"note: {ENDING_WORDS[pieces[-1].ending]}", err=True)
+        elif pieces[-1].ending in FINISH_REASON_LABELS:
+            click.echo(f"note: {FINISH_REASON_LABELS[pieces[-1].ending]}", err=True)
         if timings:
             click.echo(_timing_words(conversation, pieces), err=True)
     if trace is not None:

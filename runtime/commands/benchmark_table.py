@@ -51,7 +51,7 @@ def comparison_table(comparison: Comparison) -> list[RenderableType]:
             seconds(change.old_s),
             seconds(change.new_s),
             f"{change.relative:+.1%}",
-            f"{change.band:.0%}" if change.is_judged else "",
+            f"{change.band:.0%}" if change.is_compared else "",
             Text(change.verdict, style=_STYLES.get(change.verdict, "")),
         )
     parts: list[RenderableType] = [table]

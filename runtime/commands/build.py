@@ -6,9 +6,9 @@ from pathlib import Path
 import click
 
 from edge_medgemma.runtime.backends.cuda.device import CudaDevice
-from edge_medgemma.runtime.backends.gpu import DeviceRoom
+from edge_medgemma.runtime.backends.gpu import DeviceBudget
 from edge_medgemma.runtime.backends.select import Provider, Providers
-from edge_medgemma.runtime.backends.self_test.reference_outputs import load_golden
+from edge_medgemma.runtime.backends.self_test.reference_outputs import load_reference_outputs
 from edge_medgemma.runtime.backends.tensorrt.builder import build_plans, check_buildable
 from edge_medgemma.runtime.backends.tensorrt.library import find_tensorrt
 from edge_medgemma.runtime.backends.tensorrt.plan_files import plan_folder
@@ -47,7 +47,7 @@ def command(engine_directory: Path, provider: str, slices: int, workspace_mb: in
     """
     with Engine.open(engine_directory) as engine:
         check_buildable(engine.manifest, available_bytes())
-        if load_golden(engine_directory) is None:
+        if load_reference_outputs(engine_directory) is None:
             raise EngineError(
                 f"'{engine_directory}' has no golden outputs, by which its plans would be tested; "
                 "export it again without --no-golden"
@@ -55,7 +55,7 @@ def command(engine_directory: Path, provider: str, slices: int, workspace_mb: in
         shapes = prompt_shapes(engine, slices)
     library, device = find_tensorrt(), CudaDevice()
     found = device.properties()
-    room = DeviceRoom(found.free_bytes, found.is_integrated)
+    room = DeviceBudget(found.free_bytes, found.is_integrated)
     require_device_memory(engine.manifest, slices, DEFAULT_SHAPE, room, available_bytes())
     with stage_progress() as progress:
         record = build_plans(

@@ -10,7 +10,7 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from edge_medgemma.runtime.backends.gpu import DEVICES, DeviceRoom, choose
+from edge_medgemma.runtime.backends.gpu import DEVICES, DeviceBudget, choose
 from edge_medgemma.runtime.backends.probe import (
     Probe,
     cuda_kernels,
@@ -18,7 +18,7 @@ from edge_medgemma.runtime.backends.probe import (
     onnxruntime_conflict,
     probe_all,
 )
-from edge_medgemma.runtime.backends.select import AUTOMATIC, Provider, StepDown, too_small
+from edge_medgemma.runtime.backends.select import AUTOMATIC, Fallback, Provider, too_small
 from edge_medgemma.runtime.backends.tensorrt.plan_files import RECORD_NAME, plan_folder
 from edge_medgemma.runtime.commands.options import engine_option
 from edge_medgemma.runtime.commands.sanitize import printable
@@ -41,7 +41,7 @@ class EngineDiagnosis:
     vision_provider: str | None
     """What `auto` takes; None where nothing runs the engine"""
     decoder_provider: str | None
-    step_downs: tuple[StepDown, ...]
+    fallbacks: tuple[Fallback, ...]
     tensorrt_plans: str
     largest_slices: int | None
     """On the CPU, of 512 x 512; None where the memory is unknown"""
@@ -108,7 +108,7 @@ def diagnose(engine_directory: Path) -> Diagnosis:
         problems.append("nothing runs here; run: pip install 'edge-medgemma[cpu]'")
     engine = diagnose_engine(engine_directory, manifest, probes)
     if engine.decoder_provider is None:
-        problems.append(f"nothing here runs the engine: {engine.step_downs[-1].reason}")
+        problems.append(f"nothing here runs the engine: {engine.fallbacks[-1].reason}")
     kernels = cuda_kernels()
     return Diagnosis(
         program_version=program_version(),
@@ -133,23 +133,23 @@ def diagnose_engine(
     memory = available_bytes()
     vision: Provider | None = None
     decoder: Provider | None = None
-    room: DeviceRoom | None = None
-    step_downs: tuple[StepDown, ...]
+    room: DeviceBudget | None = None
+    fallbacks: tuple[Fallback, ...]
     try:
         choice = choose(directory, manifest, AUTOMATIC, DEVICES)
-        vision, decoder, step_downs = choice.vision, choice.decoder, choice.step_downs
-        room = choice.decoder_room
+        vision, decoder, fallbacks = choice.vision, choice.decoder, choice.fallbacks
+        room = choice.decoder_budget
     except EdgeMedgemmaError as error:
-        step_downs = (StepDown(Provider.AUTO, str(error)),)
+        fallbacks = (Fallback(Provider.AUTO, str(error)),)
     if vision is Provider.AUTO:
         reason = _without_openvino(manifest, probes)
         vision = Provider.CPU if reason else Provider.OPENVINO
-        step_downs += (StepDown(Provider.OPENVINO, reason),) if reason else ()
+        fallbacks += (Fallback(Provider.OPENVINO, reason),) if reason else ()
     return EngineDiagnosis(
         name=manifest.source.name,
         vision_provider=vision,
         decoder_provider=Provider.CPU if decoder is Provider.AUTO else decoder,
-        step_downs=step_downs,
+        fallbacks=fallbacks,
         tensorrt_plans=_plans(directory, manifest),
         largest_slices=None if memory is None else largest_slices(manifest, memory),
         one_slice_bytes=plan_memory(manifest, 1).peak_bytes,
@@ -183,7 +183,7 @@ def _engine_lines(found: Diagnosis) -> list[str]:
         f"memory available: {available}",
         f"engine {engine.name}: vision on {engine.vision_provider or 'nothing'}, "
         + f"decoder on {engine.decoder_provider or 'nothing'}",
-        *(f"  not {one.provider}: {one.reason}" for one in engine.step_downs),
+        *(f"  not {one.provider}: {one.reason}" for one in engine.fallbacks),
         f"  TensorRT plans: {engine.tensorrt_plans}",
     ]
     if engine.device_slices is not None and engine.device_free_bytes is not None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edge_medgemma.runtime.backends.base import DecoderModel, VisionModel
 from edge_medgemma.runtime.backends.gpu import (
     DEVICES,
-    Choice,
+    BackendSelection,
     DeviceBackend,
     Devices,
     choose,
@@ -33,7 +33,7 @@ from edge_medgemma.runtime.generation.grammar import Grammars
 from edge_medgemma.runtime.generation.images import to_pixel_values
 from edge_medgemma.runtime.generation.prefix import Prefix
 from edge_medgemma.runtime.generation.prompt import PromptBuilder
-from edge_medgemma.runtime.generation.self_test import require_golden
+from edge_medgemma.runtime.generation.self_test import require_agreement
 from edge_medgemma.runtime.generation.tokenizer import Tokenizer
 from edge_medgemma.runtime.manifest import Manifest, load_manifest
 from edge_medgemma.runtime.memory.device_memory import (
@@ -77,7 +77,7 @@ class Engine:
         self._threads = threads
         self._providers = providers
         self._devices = devices
-        self._choice: Choice | None = None
+        self._choice: BackendSelection | None = None
         self._is_checked = is_checked
         self._recorder = recorder
         self._embedding = Embedding(directory, manifest)
@@ -160,7 +160,7 @@ class Engine:
         return Prefix(self.decoder_model(), self._embedding, self.manifest, expected_tokens)
 
     @property
-    def slices_at_once(self) -> int:
+    def vision_batch_size(self) -> int:
         """Slices per call of `encode_images` that suit what runs the vision tower."""
         return self._vision_model().batch
 
@@ -175,7 +175,7 @@ class Engine:
         return self._identity(self.choice.decoder)
 
     @property
-    def choice(self) -> Choice:
+    def choice(self) -> BackendSelection:
         """What runs each part; a device has given the CPU's answers here before.
 
         Raises:
@@ -198,7 +198,7 @@ class Engine:
             ResourceError: too little memory, or the plans of the device hold fewer slices; the
                 message says what would fit.
         """
-        room, available = self.choice.decoder_room, available_bytes()
+        room, available = self.choice.decoder_budget, available_bytes()
         if room is not None:
             try:
                 require_device_memory(self.manifest, slices, shape, room, available)
@@ -246,7 +246,7 @@ class Engine:
         found = self.choice.identities.get(provider) or provider_identity(provider)
         return f"{self.manifest.sha256} {provider} {found}"
 
-    def _tested(self, choice: Choice) -> Choice:
+    def _tested(self, choice: BackendSelection) -> BackendSelection:
         """The choice, or the CPU where `auto` chose a device that fails its self-test."""
         if not choice.identities:
             return choice
@@ -255,7 +255,7 @@ class Engine:
         self._choice = choice  # the test runs on it
         try:
             with self._recorder.span("self-test"):
-                require_golden(self, name, identity)
+                require_agreement(self, name, identity)
             return choice
         except (ProviderError, EngineError) as error:
             self.close()
@@ -267,7 +267,7 @@ class Engine:
             return fallen
 
     def _takes_turns(self) -> bool:
-        room = self.choice.decoder_room
+        room = self.choice.decoder_budget
         if room is None:
             return self._takes_turns_on_cpu
         return not fits_together_on_device(self.manifest, room, available_bytes())

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_medgemma.runtime.generation.masks import Rows
+from edge_medgemma.runtime.generation.masks import TokenMeta
 
 
 @dataclass(frozen=True, slots=True)
 class PrefixSnapshot:
     """All that a prefix remembers."""
 
-    global_rows: Rows
-    local_rows: Rows
+    global_rows: TokenMeta
+    local_rows: TokenMeta
     images: int
     chunks: int
     global_arrays: Iterable[NDArray[np.floating]]

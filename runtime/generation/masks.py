@@ -14,7 +14,7 @@ NO_BRANCH = -1
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class TokenMeta:
     """What a run of tokens is: four parallel arrays [n] of int64."""
 
     positions: NDArray[np.int64]
@@ -29,11 +29,13 @@ class Rows:
     def __len__(self) -> int:
         return len(self.positions)
 
-    def __getitem__(self, part: slice) -> "Rows":
-        return Rows(self.positions[part], self.images[part], self.chunks[part], self.branches[part])
+    def __getitem__(self, part: slice) -> "TokenMeta":
+        return TokenMeta(
+            self.positions[part], self.images[part], self.chunks[part], self.branches[part]
+        )
 
-    def __add__(self, other: "Rows") -> "Rows":
-        return Rows(
+    def __add__(self, other: "TokenMeta") -> "TokenMeta":
+        return TokenMeta(
             np.concatenate([self.positions, other.positions]),
             np.concatenate([self.images, other.images]),
             np.concatenate([self.chunks, other.chunks]),
@@ -41,12 +43,12 @@ class Rows:
         )
 
 
-NO_ROWS = Rows(*(np.zeros(0, np.int64) for _ in range(4)))
+NO_TOKENS = TokenMeta(*(np.zeros(0, np.int64) for _ in range(4)))
 
 
 def additive_mask(
-    queries: Rows,
-    keys: Rows,
+    queries: TokenMeta,
+    keys: TokenMeta,
     window: int | None,
     hidden_chunks: dict[int, Collection[int]] | None = None,
 ) -> NDArray[np.float32]:

@@ -15,11 +15,11 @@ class Step:
     """Since generation began."""
 
 
-class Ending(StrEnum):
+class FinishReason(StrEnum):
     """Why a reply ended."""
 
     STOP = "stop"
     """The model ended its turn, or a constraint left nothing to say."""
-    TOKENS_SPENT = "tokens_spent"
+    LENGTH = "tokens_spent"
     REPETITION = "repetition"
     """Whoever listened stopped it: the same words came again and again."""

@@ -7,18 +7,18 @@ from contextlib import ExitStack, contextmanager
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_medgemma.runtime.backends.base import DecoderModel, LaneName
+from edge_medgemma.runtime.backends.base import AttentionKind, DecoderModel
 from edge_medgemma.runtime.generation.embedding import Embedding
 from edge_medgemma.runtime.generation.grammar import Constraint
-from edge_medgemma.runtime.generation.kv_index import Lane
+from edge_medgemma.runtime.generation.kv_index import LayerGroupCache
 from edge_medgemma.runtime.generation.kv_snapshot import PrefixSnapshot
 from edge_medgemma.runtime.generation.masks import (
     NO_BRANCH,
     NO_IMAGE,
-    Rows,
+    TokenMeta,
     additive_mask,
 )
-from edge_medgemma.runtime.generation.outputs import Ending, Step
+from edge_medgemma.runtime.generation.outputs import FinishReason, Step
 from edge_medgemma.runtime.generation.prefill_chunks import passes
 from edge_medgemma.runtime.generation.prompt import Chunk
 from edge_medgemma.runtime.generation.question_tree import QuestionTree
@@ -27,7 +27,7 @@ from edge_medgemma.runtime.manifest import Manifest
 from edge_medgemma.runtime.memory.cache_geometry import (
     GLOBAL_GROWTH_ROWS,
     LOCAL_SLACK_ROWS,
-    MAXIMUM_PASS_ROWS,
+    MAX_PREFILL_ROWS,
 )
 
 ANSWER_SLACK_ROWS = 128
@@ -49,8 +49,8 @@ class Prefix:
         self._embedding = embedding
         self._manifest = manifest
         self._read_caches = self._caches = decoder.new_caches()
-        self._global = Lane(None)
-        self._local = Lane(manifest.text.sliding_window)
+        self._global = LayerGroupCache(None)
+        self._local = LayerGroupCache(manifest.text.sliding_window)
         self._images = 0
         self._chunks = 0
         self._expected_tokens = expected_tokens
@@ -130,7 +130,7 @@ class Prefix:
         if features is not None and count:
             embeddings[where] = features.reshape(count, -1)
             images[where] = self._images + np.repeat(np.arange(len(features)), features.shape[1])
-        rows = Rows(
+        rows = TokenMeta(
             self.length + np.arange(len(ids)),
             images,
             np.full(len(ids), self._chunks),
@@ -170,7 +170,7 @@ class Prefix:
             tree = QuestionTree(questions[first : first + 1], hidden[first : first + 1])
             for last in range(first + 2, len(questions) + 1):
                 larger = QuestionTree(questions[first:last], hidden[first:last])
-                if len(larger.ids) > MAXIMUM_PASS_ROWS:
+                if len(larger.ids) > MAX_PREFILL_ROWS:
                     break
                 tree = larger
             with self._question(len(tree.ids)):
@@ -186,7 +186,7 @@ class Prefix:
         sampling: Sampling,
         max_tokens: int,
         constraint: Constraint | None = None,
-    ) -> Generator[Step, None, Ending]:
+    ) -> Generator[Step, None, FinishReason]:
         """Continue the prefix with `ids` and then with what the model says.
 
         Ends at any stop id of the manifest (not yielded), unless they are ignored, or after
@@ -205,7 +205,7 @@ class Prefix:
                 chosen = [(token, 0.0) for token in constraint.forced()] if constraint else []
                 if not chosen:
                     if count == max_tokens:
-                        return Ending.TOKENS_SPENT
+                        return FinishReason.LENGTH
                     allowed = constraint.allowed() if constraint else None
                     logits = self._read_text(unread)
                     unread = []
@@ -214,9 +214,9 @@ class Prefix:
                     chosen = [choose_token(logits, sampling, generator, allowed)]
                 for token, logprob in chosen:
                     if token in self._manifest.tokens.stop and not sampling.ignore_stop:
-                        return Ending.STOP
+                        return FinishReason.STOP
                     if count == max_tokens:
-                        return Ending.TOKENS_SPENT
+                        return FinishReason.LENGTH
                     if constraint:
                         constraint.accept(token)
                     yield Step(token, logprob, time.perf_counter() - start)
@@ -226,7 +226,7 @@ class Prefix:
     def _read_text(self, ids: Sequence[int]) -> NDArray[np.float32]:
         embeddings = self._embedding.rows(ids)
         images = np.full(len(ids), NO_IMAGE, np.int64)
-        rows = Rows(self.length + np.arange(len(ids)), images, images, images)
+        rows = TokenMeta(self.length + np.arange(len(ids)), images, images, images)
         logits = np.zeros((0, 0), np.float32)
         for part in passes(images):
             last = [part.stop - part.start - 1] if part.stop == len(ids) else []
@@ -256,13 +256,13 @@ class Prefix:
     @contextmanager
     def _answer(self, tokens: int) -> Iterator[None]:
         """What is read inside goes to caches that are fast for single tokens, where there are any."""
-        unseen = self._local.droppable(self.length)
-        rows: dict[LaneName, slice] = {
+        unseen = self._local.num_evictable(self.length)
+        rows: dict[AttentionKind, slice] = {
             "global": slice(0, self._global.used),
             "local": slice(unseen, self._local.used),
         }
-        room: dict[LaneName, int] = {"global": tokens, "local": min(tokens, ANSWER_SLACK_ROWS)}
-        caches = self._decoder.answer_caches(self._caches, rows, room)
+        room: dict[AttentionKind, int] = {"global": tokens, "local": min(tokens, ANSWER_SLACK_ROWS)}
+        caches = self._decoder.decode_kv_caches(self._caches, rows, room)
         read = self._global.rows, self._local.rows
         if caches is not None:
             self._caches = caches
@@ -277,7 +277,7 @@ class Prefix:
 
     def _run(
         self,
-        rows: Rows,
+        rows: TokenMeta,
         embeddings: NDArray[np.float32],
         logit_rows: NDArray[np.int64],
         hidden_chunks: dict[int, Collection[int]] | None = None,
@@ -298,7 +298,7 @@ class Prefix:
                 masks[0],
                 masks[1],
                 logit_rows,
-                is_answer=self._is_answer,
+                is_decode=self._is_answer,
             )
         except BaseException:
             self._global.truncate(used[0])
@@ -324,7 +324,7 @@ class Prefix:
             self._caches.reserve("local", max(wanted, window + LOCAL_SLACK_ROWS), self._local.used)
 
     def _compact(self, position: int) -> None:
-        count = self._local.droppable(position)
+        count = self._local.num_evictable(position)
         if count:
             is_own = self._caches is not self._read_caches
             if self._asking and not is_own and self._saved is None:

@@ -6,7 +6,7 @@ from itertools import takewhile
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_medgemma.runtime.generation.masks import NO_BRANCH, NO_IMAGE, Rows
+from edge_medgemma.runtime.generation.masks import NO_BRANCH, NO_IMAGE, TokenMeta
 
 
 class QuestionTree:
@@ -35,11 +35,11 @@ class QuestionTree:
         self.hidden_chunks = {branch: some for branch, some in enumerate(hidden_chunks) if some}
         """By number of the question."""
 
-    def rows(self, begin: int) -> Rows:
+    def rows(self, begin: int) -> TokenMeta:
         """What the tokens of the pass are, behind a prefix of `begin` tokens."""
         text = np.full(len(self.ids), NO_IMAGE, np.int64)
         trunk = np.arange(self._trunk)
         positions = [trunk, *(self._trunk + np.arange(count) for count in self._branches)]
         numbers = np.repeat(np.arange(len(self._branches)), self._branches)
         branches = np.concatenate([np.full(self._trunk, NO_BRANCH), numbers])
-        return Rows(begin + np.concatenate(positions), text, text, branches)
+        return TokenMeta(begin + np.concatenate(positions), text, text, branches)

@@ -4,7 +4,7 @@ from collections.abc import Generator
 
 import numpy as np
 
-from edge_medgemma.runtime.generation.outputs import Ending, Step
+from edge_medgemma.runtime.generation.outputs import FinishReason, Step
 
 MAXIMUM_PERIOD = 256
 """Tokens of the longest cycle looked for: about a paragraph."""
@@ -37,17 +37,17 @@ class RepetitionWatch:
 
 
 def stop_repetition(
-    steps: Generator[Step, None, Ending],
-) -> Generator[Step, None, Ending]:
+    steps: Generator[Step, None, FinishReason],
+) -> Generator[Step, None, FinishReason]:
     """The same steps, ended with `FinishReason.REPETITION` where they run in a circle."""
     watch = RepetitionWatch()
     while True:
         try:
             step = next(steps)
         except StopIteration as stop:
-            ending: Ending = stop.value
+            ending: FinishReason = stop.value
             return ending
         yield step
         if watch.is_loop(step.token_id):
             steps.close()
-            return Ending.REPETITION
+            return FinishReason.REPETITION

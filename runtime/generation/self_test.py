@@ -9,18 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_medgemma.runtime.backends.self_test.reference_outputs import (
-    Golden,
-    GoldenComparison,
+    ReferenceComparison,
+    ReferenceOutputs,
     check,
     compare,
-    golden_of,
-    load_golden,
+    load_reference_outputs,
+    reference_outputs_of,
 )
 from edge_medgemma.runtime.errors import ProviderError
 from edge_medgemma.runtime.generation.prompt import Chunk
 from edge_medgemma.runtime.generation.sampling import log_softmax
 from edge_medgemma.runtime.memory.cache_geometry import LOCAL_SLACK_ROWS
-from edge_medgemma.runtime.store.verdict_cache import Stamp
+from edge_medgemma.runtime.store.verdict_cache import CachedVerdict
 
 if TYPE_CHECKING:  # an engine tests itself before it trusts a device
     from edge_medgemma.runtime.generation.engine import Engine
@@ -35,16 +35,16 @@ PICTURE_SIDE = 64
 """The picture is resized to the tower's size as any other slice."""
 
 
-def make_golden(engine: Engine) -> Golden:
+def make_reference_outputs(engine: Engine) -> ReferenceOutputs:
     """The reference from an engine on the CPU."""
-    picture = golden_picture()
+    picture = reference_image()
     features = engine.encode_images(picture[None])
     rounded = features.astype(np.float16).astype(np.float32)
     logprobs, tokens = _answer(engine, rounded, None)
-    return golden_of(picture, features[0], tokens, logprobs)
+    return reference_outputs_of(picture, features[0], tokens, logprobs)
 
 
-def compare_golden(engine: Engine, golden: Golden) -> GoldenComparison:
+def compare_with_reference(engine: Engine, golden: ReferenceOutputs) -> ReferenceComparison:
     """An engine on its device against the reference."""
     features = engine.encode_images(golden.picture[None])[0]
     stored = golden.features.astype(np.float32)[None]
@@ -52,7 +52,7 @@ def compare_golden(engine: Engine, golden: Golden) -> GoldenComparison:
     return compare(golden, features, logprobs)
 
 
-def require_golden(engine: Engine, name: str, identity: str) -> None:
+def require_agreement(engine: Engine, name: str, identity: str) -> None:
     """Compare an engine on its device with the CPU, once for each identity.
 
     Args:
@@ -64,24 +64,24 @@ def require_golden(engine: Engine, name: str, identity: str) -> None:
         ProviderError: it is too far off, or the engine has no golden outputs to tell by.
         EngineError: the golden outputs are damaged.
     """
-    golden = load_golden(engine.directory)
+    golden = load_reference_outputs(engine.directory)
     if golden is None:
         raise ProviderError(
             f"the engine has no golden outputs, by which {name} would be tested; export it again "
             "without --no-golden, or use --provider cpu"
         )
-    stamp = Stamp(engine.manifest.sha256, identity)
+    stamp = CachedVerdict(engine.manifest.sha256, identity)
     kept = stamp.read("smallest_cosine", "kl_nats", "greedy_equal", "steps")
     if kept is None:
-        comparison = compare_golden(engine, golden)
+        comparison = compare_with_reference(engine, golden)
         stamp.write(asdict(comparison))
     else:
         cosine, kl_nats, greedy_equal, steps = kept
-        comparison = GoldenComparison(cosine, kl_nats, int(greedy_equal), int(steps))
+        comparison = ReferenceComparison(cosine, kl_nats, int(greedy_equal), int(steps))
     check(comparison, name)
 
 
-def golden_picture() -> NDArray[np.uint8]:
+def reference_image() -> NDArray[np.uint8]:
     """[PICTURE_SIDE, PICTURE_SIDE, 3]: an ellipse in a ring, a bright wedge, three windows' levels.
 
     Integers only, so that it is the same everywhere.

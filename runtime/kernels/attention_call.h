@@ -47,6 +47,6 @@ int is_prompt(const Grouped *kernel, const Call *call);
 OrtStatus *attend_prompt(const Grouped *kernel, const Call *call, OrtKernelContext *context);
 
 /* Whether a call is one of one row over caches in bytes, and its computation. */
-int is_answer(const Grouped *kernel, const Call *call);
+int is_decode(const Grouped *kernel, const Call *call);
 OrtStatus *attend_answer(const Grouped *kernel, const Call *call, OrtKernelContext *context);
 #endif

@@ -174,7 +174,7 @@ static OrtStatus *compute(void *data, OrtKernelContext *context) {
   TRY(read_call(kernel->api, context, &call));
   if (read_sizes(kernel, &call)) {
     if (is_prompt(kernel, &call)) return attend_prompt(kernel, &call, context);
-    if (is_answer(kernel, &call)) return attend_answer(kernel, &call, context);
+    if (is_decode(kernel, &call)) return attend_answer(kernel, &call, context);
   }
   return kernel->api->InvokeOp(context, kernel->own, call.inputs, INPUTS, call.outputs, OUTPUTS);
 }

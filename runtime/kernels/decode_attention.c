@@ -6,7 +6,7 @@
 
 int answer_is_ours(void) { return answer_has_instructions(); }
 
-int is_answer(const Grouped *kernel, const Call *call) {
+int is_decode(const Grouped *kernel, const Call *call) {
   return kernel->is_in_bytes && call->rows == 1 && call->size <= ANSWER_LARGEST &&
          call->size % ANSWER_UNIT == 0;
 }

@@ -1,6 +1,6 @@
 """Sizes of prefill chunks and key-value caches: what is planned for and what is then reserved."""
 
-MAXIMUM_PASS_ROWS = 288
+MAX_PREFILL_ROWS = 288
 """Longer text is prefilled in several chunks. A slice of 256 image tokens and its label fits: more
 rows gain nothing on a CPU, and each takes 4 bytes of scores for every head and earlier token."""
 

@@ -6,7 +6,7 @@ one; the rest is counted from shapes, or assumed where a constant says so.
 
 from dataclasses import dataclass
 
-from edge_medgemma.runtime.backends.gpu import DeviceRoom
+from edge_medgemma.runtime.backends.gpu import DeviceBudget
 from edge_medgemma.runtime.backends.tensorrt.shapes import (
     DecoderShapes,
     VisionShapes,
@@ -17,7 +17,7 @@ from edge_medgemma.runtime.manifest import Manifest
 from edge_medgemma.runtime.memory.cache_geometry import (
     GLOBAL_GROWTH_ROWS,
     LOCAL_SLACK_ROWS,
-    MAXIMUM_PASS_ROWS,
+    MAX_PREFILL_ROWS,
 )
 from edge_medgemma.runtime.memory.host_memory import (
     DEFAULT_SHAPE,
@@ -96,14 +96,14 @@ def decoder_shapes(manifest: Manifest, slices: int) -> DecoderShapes:
         return DecoderShapes(
             tokens + QUESTION_ROWS, local_rows, has_decode_profile=has_decode_profile
         )
-    return DecoderShapes(tokens + GLOBAL_GROWTH_ROWS, local_rows, MAXIMUM_PASS_ROWS)
+    return DecoderShapes(tokens + GLOBAL_GROWTH_ROWS, local_rows, MAX_PREFILL_ROWS)
 
 
 def require_device_memory(
     manifest: Manifest,
     slices: int,
     shape: tuple[int, int],
-    room: DeviceRoom,
+    room: DeviceBudget,
     available_bytes: int | None,
 ) -> None:
     """Refuse what does not fit, before it is begun.
@@ -136,7 +136,7 @@ def require_device_memory(
 
 def largest_device_slices(
     manifest: Manifest,
-    room: DeviceRoom,
+    room: DeviceBudget,
     available_bytes: int | None,
     shape: tuple[int, int] = DEFAULT_SHAPE,
 ) -> int:
@@ -153,7 +153,7 @@ def largest_device_slices(
 
 
 def fits_together_on_device(
-    manifest: Manifest, room: DeviceRoom, available_bytes: int | None
+    manifest: Manifest, room: DeviceBudget, available_bytes: int | None
 ) -> bool:
     """Whether vision tower and decoder may stay loaded side by side, however many the slices."""
     share = TOGETHER_SHARE if room.is_shared else 1.0
@@ -161,12 +161,14 @@ def fits_together_on_device(
     return plan_device_memory(manifest, MAX_SLICES).together_bytes <= share * free
 
 
-def _needed_bytes(manifest: Manifest, slices: int, shape: tuple[int, int], room: DeviceRoom) -> int:
+def _needed_bytes(
+    manifest: Manifest, slices: int, shape: tuple[int, int], room: DeviceBudget
+) -> int:
     needed = plan_device_memory(manifest, slices).peak_bytes
     return needed + (host_bytes(manifest, slices, shape) if room.is_shared else 0)
 
 
-def _free_bytes(room: DeviceRoom, available_bytes: int | None) -> int:
+def _free_bytes(room: DeviceBudget, available_bytes: int | None) -> int:
     """A shared memory is free as far as the host's caches of files leave when asked to."""
     if room.is_shared and available_bytes is not None:
         return available_bytes

@@ -15,7 +15,7 @@ from edge_medgemma.runtime.manifest import Manifest, TextSpec
 from edge_medgemma.runtime.memory.cache_geometry import (
     GLOBAL_GROWTH_ROWS,
     LOCAL_SLACK_ROWS,
-    MAXIMUM_PASS_ROWS,
+    MAX_PREFILL_ROWS,
 )
 from edge_medgemma.runtime.slicing.sampling import MAX_SLICES
 
@@ -79,7 +79,7 @@ def plan_memory(
     text, vision = manifest.text, manifest.vision
     features = vision.tokens_per_image * text.hidden_size * FLOAT_BYTES
     pixels = math.prod(shape) * (FLOAT_BYTES + 3)  # decoded values, and three colours
-    tokens = slices * (vision.tokens_per_image + TOKENS_OF_TEXT) + MAXIMUM_PASS_ROWS
+    tokens = slices * (vision.tokens_per_image + TOKENS_OF_TEXT) + MAX_PREFILL_ROWS
     return MemoryPlan(
         program_bytes=PROGRAM_BYTES,
         pixels_bytes=slices * pixels,
@@ -246,7 +246,7 @@ def _vision_workspace_bytes(manifest: Manifest) -> int:
 def _decoder_workspace_bytes(manifest: Manifest, tokens: int) -> int:
     """The widest pass: masks and the scores of all heads over all tokens, activations."""
     text = manifest.text
-    rows = max(MAXIMUM_PASS_ROWS, manifest.vision.tokens_per_image + TOKENS_OF_TEXT)
+    rows = max(MAX_PREFILL_ROWS, manifest.vision.tokens_per_image + TOKENS_OF_TEXT)
     over_tokens = (2 + text.heads) * tokens
     activations = 4 * text.intermediate_size + 4 * text.hidden_size
     return rows * (over_tokens + activations) * FLOAT_BYTES

@@ -25,7 +25,7 @@ class Change:
     new_s: float
     band: float
     """The wider of the two runs' bands."""
-    is_judged: bool
+    is_compared: bool
     is_disturbed: bool
     """The machine was not quiet in one of the runs."""
     reads_gb_per_s: tuple[float, float] | None
@@ -43,7 +43,7 @@ class Change:
         `other pace`: the change may come from how fast all threads read memory in the two runs,
         which makes rows slower or faster by no more than it changed itself.
         """
-        if not self.is_judged:
+        if not self.is_compared:
             return "not judged"
         if self.is_disturbed:
             return "disturbed"
@@ -120,7 +120,7 @@ def _change(old: Mapping[str, Any], new: Row) -> Change:
         old_s=float(old["latency"]["median_s"]),
         new_s=new.latency.median_s,
         band=max(float(old["latency"]["noise_band"]), new.latency.noise_band),
-        is_judged=new.is_judged,
+        is_compared=new.is_compared,
         is_disturbed=new.is_disturbed or bool(old["is_disturbed"]),
         reads_gb_per_s=_reads_gb_per_s(old.get("read_gb_per_s"), new.read_gb_per_s),
     )

@@ -56,7 +56,7 @@ class ColdStart:
             includes=f"new process, one slice, one token; engine files {files} the page cache",
             slices=1,
             tokens=1,
-            is_judged=False,
+            is_compared=False,
         )
         return replace(
             row,

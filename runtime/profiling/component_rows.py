@@ -12,7 +12,7 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_medgemma.runtime.backends.base import Caches, DecoderModel, LaneName
+from edge_medgemma.runtime.backends.base import AttentionKind, Caches, DecoderModel
 from edge_medgemma.runtime.backends.onnxruntime.decoder import OrtDecoder
 from edge_medgemma.runtime.backends.select import Provider
 from edge_medgemma.runtime.generation.embedding import Embedding
@@ -153,18 +153,18 @@ class _IdleDecoder:
     def __init__(self, decoder: DecoderModel) -> None:
         self._decoder = decoder
         self._caches = decoder.new_caches()
-        self._used: dict[LaneName, int] = {"global": 0, "local": 0}
+        self._used: dict[AttentionKind, int] = {"global": 0, "local": 0}
         self._sleeps = True
 
     def new_caches(self) -> Caches:
         """The one sequence's caches."""
         return self._caches
 
-    def answer_caches(
-        self, caches: Caches, rows: Mapping[LaneName, slice], room: Mapping[LaneName, int]
+    def decode_kv_caches(
+        self, caches: Caches, rows: Mapping[AttentionKind, slice], room: Mapping[AttentionKind, int]
     ) -> Caches | None:
-        """See `DecoderModel.answer_caches`."""
-        return self._decoder.answer_caches(caches, rows, room)
+        """See `DecoderModel.decode_kv_caches`."""
+        return self._decoder.decode_kv_caches(caches, rows, room)
 
     def run(
         self,
@@ -175,7 +175,7 @@ class _IdleDecoder:
         mask_local: NDArray[np.float32],
         logit_rows: NDArray[np.int64],
         *,
-        is_answer: bool = False,
+        is_decode: bool = False,
     ) -> NDArray[np.float32]:
         """See `DecoderModel.run`."""
         if not self._sleeps:
@@ -186,7 +186,7 @@ class _IdleDecoder:
                 mask_global,
                 mask_local,
                 logit_rows,
-                is_answer=is_answer,
+                is_decode=is_decode,
             )
         self._used = {"global": mask_global.shape[-1], "local": mask_local.shape[-1]}
         return np.zeros((len(logit_rows), 1), np.float32)

@@ -14,7 +14,7 @@ _COUNTED_FIELDS = 8
 time is another's too."""
 
 
-class OtherLoad:
+class BackgroundLoad:
     """From its making on: the share of all cores that went to others."""
 
     def __init__(self, stat: Path = STAT) -> None:

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 from edge_medgemma.runtime.memory.peak_rss import PeakMemory
 from edge_medgemma.runtime.profiling.clock_probe import Pace
-from edge_medgemma.runtime.profiling.cpu_contention import OtherLoad
+from edge_medgemma.runtime.profiling.cpu_contention import BackgroundLoad
 from edge_medgemma.runtime.profiling.distribution import Distribution
 from edge_medgemma.runtime.profiling.power import PowerReaders
 from edge_medgemma.runtime.profiling.record import Energy, Row, agreement, is_quiet
@@ -147,7 +147,7 @@ class Meter:
             row,
             latency=Distribution.of(samples_s),
             warm_up_s=warm_up_s,
-            set_aside=len(taken.all) - len(counted),
+            num_rejected=len(taken.all) - len(counted),
             others_share=max(shares, default=None),
             pace=min(one.pace(taken.usual_gb_per_s) for one in counted),
             read_gb_per_s=median(reads) if reads else None,
@@ -163,7 +163,7 @@ class Meter:
     ) -> None:
         """Repeat for long enough to know what others did meanwhile."""
         pace, reads_gb_per_s = self._pace.fraction(), self._reads_gb_per_s(is_paced)
-        load = OtherLoad()
+        load = BackgroundLoad()
         window: list[tuple[float, Result]] = []
         while not window or load.elapsed_s < WINDOW_S:
             start_s = time.perf_counter()

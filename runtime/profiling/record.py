@@ -82,7 +82,7 @@ class Row:
     """Seconds of one repetition; None where it was not measured."""
     warm_up_s: float | None = None
     """The repetition before the first that counts; None where there was none."""
-    set_aside: int = 0
+    num_rejected: int = 0
     """Repetitions that do not count: other programs were at work or the machine was slow."""
     others_share: float | None = None
     """Of all cores, at most, while a repetition that counts ran; None where that is not told."""
@@ -114,7 +114,7 @@ class Row:
     ceiling: Ceiling | None = None
     throttled: bool | None = None
     """Did the processor's throttle counters move? None where there are none."""
-    is_judged: bool = True
+    is_compared: bool = True
     """False for rows that no baseline is compared with: they depend on more than the build."""
 
     @property

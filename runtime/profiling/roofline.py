@@ -90,7 +90,7 @@ def head_parameters(text: TextSpec) -> int:
     return text.vocabulary * text.hidden_size
 
 
-def decoder_bytes(manifest: Manifest, *, is_answer: bool = False) -> int:
+def decoder_bytes(manifest: Manifest, *, is_decode: bool = False) -> int:
     """Bytes of weights that one pass reads: the layers and the head, or the draft of an answer.
 
     The head lies in `embedding.data` where the embedding shares it, the draft beside the layers. The
@@ -100,10 +100,10 @@ def decoder_bytes(manifest: Manifest, *, is_answer: bool = False) -> int:
     size = manifest.files["decoder.data"].bytes
     precision = manifest.precision
     is_shared = precision.embedding == "head"
-    if is_answer and precision.answer_head is not None:
+    if is_decode and precision.draft_head is not None:
         return size if is_shared else size - _head_bytes(manifest, precision.head)
-    if precision.answer_head is not None:
-        size -= _head_bytes(manifest, precision.answer_head)
+    if precision.draft_head is not None:
+        size -= _head_bytes(manifest, precision.draft_head)
     return size + manifest.files["embedding.data"].bytes if is_shared else size
 
 
@@ -119,19 +119,19 @@ def cache_row_bytes(manifest: Manifest, *, is_int8: bool = False) -> int:
     return 2 * manifest.text.kv_heads * manifest.text.head_dim * size
 
 
-def cache_read_bytes(manifest: Manifest, tokens: int, *, is_answer: bool = False) -> int:
+def cache_read_bytes(manifest: Manifest, tokens: int, *, is_decode: bool = False) -> int:
     """Cache rows that a token at position `tokens` reads: all of global layers, a window of others."""
     text = manifest.text
     layers = sum(text.layer_is_global)
     rows = layers * tokens + (text.layers - layers) * min(tokens, text.sliding_window)
-    has_int8 = is_answer and manifest.precision.answer_cache == "int8"
+    has_int8 = is_decode and manifest.precision.decode_kv_cache == "int8"
     return rows * cache_row_bytes(manifest, is_int8=has_int8 and tokens > INT8_MINIMUM_ROWS)
 
 
-def prefill_work(manifest: Manifest, tokens: int, depth: int, *, is_answer: bool = False) -> Work:
+def prefill_work(manifest: Manifest, tokens: int, depth: int, *, is_decode: bool = False) -> Work:
     """A pass of `tokens` tokens behind `depth` others, causal, one row projected to the vocabulary.
 
-    `is_answer`: it reads the weights and caches that answers have.
+    `is_decode`: it reads the weights and caches that answers have.
     """
     text = manifest.text
     pairs = _pairs(tokens, depth, None)
@@ -140,8 +140,8 @@ def prefill_work(manifest: Manifest, tokens: int, depth: int, *, is_answer: bool
     per_pair = 4.0 * text.heads * text.head_dim
     return Work(
         bytes=float(
-            decoder_bytes(manifest, is_answer=is_answer)
-            + cache_read_bytes(manifest, depth + tokens, is_answer=is_answer)
+            decoder_bytes(manifest, is_decode=is_decode)
+            + cache_read_bytes(manifest, depth + tokens, is_decode=is_decode)
         ),
         weight_flop=2.0 * (tokens * body_parameters(text) + head_parameters(text)),
         other_flop=per_pair * (layers * pairs + (text.layers - layers) * local_pairs),
@@ -150,7 +150,7 @@ def prefill_work(manifest: Manifest, tokens: int, depth: int, *, is_answer: bool
 
 def generation_work(manifest: Manifest, tokens: int, depth: int) -> Work:
     """`tokens` passes of one token each."""
-    passes = [prefill_work(manifest, 1, depth + i, is_answer=True) for i in range(tokens)]
+    passes = [prefill_work(manifest, 1, depth + i, is_decode=True) for i in range(tokens)]
     return _total(passes)
 
 

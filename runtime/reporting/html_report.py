@@ -24,7 +24,7 @@ from edge_medgemma.runtime.reporting.labels import (
 )
 from edge_medgemma.runtime.triage.report import (
     FindingResult,
-    Picture,
+    KeyImage,
     SeriesRecord,
     StudyReport,
     TriageReport,
@@ -78,7 +78,7 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-def png_data_uri(picture: Picture) -> str:
+def png_data_uri(picture: KeyImage) -> str:
     """The picture as a `data:` address of a PNG, which carries no metadata."""
     file = io.BytesIO()
     Image.fromarray(picture.pixels).save(file, "PNG", optimize=True)

@@ -15,7 +15,7 @@ from edge_medgemma.runtime.files import write_atomically
 _STAMP_VERSION = 2
 
 
-class Stamp:
+class CachedVerdict:
     """What one engine gave on one library and device."""
 
     def __init__(self, engine_sha256: str, identity: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from edge_medgemma.runtime.errors import AnswerError, ScanError
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.generation.grammar import Constraint
-from edge_medgemma.runtime.generation.outputs import Ending
+from edge_medgemma.runtime.generation.outputs import FinishReason
 from edge_medgemma.runtime.generation.prefix import Prefix
 from edge_medgemma.runtime.generation.reasoning_split import Reply
 from edge_medgemma.runtime.generation.repetition import stop_repetition
@@ -21,19 +21,19 @@ from edge_medgemma.runtime.slicing.volume import Problem
 from edge_medgemma.runtime.slicing.windows import render_stack
 from edge_medgemma.runtime.tracing.spans import Span, SpanRecorder, total_s
 from edge_medgemma.runtime.triage.options import DEFAULT_OPTIONS, TriageOptions
-from edge_medgemma.runtime.triage.prefill import StackReader
+from edge_medgemma.runtime.triage.prefill import SlicePrefiller
 from edge_medgemma.runtime.triage.protocol import Protocol
 from edge_medgemma.runtime.triage.questions import REASONING_TOKENS, Progress, no_progress
-from edge_medgemma.runtime.triage.report import Recalled
-from edge_medgemma.runtime.triage.worklist import Reading, plan_readings
+from edge_medgemma.runtime.triage.report import CacheHits
+from edge_medgemma.runtime.triage.worklist import StudyTask, plan_studies
 
 GREEDY = Sampling()
 
 JSON_REQUEST = " Answer with one JSON object and nothing else."
 
-ENDING_WORDS: Mapping[Ending | None, str] = {
-    Ending.TOKENS_SPENT: "stopped: --max-tokens are spent",
-    Ending.REPETITION: "stopped: the model repeats itself",
+FINISH_REASON_LABELS: Mapping[FinishReason | None, str] = {
+    FinishReason.LENGTH: "stopped: --max-tokens are spent",
+    FinishReason.REPETITION: "stopped: the model repeats itself",
 }
 
 _UNFINISHED_CHARACTER = "\N{REPLACEMENT CHARACTER}"
@@ -51,7 +51,7 @@ class AnswerPiece:
     """Generated up to here."""
     elapsed_s: float
     """Since the question was put."""
-    ending: Ending | None = None
+    ending: FinishReason | None = None
     """Why it ended; the last piece has one, and no text."""
 
 
@@ -66,7 +66,7 @@ class Conversation:
     problems: tuple[Problem, ...]
     """Everything known to be wrong with the slices."""
     slices: int
-    recalled: Recalled
+    recalled: CacheHits
     """What came from the scan cache."""
     spans: tuple[Span, ...]
     """Of reading the slices."""
@@ -131,10 +131,10 @@ class Conversation:
         constraint = self.engine.grammars.json_schema(schema, max_tokens // 2)
         pieces = list(self.ask(question + JSON_REQUEST, sampling, max_tokens, constraint))
         ending = pieces[-1].ending
-        if ending in ENDING_WORDS:
+        if ending in FINISH_REASON_LABELS:
             raise AnswerError(
                 f"the JSON was not whole after {pieces[-1].tokens} tokens "
-                f"({ENDING_WORDS[ending]}); raise --max-tokens or ask for less"
+                f"({FINISH_REASON_LABELS[ending]}); raise --max-tokens or ask for less"
             )
         text = "".join(piece.text for piece in pieces if not piece.is_thought)
         try:
@@ -165,7 +165,7 @@ def open_scan(
 
     with recorder.span("discover"):
         listing = find_series(scan, partial(on_progress, "discover"))
-        reading = _only(plan_readings(listing, options.protocol, options.series_uid))
+        reading = _only(plan_studies(listing, options.protocol, options.series_uid))
     if reading.protocol is None or reading.series is None:
         raise ScanError(" ".join(problem.detail for problem in reading.problems))
     indices = sample_slices(reading.series.shape[0], options.slices or reading.protocol.slices)
@@ -175,7 +175,7 @@ def open_scan(
     with recorder.span("render"):
         stack = render_stack(volume)
     instruction = reading.protocol.instruction
-    reader = StackReader(engine, instruction, stack, options.scan_cache, recorder, on_step)
+    reader = SlicePrefiller(engine, instruction, stack, options.scan_cache, recorder, on_step)
     prefix = reader.read()
     problems = (*reading.problems, *stack.problems)
     return Conversation(
@@ -189,7 +189,7 @@ def open_scan(
     )
 
 
-def _only(readings: Sequence[Reading]) -> Reading:
+def _only(readings: Sequence[StudyTask]) -> StudyTask:
     if len(readings) == 1:
         return readings[0]
     uids = sorted({reading.series.series_uid for reading in readings if reading.series})

@@ -39,7 +39,7 @@ def coverage_problems(
 
 
 def sampling_problems(
-    protocol: Protocol, series: Series, looked_at: NDArray[np.int64]
+    protocol: Protocol, series: Series, num_slices_seen: NDArray[np.int64]
 ) -> tuple[Problem, ...]:
     """The doubt that stands between the slices that were looked at.
 
@@ -48,34 +48,34 @@ def sampling_problems(
     Args:
         protocol: says how many slices are expected.
         series: that they are of.
-        looked_at: [N] slice indices, ascending.
+        num_slices_seen: [N] slice indices, ascending.
     """
     count = series.shape[0]
     expected = _widest_step(sample_slices(count, protocol.slices), count)
-    if _widest_step(looked_at, count) <= GAP_FACTOR * expected:
+    if _widest_step(num_slices_seen, count) <= GAP_FACTOR * expected:
         return ()
-    gap_mm = largest_gap_mm(series, looked_at)
+    gap_mm = largest_gap_mm(series, num_slices_seen)
     apart = f", up to {gap_mm:.0f} mm apart" if np.isfinite(gap_mm) else ""
     return (
         Problem(
             "insufficient_sampling",
-            f"{len(looked_at)} of {count} slices were looked at{apart}; protocol {protocol.name} "
+            f"{len(num_slices_seen)} of {count} slices were looked at{apart}; protocol {protocol.name} "
             f"expects {min(count, protocol.slices)}, or half of them evenly spread.",
         ),
     )
 
 
-def largest_gap_mm(series: Series, looked_at: NDArray[np.int64]) -> float:
+def largest_gap_mm(series: Series, num_slices_seen: NDArray[np.int64]) -> float:
     """Longest stretch of the series without a slice that was looked at; NaN without positions."""
     if not has_positions(series):
         return float("nan")
-    positions_mm = series.positions_mm[[0, *looked_at, -1]]
+    positions_mm = series.positions_mm[[0, *num_slices_seen, -1]]
     return float(np.abs(np.diff(positions_mm)).max())
 
 
-def _widest_step(looked_at: NDArray[np.int64], count: int) -> int:
+def _widest_step(num_slices_seen: NDArray[np.int64], count: int) -> int:
     """Largest difference of successive indices, the ends of the series included."""
-    return int(np.diff([0, *looked_at, count - 1]).max())
+    return int(np.diff([0, *num_slices_seen, count - 1]).max())
 
 
 def has_positions(series: Series) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_medgemma.runtime.generation.engine import Engine
-from edge_medgemma.runtime.generation.outputs import Ending
+from edge_medgemma.runtime.generation.outputs import FinishReason
 from edge_medgemma.runtime.generation.prefix import Prefix
 from edge_medgemma.runtime.manifest import Manifest
 from edge_medgemma.runtime.slicing.volume import Problem, SliceStack
@@ -25,8 +25,8 @@ NOT_TRAINED = "this demonstration engine was not trained on it"
 NOT_SCORED = "the engine gave no usable answer"
 
 UNFINISHED = {
-    Ending.TOKENS_SPENT: "was cut at its token budget",
-    Ending.REPETITION: "was stopped because the model repeats itself",
+    FinishReason.LENGTH: "was cut at its token budget",
+    FinishReason.REPETITION: "was stopped because the model repeats itself",
 }
 
 SAME_LOG_ODDS = 1e-6

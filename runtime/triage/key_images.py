@@ -9,7 +9,7 @@ from PIL import Image
 from edge_medgemma.runtime.slicing.volume import BodyPart, Modality, Series, SliceStack
 from edge_medgemma.runtime.triage.coverage import has_positions
 from edge_medgemma.runtime.triage.evidence import MAX_KEY_SLICES
-from edge_medgemma.runtime.triage.report import FindingResult, Picture
+from edge_medgemma.runtime.triage.report import FindingResult, KeyImage
 
 MAX_PICTURES = MAX_KEY_SLICES
 MIN_PICTURES = 3
@@ -32,7 +32,7 @@ _MIN_MARK_COSINE = 0.9
 
 def make_pictures(
     stack: SliceStack, body_part: BodyPart, flagged: Sequence[FindingResult]
-) -> tuple[Picture, ...]:
+) -> tuple[KeyImage, ...]:
     """At most `MAX_PICTURES` key slices of the flagged findings, or an overview without any.
 
     Args:
@@ -48,7 +48,7 @@ def make_pictures(
     channel, window = _grey(stack.series.modality, body_part)
     left, right = side_marks(stack.series)
     return tuple(
-        Picture(
+        KeyImage(
             slice_index=index,
             position_mm=float(stack.positions_mm[row_of[index]]),
             pixels=_square(stack.pixels[row_of[index], :, :, channel], stack.series),

@@ -25,8 +25,8 @@ from edge_medgemma.runtime.triage.questions import Progress, no_progress
 from edge_medgemma.runtime.triage.report import StudyReport, TriageReport
 from edge_medgemma.runtime.triage.report_builder import engine_record, program_version, study_report
 from edge_medgemma.runtime.triage.schedule import Schedule
-from edge_medgemma.runtime.triage.study_run import Examination
-from edge_medgemma.runtime.triage.worklist import Reading, plan_readings
+from edge_medgemma.runtime.triage.study_run import StudyRun
+from edge_medgemma.runtime.triage.worklist import StudyTask, plan_studies
 
 LOG = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ def triage_scan(
     recorder = SpanRecorder()
     with recorder.span("discover"):
         listing = find_series(scan, partial(on_progress, "discover"))
-        readings = plan_readings(listing, options.protocol, options.series_uid)
+        readings = plan_studies(listing, options.protocol, options.series_uid)
 
     def report(studies: Sequence[StudyReport]) -> TriageReport:
         return TriageReport(
@@ -86,7 +86,7 @@ def triage_scan(
 
 
 def _triage_once(
-    engine: Engine, reading: Reading, options: TriageOptions, on_progress: Progress
+    engine: Engine, reading: StudyTask, options: TriageOptions, on_progress: Progress
 ) -> StudyReport:
     """Apply one protocol to one study, looking at all its slices at once."""
     examination = _examination(engine, reading, options, on_progress)
@@ -97,14 +97,14 @@ def _triage_once(
 
 def _triage_in_passes(
     engine: Engine,
-    readings: Sequence[Reading],
+    readings: Sequence[StudyTask],
     options: TriageOptions,
     schedule: Schedule,
     on_progress: Progress,
 ) -> Iterator[Sequence[StudyReport]]:
     """Reports of all studies, after every pass over one of them."""
     studies: list[StudyReport] = []
-    places: dict[Examination, int] = {}
+    places: dict[StudyRun, int] = {}
     for place, reading in enumerate(readings):
         examination = _examination(engine, reading, options, on_progress)
         if examination is not None:
@@ -122,15 +122,15 @@ def _triage_in_passes(
 
 
 def _examination(
-    engine: Engine, reading: Reading, options: TriageOptions, on_progress: Progress
-) -> Examination | None:
+    engine: Engine, reading: StudyTask, options: TriageOptions, on_progress: Progress
+) -> StudyRun | None:
     """None where no protocol or no series fits: the study can only be reported."""
     if reading.protocol is None or reading.series is None:
         return None
-    return Examination(engine, reading, reading.protocol, reading.series, options, on_progress)
+    return StudyRun(engine, reading, reading.protocol, reading.series, options, on_progress)
 
 
-def _look(examination: Examination, reading: Reading, count: int) -> StudyReport:
+def _look(examination: StudyRun, reading: StudyTask, count: int) -> StudyReport:
     """One pass; if it fails, the report of the pass before stands, or says why there is none.
 
     A device that fails is left for the CPU, once: the pass begins again there.
@@ -140,7 +140,7 @@ def _look(examination: Examination, reading: Reading, count: int) -> StudyReport
         try:
             return examination.look(count)
         except ProviderError as error:
-            if not examination.continue_on_cpu(str(error)):
+            if not examination.fall_back_to_cpu(str(error)):
                 raise
         return examination.look(count)
     except (
@@ -156,7 +156,7 @@ def _look(examination: Examination, reading: Reading, count: int) -> StudyReport
     except Exception as error:
         LOG.debug("triage of a study failed", exc_info=True)
         reason = f"of an internal error ({type(error).__name__})"
-    examination.is_given_up = True
+    examination.has_failed = True
     if before is None:
         problem = Problem("triage_failed", f"The study could not be triaged: {reason}.")
         return study_report(reading, examination.recorder, (*reading.problems, problem))

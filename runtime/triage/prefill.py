@@ -11,21 +11,21 @@ from numpy.typing import NDArray
 
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.generation.kv_snapshot import PrefixSnapshot
-from edge_medgemma.runtime.generation.masks import Rows
+from edge_medgemma.runtime.generation.masks import TokenMeta
 from edge_medgemma.runtime.generation.prefix import Prefix
 from edge_medgemma.runtime.generation.scan_keys import features_key, prefix_key
 from edge_medgemma.runtime.slicing.volume import SliceStack
 from edge_medgemma.runtime.store.scan_cache import Kind, ScanCache
 from edge_medgemma.runtime.tracing.spans import SpanRecorder
 from edge_medgemma.runtime.triage.questions import Progress, read_slices
-from edge_medgemma.runtime.triage.report import NOTHING_RECALLED, Recalled
+from edge_medgemma.runtime.triage.report import NO_CACHE_HITS, CacheHits
 
 Features = NDArray[np.float32]
 
 NOTHING_KNOWN: Mapping[int, Features] = MappingProxyType({})
 
 
-class StackReader:
+class SlicePrefiller:
     """Encodes and reads one stack of slices, each step at most once."""
 
     def __init__(
@@ -63,7 +63,7 @@ class StackReader:
         """Image features [tokens_per_image, hidden] by row, as far as they were needed."""
         self.encoded = 0
         """Slices that the vision tower was run on."""
-        self.recalled = NOTHING_RECALLED
+        self.recalled = NO_CACHE_HITS
 
     def encode_unless_read(self) -> None:
         """Encode the slices now, ahead of any use of the decoder, unless their prefix is cached."""
@@ -86,7 +86,7 @@ class StackReader:
             with self._recorder.span("prefill"):
                 prefix = self._recall_prefix()
             if prefix is not None:
-                self.recalled = Recalled(len(self._stack.pixels), prefix=True)
+                self.recalled = CacheHits(len(self._stack.pixels), prefix=True)
                 return prefix
         self._encode_missing()
         count = len(self._stack.pixels)
@@ -119,9 +119,9 @@ class StackReader:
                     unknown.append(row)
                 else:
                     self.features[row] = known
-            self.recalled = Recalled(self.recalled.slices + len(missing) - len(unknown))
+            self.recalled = CacheHits(self.recalled.slices + len(missing) - len(unknown))
             done = len(missing) - len(unknown)
-            batch = self._engine.slices_at_once if unknown else 1  # asking loads the tower
+            batch = self._engine.vision_batch_size if unknown else 1  # asking loads the tower
             for first in range(0, len(unknown), batch):
                 rows = unknown[first : first + batch]
                 encoded = self._encode(pixels[rows], preset)
@@ -201,7 +201,7 @@ def _snapshot(arrays: Iterator[NDArray[Any]], layer_is_global: tuple[bool, ...])
     """The inverse of `_arrays`; keys and values stay unread until they are taken, in order."""
     try:
         images, chunks = map(int, next(arrays))
-        global_rows, local_rows = Rows(*next(arrays)), Rows(*next(arrays))
+        global_rows, local_rows = TokenMeta(*next(arrays)), TokenMeta(*next(arrays))
     except (StopIteration, TypeError) as error:
         raise ValueError("not a prefix") from error
     global_arrays = islice(arrays, 2 * sum(layer_is_global))

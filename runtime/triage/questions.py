@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from edge_medgemma.runtime.errors import EngineError
 from edge_medgemma.runtime.generation.engine import Engine
-from edge_medgemma.runtime.generation.outputs import Ending
+from edge_medgemma.runtime.generation.outputs import FinishReason
 from edge_medgemma.runtime.generation.prefix import Prefix
 from edge_medgemma.runtime.generation.reasoning_split import Reply
 from edge_medgemma.runtime.generation.repetition import stop_repetition
@@ -76,7 +76,7 @@ class Reasoning:
 
     ids: tuple[int, ...]
     """Question, reasoning and "Final Answer:"; the next token is the answer."""
-    ending: Ending
+    ending: FinishReason
     """`STOP` where the model came to its own end, its thought closed."""
 
 
@@ -94,12 +94,12 @@ def reason(engine: Engine, prefix: Prefix, question: str) -> Reasoning:
         try:
             said.append(next(steps).token_id)
         except StopIteration as stop:
-            ending: Ending = stop.value
+            ending: FinishReason = stop.value
             break
         reply.add(said[-1])
     if reply.is_thought and tokens.thought_end is not None:
         said.append(tokens.thought_end)
-        ending = Ending.TOKENS_SPENT if ending is Ending.STOP else ending
+        ending = FinishReason.LENGTH if ending is FinishReason.STOP else ending
     begin = len(said) - len(reply.answer) + reply.answer_ahead
     return Reasoning((*asked, *_up_to_final_answer(engine, said, begin)), ending)
 

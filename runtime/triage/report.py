@@ -108,7 +108,7 @@ class Pass:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class KeyImage:
     """A slice as a human is shown it."""
 
     slice_index: int
@@ -125,7 +125,7 @@ class Picture:
 
 
 @dataclass(frozen=True, slots=True)
-class Recalled:
+class CacheHits:
     """What a reading took from the scan cache."""
 
     slices: int = 0
@@ -134,7 +134,7 @@ class Recalled:
     """The slices were not read for it either."""
 
 
-NOTHING_RECALLED = Recalled()
+NO_CACHE_HITS = CacheHits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,9 +162,9 @@ class StudyReport:
     """In order; one unless a coarse pass came first. Empty where nothing was looked at."""
     findings: tuple[FindingResult, ...]
     problems: tuple[Problem, ...]
-    pictures: tuple[Picture, ...]
+    pictures: tuple[KeyImage, ...]
     spans: tuple[Span, ...]
-    recalled: Recalled = NOTHING_RECALLED
+    recalled: CacheHits = NO_CACHE_HITS
     """What came from the scan cache."""
 
     @property

@@ -19,11 +19,11 @@ from edge_medgemma.runtime.triage.report import (
     StudyReport,
 )
 from edge_medgemma.runtime.triage.urgency import Urgency, study_urgency
-from edge_medgemma.runtime.triage.worklist import Reading
+from edge_medgemma.runtime.triage.worklist import StudyTask
 
 
 def study_report(
-    reading: Reading,
+    reading: StudyTask,
     recorder: SpanRecorder,
     problems: Sequence[Problem],
     stack: SliceStack | None = None,

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from edge_medgemma.runtime.triage.options import TriageOptions
 from edge_medgemma.runtime.triage.pass_cost import Pace
 from edge_medgemma.runtime.triage.refinement import coarse_count, ladder
-from edge_medgemma.runtime.triage.study_run import Examination
+from edge_medgemma.runtime.triage.study_run import StudyRun
 
 READING_SHARE = 0.5
 """Reading a slice takes at most so much of the time of encoding it (measured: 0.2 to 0.36 on CPUs).
@@ -23,7 +23,7 @@ class Schedule:
         self._start_s = time.perf_counter()
         self._pace: Pace | None = None
 
-    def passes(self, examinations: Sequence[Examination]) -> Iterator[tuple[Examination, int]]:
+    def passes(self, examinations: Sequence[StudyRun]) -> Iterator[tuple[StudyRun, int]]:
         """The next study and its number of slices; to be looked at before the next is asked for.
 
         Every study comes once, coarsely, in the order given. Then they are refined in rounds; in
@@ -44,11 +44,11 @@ class Schedule:
                 yield examination, count
                 self._pace = examination.pace or self._pace
 
-    def _can_gain(self, examination: Examination) -> bool:
+    def _can_gain(self, examination: StudyRun) -> bool:
         settled = self._until_settled and examination.is_settled
         return examination.report is not None and not examination.is_complete and not settled
 
-    def _first_count(self, examination: Examination, studies_left: int) -> int:
+    def _first_count(self, examination: StudyRun, studies_left: int) -> int:
         coarse = coarse_count(examination.slices)
         if self._budget_s is None:
             return coarse
@@ -60,24 +60,26 @@ class Schedule:
         fitting = [n for n in counts if self._estimate_s(examination, n) <= share_s]
         return max(fitting, default=counts[0])
 
-    def _next_count(self, examination: Examination) -> int | None:
+    def _next_count(self, examination: StudyRun) -> int | None:
         """The next halving of the gaps, or all that fits at once; None where nothing fits."""
         target = examination.slices
         if self._until_settled:
-            target = min(target, 2 * examination.looked_at)
-        counts = [n for n in ladder(examination.slices) if examination.looked_at < n <= target]
+            target = min(target, 2 * examination.num_slices_seen)
+        counts = [
+            n for n in ladder(examination.slices) if examination.num_slices_seen < n <= target
+        ]
         if self._budget_s is None:
             return max(counts)
         remaining_s = self._remaining_s()
         fitting = [n for n in counts if self._estimate_s(examination, n) <= remaining_s]
         return max(fitting, default=None)
 
-    def _estimate_s(self, examination: Examination, count: int) -> float:
+    def _estimate_s(self, examination: StudyRun, count: int) -> float:
         assert self._pace is not None
         control = examination.needs_control(count)
         new = examination.new_slices(count)
         pass_s = self._pace.estimate_s(new, count, with_control=control)
-        return examination.reopening_s + pass_s
+        return examination.redecode_s + pass_s
 
     def _remaining_s(self) -> float:
         assert self._budget_s is not None

@@ -29,7 +29,7 @@ from edge_medgemma.runtime.triage.findings import (
 )
 from edge_medgemma.runtime.triage.options import TriageOptions
 from edge_medgemma.runtime.triage.pass_cost import Pace
-from edge_medgemma.runtime.triage.prefill import StackReader
+from edge_medgemma.runtime.triage.prefill import SlicePrefiller
 from edge_medgemma.runtime.triage.protocol import Finding, Protocol
 from edge_medgemma.runtime.triage.questions import Progress, read_slices
 from edge_medgemma.runtime.triage.refinement import (
@@ -46,7 +46,7 @@ from edge_medgemma.runtime.triage.report import (
     StudyReport,
 )
 from edge_medgemma.runtime.triage.report_builder import pass_record, study_report
-from edge_medgemma.runtime.triage.worklist import Reading
+from edge_medgemma.runtime.triage.worklist import StudyTask
 
 DEVICE_FAILED = Problem(
     "device_failed",
@@ -54,7 +54,7 @@ DEVICE_FAILED = Problem(
 )
 
 
-class Examination:
+class StudyRun:
     """The stages of one study, in the order of the report's timings.
 
     The slices that the protocol would show are decoded once; each `look` is a pass over some of
@@ -64,7 +64,7 @@ class Examination:
     def __init__(
         self,
         engine: Engine,
-        reading: Reading,
+        reading: StudyTask,
         protocol: Protocol,
         series: Series,
         options: TriageOptions,
@@ -90,13 +90,13 @@ class Examination:
         self.recorder = SpanRecorder()
         self.slices = len(self._requested)
         """All that the protocol would show; fewer once some could not be decoded."""
-        self.looked_at = 0
+        self.num_slices_seen = 0
         """Slices of the last pass."""
         self.report: StudyReport | None = None
         """After the last pass that ended."""
         self.pace: Pace | None = None
         """Of the last pass; None before one ended."""
-        self.is_given_up = False
+        self.has_failed = False
         """Set where a pass failed: no further one is made."""
         self.is_settled = False
         """Whether the last two passes agreed, and enough slices were seen for that to mean much."""
@@ -104,7 +104,7 @@ class Examination:
     @property
     def is_complete(self) -> bool:
         """Whether there is nothing left to look at."""
-        return self.is_given_up or self.looked_at >= self.slices
+        return self.has_failed or self.num_slices_seen >= self.slices
 
     def look(self, count: int) -> StudyReport:
         """One pass over `count` slices: those of the pass before and some between."""
@@ -113,7 +113,7 @@ class Examination:
         first_span = len(self.recorder.spans)
         stack = self._open()
         if stack is None:
-            self.looked_at = self.slices
+            self.num_slices_seen = self.slices
             self.report = study_report(self._reading, self.recorder, self._problems)
             return self.report
         rows = self._choose_rows(min(count, self.slices))
@@ -141,12 +141,12 @@ class Examination:
         self.pace = Pace.of(seconds, reader.encoded, len(rows))
         report = self._conclude(shown, answers, results, sum(seconds.values()))
         self.report = replace(report, recalled=reader.recalled, passes=self._passes)
-        self._rows, self.looked_at = rows, len(rows)
+        self._rows, self.num_slices_seen = rows, len(rows)
         if self.is_complete:
             self.rest()
         return self.report
 
-    def continue_on_cpu(self, reason: str) -> bool:
+    def fall_back_to_cpu(self, reason: str) -> bool:
         """Whether the engine could leave its device; what the device encoded is forgotten.
 
         The results of earlier passes stand: the device gave the CPU's answers when it was tested.
@@ -190,7 +190,7 @@ class Examination:
         self._stack = None
 
     @property
-    def reopening_s(self) -> float:
+    def redecode_s(self) -> float:
         """Seconds to decode the pixels again; 0 while they are there."""
         if self._stack is not None:
             return 0.0
@@ -208,7 +208,7 @@ class Examination:
         try:
             reader.encode_unless_read()
         except ProviderError as error:
-            if not self.continue_on_cpu(str(error)):
+            if not self.fall_back_to_cpu(str(error)):
                 raise
             return self.probe()
         self._features.update((rows[place], one) for place, one in reader.features.items())
@@ -251,9 +251,9 @@ class Examination:
         self.slices = len(self._indices)
         return self._stack
 
-    def _reader(self, shown: SliceStack, rows: Sequence[int]) -> StackReader:
+    def _reader(self, shown: SliceStack, rows: Sequence[int]) -> SlicePrefiller:
         """Of the slices of a pass; those of earlier passes cost nothing."""
-        return StackReader(
+        return SlicePrefiller(
             self._engine,
             self._protocol.instruction,
             shown,

@@ -10,7 +10,7 @@ from edge_medgemma.runtime.triage.protocol import Protocol, builtin_protocols, c
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class StudyTask:
     """One protocol to be applied to one study; without a series it can only be reported."""
 
     study_name: str
@@ -22,9 +22,9 @@ class Reading:
     problems: tuple[Problem, ...]
 
 
-def plan_readings(
+def plan_studies(
     listing: ScanListing, protocol: Protocol | None = None, series_uid: str | None = None
-) -> tuple[Reading, ...]:
+) -> tuple[StudyTask, ...]:
     """At least one reading for every study of a scan.
 
     Args:
@@ -52,7 +52,7 @@ def plan_readings(
     studies: dict[str, list[Series]] = {}
     for one in series:
         studies.setdefault(one.study_uid or one.series_uid, []).append(one)
-    readings: list[Reading] = []
+    readings: list[StudyTask] = []
     for number, members in enumerate(studies.values(), start=1):
         name = f"Study {number}"
         chosen = [protocol] if protocol else _protocols_for(members)
@@ -66,7 +66,7 @@ def _protocols_for(series: Sequence[Series]) -> list[Protocol]:
     return [p for p in builtin_protocols() if any(covers(p, one) for one in series)]
 
 
-def _reading(name: str, protocol: Protocol, members: Sequence[Series], *, named: bool) -> Reading:
+def _reading(name: str, protocol: Protocol, members: Sequence[Series], *, named: bool) -> StudyTask:
     fitting = [s for s in members if covers(protocol, s)]
     if named and not fitting:
         fitting = [s for s in members if s.modality in protocol.modalities]
@@ -79,7 +79,7 @@ def _reading(name: str, protocol: Protocol, members: Sequence[Series], *, named:
     elif not covers(protocol, series):
         problems.append(_body_part_problem(series, protocol))
     others = tuple(s for s in members if s is not series)
-    return Reading(name, members[0].study_uid, protocol, series, reason, others, tuple(problems))
+    return StudyTask(name, members[0].study_uid, protocol, series, reason, others, tuple(problems))
 
 
 def _body_part_problem(series: Series, protocol: Protocol) -> Problem:
@@ -94,7 +94,7 @@ def _body_part_problem(series: Series, protocol: Protocol) -> Problem:
     )
 
 
-def _without_protocol(name: str, members: Sequence[Series]) -> Reading:
+def _without_protocol(name: str, members: Sequence[Series]) -> StudyTask:
     known = {modality for p in builtin_protocols() for modality in p.modalities}
     if any(s.modality in known and s.body_part is BodyPart.UNKNOWN for s in members):
         problem = Problem(
@@ -108,4 +108,4 @@ def _without_protocol(name: str, members: Sequence[Series]) -> Reading:
             "no_protocol",
             f"No built-in protocol is meant for {', '.join(kinds)}; name one with --protocol.",
         )
-    return Reading(name, members[0].study_uid, None, None, "", tuple(members), (problem,))
+    return StudyTask(name, members[0].study_uid, None, None, "", tuple(members), (problem,))

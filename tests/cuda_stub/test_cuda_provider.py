@@ -26,8 +26,8 @@ from edge_medgemma.runtime.generation.masks import HIDDEN
 from edge_medgemma.runtime.generation.prefix import Prefix
 from edge_medgemma.runtime.generation.prompt import Chunk
 from edge_medgemma.runtime.generation.sampling import Sampling
-from edge_medgemma.runtime.manifest import CHUNK_GRAPH, TOKEN_GRAPH, Manifest, load_manifest
-from edge_medgemma.runtime.memory.cache_geometry import MAXIMUM_PASS_ROWS
+from edge_medgemma.runtime.manifest import DECODE_GRAPH, PREFILL_GRAPH, Manifest, load_manifest
+from edge_medgemma.runtime.memory.cache_geometry import MAX_PREFILL_ROWS
 from edge_medgemma.runtime.memory.device_memory import plan_device_memory
 
 AMPLE_BYTES = 48 * 2**30
@@ -120,7 +120,7 @@ def open_decoder(directory: Path) -> tuple[CudaDecoder, HostDevice, Manifest]:
     return CudaDecoder(directory, manifest, device, CudaSessions()), device, manifest
 
 
-@pytest.mark.parametrize("graph", ["vision.onnx", CHUNK_GRAPH, TOKEN_GRAPH])
+@pytest.mark.parametrize("graph", ["vision.onnx", PREFILL_GRAPH, DECODE_GRAPH])
 @pytest.mark.parametrize("name", ENGINES)
 def test_every_operator_is_on_the_gpu(cuda: HollowCuda, tiny, name: str, graph: str) -> None:
     import onnxruntime
@@ -240,7 +240,7 @@ def test_the_memory_of_a_scan_is_what_was_planned(
 
     for number in range(slices):
         read(rows, number * rows, 0)
-    read(MAXIMUM_PASS_ROWS, slices * rows, 32)
+    read(MAX_PREFILL_ROWS, slices * rows, 32)
     for number in range(3):
         read(1, slices * rows + number, 1)
     ours = sum(block.size for block in device.blocks.values())

@@ -1,39 +1,27 @@
 """One tiny checkpoint, its reference model and its fp32 engine for all export tests."""
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+import support.decoder_session
+from support.tiny_checkpoint import build_tiny_checkpoint
 
 from edge_medgemma.export.checkpoint.checkpoint import open_checkpoint
 from edge_medgemma.export.engine import export_engine
 
-TESTS = Path(__file__).resolve().parents[1]
-
-
-def _load(name: str, path: Path) -> ModuleType:
-    """A helper module beside the tests; importlib mode puts no test folder on the path."""
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
 
 @pytest.fixture(scope="session")
 def decoder_session() -> ModuleType:
-    return _load("decoder_session", TESTS / "export" / "decoder_session.py")
+    return support.decoder_session
 
 
 @pytest.fixture(scope="session")
 def checkpoint_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of the tiny random checkpoint, float32; do not write to it."""
     pytest.importorskip("transformers")
-    builder = _load("tiny_checkpoint", TESTS / "tiny_checkpoint.py")
-    return builder.build_tiny_checkpoint(tmp_path_factory.mktemp("checkpoint") / "tiny")
+    return build_tiny_checkpoint(tmp_path_factory.mktemp("checkpoint") / "tiny")
 
 
 @pytest.fixture(scope="session")

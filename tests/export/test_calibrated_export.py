@@ -111,7 +111,7 @@ def test_a_target_keeps_maps_in_eight_bits(export, tmp_path):
     target = plain.kl_nats / 2
     manifest, loss = export("int4", target_kl=target)
     assert loss.kl_nats <= target
-    assert manifest.calibration["eight_bit"]
+    assert manifest.calibration["int8_layers"]
 
 
 def test_another_checkpoint_is_refused(tiny_checkpoint, calibration, tmp_path):

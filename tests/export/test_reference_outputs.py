@@ -12,11 +12,11 @@ from edge_medgemma.export.target import Target
 from edge_medgemma.runtime.backends.self_test.reference_outputs import (
     GOLDEN_NAME,
     check,
-    load_golden,
+    load_reference_outputs,
 )
 from edge_medgemma.runtime.cli import cli
 from edge_medgemma.runtime.generation.engine import Engine
-from edge_medgemma.runtime.generation.self_test import compare_golden
+from edge_medgemma.runtime.generation.self_test import compare_with_reference
 from edge_medgemma.runtime.manifest import load_manifest
 from edge_medgemma.runtime.slicing.volume import BodyPart, Modality
 from edge_medgemma.runtime.store.integrity import check_engine
@@ -30,7 +30,7 @@ def export(folder, *options):
 def self_test(folder):
     check_engine(folder, load_manifest(folder))
     with Engine.open(folder, threads=1) as engine:
-        return compare_golden(engine, load_golden(folder))
+        return compare_with_reference(engine, load_reference_outputs(folder))
 
 
 @pytest.mark.parametrize("target", ["cuda", "tensorrt"])
@@ -48,7 +48,7 @@ def test_a_bfloat16_engine_has_the_outputs_of_its_weights_in_float32(tmp_path):
     assert load_manifest(tmp_path / "bf16").precision.activations == "bf16"
     assert export(tmp_path / "cpu").exit_code == 0
     with Engine.open(tmp_path / "cpu", threads=1) as engine:
-        comparison = compare_golden(engine, load_golden(tmp_path / "bf16"))
+        comparison = compare_with_reference(engine, load_reference_outputs(tmp_path / "bf16"))
     print(comparison)
     check(comparison, "cpu")
 
@@ -57,7 +57,7 @@ def test_golden_outputs_are_optional(tmp_path):
     made = export(tmp_path / "engine", "--target", "tensorrt", "--no-golden")
     assert made.exit_code == 0, made.output
     assert GOLDEN_NAME not in load_manifest(tmp_path / "engine").files
-    assert load_golden(tmp_path / "engine") is None
+    assert load_reference_outputs(tmp_path / "engine") is None
 
 
 def test_a_target_that_cannot_compute_so_is_one_sentence(tmp_path):

@@ -8,7 +8,7 @@ from edge_medgemma.export.checkpoint.synthetic import synthetic_checkpoint
 from edge_medgemma.export.commands.export import command
 from edge_medgemma.export.synthetic_ranges import drawn_ranges
 from edge_medgemma.runtime.backends.onnxruntime.session import OrtVision
-from edge_medgemma.runtime.backends.self_test.test_image import drawn_pixel_values
+from edge_medgemma.runtime.backends.self_test.test_image import synthetic_pixel_values
 from edge_medgemma.runtime.backends.self_test.vision_agreement import lowest_cosine
 from edge_medgemma.runtime.errors import ResourceError
 from edge_medgemma.runtime.manifest import load_manifest
@@ -24,7 +24,7 @@ def export_tiny(directory, vision):
 def test_the_int8_tower_sees_what_the_float_tower_sees(tmp_path):
     whole, rounded = (export_tiny(tmp_path / name, name) for name in ("fp32", "int8"))
     assert (whole.precision.vision, rounded.precision.vision) == ("fp32", "int8")
-    pixels = drawn_pixel_values(rounded.vision)
+    pixels = synthetic_pixel_values(rounded.vision)
     features = [OrtVision(tmp_path / name, 1).run(pixels) for name in ("fp32", "int8")]
     difference = np.abs(features[1] - features[0])
     cosine = lowest_cosine(features[1], features[0])

@@ -17,7 +17,7 @@ from edge_medgemma.export.engine import write_engine
 from edge_medgemma.export.graphs.graph import GraphBuilder
 from edge_medgemma.export.graphs.mixed_precision import to_half
 from edge_medgemma.export.graphs.qdq import quantized_input_linear, quantized_weight_linear
-from edge_medgemma.export.graphs.weights import FLOAT32, Matrix, Storage
+from edge_medgemma.export.graphs.weights import FLOAT32, Matrix, WeightFormat
 from edge_medgemma.export.graphs.writer import write_data
 from edge_medgemma.export.quantisation.quant_scheme import plan_export
 from edge_medgemma.export.target import Target
@@ -47,7 +47,7 @@ def w8a8(graph, x):
 
 def weight_only(kind, block_size):
     def build(graph, x):
-        return quantized_weight_linear(graph, x, matrix()[1], Storage(kind, block_size))
+        return quantized_weight_linear(graph, x, matrix()[1], WeightFormat(kind, block_size))
 
     return build
 
@@ -115,7 +115,7 @@ def test_a_block_that_does_not_divide_is_refused():
 
     odd = dataclasses.replace(matrix()[1], inputs=4304)
     with pytest.raises(CheckpointError, match="blocks of 128 do not divide"):
-        check_blocks(odd, Storage("int4", 128))
+        check_blocks(odd, WeightFormat("int4", 128))
 
 
 PHANTOM = Path(__file__).resolve().parents[1] / "data" / "demo_checkpoint"
@@ -142,7 +142,7 @@ def true_width_checkpoint():
 def int8_activations(name):
     """As a calibration would have it, with one range for all maps of the tower."""
     is_projector = name == "projector"
-    return FLOAT32 if is_projector else Storage("int8", 0, input_scale=4 / 127)
+    return FLOAT32 if is_projector else WeightFormat("int8", 0, input_scale=4 / 127)
 
 
 @pytest.fixture(scope="module")

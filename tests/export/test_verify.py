@@ -34,7 +34,7 @@ def test_a_causal_image_mask_fails_the_check(
     tiny_engine: Engine, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def causal(queries, keys, window, hidden_chunks=None):
-        text = masks.Rows(
+        text = masks.TokenMeta(
             keys.positions, np.full(len(keys), masks.NO_IMAGE), keys.chunks, keys.branches
         )
         return masks.additive_mask(queries, text, window, hidden_chunks)

@@ -8,8 +8,8 @@ import numpy as np
 
 from edge_medgemma.runtime.errors import ProtocolError
 from edge_medgemma.runtime.generation.kv_snapshot import PrefixSnapshot
-from edge_medgemma.runtime.generation.masks import NO_ROWS, Rows
-from edge_medgemma.runtime.generation.outputs import Ending, Step
+from edge_medgemma.runtime.generation.masks import NO_TOKENS, TokenMeta
+from edge_medgemma.runtime.generation.outputs import FinishReason, Step
 from edge_medgemma.runtime.generation.prompt import Chunk
 from edge_medgemma.runtime.manifest import (
     Demonstration,
@@ -108,9 +108,9 @@ class FakePrefix:
 
     def snapshot(self) -> PrefixSnapshot:
         text = np.full(self.length, -1)
-        rows = Rows(np.arange(self.length), text, text, text)
+        rows = TokenMeta(np.arange(self.length), text, text, text)
         slices = np.array(self._slices, np.float32).reshape(-1, 2)
-        return PrefixSnapshot(rows, NO_ROWS, len(slices), len(slices) + 1, [slices], [])
+        return PrefixSnapshot(rows, NO_TOKENS, len(slices), len(slices) + 1, [slices], [])
 
     def restore(self, snapshot: PrefixSnapshot) -> None:
         self.length = len(snapshot.global_rows)
@@ -139,11 +139,11 @@ class FakePrefix:
 
     def generate(
         self, ids: Sequence[int], sampling, max_tokens: int, constraint=None
-    ) -> Generator[Step, None, Ending]:
+    ) -> Generator[Step, None, FinishReason]:
         self._engine.prompt_ids.extend(ids)
         for count, token_id in enumerate(self._engine.reply[:max_tokens], start=1):
             yield Step(token_id, 0.0, 0.1 * count)
-        return Ending.STOP if len(self._engine.reply) < max_tokens else Ending.TOKENS_SPENT
+        return FinishReason.STOP if len(self._engine.reply) < max_tokens else FinishReason.LENGTH
 
 
 class FakeEngine:
@@ -165,7 +165,7 @@ class FakeEngine:
         self.available_bytes: int | None = None
         """Memory of the machine, where it matters."""
 
-    slices_at_once = 1
+    vision_batch_size = 1
 
     def require_memory(self, slices: int, shape: tuple[int, int]) -> None:
         require_memory(self.manifest, slices, shape, self.available_bytes)

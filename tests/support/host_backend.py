@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from support.fake_tensorrt import FakePlan
 from support.host_device import HostDevice
 
-from edge_medgemma.runtime.backends.gpu import DeviceRoom, TensorRtBackend
+from edge_medgemma.runtime.backends.gpu import DeviceBudget, TensorRtBackend
 from edge_medgemma.runtime.backends.gpu_peaks import DevicePeaks
 from edge_medgemma.runtime.backends.tensorrt.cache_axes import (
     GLOBAL_AXIS,
@@ -21,7 +21,7 @@ from edge_medgemma.runtime.manifest import Manifest
 
 SHAPES = DecoderShapes(global_rows=1024, local_rows=384, prefill_rows=288, logit_rows=16)
 
-AMPLE = DeviceRoom(10**12, is_shared=False, rows=10**6)
+AMPLE = DeviceBudget(10**12, is_shared=False, rows=10**6)
 
 
 class FailingVision:
@@ -43,7 +43,7 @@ class HostBackend:
     """Counts what it opens; `weights` is a directory to take the graphs from instead."""
 
     def __init__(
-        self, weights: Path | None = None, driver: int = 13020, room: DeviceRoom = AMPLE
+        self, weights: Path | None = None, driver: int = 13020, room: DeviceBudget = AMPLE
     ) -> None:
         self._weights, self._driver, self._room = weights, driver, room
         self.opened: list[str] = []
@@ -55,7 +55,7 @@ class HostBackend:
     def identity(self, directory: Path, manifest: Manifest) -> str:
         return f"host driver {self._driver}"
 
-    def room(self, directory: Path, manifest: Manifest) -> DeviceRoom:
+    def room(self, directory: Path, manifest: Manifest) -> DeviceBudget:
         return self._room
 
     def peaks(self, manifest: Manifest) -> DevicePeaks:

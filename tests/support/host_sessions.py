@@ -7,7 +7,7 @@ import onnxruntime
 
 from edge_medgemma.runtime.backends.onnxruntime.session import open_session
 from edge_medgemma.runtime.errors import ProviderError
-from edge_medgemma.runtime.manifest import TOKEN_GRAPH
+from edge_medgemma.runtime.manifest import DECODE_GRAPH
 
 
 class HostSessions:
@@ -29,7 +29,7 @@ class HostSessions:
     def run(self, session: Any, binding: Any, options: Any = None) -> None:
         recording = None if options is None else options.get_run_config_entry("gpu_graph_id")
         self.runs.append(recording)
-        is_recorded = self.opened[-1:] == [(TOKEN_GRAPH, True)]
+        is_recorded = self.opened[-1:] == [(DECODE_GRAPH, True)]
         if is_recorded and self.runs.count(recording) == self.fails_at:
             raise ProviderError("this session cannot be recorded")
         session.run_with_iobinding(binding, options)

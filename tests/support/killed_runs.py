@@ -20,7 +20,7 @@ from edge_medgemma.runtime.slicing.volume import SliceStack
 from edge_medgemma.runtime.slicing.windows import render_stack
 from edge_medgemma.runtime.store.scan_cache import UNFINISHED, Kind, ScanCache
 from edge_medgemma.runtime.tracing.spans import SpanRecorder
-from edge_medgemma.runtime.triage.prefill import StackReader
+from edge_medgemma.runtime.triage.prefill import SlicePrefiller
 from edge_medgemma.runtime.triage.questions import no_progress
 
 SLICES = np.array([8, 14, 20])
@@ -35,7 +35,7 @@ def start_reading(stack: SliceStack, cache: ScanCache | None) -> tuple[int, int]
         return child, receive
     with Engine.open(BUILTIN_ENGINE, threads=1, check_files=False) as engine:
         os.write(send, b"!")
-        reader = StackReader(engine, "Review.", stack, cache, SpanRecorder(), no_progress)
+        reader = SlicePrefiller(engine, "Review.", stack, cache, SpanRecorder(), no_progress)
         logits = reader.read().score([engine.prompt.question("Is there a haemorrhage?")])
     os.write(send, logits.tobytes())
     os._exit(0)

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_medgemma.runtime.backends.base import Caches, LaneName
+from edge_medgemma.runtime.backends.base import AttentionKind, Caches
 from edge_medgemma.runtime.backends.cuda.buffers import DeviceBlocks
 from edge_medgemma.runtime.backends.cuda.device import Device
 from edge_medgemma.runtime.backends.cuda.kv_caches import DeviceCaches
@@ -17,7 +17,7 @@ from edge_medgemma.runtime.backends.cuda.weights import DeviceWeights
 from edge_medgemma.runtime.backends.decoder_inputs import chunk_feeds
 from edge_medgemma.runtime.backends.onnxruntime.session import import_onnxruntime
 from edge_medgemma.runtime.errors import DeviceMemoryError, ProviderError
-from edge_medgemma.runtime.manifest import CHUNK_GRAPH, TOKEN_GRAPH, Manifest
+from edge_medgemma.runtime.manifest import DECODE_GRAPH, PREFILL_GRAPH, Manifest
 
 LOG = logging.getLogger(__name__)
 
@@ -68,21 +68,21 @@ class CudaDecoder:
         self._manifest = manifest
         self._sessions = sessions
         self._stream = device.new_stream()
-        chunk = sessions.open(directory / CHUNK_GRAPH, grows=True)
+        chunk = sessions.open(directory / PREFILL_GRAPH, grows=True)
         self._chunk = _Graph(chunk, sessions.device_type)
         self._weights = DeviceWeights(device, directory, self._chunk.metadata, self._stream)
         self._chunk.bind_all(self._weights.addresses)
-        path = directory / TOKEN_GRAPH
+        path = directory / DECODE_GRAPH
         self._token = _TokenGraph(path, manifest, device, self._stream, sessions, self._weights)
 
     def new_caches(self) -> DeviceCaches:
         """See `DecoderModel.new_caches`."""
         return DeviceCaches(self._device, self._manifest, self._stream)
 
-    def answer_caches(
-        self, caches: Caches, rows: Mapping[LaneName, slice], room: Mapping[LaneName, int]
+    def decode_kv_caches(
+        self, caches: Caches, rows: Mapping[AttentionKind, slice], room: Mapping[AttentionKind, int]
     ) -> None:
-        """See `DecoderModel.answer_caches`: there is no faster form."""
+        """See `DecoderModel.decode_kv_caches`: there is no faster form."""
 
     def run(
         self,
@@ -93,7 +93,7 @@ class CudaDecoder:
         mask_local: NDArray[np.float32],
         logit_rows: NDArray[np.int64],
         *,
-        is_answer: bool = False,
+        is_decode: bool = False,
     ) -> NDArray[np.float32]:
         """See `DecoderModel.run`."""
         assert isinstance(caches, DeviceCaches)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_medgemma.runtime.backends.base import LaneName
+from edge_medgemma.runtime.backends.base import AttentionKind
 from edge_medgemma.runtime.backends.cuda.device import (
     Device,
     element_bytes,
@@ -24,7 +24,7 @@ class DeviceCaches:
         device: Device,
         manifest: Manifest,
         stream: int,
-        fixed_rows: Mapping[LaneName, int] | None = None,
+        fixed_rows: Mapping[AttentionKind, int] | None = None,
     ) -> None:
         """`fixed_rows` is the capacity that a plan was built for; None grows as asked."""
         text, precision = manifest.text, manifest.precision.cache
@@ -32,10 +32,10 @@ class DeviceCaches:
         self._heads, self._head_dim = text.kv_heads, text.head_dim
         self._row_bytes = text.head_dim * element_bytes(precision)
         self._is_fixed = fixed_rows is not None
-        self._rows: dict[LaneName, int] = {"global": 0, "local": 0}
-        self._names: dict[LaneName, list[str]] = {"global": [], "local": []}
+        self._rows: dict[AttentionKind, int] = {"global": 0, "local": 0}
+        self._names: dict[AttentionKind, list[str]] = {"global": [], "local": []}
         for layer, is_global in enumerate(text.layer_is_global):
-            lane: LaneName = "global" if is_global else "local"
+            lane: AttentionKind = "global" if is_global else "local"
             self._names[lane] += [f"key.{layer}", f"value.{layer}"]
         self.addresses: dict[str, int] = {}
         """Device address by `key.{layer}` and `value.{layer}`."""
@@ -44,24 +44,24 @@ class DeviceCaches:
         for lane, rows in (fixed_rows or {}).items():
             self._allocate(lane, rows, 0)
 
-    def shape(self, lane: LaneName) -> tuple[int, int, int, int]:
+    def shape(self, lane: AttentionKind) -> tuple[int, int, int, int]:
         """Of every buffer of a lane."""
         return (1, self._heads, self._rows[lane], self._head_dim)
 
-    def lane_of(self, name: str) -> LaneName:
+    def lane_of(self, name: str) -> AttentionKind:
         """Where a buffer belongs."""
         return "global" if name in self._names["global"] else "local"
 
-    def capacity(self, lane: LaneName) -> int:
+    def capacity(self, lane: AttentionKind) -> int:
         """See `Caches.capacity`."""
         return self._rows[lane]
 
-    def reserve(self, lane: LaneName, rows: int, used: int) -> None:
+    def reserve(self, lane: AttentionKind, rows: int, used: int) -> None:
         """See `Caches.reserve`; a fixed capacity stays, the decoder keeps to it."""
         if not self._is_fixed:
             self._allocate(lane, rows, used)
 
-    def drop(self, lane: LaneName, count: int, used: int) -> None:
+    def drop(self, lane: AttentionKind, count: int, used: int) -> None:
         """See `Caches.drop`; by way of scratch memory, since the two stretches overlap."""
         pitch = self._rows[lane] * self._row_bytes
         width = (used - count) * self._row_bytes
@@ -74,7 +74,7 @@ class DeviceCaches:
             self._copy((address, pitch), (self._scratch, width), width)
         self._device.synchronize(self._stream)
 
-    def view(self, lane: LaneName, used: int) -> list[NDArray[np.floating]]:
+    def view(self, lane: AttentionKind, used: int) -> list[NDArray[np.floating]]:
         """See `Caches.view`; a copy in host memory."""
         copied = []
         pitch, width = self._rows[lane] * self._row_bytes, used * self._row_bytes
@@ -87,7 +87,7 @@ class DeviceCaches:
             copied.append(from_stored(rows, self._precision))
         return copied
 
-    def restore(self, lane: LaneName, saved: Iterable[NDArray[np.floating]]) -> None:
+    def restore(self, lane: AttentionKind, saved: Iterable[NDArray[np.floating]]) -> None:
         """See `Caches.restore`."""
         pitch = self._rows[lane] * self._row_bytes
         for name, rows in zip(self._names[lane], saved, strict=True):
@@ -104,7 +104,7 @@ class DeviceCaches:
         for address in self._owned:
             self._device.release(address)
 
-    def _check(self, lane: LaneName, rows: NDArray[np.floating]) -> None:
+    def _check(self, lane: AttentionKind, rows: NDArray[np.floating]) -> None:
         """Raise ValueError where `rows` are none of `view`."""
         dtype = np.dtype(np.float16 if self._precision == "fp16" else np.float32)
         shape = (1, self._heads, min(rows.shape[2], self._rows[lane]), self._head_dim)
@@ -113,7 +113,7 @@ class DeviceCaches:
                 f"a {lane} array is {rows.dtype} {rows.shape}, the caches take {dtype} {shape}"
             )
 
-    def _allocate(self, lane: LaneName, rows: int, used: int) -> None:
+    def _allocate(self, lane: AttentionKind, rows: int, used: int) -> None:
         """New buffers for a lane, one layer at a time, so that old and new never all exist."""
         old_pitch, pitch = self._rows[lane] * self._row_bytes, rows * self._row_bytes
         if rows > max(self._rows.values()):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_medgemma.runtime.backends.base import Caches, LaneName
+from edge_medgemma.runtime.backends.base import AttentionKind, Caches
 from edge_medgemma.runtime.backends.decoder_inputs import chunk_feeds
 from edge_medgemma.runtime.backends.onnxruntime.custom_ops import has_attention, operators_library
 from edge_medgemma.runtime.backends.onnxruntime.memory_trim import trim_heap
@@ -71,12 +71,12 @@ class OrtDecoder:
         """Empty caches for one sequence of tokens."""
         return OrtCaches(self._session, self._manifest, is_int8=False)
 
-    def answer_caches(
-        self, caches: Caches, rows: Mapping[LaneName, slice], room: Mapping[LaneName, int]
+    def decode_kv_caches(
+        self, caches: Caches, rows: Mapping[AttentionKind, slice], room: Mapping[AttentionKind, int]
     ) -> "OrtCaches | None":
-        """See `DecoderModel.answer_caches`."""
+        """See `DecoderModel.decode_kv_caches`."""
         assert isinstance(caches, OrtCaches)
-        if self._manifest.precision.answer_cache != "int8":
+        if self._manifest.precision.decode_kv_cache != "int8":
             return None
         if rows["global"].stop - rows["global"].start < INT8_MINIMUM_ROWS:
             return None
@@ -96,15 +96,15 @@ class OrtDecoder:
         mask_local: NDArray[np.float32],
         logit_rows: NDArray[np.int64],
         *,
-        is_answer: bool = False,
+        is_decode: bool = False,
     ) -> NDArray[np.float32]:
         """See `DecoderModel.run`."""
         assert isinstance(caches, OrtCaches)
         binding = caches.binding
         chunk = (embeddings, position_ids, mask_global, mask_local, logit_rows)
         feeds = chunk_feeds(self._manifest.dialect, caches, *chunk)
-        if self._manifest.precision.answer_head is not None:
-            feeds["use_draft_head"] = np.array(is_answer)
+        if self._manifest.precision.draft_head is not None:
+            feeds["use_draft_head"] = np.array(is_decode)
         for name, value in feeds.items():
             binding.bind_cpu_input(name, value)
         logits = np.empty((len(logit_rows), self._manifest.text.vocabulary), np.float32)
@@ -167,16 +167,16 @@ class OrtCaches:
         self._float = np.dtype(np.float16 if half else np.float32)
         self._suffix = "_int8" if is_int8 else ""
         self._dtype = np.dtype(np.int8) if is_int8 else self._float
-        self._capacity: dict[LaneName, int] = {"global": 0, "local": 0}
+        self._capacity: dict[AttentionKind, int] = {"global": 0, "local": 0}
         self._buffers: dict[str, NDArray[Any]] = {}
-        if manifest.precision.answer_cache == "int8":
+        if manifest.precision.decode_kv_cache == "int8":
             self._bind_unused(is_int8)
 
-    def capacity(self, lane: LaneName) -> int:
+    def capacity(self, lane: AttentionKind) -> int:
         """Rows that the buffers of a lane hold."""
         return self._capacity[lane]
 
-    def reserve(self, lane: LaneName, rows: int, used: int) -> None:
+    def reserve(self, lane: AttentionKind, rows: int, used: int) -> None:
         """Make room for `rows` rows, keeping the first `used`."""
         for kind, layer in self._names(lane):
             old = self._buffers.pop(f"{kind}.{layer}", None)
@@ -187,16 +187,16 @@ class OrtCaches:
             self._bind(f"{kind}{self._suffix}.{layer}", new)
         self._capacity[lane] = rows
 
-    def drop(self, lane: LaneName, count: int, used: int) -> None:
+    def drop(self, lane: AttentionKind, count: int, used: int) -> None:
         """Move rows `count` .. `used` to the front."""
         for buffer in self._lane(lane):
             buffer[:, :, : used - count] = buffer[:, :, count:used]
 
-    def view(self, lane: LaneName, used: int) -> list[NDArray[np.floating]]:
+    def view(self, lane: AttentionKind, used: int) -> list[NDArray[np.floating]]:
         """The first `used` rows of every layer, not copied."""
         return [buffer[:, :, :used] for buffer in self._lane(lane)]
 
-    def restore(self, lane: LaneName, saved: Iterable[NDArray[np.floating]]) -> None:
+    def restore(self, lane: AttentionKind, saved: Iterable[NDArray[np.floating]]) -> None:
         """Put back what `view` gave, at the front."""
         for buffer, rows in zip(self._lane(lane), saved, strict=True):
             place = buffer[:, :, : rows.shape[2]]
@@ -207,7 +207,7 @@ class OrtCaches:
                 )
             place[...] = rows
 
-    def copies(self, lane: LaneName, source: "OrtCaches", rows: slice) -> tuple[Any, Any]:
+    def copies(self, lane: AttentionKind, source: "OrtCaches", rows: slice) -> tuple[Any, Any]:
         """A function and what to call it with, in any order, to fill these int8 caches."""
 
         def copy(name: tuple[str, int]) -> None:
@@ -235,10 +235,10 @@ class OrtCaches:
                     scale = np.ones(heads * size, np.float32)
                     self.binding.bind_cpu_input(f"{kind}_scale.{layer}", scale)
 
-    def _lane(self, lane: LaneName) -> Iterator[NDArray[Any]]:
+    def _lane(self, lane: AttentionKind) -> Iterator[NDArray[Any]]:
         return (self._buffers[f"{kind}.{layer}"] for kind, layer in self._names(lane))
 
-    def _names(self, lane: LaneName) -> list[tuple[str, int]]:
+    def _names(self, lane: AttentionKind) -> list[tuple[str, int]]:
         layers = [
             i
             for i, is_global in enumerate(self._text.layer_is_global)

@@ -32,7 +32,7 @@ TIE_NATS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Golden:
+class ReferenceOutputs:
     """The reference: one picture, one question."""
 
     picture: NDArray[np.uint8]
@@ -48,7 +48,7 @@ class Golden:
 
 
 @dataclass(frozen=True, slots=True)
-class GoldenComparison:
+class ReferenceComparison:
     """How far a device is from the reference; NaN where it gave no number."""
 
     smallest_cosine: float
@@ -60,28 +60,30 @@ class GoldenComparison:
     steps: int
 
 
-def golden_of(
+def reference_outputs_of(
     picture: NDArray[np.uint8],
     features: NDArray[np.float32],
     tokens: NDArray[np.int64],
     logprobs: NDArray[np.float64],
-) -> Golden:
+) -> ReferenceOutputs:
     """The reference from log-probabilities [steps, vocabulary] of the CPU."""
     top_ids = np.argsort(-logprobs, axis=-1, kind="stable")[:, :TOP_TOKENS]
     top = np.take_along_axis(logprobs, top_ids, axis=-1)
-    return Golden(
+    return ReferenceOutputs(
         picture, features.astype(np.float16), tokens, top_ids.astype(np.int64), top.astype("<f4")
     )
 
 
-def dump_golden(golden: Golden) -> bytes:
+def dump_golden(golden: ReferenceOutputs) -> bytes:
     """The file's contents; the same arrays give the same bytes."""
     buffer = io.BytesIO()
-    np.savez(buffer, **{field.name: getattr(golden, field.name) for field in fields(Golden)})
+    np.savez(
+        buffer, **{field.name: getattr(golden, field.name) for field in fields(ReferenceOutputs)}
+    )
     return buffer.getvalue()
 
 
-def load_golden(directory: Path) -> Golden | None:
+def load_reference_outputs(directory: Path) -> ReferenceOutputs | None:
     """The reference of an engine directory; None where it was exported without.
 
     Raises:
@@ -92,7 +94,9 @@ def load_golden(directory: Path) -> Golden | None:
         return None
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            golden = Golden(**{field.name: arrays[field.name] for field in fields(Golden)})
+            golden = ReferenceOutputs(
+                **{field.name: arrays[field.name] for field in fields(ReferenceOutputs)}
+            )
     except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise EngineError(
             f"'{path}' holds no golden outputs ({error}); export the engine again"
@@ -104,8 +108,8 @@ def load_golden(directory: Path) -> Golden | None:
 
 
 def compare(
-    golden: Golden, features: NDArray[np.float32], logprobs: NDArray[np.float64]
-) -> GoldenComparison:
+    golden: ReferenceOutputs, features: NDArray[np.float32], logprobs: NDArray[np.float64]
+) -> ReferenceComparison:
     """A device against the reference.
 
     Args:
@@ -119,7 +123,7 @@ def compare(
     own = np.take_along_axis(logprobs, golden.top_ids, axis=-1)
     p, q = (_with_rest(top) for top in (golden.top_logprobs, own))
     kl = (p * (np.log(p) - np.log(q))).sum(axis=-1)
-    return GoldenComparison(
+    return ReferenceComparison(
         smallest_cosine=float(cosine.min()),
         kl_nats=float(kl.mean()),
         greedy_equal=int(_agrees(golden, logprobs).sum()),
@@ -127,7 +131,7 @@ def compare(
     )
 
 
-def check(comparison: GoldenComparison, provider: str) -> None:
+def check(comparison: ReferenceComparison, provider: str) -> None:
     """Refuse a device that is too far off; a NaN counts as too far.
 
     Raises:
@@ -151,7 +155,7 @@ def _with_rest(logprobs: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.maximum(joined, 1e-12)  # NaN stays NaN
 
 
-def _agrees(golden: Golden, logprobs: NDArray[np.float64]) -> NDArray[np.bool_]:
+def _agrees(golden: ReferenceOutputs, logprobs: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Steps whose most likely token is the reference's or within TIE_NATS of it there."""
     chosen = logprobs.argmax(axis=-1)
     lead = golden.top_logprobs[:, :1] - golden.top_logprobs

@@ -9,7 +9,7 @@ NOISE = 0.05
 """Standard deviation of the grain, of a range of 2: about that of a head CT in a brain window."""
 
 
-def drawn_pixel_values(vision: VisionSpec) -> NDArray[np.float32]:
+def synthetic_pixel_values(vision: VisionSpec) -> NDArray[np.float32]:
     """A bright ring around grey with two dark ellipses and a bright spot, in grain.
 
     Returns:

@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_medgemma.runtime.backends.base import VisionModel
-from edge_medgemma.runtime.backends.self_test.test_image import drawn_pixel_values
+from edge_medgemma.runtime.backends.self_test.test_image import synthetic_pixel_values
 from edge_medgemma.runtime.errors import ProviderError
 from edge_medgemma.runtime.manifest import Manifest
-from edge_medgemma.runtime.store.verdict_cache import Stamp
+from edge_medgemma.runtime.store.verdict_cache import CachedVerdict
 
 LOWEST_COSINE = 0.999
 """Of every single image token. On the 4B shape bfloat16 leaves 0.99996 and the int8 tower 0.99994; a
@@ -51,12 +51,12 @@ def open_tested(
     Raises:
         ProviderError: the features differ, now or when they were compared.
     """
-    stamp = Stamp(manifest.sha256, identity)
+    stamp = CachedVerdict(manifest.sha256, identity)
     kept = stamp.read("cosine")
     verdict = Verdict(*kept) if kept else None
     model = None
     if verdict is None:
-        pixels = drawn_pixel_values(manifest.vision)
+        pixels = synthetic_pixel_values(manifest.vision)
         expected = open_reference().run(pixels)
         model = open_candidate()
         verdict = Verdict(lowest_cosine(model.run(pixels), expected))

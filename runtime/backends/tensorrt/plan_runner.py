@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_medgemma.runtime.backends.base import Caches, LaneName
+from edge_medgemma.runtime.backends.base import AttentionKind, Caches
 from edge_medgemma.runtime.backends.cuda.buffers import DeviceBlocks
 from edge_medgemma.runtime.backends.cuda.cuda_graph import RecordedWork
 from edge_medgemma.runtime.backends.cuda.device import CudaDevice, Device
@@ -113,16 +113,16 @@ class TensorRtDecoder:
 
     def new_caches(self) -> DeviceCaches:
         """See `DecoderModel.new_caches`."""
-        rows: dict[LaneName, int] = {
+        rows: dict[AttentionKind, int] = {
             "global": self._shapes.global_rows,
             "local": self._shapes.local_rows,
         }
         return DeviceCaches(self._device, self._manifest, self._stream, rows)
 
-    def answer_caches(
-        self, caches: Caches, rows: Mapping[LaneName, slice], room: Mapping[LaneName, int]
+    def decode_kv_caches(
+        self, caches: Caches, rows: Mapping[AttentionKind, slice], room: Mapping[AttentionKind, int]
     ) -> None:
-        """See `DecoderModel.answer_caches`: there is no faster form."""
+        """See `DecoderModel.decode_kv_caches`: there is no faster form."""
 
     def run(
         self,
@@ -133,7 +133,7 @@ class TensorRtDecoder:
         mask_local: NDArray[np.float32],
         logit_rows: NDArray[np.int64],
         *,
-        is_answer: bool = False,
+        is_decode: bool = False,
     ) -> NDArray[np.float32]:
         """See `DecoderModel.run`.
 

@@ -25,7 +25,7 @@ def seconds(value: float) -> str:
 
 def band_words(row: Row) -> str:
     """The noise band; `*` where the machine was not quiet, nothing where no baseline is judged."""
-    if row.latency is None or not row.is_judged:
+    if row.latency is None or not row.is_compared:
         return ""
     return "*" if row.is_disturbed else f"{row.latency.noise_band:.0%}"
 

@@ -10,7 +10,7 @@ from edge_medgemma.calibration.run import calibrate_engine
 from edge_medgemma.calibration.slices import CalibrationSlice, SliceSet
 from edge_medgemma.export.checkpoint.checkpoint import open_checkpoint
 from edge_medgemma.export.engine import write_engine
-from edge_medgemma.export.graphs.mixed_precision import islands
+from edge_medgemma.export.graphs.mixed_precision import fp32_ops
 from edge_medgemma.export.quantisation.folding import ScaledTensor
 from edge_medgemma.export.quantisation.quant_scheme import plan_export
 from edge_medgemma.runtime.generation.engine import Engine
@@ -84,10 +84,10 @@ def test_islands_stay_float32(tiny_checkpoint, huge_calibration, tmp_path):
     name = "text.layers.3.mlp.gated"
     peaks = dict(huge_calibration.peaks) | {name: 30_000.0}
     calibration = dataclasses.replace(huge_calibration, peaks=peaks)
-    kept = islands(peaks, calibration.residual_scale)
+    kept = fp32_ops(peaks, calibration.residual_scale)
     assert name in kept
     checkpoint = open_checkpoint(str(tiny_checkpoint))
-    plan = dataclasses.replace(plan_export(checkpoint, "fp16", 32), islands=kept)
+    plan = dataclasses.replace(plan_export(checkpoint, "fp16", 32), fp32_ops=kept)
     exact = logits(plan_export(checkpoint, "fp32", 32), tmp_path / "exact")
     half = logits(plan, tmp_path / "half")
     assert np.abs(half - exact).max() < 5e-3 * np.ptp(exact)
@@ -104,7 +104,7 @@ def test_stream_peaks_are_judged_after_scaling():
         "text.layers.0.mlp.gated": 20_000.0,
         "vision.encoder.layers.0.mlp_residual": 20_000.0,
     }
-    assert islands(peaks, 8.0) == (
+    assert fp32_ops(peaks, 8.0) == (
         "text.layers.0.mlp.gated",
         "vision.encoder.layers.0.mlp_residual",
     )

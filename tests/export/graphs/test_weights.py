@@ -10,7 +10,7 @@ from edge_medgemma.export.graphs.ort_dialect import OrtDialect
 from edge_medgemma.export.graphs.weights import (
     FLOAT32,
     Matrix,
-    Storage,
+    WeightFormat,
     blocks_payload,
     pack_unsigned,
     quantize_blocks,
@@ -69,7 +69,7 @@ def test_onnxruntime_multiplies_by_the_dequantised_weights(tmp_path, kind, block
     x[:, ::32] = 127
     integers, scales = quantize_blocks(values, kind, block_size)
     expected = x @ (integers * np.repeat(scales, block_size, axis=1)).T
-    found = run(write_graph(tmp_path, matrix_of(values), Storage(kind, block_size)), x)
+    found = run(write_graph(tmp_path, matrix_of(values), WeightFormat(kind, block_size)), x)
     relative = np.abs(found - expected) / np.abs(expected).mean()
     assert relative.max() < 1e-5, f"max {relative.max():.2e}, mean {relative.mean():.2e}"
 
@@ -80,7 +80,7 @@ def test_rounding_of_activations_stays_small(tmp_path):
     x = rng.standard_normal((5, 256), np.float32)
     integers, scales = quantize_blocks(values, "int8", 32)
     expected = x @ (integers * np.repeat(scales, 32, axis=1)).T
-    found = run(write_graph(tmp_path, matrix_of(values), Storage("int8", 32)), x)
+    found = run(write_graph(tmp_path, matrix_of(values), WeightFormat("int8", 32)), x)
     relative = np.abs(found - expected) / np.abs(expected).mean()
     assert relative.max() < 0.03, f"max {relative.max():.2e}, mean {relative.mean():.2e}"
 
@@ -95,7 +95,7 @@ def test_dense_weights_are_exact_in_every_slab(tmp_path, monkeypatch):
 
 def test_slabs_do_not_change_the_blocks(monkeypatch):
     values = np.random.default_rng(0).standard_normal((1100, 64), np.float32)
-    blob = blocks_payload(matrix_of(values), Storage("int4", 32))
+    blob = blocks_payload(matrix_of(values), WeightFormat("int4", 32))
     whole = b"".join(piece.tobytes() for piece in blob.pieces())
     monkeypatch.setattr("edge_medgemma.export.graphs.weights.SLAB_BYTES", 4096)
     parts = [piece.tobytes() for piece in blob.pieces()]
@@ -123,11 +123,11 @@ def test_stacked_weights_are_read_across_their_borders():
 def test_blocks_must_divide_the_inputs():
     matrix = Matrix("text.odd", 96, 4, lambda outputs, inputs: np.zeros((4, 96), np.float32))
     with pytest.raises(CheckpointError, match=r"'text\.odd' has 96 inputs.*--block-size"):
-        blocks_payload(matrix, Storage("int4", 64))
+        blocks_payload(matrix, WeightFormat("int4", 64))
 
 
 def test_initializers_start_on_pages(tmp_path):
-    path = write_graph(tmp_path, matrix_of(np.ones((6, 64), np.float32)), Storage("int8", 32))
+    path = write_graph(tmp_path, matrix_of(np.ones((6, 64), np.float32)), WeightFormat("int8", 32))
     for tensor in onnx.load(path, load_external_data=False).graph.initializer:
         entries = {entry.key: entry.value for entry in tensor.external_data}
         assert int(entries["offset"]) % ALIGNMENT == 0

@@ -20,8 +20,8 @@ from edge_medgemma.runtime.backends.tensorrt.shapes import DecoderShapes, may_ha
 from edge_medgemma.runtime.errors import DependencyError, EngineError, ProviderError
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.manifest import (
-    CHUNK_GRAPH,
-    TOKEN_GRAPH,
+    DECODE_GRAPH,
+    PREFILL_GRAPH,
     FileRecord,
     Manifest,
     load_manifest,
@@ -58,7 +58,7 @@ def open_on(backend: HostBackend, directory: Path, providers: Providers = AUTOMA
 
 def with_precision(manifest: Manifest, dialect: str, activations: str) -> Manifest:
     precision = replace(manifest.precision, activations=activations, cache=activations)
-    files = {**manifest.files, **dict.fromkeys((CHUNK_GRAPH, TOKEN_GRAPH), FileRecord(0, ""))}
+    files = {**manifest.files, **dict.fromkeys((PREFILL_GRAPH, DECODE_GRAPH), FileRecord(0, ""))}
     return replace(manifest, dialect=dialect, precision=precision, files=files)
 
 
@@ -88,7 +88,7 @@ def test_auto_says_why_it_takes_no_device(
 ) -> None:
     choice = choose(tiny_engine.directory, tiny_engine.manifest, AUTOMATIC, DEVICES)
     assert (choice.vision, choice.decoder, choice.identities) == ("auto", "auto", {})
-    reasons = {one.provider: one.reason for one in choice.step_downs}
+    reasons = {one.provider: one.reason for one in choice.fallbacks}
     assert "--target tensorrt" in reasons[Provider.TENSORRT]
     assert "--target cuda" in reasons[Provider.CUDA]
 
@@ -105,7 +105,7 @@ def test_without_a_gpu_half_precision_runs_on_the_cpu_and_bfloat16_nowhere(
         pytest.skip("there are plans of this engine")
     choice = choose(tiny_tensorrt_directory, manifest, AUTOMATIC, DEVICES)
     assert (choice.vision, choice.decoder) == ("cpu", "cpu")
-    assert choice.step_downs[0].reason == reason
+    assert choice.fallbacks[0].reason == reason
     assert f"not on tensorrt: {reason}" in caplog.text
     with pytest.raises((DependencyError, ProviderError)):
         choose(tiny_tensorrt_directory, manifest, TENSORRT, DEVICES)
@@ -144,7 +144,7 @@ def test_a_device_with_other_answers_is_refused_with_the_numbers(
     assert sorted(backend.opened) == ["decoder", "vision"]
     with open_on(backend, tiny_tensorrt_directory) as engine:
         assert (engine.choice.vision, engine.choice.decoder) == ("cpu", "cpu")
-        assert "self-test" in engine.choice.step_downs[0].reason
+        assert "self-test" in engine.choice.fallbacks[0].reason
         assert " cpu onnxruntime" in engine.decoder_identity
     assert caplog.text.count("runs on the CPU, not on tensorrt: tensorrt fails its self-test") == 1
 

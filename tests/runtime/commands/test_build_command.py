@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 from support.host_device import HostDevice
 
-from edge_medgemma.runtime.backends.gpu import DeviceRoom
+from edge_medgemma.runtime.backends.gpu import DeviceBudget
 from edge_medgemma.runtime.backends.self_test.reference_outputs import GOLDEN_NAME
 from edge_medgemma.runtime.commands import build
 from edge_medgemma.runtime.errors import (
@@ -88,7 +88,7 @@ def test_the_plans_hold_the_slices_asked_for_and_sixteen_bit_weights_once(
         for slices, shapes in ((8, few), (24, many)):
             read = sum(len(chunk.ids) for chunk in opened.prompt.prefix("", slices))
             assert shapes.global_rows > read + REASONING_TOKENS
-            room = DeviceRoom(10**12, is_shared=False, rows=shapes.global_rows)
+            room = DeviceBudget(10**12, is_shared=False, rows=shapes.global_rows)
             assert largest_device_slices(manifest, room, None) >= slices
         assert many.global_rows - few.global_rows >= 16 * manifest.vision.tokens_per_image
         assert many.local_rows == few.local_rows > manifest.text.sliding_window

@@ -7,7 +7,7 @@ from click.testing import CliRunner
 from support.host_backend import HostBackend
 
 from edge_medgemma.runtime.backends import probe
-from edge_medgemma.runtime.backends.gpu import DeviceRoom
+from edge_medgemma.runtime.backends.gpu import DeviceBudget
 from edge_medgemma.runtime.backends.probe import onnxruntime_conflict
 from edge_medgemma.runtime.backends.select import Provider
 from edge_medgemma.runtime.commands import doctor
@@ -44,7 +44,7 @@ def test_json_says_what_runs_the_engine_and_why_nothing_faster_does(
     assert works["cpu"]
     engine = found["engine"]
     assert (engine["vision_provider"], engine["decoder_provider"]) == ("cpu", "cpu")
-    reasons = {one["provider"]: one["reason"] for one in engine["step_downs"]}
+    reasons = {one["provider"]: one["reason"] for one in engine["fallbacks"]}
     assert "--target tensorrt" in reasons["tensorrt"]
     assert "--target cuda" in reasons["cuda"]
     assert "gains less" in reasons["openvino"]
@@ -56,7 +56,7 @@ def test_a_gpu_that_runs_the_engine_is_said_with_what_it_holds(
     tiny_tensorrt_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = decoder_shapes(load_manifest(tiny_tensorrt_directory), 7).global_rows
-    backend = HostBackend(room=DeviceRoom(12 * 10**9, is_shared=False, rows=rows))
+    backend = HostBackend(room=DeviceBudget(12 * 10**9, is_shared=False, rows=rows))
     monkeypatch.setattr(doctor, "DEVICES", {Provider.TENSORRT: backend})
     result = CliRunner().invoke(doctor.command, ["--engine", str(tiny_tensorrt_directory)])
     assert "vision on tensorrt, decoder on tensorrt" in result.stdout

@@ -12,7 +12,7 @@ from edge_medgemma.runtime.commands.options import BUILTIN_ENGINE
 from edge_medgemma.runtime.errors import ProtocolError
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.generation.grammar import Constraint, Grammars
-from edge_medgemma.runtime.generation.outputs import Ending
+from edge_medgemma.runtime.generation.outputs import FinishReason
 from edge_medgemma.runtime.generation.prefix import Prefix
 from edge_medgemma.runtime.generation.prompt import Chunk
 from edge_medgemma.runtime.generation.sampling import Sampling, choose_token, log_softmax
@@ -89,7 +89,7 @@ def test_whatever_a_model_wants_the_answer_is_valid(engine: Engine, seed: int) -
 def test_the_engine_says_valid_json(engine: Engine, prefix: Prefix, sampling: Sampling) -> None:
     constraint = engine.grammars.json_schema(SCHEMA)
     steps, ending = _generate(prefix, constraint, sampling, 200)
-    assert ending is Ending.STOP
+    assert ending is FinishReason.STOP
     answer = json.loads(engine.tokenizer.decode([s.token_id for s in steps]))
     assert not errors(answer, SCHEMA, SCHEMA)
 
@@ -125,7 +125,7 @@ def test_a_choice_has_the_renormalised_probabilities(engine: Engine, prefix: Pre
     only[[yes, no]] = True
     constraint.allowed = lambda: only  # the whole words, not their first letters
     steps, ending = _generate(prefix, constraint, Sampling(), 5)
-    assert ending is Ending.STOP
+    assert ending is FinishReason.STOP
     (step,) = steps
     difference = abs(step.logprob - expected[[yes, no].index(step.token_id)])
     assert step.token_id in (yes, no)
@@ -183,14 +183,14 @@ def test_without_leave_to_think_the_marker_is_no_text(engine: Engine) -> None:
 def test_spent_tokens_are_told_from_an_end(engine: Engine, prefix: Prefix, limit: int) -> None:
     steps, ending = _generate(prefix, engine.grammars.json_schema(SCHEMA), Sampling(), limit)
     assert len(steps) == limit
-    assert ending is Ending.TOKENS_SPENT
+    assert ending is FinishReason.LENGTH
 
 
 def test_an_answer_that_just_fits_is_whole(engine: Engine, prefix: Prefix) -> None:
     schema = engine.grammars.json_schema
     steps, _ = _generate(prefix, schema(SCHEMA), Sampling(), 200)
-    assert _generate(prefix, schema(SCHEMA), Sampling(), len(steps))[1] is Ending.STOP
-    assert _generate(prefix, schema(SCHEMA), Sampling(), len(steps) - 1)[1] is Ending.TOKENS_SPENT
+    assert _generate(prefix, schema(SCHEMA), Sampling(), len(steps))[1] is FinishReason.STOP
+    assert _generate(prefix, schema(SCHEMA), Sampling(), len(steps) - 1)[1] is FinishReason.LENGTH
 
 
 @pytest.mark.parametrize("schema", [{"type": "strin"}, {"$ref": "http://x/y"}, {"not": {}}])

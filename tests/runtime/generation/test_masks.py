@@ -1,12 +1,12 @@
 import numpy as np
 
-from edge_medgemma.runtime.generation.masks import HIDDEN, Rows, additive_mask
+from edge_medgemma.runtime.generation.masks import HIDDEN, TokenMeta, additive_mask
 
 
-def _rows(positions, images=None, chunks=None, branches=None) -> Rows:
+def _rows(positions, images=None, chunks=None, branches=None) -> TokenMeta:
     n = len(positions)
     given = [np.asarray(a if a is not None else [-1] * n) for a in (images, chunks, branches)]
-    return Rows(np.asarray(positions), *given)
+    return TokenMeta(np.asarray(positions), *given)
 
 
 def _seen(mask: np.ndarray) -> list[str]:

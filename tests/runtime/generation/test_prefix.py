@@ -113,7 +113,7 @@ def test_long_passes_are_cut_between_images(
     expected = _read(tiny_engine, chunks, features).score(questions)
     for rows in (7, 16, 40):  # shorter than an image, an image, two images
         for module in (prefix_module, passes_module):
-            monkeypatch.setattr(module, "MAXIMUM_PASS_ROWS", rows)
+            monkeypatch.setattr(module, "MAX_PREFILL_ROWS", rows)
         _assert_close(_read(tiny_engine, [_one_chunk(chunks)], features).score(questions), expected)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Generator, Sequence
 import numpy as np
 import pytest
 
-from edge_medgemma.runtime.generation.outputs import Ending, Step
+from edge_medgemma.runtime.generation.outputs import FinishReason, Step
 from edge_medgemma.runtime.generation.repetition import (
     MAXIMUM_PERIOD,
     MINIMUM_TOKENS,
@@ -14,11 +14,11 @@ from edge_medgemma.runtime.generation.repetition import (
 )
 
 
-def _said(ids: Sequence[int]) -> tuple[list[int], Ending]:
-    def steps() -> Generator[Step, None, Ending]:
+def _said(ids: Sequence[int]) -> tuple[list[int], FinishReason]:
+    def steps() -> Generator[Step, None, FinishReason]:
         for token in ids:
             yield Step(token, 0.0, 0.0)
-        return Ending.STOP
+        return FinishReason.STOP
 
     heard = []
     watched = stop_repetition(steps())
@@ -36,7 +36,7 @@ def _text(count: int) -> list[int]:
 @pytest.mark.parametrize("period", [1, 2, 7, 40, MAXIMUM_PERIOD])
 def test_a_loop_is_stopped_and_said(period: int) -> None:
     heard, ending = _said(_text(50) + list(range(period)) * 300)
-    assert ending is Ending.REPETITION
+    assert ending is FinishReason.REPETITION
     assert len(heard) == 50 + max(REPEATS * period, MINIMUM_TOKENS)
 
 
@@ -49,9 +49,9 @@ def test_honest_lists_are_heard_to_the_end() -> None:
     rule = [7] * (MINIMUM_TOKENS - 1)
     thrice = _text(60) * (REPEATS - 1)
     for ids in (numbered, findings, rule, thrice, _text(3000)):
-        assert _said(ids) == (ids, Ending.STOP)
+        assert _said(ids) == (ids, FinishReason.STOP)
 
 
 def test_a_loop_that_the_model_leaves_in_time_is_no_loop() -> None:
     ids = list(range(30)) * 3 + [99] + list(range(30)) * 3 + [98]
-    assert _said(ids) == (ids, Ending.STOP)
+    assert _said(ids) == (ids, FinishReason.STOP)

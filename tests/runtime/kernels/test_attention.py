@@ -7,7 +7,7 @@ import pytest
 
 from edge_medgemma.runtime.backends.openvino import vision as openvino_backend
 from edge_medgemma.runtime.backends.openvino.vision import OpenVinoVision, openvino_identity
-from edge_medgemma.runtime.backends.self_test.test_image import drawn_pixel_values
+from edge_medgemma.runtime.backends.self_test.test_image import synthetic_pixel_values
 from edge_medgemma.runtime.backends.self_test.vision_agreement import lowest_cosine
 from edge_medgemma.runtime.errors import ProviderError
 from edge_medgemma.runtime.kernels import attention
@@ -171,7 +171,7 @@ def test_openvino_runs_every_layer_with_it(openvino, tiny_engine_directory, monk
         attend(self, joined, heads, out)
 
     monkeypatch.setattr(AttentionKernel, "attend", counted)
-    pixels = drawn_pixel_values(vision)
+    pixels = synthetic_pixel_values(vision)
     features = OpenVinoVision(tiny_engine_directory, 2).run(pixels)
     assert calls == [vision.heads] * vision.layers
     monkeypatch.setattr(openvino_backend, "kernel_absence", lambda: "switched off")
@@ -212,7 +212,7 @@ def test_the_graph_goes_with_its_model(openvino, tiny_engine_directory, monkeypa
     )
     before = set(threading.enumerate())  # those of earlier models may be about to end
     model = OpenVinoVision(tiny_engine_directory, 3)
-    model.run(drawn_pixel_values(load_manifest(tiny_engine_directory).vision))
+    model.run(synthetic_pixel_values(load_manifest(tiny_engine_directory).vision))
     own = [one for one in threading.enumerate() if one not in before]
     assert sum(one.name.startswith("attention") for one in own) == 3
     del model
@@ -226,7 +226,7 @@ def test_the_graph_goes_with_its_model(openvino, tiny_engine_directory, monkeypa
 
 @needs_kernel
 def test_what_stops_it_reaches_the_caller(openvino, tiny_engine_directory, monkeypatch):
-    pixels = drawn_pixel_values(load_manifest(tiny_engine_directory).vision)
+    pixels = synthetic_pixel_values(load_manifest(tiny_engine_directory).vision)
     model = OpenVinoVision(tiny_engine_directory, 1)
     expected = model.run(pixels)
 
@@ -249,6 +249,6 @@ def test_without_it_openvino_computes_alone(openvino, tiny_engine_directory, mon
     monkeypatch.setattr(attention, "attention_kernel", None)
     assert "no C compiler" in kernel_absence()
     model = OpenVinoVision(tiny_engine_directory, 1)
-    pixels = drawn_pixel_values(load_manifest(tiny_engine_directory).vision)
+    pixels = synthetic_pixel_values(load_manifest(tiny_engine_directory).vision)
     assert np.isfinite(model.run(pixels)).all()
     assert absence is not None or openvino_identity() != with_kernel

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from support.host_backend import HostBackend
 
-from edge_medgemma.runtime.backends.gpu import DeviceRoom
+from edge_medgemma.runtime.backends.gpu import DeviceBudget
 from edge_medgemma.runtime.backends.select import AUTOMATIC, Provider, Providers
 from edge_medgemma.runtime.commands.options import BUILTIN_ENGINE
 from edge_medgemma.runtime.errors import ResourceError
@@ -78,7 +78,7 @@ def test_the_weights_are_counted_once(manifest: Manifest) -> None:
 
 def test_the_number_that_fits_is_the_largest(manifest: Manifest) -> None:
     for free in (5 * GIGABYTE, 6 * GIGABYTE):
-        room = DeviceRoom(free, is_shared=False)
+        room = DeviceBudget(free, is_shared=False)
         slices = largest_device_slices(manifest, room, None)
         assert slices > 0
         assert plan_device_memory(manifest, slices).peak_bytes <= free
@@ -86,14 +86,14 @@ def test_the_number_that_fits_is_the_largest(manifest: Manifest) -> None:
         require_device_memory(manifest, slices, SHAPE, room, None)
         with pytest.raises(ResourceError, match=f"the GPU's memory.*use --slices {slices}$"):
             require_device_memory(manifest, slices + 1, SHAPE, room, None)
-    small = DeviceRoom(2 * GIGABYTE, is_shared=False)
+    small = DeviceBudget(2 * GIGABYTE, is_shared=False)
     with pytest.raises(ResourceError, match=r"2\.0 GB are free.*--provider cpu"):
         require_device_memory(manifest, 1, SHAPE, small, None)
 
 
 def test_a_shared_memory_holds_the_program_too(manifest: Manifest) -> None:
-    own = DeviceRoom(6 * GIGABYTE, is_shared=False)
-    shared = DeviceRoom(10**6, is_shared=True)  # what is free beside caches of files
+    own = DeviceBudget(6 * GIGABYTE, is_shared=False)
+    shared = DeviceBudget(10**6, is_shared=True)  # what is free beside caches of files
     slices = largest_device_slices(manifest, shared, 6 * GIGABYTE)
     assert 0 < slices < largest_device_slices(manifest, own, 10**12)
     needed = plan_device_memory(manifest, slices).peak_bytes + host_bytes(manifest, slices, SHAPE)
@@ -102,23 +102,23 @@ def test_a_shared_memory_holds_the_program_too(manifest: Manifest) -> None:
 
 
 def test_plans_of_fewer_slices_say_so(manifest: Manifest) -> None:
-    room = DeviceRoom(10**12, is_shared=False, rows=24 * 266 + QUESTION_ROWS)
+    room = DeviceBudget(10**12, is_shared=False, rows=24 * 266 + QUESTION_ROWS)
     assert largest_device_slices(manifest, room, None) == 24
     with pytest.raises(ResourceError, match=r"hold 24 slices, 25.*build.*--slices 25"):
         require_device_memory(manifest, 25, SHAPE, room, None)
 
 
 def test_both_parts_stay_on_a_large_card(manifest: Manifest) -> None:
-    assert fits_together_on_device(manifest, DeviceRoom(12 * GIGABYTE, is_shared=False), None)
-    assert not fits_together_on_device(manifest, DeviceRoom(6 * GIGABYTE, is_shared=False), None)
-    shared = DeviceRoom(12 * GIGABYTE, is_shared=True)
+    assert fits_together_on_device(manifest, DeviceBudget(12 * GIGABYTE, is_shared=False), None)
+    assert not fits_together_on_device(manifest, DeviceBudget(6 * GIGABYTE, is_shared=False), None)
+    shared = DeviceBudget(12 * GIGABYTE, is_shared=True)
     assert not fits_together_on_device(manifest, shared, 12 * GIGABYTE)
 
 
 NAMED = Providers(Provider.TENSORRT, Provider.TENSORRT)
 
 
-def open_on(room: DeviceRoom, directory: Path, providers: Providers) -> Engine:
+def open_on(room: DeviceBudget, directory: Path, providers: Providers) -> Engine:
     devices = {Provider.TENSORRT: HostBackend(room=room)}
     return Engine.open(
         directory, threads=1, providers=providers, check_files=False, devices=devices
@@ -130,7 +130,7 @@ def test_what_a_device_cannot_hold_is_refused_with_a_number_that_it_can(
     tiny_tensorrt_directory: Path, providers: Providers
 ) -> None:
     tokens = load_manifest(tiny_tensorrt_directory).vision.tokens_per_image
-    room = DeviceRoom(10**12, is_shared=False, rows=QUESTION_ROWS + 5 * (tokens + 10))
+    room = DeviceBudget(10**12, is_shared=False, rows=QUESTION_ROWS + 5 * (tokens + 10))
     with open_on(room, tiny_tensorrt_directory, providers) as engine:
         engine.require_memory(5, SHAPE)
         with pytest.raises(ResourceError, match="use --slices 5 or"):
@@ -141,11 +141,11 @@ def test_what_a_device_cannot_hold_is_refused_with_a_number_that_it_can(
 def test_a_device_that_holds_nothing_is_left_for_the_cpu_by_auto(
     tiny_tensorrt_directory: Path,
 ) -> None:
-    room = DeviceRoom(10**6, is_shared=False)
+    room = DeviceBudget(10**6, is_shared=False)
     with open_on(room, tiny_tensorrt_directory, AUTOMATIC) as engine:
         engine.require_memory(3, SHAPE)
         assert engine.choice.decoder is Provider.CPU
-        assert "3 slices need" in engine.choice.step_downs[-1].reason
+        assert "3 slices need" in engine.choice.fallbacks[-1].reason
     with (
         open_on(room, tiny_tensorrt_directory, NAMED) as engine,
         pytest.raises(ResourceError, match="--provider cpu"),

@@ -66,7 +66,7 @@ def test_rows_that_others_disturbed_are_not_judged() -> None:
     assert verdict(old, replace(new, others_share=0.4)) == "disturbed"
     assert verdict(old, replace(new, pace=0.7)) == "disturbed"
     assert verdict(old, replace(new, others_share=0.01)) == "slower"
-    assert verdict(old, replace(new, is_judged=False)) == "not judged"
+    assert verdict(old, replace(new, is_compared=False)) == "not judged"
 
 
 def generation(median_s: float, read_gb_per_s: float | None) -> Row:

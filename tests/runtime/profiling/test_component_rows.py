@@ -37,8 +37,8 @@ class Watched:
         self.caches = self.decoder.new_caches()
         return self.caches
 
-    def answer_caches(self, caches, rows, room):
-        return self.decoder.answer_caches(caches, rows, room)
+    def decode_kv_caches(self, caches, rows, room):
+        return self.decoder.decode_kv_caches(caches, rows, room)
 
     def run(
         self,
@@ -49,7 +49,7 @@ class Watched:
         mask_local,
         logit_rows,
         *,
-        is_answer=False,
+        is_decode=False,
     ):
         capacity = caches.capacity("global"), caches.capacity("local")
         self.passes.append(
@@ -62,7 +62,7 @@ class Watched:
             mask_global,
             mask_local,
             logit_rows,
-            is_answer=is_answer,
+            is_decode=is_decode,
         )
 
 

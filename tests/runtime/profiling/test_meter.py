@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edge_medgemma.runtime.profiling import meter as meter_module
-from edge_medgemma.runtime.profiling.cpu_contention import OtherLoad
+from edge_medgemma.runtime.profiling.cpu_contention import BackgroundLoad
 from edge_medgemma.runtime.profiling.meter import Limits, Meter
 from edge_medgemma.runtime.profiling.power import PowerReaders
 from edge_medgemma.runtime.profiling.record import Layer, Row
@@ -56,7 +56,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
 def shares(monkeypatch: pytest.MonkeyPatch) -> list[float | None]:
     """What others take in one window after the other; at the end nothing."""
     waiting: list[float | None] = []
-    monkeypatch.setattr(OtherLoad, "share", lambda _: waiting.pop(0) if waiting else 0.0)
+    monkeypatch.setattr(BackgroundLoad, "share", lambda _: waiting.pop(0) if waiting else 0.0)
     return waiting
 
 
@@ -101,7 +101,7 @@ def test_repetitions_while_others_worked_are_set_aside(clock, shares) -> None:
     shares += [0.0, 0.5, 0.0, 0.6]
     measured = measure(clock, PATIENT)
     assert measured.results == (0, 2, 4)
-    assert measured.row.set_aside == 2 and measured.row.others_share == 0.0
+    assert measured.row.num_rejected == 2 and measured.row.others_share == 0.0
 
 
 def test_repetitions_of_a_slow_machine_are_set_aside(clock, shares) -> None:
@@ -114,7 +114,7 @@ def test_repetitions_at_another_pace_of_memory_than_most_are_set_aside(clock, sh
     reads = (38.0, 40.0, 61.0, 66.0, 64.0, 40.0, 60.0, 60.0)
     measured = measure(clock, PATIENT, pace=FakePace(reads=reads))
     assert measured.results == (1, 3, 4)
-    assert measured.row.set_aside == 2 and not measured.row.is_disturbed
+    assert measured.row.num_rejected == 2 and not measured.row.is_disturbed
     assert measured.row.read_gb_per_s == 60.0
 
 
@@ -179,7 +179,7 @@ def write_stat(path: Path, user: int, idle: int, steal: int) -> Path:
 
 def test_others_share_counts_stolen_time(tmp_path: Path) -> None:
     stat = write_stat(tmp_path / "stat", 1000, 1000, 0)
-    load = OtherLoad(stat)
+    load = BackgroundLoad(stat)
     write_stat(stat, 20_000, 71_000, 10_000)
     assert load.share() == pytest.approx(0.29, abs=0.01)
 
@@ -188,11 +188,11 @@ def test_one_s_own_time_is_nobody_else_s(tmp_path: Path, monkeypatch) -> None:
     own_s = iter([0.0, 0.0, 150.0])
     monkeypatch.setattr(time, "process_time", lambda: next(own_s))
     stat = write_stat(tmp_path / "stat", 1000, 1000, 0)
-    load = OtherLoad(stat)
+    load = BackgroundLoad(stat)
     write_stat(stat, 21_000, 21_000, 0)
     assert load.share() == pytest.approx(0.5, abs=0.01)
     assert load.share() == pytest.approx(0.125, abs=0.01)
 
 
 def test_without_proc_nobody_knows(tmp_path: Path) -> None:
-    assert OtherLoad(tmp_path / "none").share() is None
+    assert BackgroundLoad(tmp_path / "none").share() is None

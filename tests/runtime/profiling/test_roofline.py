@@ -90,13 +90,15 @@ def test_the_ceiling_is_what_takes_longer(medgemma: Manifest) -> None:
 def test_answers_read_the_draft_and_int8_caches(medgemma: Manifest) -> None:
     draft = 671_252_480 * (0.5 + 4 / 128)
     files = medgemma.files | {"decoder.data": FileRecord(1_706_559_488 + round(draft), "0" * 64)}
-    precision = replace(medgemma.precision, block_size=128, answer_cache="int8", answer_head="int4")
+    precision = replace(
+        medgemma.precision, block_size=128, decode_kv_cache="int8", draft_head="int4"
+    )
     fast = replace(medgemma, files=files, precision=precision)
     assert decoder_bytes(fast) == 1_706_559_488 + 692_229_120
-    assert decoder_bytes(fast, is_answer=True) == 1_706_559_488 + round(draft)
+    assert decoder_bytes(fast, is_decode=True) == 1_706_559_488 + round(draft)
     rows = 5 * 8192 + 29 * 1024
-    assert cache_read_bytes(fast, 8192, is_answer=True) == rows * 2 * 4 * 256
-    assert cache_read_bytes(fast, 100, is_answer=True) == cache_read_bytes(medgemma, 100)
+    assert cache_read_bytes(fast, 8192, is_decode=True) == rows * 2 * 4 * 256
+    assert cache_read_bytes(fast, 100, is_decode=True) == cache_read_bytes(medgemma, 100)
 
 
 def test_bfloat16_has_a_peak_of_its_own(medgemma: Manifest) -> None:

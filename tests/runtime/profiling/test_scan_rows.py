@@ -77,7 +77,7 @@ def test_a_fresh_process_is_taken_apart(tmp_path: Path) -> None:
     )
     assert min(row.stages_s.values()) >= 0
     assert row.peak_bytes is not None and row.peak_bytes > 2**26
-    assert not row.is_judged
+    assert not row.is_compared
 
 
 def test_a_process_that_fails_says_why(tmp_path: Path) -> None:

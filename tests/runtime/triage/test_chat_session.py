@@ -5,7 +5,7 @@ from support.fake_engine import THOUGHT_BEGIN, THOUGHT_END, FakeEngine
 from support.synthetic_series import write_head_ct
 
 from edge_medgemma.runtime.errors import EngineError, ProtocolError, ScanError
-from edge_medgemma.runtime.generation.outputs import Ending
+from edge_medgemma.runtime.generation.outputs import FinishReason
 from edge_medgemma.runtime.generation.repetition import MINIMUM_TOKENS
 from edge_medgemma.runtime.triage.chat_session import open_scan
 from edge_medgemma.runtime.triage.options import TriageOptions
@@ -22,7 +22,7 @@ def test_reasoning_is_told_apart_from_the_answer(tmp_path) -> None:
     assert "".join(p.text for p in pieces if p.is_thought) == " let me see"
     assert "".join(p.text for p in pieces if not p.is_thought) == "A bright area."
     again = conversation.ask("And now?", max_tokens=1)
-    assert [(p.text, p.ending) for p in again] == [("", Ending.TOKENS_SPENT)]
+    assert [(p.text, p.ending) for p in again] == [("", FinishReason.LENGTH)]
     assert engine.images_encoded == 20
 
 
@@ -66,4 +66,4 @@ def test_a_model_in_a_circle_is_stopped_and_the_ending_is_told(tmp_path) -> None
     engine.reply = engine.tokenizer.encode("and again") * 500
     conversation = open_scan(engine, write_head_ct(tmp_path / "scan"))
     last = list(conversation.ask("What is there?"))[-1]
-    assert (last.ending, last.tokens) == (Ending.REPETITION, MINIMUM_TOKENS)
+    assert (last.ending, last.tokens) == (FinishReason.REPETITION, MINIMUM_TOKENS)

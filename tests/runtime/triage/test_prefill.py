@@ -21,9 +21,9 @@ from edge_medgemma.runtime.store.scan_cache import Kind, ScanCache
 from edge_medgemma.runtime.tracing.spans import SpanRecorder
 from edge_medgemma.runtime.triage.chat_session import open_scan
 from edge_medgemma.runtime.triage.pipeline import TriageOptions, triage_scan
-from edge_medgemma.runtime.triage.prefill import StackReader
+from edge_medgemma.runtime.triage.prefill import SlicePrefiller
 from edge_medgemma.runtime.triage.questions import no_progress
-from edge_medgemma.runtime.triage.report import Recalled
+from edge_medgemma.runtime.triage.report import CacheHits
 
 HEAD_CT = Path(__file__).parents[2] / "data" / "ct_head"
 INSTRUCTION = "Please review the slices."
@@ -50,9 +50,9 @@ def cache(tmp_path: Path) -> ScanCache:
 
 def read(
     engine: Engine, stack: SliceStack, cache: ScanCache | None, instruction: str = INSTRUCTION
-) -> tuple[np.ndarray, Recalled]:
+) -> tuple[np.ndarray, CacheHits]:
     """Logits of a question, and what came from the cache."""
-    reader = StackReader(engine, instruction, stack, cache, SpanRecorder(), no_progress)
+    reader = SlicePrefiller(engine, instruction, stack, cache, SpanRecorder(), no_progress)
     prefix = reader.read()
     return prefix.score([engine.prompt.question(QUESTION)]), reader.recalled
 
@@ -64,10 +64,10 @@ def files(cache: ScanCache, kind: Kind) -> list[Path]:
 def test_a_second_reading_is_the_first_bit_for_bit(phantom, stack, cache) -> None:
     plain, nothing = read(phantom, stack, None)
     first, recalled = read(phantom, stack, cache)
-    assert nothing == recalled == Recalled(0, False)
+    assert nothing == recalled == CacheHits(0, False)
     with Engine.open(BUILTIN_ENGINE) as engine:
         second, recalled = read(engine, stack, cache)
-    assert recalled == Recalled(6, True)
+    assert recalled == CacheHits(6, True)
     assert np.array_equal(plain, first) and np.array_equal(first, second)
     assert len(files(cache, Kind.FEATURES)) == 6 and len(files(cache, Kind.PREFIX)) == 1
 
@@ -75,25 +75,25 @@ def test_a_second_reading_is_the_first_bit_for_bit(phantom, stack, cache) -> Non
 def test_another_instruction_or_selection_reuses_slices_only(phantom, stack, cache) -> None:
     read(phantom, stack, cache)
     other, recalled = read(phantom, stack, cache, "Look at these.")
-    assert recalled == Recalled(6, False)
+    assert recalled == CacheHits(6, False)
     assert np.array_equal(other, read(phantom, stack, None, "Look at these.")[0])
     pixels = stack.pixels.copy()
     pixels[2, 100, 100, 1] ^= 1
     changed = replace(stack, pixels=pixels)
     logits, recalled = read(phantom, changed, cache)
-    assert recalled == Recalled(5, False)
+    assert recalled == CacheHits(5, False)
     assert np.array_equal(logits, read(phantom, changed, None)[0])
     turned = replace(stack, pixels=stack.pixels[::-1])
-    assert read(phantom, turned, cache)[1] == Recalled(6, False)
-    assert read(phantom, replace(stack, preset="medgemma-mr"), cache)[1] == Recalled(0, False)
+    assert read(phantom, turned, cache)[1] == CacheHits(6, False)
+    assert read(phantom, replace(stack, preset="medgemma-mr"), cache)[1] == CacheHits(0, False)
 
 
 def test_another_engine_takes_nothing(phantom, tiny_engine, stack, cache) -> None:
     expected = read(tiny_engine, stack, None)[0]
     read(phantom, stack, cache)
     logits, recalled = read(tiny_engine, stack, cache)
-    assert recalled == Recalled(0, False) and np.array_equal(logits, expected)
-    assert read(phantom, stack, cache)[1] == Recalled(6, True)
+    assert recalled == CacheHits(0, False) and np.array_equal(logits, expected)
+    assert read(phantom, stack, cache)[1] == CacheHits(6, True)
 
 
 def test_damaged_files_are_computed_again(phantom, stack, cache) -> None:
@@ -103,14 +103,14 @@ def test_damaged_files_are_computed_again(phantom, stack, cache) -> None:
     for damage in (bytes(len(whole)), bytes(whole[:-1]), bytes(whole[: len(whole) // 3]), b""):
         prefix.write_bytes(damage)
         logits, recalled = read(phantom, stack, cache)
-        assert recalled == Recalled(6, False) and np.array_equal(logits, expected)
-        assert read(phantom, stack, cache)[1] == Recalled(6, True)
+        assert recalled == CacheHits(6, False) and np.array_equal(logits, expected)
+        assert read(phantom, stack, cache)[1] == CacheHits(6, True)
     whole[len(whole) // 2] ^= 64
     prefix.write_bytes(whole)
     features = files(cache, Kind.FEATURES)
     features[0].write_bytes(features[0].read_bytes()[:-4])
     logits, recalled = read(phantom, stack, cache)
-    assert recalled == Recalled(5, False) and np.array_equal(logits, expected)
+    assert recalled == CacheHits(5, False) and np.array_equal(logits, expected)
 
 
 @pytest.mark.parametrize(
@@ -131,8 +131,8 @@ def test_whole_files_of_another_shape_are_computed_again(phantom, stack, cache, 
         kind = Kind(entry.kind)
         cache.write(kind, entry.path.stem, phantom.manifest.sha256, arrays)
     logits, recalled = read(phantom, stack, cache)
-    assert recalled == Recalled(0, False) and np.array_equal(logits, expected)
-    assert read(phantom, stack, cache)[1] == Recalled(6, True)
+    assert recalled == CacheHits(0, False) and np.array_equal(logits, expected)
+    assert read(phantom, stack, cache)[1] == CacheHits(6, True)
 
 
 def test_a_report_differs_in_nothing_but_times_and_where_it_came_from(phantom, tmp_path) -> None:
@@ -161,7 +161,7 @@ def test_a_lost_control_is_measured_without_encoding_the_slices_again(phantom, t
     first = triage_scan(phantom, HEAD_CT, options).studies[0]
     again = triage_scan(phantom, HEAD_CT, replace(options, control_folder=tmp_path / "b"))
     assert again.studies[0].findings == first.findings
-    assert again.studies[0].recalled == Recalled(8, True)
+    assert again.studies[0].recalled == CacheHits(8, True)
     assert len(files(cache, Kind.FEATURES)) == 9
 
 
@@ -220,7 +220,7 @@ def test_features_are_let_go_of_as_they_are_read_unless_a_later_reading_wants_th
     phantom, stack
 ) -> None:
     for keeps in (False, True):
-        reader = StackReader(
+        reader = SlicePrefiller(
             *(phantom, INSTRUCTION, stack, None, SpanRecorder(), no_progress),
             keeps_features=keeps,
         )

@@ -12,11 +12,11 @@ from edge_medgemma.runtime.slicing.volume import (
     SkippedFile,
 )
 from edge_medgemma.runtime.triage.protocol import load_protocol
-from edge_medgemma.runtime.triage.worklist import plan_readings
+from edge_medgemma.runtime.triage.worklist import plan_studies
 
 
 def plan(*listed: Series, protocol=None, series_uid=None):
-    return plan_readings(ScanListing(listed, ()), protocol, series_uid)
+    return plan_studies(ScanListing(listed, ()), protocol, series_uid)
 
 
 def test_each_study_gets_every_protocol_that_fits() -> None:
@@ -74,7 +74,7 @@ def test_an_unknown_series_or_an_empty_scan_is_an_error() -> None:
         plan(bare_series(), series_uid="7")
     empty = ScanListing((), (SkippedFile("a", "not an image"),))
     with pytest.raises(ScanError, match="files skipped: 1"):
-        plan_readings(empty)
+        plan_studies(empty)
 
 
 def test_the_order_of_files_does_not_matter() -> None:

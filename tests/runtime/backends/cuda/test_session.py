@@ -27,7 +27,7 @@ from edge_medgemma.runtime.generation.masks import HIDDEN
 from edge_medgemma.runtime.generation.prefix import Prefix
 from edge_medgemma.runtime.generation.prompt import Chunk
 from edge_medgemma.runtime.generation.sampling import Sampling, log_softmax
-from edge_medgemma.runtime.manifest import CHUNK_GRAPH, TOKEN_GRAPH, Manifest, load_manifest
+from edge_medgemma.runtime.manifest import DECODE_GRAPH, PREFILL_GRAPH, Manifest, load_manifest
 
 TOLERANCE = 2e-4
 """Of logits around 10: float32 sums taken in another order."""
@@ -44,8 +44,8 @@ def directory(
     plan = plan_export(checkpoint, "fp32", 32)
     window = checkpoint.text.sliding_window
     for name, ops in (
-        (CHUNK_GRAPH, OrtDialect()),
-        (TOKEN_GRAPH, OrtTokenDialect(window=window)),
+        (PREFILL_GRAPH, OrtDialect()),
+        (DECODE_GRAPH, OrtTokenDialect(window=window)),
     ):
         graph = DecoderWriter(plan.checkpoint, ops, plan.decoder).write()
         (copy / name).write_bytes(graph.serialize_fed("decoder.data"))
@@ -132,7 +132,7 @@ def test_what_cannot_be_recorded_runs_all_the_same(
     expected = tokens(tiny_engine.new_prefix(), [5, 6, 7], 10)
     assert tokens(prefix, [5, 6, 7], 10) == expected
     assert tokens(prefix, [5, 6, 7], 10) == expected
-    names = [(CHUNK_GRAPH, False), (TOKEN_GRAPH, True), (TOKEN_GRAPH, False)]
+    names = [(PREFILL_GRAPH, False), (DECODE_GRAPH, True), (DECODE_GRAPH, False)]
     assert sessions.opened == names
 
 
@@ -147,7 +147,7 @@ def test_caches_that_moved_are_recorded_anew_and_recordings_are_bounded(
     for prefix in prefixes:
         assert tokens(prefix, [5, 6, 7], 4) == expected
     assert [run for run in sessions.runs if run] == ["1"] * 3 + ["2"] * 3 + ["1"] * 3
-    assert sessions.opened.count((TOKEN_GRAPH, True)) == 2
+    assert sessions.opened.count((DECODE_GRAPH, True)) == 2
 
 
 def test_an_export_for_cuda_has_both_graphs(tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_an_export_for_cuda_has_both_graphs(tiny_checkpoint: Path, tmp_path: Pat
         block_size=32,
         target=Target("ort", "fp16"),
     )
-    assert {CHUNK_GRAPH, TOKEN_GRAPH} <= set(manifest.files)
+    assert {PREFILL_GRAPH, DECODE_GRAPH} <= set(manifest.files)
     reference = OrtDecoder(directory, manifest, 1, is_packed=False)
     device = HostDevice()
     decoder = open_decoder(directory, device)
@@ -187,7 +187,7 @@ def test_an_export_for_the_cpu_in_16_bits_is_not_one_for_cuda(
         block_size=32,
         target=choose_target("cpu", "fp16", None),
     )
-    assert not {CHUNK_GRAPH, TOKEN_GRAPH} & set(manifest.files)
+    assert not {PREFILL_GRAPH, DECODE_GRAPH} & set(manifest.files)
     assert b"MultiHeadAttention" in (tmp_path / "engine" / "vision.onnx").read_bytes()
     with pytest.raises(EngineError, match="--target cuda"):
         CudaBackend().check(manifest)

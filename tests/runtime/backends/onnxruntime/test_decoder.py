@@ -43,8 +43,8 @@ def _forced(prefix: Prefix, monkeypatch: pytest.MonkeyPatch, fast: set[str]) -> 
 
     run = ort_decoder.OrtDecoder.run
 
-    def with_head(self, *arguments, is_answer=False):
-        return run(self, *arguments, is_answer=is_answer and "head" in fast)
+    def with_head(self, *arguments, is_decode=False):
+        return run(self, *arguments, is_decode=is_decode and "head" in fast)
 
     monkeypatch.setattr(prefix_module, "choose_token", prescribed)
     monkeypatch.setattr(ort_decoder, "INT8_MINIMUM_ROWS", 1 if "caches" in fast else 10**9)

@@ -12,7 +12,7 @@ from edge_medgemma.runtime.backends import select as providers
 from edge_medgemma.runtime.backends.onnxruntime.session import OrtVision
 from edge_medgemma.runtime.backends.openvino.vision import OpenVinoVision
 from edge_medgemma.runtime.backends.select import Provider, open_vision
-from edge_medgemma.runtime.backends.self_test.test_image import drawn_pixel_values
+from edge_medgemma.runtime.backends.self_test.test_image import synthetic_pixel_values
 from edge_medgemma.runtime.backends.self_test.vision_agreement import (
     LOWEST_COSINE,
     Verdict,
@@ -69,7 +69,7 @@ def int8_engine(tmp_path_factory) -> Path:
 def test_features_are_those_of_onnxruntime(name, lowest, tiny_engine_directory, int8_engine):
     places = {"phantom": BUILTIN_ENGINE, "tiny": tiny_engine_directory, "int8": int8_engine}
     directory = places[name]
-    first = drawn_pixel_values(load_manifest(directory).vision)
+    first = synthetic_pixel_values(load_manifest(directory).vision)
     pixels = np.concatenate([first, -first, first[:, ::-1]])
     expected = OrtVision(directory, 1).run(pixels)
     features = OpenVinoVision(directory, 1).run(pixels)
@@ -177,11 +177,11 @@ def test_auto_takes_openvino_for_a_large_tower_only(tiny_engine_directory, stamp
     manifest = load_manifest(tiny_engine_directory)
     small = open_vision(tiny_engine_directory, manifest, Provider.AUTO, 1)
     assert small.provider is Provider.CPU
-    assert [one.provider for one in small.step_downs] == [Provider.OPENVINO]
-    assert "gains less" in small.step_downs[0].reason
+    assert [one.provider for one in small.fallbacks] == [Provider.OPENVINO]
+    assert "gains less" in small.fallbacks[0].reason
     monkeypatch.setitem(providers.FASTER_VISION, Provider.OPENVINO, 0)
     large = open_vision(tiny_engine_directory, manifest, Provider.AUTO, 1)
-    assert (large.provider, large.step_downs) == (Provider.OPENVINO, ())
+    assert (large.provider, large.fallbacks) == (Provider.OPENVINO, ())
     assert isinstance(large.model, OpenVinoVision)
 
 
@@ -203,7 +203,7 @@ def test_auto_goes_on_without_it_and_says_why(
     monkeypatch.setattr(OrtVision, "run", run_and_swap)
     opened = open_vision(directory, manifest, Provider.AUTO, 1)
     assert opened.provider is Provider.CPU
-    assert "features differ" in opened.step_downs[0].reason
+    assert "features differ" in opened.fallbacks[0].reason
     assert "vision runs on onnxruntime" in caplog.text
     with pytest.raises(ProviderError, match="features differ"):
         open_vision(directory, manifest, Provider.OPENVINO, 1)
@@ -217,6 +217,6 @@ def test_a_missing_library_is_an_error_only_where_it_was_asked_for(
     manifest = load_manifest(tiny_engine_directory)
     opened = open_vision(tiny_engine_directory, manifest, Provider.AUTO, 1)
     assert opened.provider is Provider.CPU
-    assert "edge-medgemma[cpu,openvino]" in opened.step_downs[0].reason
+    assert "edge-medgemma[cpu,openvino]" in opened.fallbacks[0].reason
     with pytest.raises(DependencyError, match=r"edge-medgemma\[cpu,openvino\]"):
         open_vision(tiny_engine_directory, manifest, Provider.OPENVINO, 1)

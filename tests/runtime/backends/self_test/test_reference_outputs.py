@@ -12,16 +12,16 @@ from edge_medgemma.runtime.backends.self_test.reference_outputs import (
     check,
     compare,
     dump_golden,
-    golden_of,
-    load_golden,
+    load_reference_outputs,
+    reference_outputs_of,
 )
 from edge_medgemma.runtime.errors import EngineError, ProviderError
 from edge_medgemma.runtime.generation import self_test
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.generation.sampling import log_softmax
 from edge_medgemma.runtime.generation.self_test import (
-    compare_golden,
-    make_golden,
+    compare_with_reference,
+    make_reference_outputs,
 )
 from edge_medgemma.runtime.memory.cache_geometry import LOCAL_SLACK_ROWS
 
@@ -38,7 +38,7 @@ def reference():
     return (
         features,
         logprobs,
-        golden_of(np.zeros((4, 4, 3), np.uint8), features, tokens, logprobs),
+        reference_outputs_of(np.zeros((4, 4, 3), np.uint8), features, tokens, logprobs),
     )
 
 
@@ -47,23 +47,23 @@ def test_the_file_keeps_everything(reference, tmp_path):
     data = dump_golden(golden)
     assert data == dump_golden(golden)
     (tmp_path / GOLDEN_NAME).write_bytes(data)
-    loaded = load_golden(tmp_path)
+    loaded = load_reference_outputs(tmp_path)
     for field in dataclasses.fields(golden):
         np.testing.assert_array_equal(getattr(loaded, field.name), getattr(golden, field.name))
-    assert load_golden(tmp_path / "elsewhere") is None
+    assert load_reference_outputs(tmp_path / "elsewhere") is None
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[:-40], lambda data: b"", lambda data: b"PK"])
 def test_a_damaged_file_is_an_engine_error(reference, tmp_path, damage):
     (tmp_path / GOLDEN_NAME).write_bytes(damage(dump_golden(reference[2])))
     with pytest.raises(EngineError, match="golden outputs"):
-        load_golden(tmp_path)
+        load_reference_outputs(tmp_path)
 
 
 def test_pickles_are_refused(tmp_path):
     np.savez(tmp_path / GOLDEN_NAME, picture=np.array([{"a": 1}], object))
     with pytest.raises(EngineError, match="golden outputs"):
-        load_golden(tmp_path)
+        load_reference_outputs(tmp_path)
 
 
 def test_rounding_passes(reference):
@@ -103,15 +103,15 @@ def test_a_tie_may_change_places(reference):
     tied[0, second] = tied[0, first] - 0.05
     other = logprobs.copy()
     other[0, second] = other[0, first] + 0.05
-    close = golden_of(golden.picture, features, golden.tokens, tied)
+    close = reference_outputs_of(golden.picture, features, golden.tokens, tied)
     assert compare(close, features, other).greedy_equal == 8
     assert compare(golden, features, other).greedy_equal == 7
 
 
 def test_an_engine_agrees_with_itself_and_a_wrong_mask_does_not(tiny_engine_directory, monkeypatch):
     with Engine.open(tiny_engine_directory, threads=1) as engine:
-        golden = make_golden(engine)
-        right = compare_golden(engine, golden)
+        golden = make_reference_outputs(engine)
+        right = compare_with_reference(engine, golden)
         check(right, "cpu")
         feeds = feeds_module.cache_feeds
 
@@ -119,7 +119,7 @@ def test_an_engine_agrees_with_itself_and_a_wrong_mask_does_not(tiny_engine_dire
             return feeds(dialect, {k: np.zeros_like(m) for k, m in masks.items()}, capacity)
 
         monkeypatch.setattr(feeds_module, "cache_feeds", blind)
-        wrong = compare_golden(engine, golden)
+        wrong = compare_with_reference(engine, golden)
     print(right, wrong)
     assert right.smallest_cosine > max(MIN_COSINE, 0.99999)
     with pytest.raises(ProviderError):
