@@ -236,7 +236,7 @@ for _ in range(50):
             whole += 1
             assert all((a == b).all() for a, b in zip(found, expected[k], strict=True)), k
     cache.write(Kind.FEATURES, keys[0], "e" * 64, expected[keys[0]][:1])
-    assert not cache.trouble, cache.trouble
+    assert not cache.write_error, cache.write_error
     entries = cache.entries()
     assert sum(entry.bytes for entry in entries) <= limit
     assert UNFINISHED not in {entry.kind for entry in entries}
