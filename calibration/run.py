@@ -3,12 +3,12 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_medgemma import __version__
 from edge_medgemma.calibration.decoder_pass import DecoderPass
 from edge_medgemma.calibration.layer_runner import GraphStages
 from edge_medgemma.calibration.prompts import Prompt, build_prompts, feeds_of
@@ -63,7 +63,7 @@ def calibrate_engine(
         "engine": engine.manifest.sha256,
         "slices": drawn.sha256,
         "seed": drawn.seed,
-        "version": version("edge-medgemma"),
+        "version": __version__,
         "schema": SCHEMA_VERSION,
     }
     state = State(data_folder(output), identity)
@@ -143,7 +143,7 @@ class _Run:
         strata = Counter(" · ".join(one.stratum) for one in drawn.slices)
         return Calibration(
             schema_version=SCHEMA_VERSION,
-            program_version=version("edge-medgemma"),
+            program_version=__version__,
             checkpoint_sha256=manifest.source.sha256,
             checkpoint_name=manifest.source.name,
             slices=SliceSummary(

@@ -14,7 +14,7 @@ BLOCK = re.compile(r"(<!-- help: (\w+) -->\n```text\n).*?(```\n)", re.DOTALL)
 def help_text(command: str) -> str:
     """What `edge-medgemma COMMAND --help` prints to a pipe."""
     # A process of its own: click remembers in a command how it was first called.
-    arguments = [sys.executable, "-m", "edge_medgemma.runtime", command, "--help"]
+    arguments = [sys.executable, "-m", "edge_medgemma", command, "--help"]
     return subprocess.run(arguments, capture_output=True, text=True, check=True).stdout
 
 

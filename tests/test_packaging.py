@@ -15,11 +15,11 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 def test_listed_packages_are_the_folders_on_disk() -> None:
     on_disk = {
-        "edge_medgemma." + ".".join(path.parent.relative_to(ROOT).parts)
+        ".".join(("edge_medgemma", *path.parent.relative_to(ROOT).parts))
         for top in ("export", "calibration", "runtime")
         for path in (ROOT / top).rglob("__init__.py")
     }
-    assert set(PROJECT["tool"]["setuptools"]["packages"]) == on_disk
+    assert set(PROJECT["tool"]["setuptools"]["packages"]) == {"edge_medgemma"} | on_disk
 
 
 @pytest.fixture(scope="module")
@@ -53,11 +53,12 @@ def test_wheel_runs_from_an_empty_folder(wheel: Path, tmp_path: Path) -> None:
     # Dependencies come from the environment that runs the tests, but not its editable install.
     dependencies = [p for p in sys.path if p.endswith("site-packages")]
     code = (
-        f"import sys; sys.path += {dependencies!r}\n"
-        "from edge_medgemma.runtime import cli\n"
-        f"assert cli.__file__.startswith({str(site)!r}), cli.__file__\n"
+        f"import runpy, sys; sys.path += {dependencies!r}\n"
+        "import edge_medgemma\n"
+        f"assert edge_medgemma.__file__.startswith({str(site)!r}), edge_medgemma.__file__\n"
+        f"assert edge_medgemma.__version__ == {PROJECT['project']['version']!r}\n"
         "sys.argv = ['edge-medgemma', 'triage', '--help']\n"
-        "cli.main()"
+        "runpy.run_module('edge_medgemma', run_name='__main__')"
     )
     empty = tmp_path / "empty"
     empty.mkdir()

@@ -10,6 +10,7 @@ import click
 from rich.table import Table
 from rich.text import Text
 
+from edge_medgemma import __version__
 from edge_medgemma.runtime.backends.gpu import DEVICES, DeviceBudget, choose
 from edge_medgemma.runtime.backends.probe import (
     Probe,
@@ -28,7 +29,6 @@ from edge_medgemma.runtime.errors import EdgeMedgemmaError
 from edge_medgemma.runtime.manifest import Manifest, load_manifest
 from edge_medgemma.runtime.memory.device_memory import largest_device_slices
 from edge_medgemma.runtime.memory.host_memory import available_bytes, largest_slices, plan_memory
-from edge_medgemma.runtime.triage.report_builder import program_version
 
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
@@ -111,7 +111,7 @@ def diagnose(engine_directory: Path) -> Diagnosis:
         problems.append(f"nothing here runs the engine: {engine.fallbacks[-1].reason}")
     kernels = cuda_kernels()
     return Diagnosis(
-        program_version=program_version(),
+        program_version=__version__,
         python_version=platform.python_version(),
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         processor=_processor(),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import platformdirs
 
+from edge_medgemma import __version__
 from edge_medgemma.runtime.backends.select import Provider, Providers
 from edge_medgemma.runtime.generation.embedding import Embedding
 from edge_medgemma.runtime.generation.engine import Engine
@@ -39,7 +40,6 @@ from edge_medgemma.runtime.profiling.roofline import Peaks
 from edge_medgemma.runtime.profiling.scan_rows import ScanBench
 from edge_medgemma.runtime.profiling.thermal import read_thermal
 from edge_medgemma.runtime.store.integrity import check_engine
-from edge_medgemma.runtime.triage.report_builder import program_version
 
 SCAN_SLICES = (8, 32, 85)
 
@@ -112,7 +112,7 @@ def run_benchmark(request: Request, on_row: OnRow) -> Benchmark:
         pace.close()
     return Benchmark(
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        program_version=program_version(),
+        program_version=__version__,
         wall_s=time.perf_counter() - request.started_s,
         engine=_engine(request.directory, manifest),
         settings=Settings(

@@ -69,7 +69,7 @@ class ColdStart:
     def _run(self, scan: Path, trace: Path) -> int | None:
         """Peak resident bytes of the process."""
         command = [
-            sys.executable, "-m", "edge_medgemma.runtime", "ask", str(scan), QUESTION,
+            sys.executable, "-m", "edge_medgemma", "ask", str(scan), QUESTION,
             "--engine", str(self.directory), "--slices", "1", "--max-tokens", "1",
             "--threads", str(self.threads), "--trace", str(trace), "--no-cache",
             "--provider", f"vision={self.providers.vision}",

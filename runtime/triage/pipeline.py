@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+from edge_medgemma import __version__
 from edge_medgemma.runtime.errors import (
     DependencyError,
     EdgeMedgemmaError,
@@ -23,7 +24,7 @@ from edge_medgemma.runtime.tracing.spans import SpanRecorder
 from edge_medgemma.runtime.triage.options import DEFAULT_OPTIONS, TriageOptions
 from edge_medgemma.runtime.triage.questions import Progress, no_progress
 from edge_medgemma.runtime.triage.report import StudyReport, TriageReport
-from edge_medgemma.runtime.triage.report_builder import engine_record, program_version, study_report
+from edge_medgemma.runtime.triage.report_builder import engine_record, study_report
 from edge_medgemma.runtime.triage.schedule import Schedule
 from edge_medgemma.runtime.triage.study_run import StudyRun
 from edge_medgemma.runtime.triage.worklist import StudyTask, plan_studies
@@ -68,7 +69,7 @@ def triage_scan(
     def report(studies: Sequence[StudyReport]) -> TriageReport:
         return TriageReport(
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            program_version=program_version(),
+            program_version=__version__,
             effort=options.effort,
             engine=engine_record(engine.manifest),
             studies=tuple(sorted(studies, key=lambda study: study.urgency.rank)),

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 
 from edge_medgemma.runtime.manifest import Manifest
 from edge_medgemma.runtime.slicing.volume import BodyPart, Problem, Series, SliceStack
@@ -100,14 +99,6 @@ def engine_record(manifest: Manifest) -> EngineRecord:
         },
         notice=manifest.demonstration.notice if manifest.demonstration else "",
     )
-
-
-def program_version() -> str:
-    """Version of the installed distribution, `unknown` when run from a bare source tree."""
-    try:
-        return version("edge-medgemma")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 def _slices_seen(stack: SliceStack) -> tuple[SliceSeen, ...]:

@@ -91,8 +91,8 @@ write_launcher "$python"
 export XDG_CACHE_HOME="$build/cache"
 rm -rf "$XDG_CACHE_HOME" "$build/native" "$build/arm64"
 arguments=(triage "$repository/tests/data/ct_head" --slices "$slices" --no-report --provider cpu)
-"$native" -m edge_medgemma.runtime "${arguments[@]}" --out "$build/native" > /dev/null
+"$native" -m edge_medgemma "${arguments[@]}" --out "$build/native" > /dev/null
 rm -rf "$XDG_CACHE_HOME"
 ARM64_PYTHON="$build/python" PYTHONPATH="$build/hook:$build/packages:$build/site" \
-  "$build/python" -m edge_medgemma.runtime "${arguments[@]}" --out "$build/arm64"
+  "$build/python" -m edge_medgemma "${arguments[@]}" --out "$build/arm64"
 "$native" "$repository/tests/arm64/compare.py" "$build/native/triage.json" "$build/arm64/triage.json"

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from comparisons.worker import Peer, main
 
+from edge_medgemma import __version__
 from edge_medgemma.runtime.backends.select import AUTOMATIC, provider_identity
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.generation.prefix import Prefix
@@ -13,7 +14,6 @@ from edge_medgemma.runtime.generation.prompt import Chunk
 from edge_medgemma.runtime.generation.sampling import Sampling
 from edge_medgemma.runtime.manifest import load_manifest
 from edge_medgemma.runtime.triage.questions import read_slices
-from edge_medgemma.runtime.triage.report_builder import program_version
 
 
 class EdgeMedgemma(Peer):
@@ -28,7 +28,7 @@ class EdgeMedgemma(Peer):
         """Version, precision, and who runs the vision tower."""
         precision = load_manifest(self.folder).precision
         return (
-            f"edge-medgemma {program_version()}, decoder {precision.decoder}, vision "
+            f"edge-medgemma {__version__}, decoder {precision.decoder}, vision "
             f"{precision.vision}, {provider_identity(AUTOMATIC.vision)}"
         )
 

@@ -152,7 +152,7 @@ def measure_again(contest: Contest) -> None:
     The peers' side comes from their whole job: they keep nothing between processes.
     """
     command = [
-        *(sys.executable, "-m", "edge_medgemma.runtime", "ask", str(contest.scan)),
+        *(sys.executable, "-m", "edge_medgemma", "ask", str(contest.scan)),
         QUESTION.format(finding=FOLLOW_UP),
         *("--engine", str(contest.engine), "--slices", str(contest.slices)),
         *("--threads", str(contest.threads), "--max-tokens", "1", "--protocol", "head_ct"),

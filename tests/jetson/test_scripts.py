@@ -125,7 +125,7 @@ def test_a_medium_becomes_a_report_named_by_the_clock_alone(tmp_path: Path) -> N
     medium = tmp_path / "DOE^JANE"
     shutil.copytree(SCAN, medium)
     program = tmp_path / "program"
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m edge_medgemma.runtime "$@"\n')
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m edge_medgemma "$@"\n')
     program.chmod(0o755)
     reports = tmp_path / "reports"
     reports.mkdir()

@@ -11,7 +11,7 @@ from edge_medgemma.runtime.errors import ScanError
 
 
 def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "edge_medgemma.runtime", *arguments]
+    command = [sys.executable, "-m", "edge_medgemma", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 

@@ -20,7 +20,7 @@ def trace_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trace")
     arguments = ["triage", SCAN, "--no-cache", "--slices", SLICES]
     arguments += ["--out", folder, "--trace", folder / "t.json"]
-    command = [sys.executable, "-m", "edge_medgemma.runtime", *map(str, arguments)]
+    command = [sys.executable, "-m", "edge_medgemma", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return folder / "t.json"

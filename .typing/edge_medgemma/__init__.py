@@ -1,0 +1,1 @@
+../../edge_medgemma/__init__.py

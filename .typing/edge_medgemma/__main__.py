@@ -1,0 +1,1 @@
+../../edge_medgemma/__main__.py
