@@ -13,7 +13,7 @@ from edge_medgemma.runtime.backends.tensorrt.builder import build_plans, check_b
 from edge_medgemma.runtime.backends.tensorrt.library import find_tensorrt
 from edge_medgemma.runtime.backends.tensorrt.plan_files import plan_folder
 from edge_medgemma.runtime.backends.tensorrt.shapes import DecoderShapes
-from edge_medgemma.runtime.commands.progress import stage_progress
+from edge_medgemma.runtime.commands.progress import named_progress
 from edge_medgemma.runtime.errors import EngineError
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.memory.device_memory import (
@@ -23,13 +23,16 @@ from edge_medgemma.runtime.memory.device_memory import (
 )
 from edge_medgemma.runtime.memory.host_memory import DEFAULT_SHAPE, available_bytes
 
+STAGE_LABELS = {
+    "decoder": "building the decoder's plan",
+    "vision": "building the vision tower's plan",
+    "write": "writing the plans",
+}
+"""Stages of `build_plans` as the progress bar names them."""
+
 
 @click.command(epilog="Example: edge-medgemma build engines/medgemma --slices 32")
 @click.argument("engine_directory", metavar="ENGINE", type=click.Path(path_type=Path))
-@click.option(
-    "--provider", type=click.Choice([Provider.TENSORRT.value]), default=Provider.TENSORRT.value,
-    show_default=True, help="Library to build for.",
-)  # fmt: skip
 @click.option(
     "--slices", type=click.IntRange(min=1), default=85, show_default=True,
     help="Most slices the plans can read; fewer take less memory of the device.",
@@ -38,7 +41,7 @@ from edge_medgemma.runtime.memory.host_memory import DEFAULT_SHAPE, available_by
     "--workspace", "workspace_mb", type=click.IntRange(min=1), metavar="MB",
     help="Scratch memory of the builder's kernels.  [default: the library's choice]",
 )  # fmt: skip
-def command(engine_directory: Path, provider: str, slices: int, workspace_mb: int | None) -> None:
+def command(engine_directory: Path, slices: int, workspace_mb: int | None) -> None:
     """Build the plans of an engine on the device that will run them.
 
     ENGINE was exported with --target tensorrt. Building takes minutes to an hour; the plans stand
@@ -57,7 +60,7 @@ def command(engine_directory: Path, provider: str, slices: int, workspace_mb: in
     found = device.properties()
     room = DeviceBudget(found.free_bytes, found.is_integrated)
     require_device_memory(engine.manifest, slices, DEFAULT_SHAPE, room, available_bytes())
-    with stage_progress() as progress:
+    with named_progress("building the plans") as progress:
         record = build_plans(
             engine_directory,
             engine.manifest,
@@ -65,9 +68,9 @@ def command(engine_directory: Path, provider: str, slices: int, workspace_mb: in
             device,
             shapes,
             workspace_mb * 2**20 if workspace_mb else None,
-            lambda stage: progress(f"build {stage}", 0, 1),
+            lambda stage: progress(STAGE_LABELS[stage], 0, 1),
         )
-    chosen = Providers(Provider(provider), Provider(provider))
+    chosen = Providers(Provider.TENSORRT, Provider.TENSORRT)
     with Engine.open(engine_directory, providers=chosen, check_files=False) as engine:
         _ = engine.choice  # compares them with the CPU's answers
     size = sum(file.bytes for file in record.files.values())

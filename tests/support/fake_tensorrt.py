@@ -4,6 +4,7 @@ What a GPU does not do here is replaced, nothing else: shapes must lie in the ch
 tensor must have an address, and values are read from and written to those addresses.
 """
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 import onnxruntime
 from support.host_device import HostDevice
 
-from edge_medgemma.runtime.backends.tensorrt.library import Profile
+from edge_medgemma.runtime.backends.tensorrt.library import BuildOptions, Plan, Profile
 
 TYPES = {
     "tensor(float)": np.float32,
@@ -91,3 +92,25 @@ class FakePlan:
         assert self._device.view(workspace, self.workspace_bytes).size
         self.contexts.append(FakeContext(self._session, self._device, self._profiles))
         return self.contexts[-1]
+
+
+class FakeTensorRt:
+    """An installed TensorRT for a host device; its plans name the graph's folder and shapes."""
+
+    name, version = "TensorRT", "10.16.2.10"
+
+    def __init__(self, device: HostDevice) -> None:
+        self._device = device
+
+    def build(
+        self, graph: bytes, path: Path, profiles: Sequence[Profile], options: BuildOptions
+    ) -> Plan:
+        shapes = [{name: limits for name, limits in one.shapes.items()} for one in profiles]
+        header = json.dumps({"folder": str(path.parent), "profiles": shapes}).encode()
+        return Plan(memoryview(header + b"\n" + graph), options.timing_cache + path.name.encode())
+
+    def open(self, plan: bytes | memoryview) -> FakePlan:
+        header, _, graph = bytes(plan).partition(b"\n")
+        built = json.loads(header)
+        profiles = [Profile(shapes) for shapes in built["profiles"]]
+        return FakePlan(graph, Path(built["folder"]), self._device, profiles)

@@ -1,4 +1,4 @@
-"""What `build` refuses before it spends an hour."""
+"""`build` from the command line to a triage on its plans, and what it refuses before it spends an hour."""
 
 import json
 import shutil
@@ -6,10 +6,21 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from support.fake_tensorrt import FakeTensorRt
 from support.host_device import HostDevice
 
+from edge_medgemma.runtime.backends.cuda import device as cuda_device
 from edge_medgemma.runtime.backends.gpu import DeviceBudget
 from edge_medgemma.runtime.backends.self_test.reference_outputs import GOLDEN_NAME
+from edge_medgemma.runtime.backends.tensorrt import plan_runner
+from edge_medgemma.runtime.backends.tensorrt.plan_files import (
+    DECODER_PLAN,
+    TIMING_CACHE,
+    VISION_PLAN,
+    current_place,
+    read_record,
+)
+from edge_medgemma.runtime.cli import cli
 from edge_medgemma.runtime.commands import build
 from edge_medgemma.runtime.errors import (
     DependencyError,
@@ -19,8 +30,42 @@ from edge_medgemma.runtime.errors import (
     ResourceError,
 )
 from edge_medgemma.runtime.generation.engine import Engine
+from edge_medgemma.runtime.manifest import load_manifest
 from edge_medgemma.runtime.memory.device_memory import largest_device_slices
 from edge_medgemma.runtime.triage.questions import REASONING_TOKENS
+
+SCAN = Path(__file__).resolve().parents[2] / "data" / "ct_head"
+
+
+@pytest.fixture
+def host_device(monkeypatch: pytest.MonkeyPatch) -> HostDevice:
+    """TensorRT and its GPU are replaced by the stand-ins that compute, wherever they are looked for."""
+    device = HostDevice()
+    for module in (build, plan_runner):
+        monkeypatch.setattr(module, "find_tensorrt", lambda: FakeTensorRt(device))
+        monkeypatch.setattr(module, "CudaDevice", lambda: device)
+    monkeypatch.setattr(cuda_device, "CudaDevice", lambda: device)
+    return device
+
+
+def test_plans_are_built_tested_and_triaged_with(
+    tiny_tensorrt_directory: Path, tmp_path: Path, host_device: HostDevice
+) -> None:
+    engine, out = tmp_path / "engine", tmp_path / "out"
+    shutil.copytree(tiny_tensorrt_directory, engine)
+    result = CliRunner().invoke(cli, ["build", str(engine), "--slices", "4"])
+    assert result.exit_code == 0, (result.output, result.exception)
+    assert f"{engine / 'devices' / 'tensorrt'}: " in result.output
+    assert "GB for Host" in result.output
+    manifest = load_manifest(engine)
+    record = read_record(engine, current_place(FakeTensorRt(host_device), host_device, manifest))
+    assert {*record.files} == {DECODER_PLAN, VISION_PLAN, TIMING_CACHE}
+    recorded = len(host_device.calls)
+    arguments = ["triage", str(SCAN), "--engine", str(engine), "--provider", "tensorrt"]
+    result = CliRunner().invoke(cli, [*arguments, "--slices", "2", "--out", str(out)])
+    assert result.exit_code == 0, (result.output, result.exception)
+    assert len(host_device.calls) > recorded, "the device was not used"
+    assert json.loads((out / "triage.json").read_text())["studies"][0]["slices"]
 
 
 def refusal(*arguments: object) -> EdgeMedgemmaError:
