@@ -31,7 +31,7 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_engine_directory(tiny_checkpoint: Path) -> Path:
     """Its float32 engine."""
-    from edge_medgemma.export.checkpoint.checkpoint import open_checkpoint
+    from edge_medgemma.export.checkpoint.loader import open_checkpoint
     from edge_medgemma.export.engine import export_engine
 
     directory = tiny_checkpoint.parent / "engine"
@@ -42,7 +42,7 @@ def tiny_engine_directory(tiny_checkpoint: Path) -> Path:
 @pytest.fixture(scope="session")
 def tiny_tensorrt_directory(tiny_checkpoint: Path) -> Path:
     """Its engine for TensorRT in float16, with golden outputs; the CPU runs it too."""
-    from edge_medgemma.export.checkpoint.checkpoint import open_checkpoint
+    from edge_medgemma.export.checkpoint.loader import open_checkpoint
     from edge_medgemma.export.reference_outputs import export_with_golden
     from edge_medgemma.export.target import Target
 

@@ -9,11 +9,10 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_medgemma.export.checkpoint.checkpoint import Checkpoint, Tensor
+from edge_medgemma.export.checkpoint.checkpoint import TILE_INPUTS, TILE_OUTPUTS, Checkpoint, Tensor
 from edge_medgemma.export.checkpoint.config import embed_scale
 from edge_medgemma.export.checkpoint.synthetic_tokenizer import CHAT_TEMPLATE, tokenizer_json
 from edge_medgemma.export.checkpoint.tensor_names import EMBEDDING, expected_shapes
-from edge_medgemma.export.graphs.weights import TILE_INPUTS, TILE_OUTPUTS
 from edge_medgemma.runtime.errors import CheckpointError
 from edge_medgemma.runtime.manifest import TextSpec, TokenSpec, VisionSpec
 

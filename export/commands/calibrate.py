@@ -100,7 +100,7 @@ def _float_engine(model: str, output: Path) -> Iterator[Path]:
         yield Path(model)
         return
     from edge_medgemma.calibration.record import data_folder
-    from edge_medgemma.export.checkpoint.checkpoint import open_checkpoint
+    from edge_medgemma.export.checkpoint.loader import open_checkpoint
     from edge_medgemma.export.engine import export_engine
     from edge_medgemma.runtime.manifest import load_manifest
 
@@ -132,7 +132,7 @@ def _report(
     from edge_medgemma.calibration.loss_report import Measured, table, write_report
     from edge_medgemma.calibration.record import load_calibration
     from edge_medgemma.export.calibrated_export import Budget, export_calibrated
-    from edge_medgemma.export.checkpoint.checkpoint import open_checkpoint
+    from edge_medgemma.export.checkpoint.loader import open_checkpoint
 
     calibration = load_calibration(output)
     engines: list[Measured] = []

@@ -141,7 +141,7 @@ def command(
     if vision == "int8" and precision not in ("int8", "int4"):
         raise click.UsageError("--vision int8 goes with --precision int8 or int4")
     try:
-        from edge_medgemma.export.checkpoint.checkpoint import open_checkpoint
+        from edge_medgemma.export.checkpoint.loader import open_checkpoint
         from edge_medgemma.export.checkpoint.synthetic import synthetic_checkpoint
         from edge_medgemma.export.engine import export_engine
         from edge_medgemma.export.reference_outputs import export_with_golden

@@ -7,7 +7,8 @@ import argparse
 from pathlib import Path
 
 from edge_medgemma.calibration.phantoms.anatomy import FINDINGS
-from edge_medgemma.export.checkpoint.checkpoint import open_checkpoint, read_json
+from edge_medgemma.export.checkpoint.checkpoint import read_json
+from edge_medgemma.export.checkpoint.loader import open_checkpoint
 from edge_medgemma.export.engine import export_engine
 from edge_medgemma.export.quantisation.quant_scheme import PRECISIONS
 from edge_medgemma.runtime.manifest import Demonstration, Manifest

@@ -6,10 +6,9 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from edge_medgemma.export.checkpoint.checkpoint import Tensor
+from edge_medgemma.export.checkpoint.checkpoint import TILE_OUTPUTS, Tensor
 from edge_medgemma.export.graphs.weights import (
     SLAB_BYTES,
-    TILE_OUTPUTS,
     Initializer,
     WeightBlob,
     quantize_blocks,

@@ -11,16 +11,11 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from edge_medgemma.export.checkpoint.checkpoint import Tensor
+from edge_medgemma.export.checkpoint.checkpoint import TILE_INPUTS, TILE_OUTPUTS, Tensor
 from edge_medgemma.runtime.errors import CheckpointError
 
 SLAB_BYTES = 1 << 26
 """Float32 bytes of a matrix that are in memory at once."""
-
-TILE_OUTPUTS = 512
-TILE_INPUTS = 128
-"""Slabs are multiples of these, in which synthetic tensors are made; 128 inputs of a bfloat16 row
-are also 256 bytes, enough to read at once, and every block size divides them."""
 
 BITS = {"int8": 8, "int4": 4}
 

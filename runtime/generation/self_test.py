@@ -1,9 +1,8 @@
 """An engine on its golden picture: what makes the reference, and what a device is asked."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,13 +16,13 @@ from edge_medgemma.runtime.backends.self_test.reference_outputs import (
     reference_outputs_of,
 )
 from edge_medgemma.runtime.errors import ProviderError
-from edge_medgemma.runtime.generation.prompt import Chunk
+from edge_medgemma.runtime.generation.prefix import Prefix
+from edge_medgemma.runtime.generation.prompt import Chunk, PromptBuilder
 from edge_medgemma.runtime.generation.sampling import log_softmax
+from edge_medgemma.runtime.generation.tokenizer import Tokenizer
+from edge_medgemma.runtime.manifest import Manifest
 from edge_medgemma.runtime.memory.cache_geometry import LOCAL_SLACK_ROWS
 from edge_medgemma.runtime.store.verdict_cache import CachedVerdict
-
-if TYPE_CHECKING:  # an engine tests itself before it trusts a device
-    from edge_medgemma.runtime.generation.engine import Engine
 
 INSTRUCTION = "You are a radiologist. Please review the slice provided below carefully."
 QUESTION = "Based on the slice provided above, is there an abnormality? Answer yes or no."
@@ -35,7 +34,24 @@ PICTURE_SIDE = 64
 """The picture is resized to the tower's size as any other slice."""
 
 
-def make_reference_outputs(engine: Engine) -> ReferenceOutputs:
+class EngineUnderTest(Protocol):
+    """The part of `Engine` that a self-test calls; an engine tests itself before it trusts a device."""
+
+    directory: Path
+    manifest: Manifest
+    prompt: PromptBuilder
+    tokenizer: Tokenizer
+
+    def encode_images(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """[N, rows, columns, 3] to [N, tokens_per_image, hidden]."""
+        ...
+
+    def new_prefix(self, expected_tokens: int = 0) -> Prefix:
+        """An empty prefix."""
+        ...
+
+
+def make_reference_outputs(engine: EngineUnderTest) -> ReferenceOutputs:
     """The reference from an engine on the CPU."""
     picture = reference_image()
     features = engine.encode_images(picture[None])
@@ -44,7 +60,9 @@ def make_reference_outputs(engine: Engine) -> ReferenceOutputs:
     return reference_outputs_of(picture, features[0], tokens, logprobs)
 
 
-def compare_with_reference(engine: Engine, golden: ReferenceOutputs) -> ReferenceComparison:
+def compare_with_reference(
+    engine: EngineUnderTest, golden: ReferenceOutputs
+) -> ReferenceComparison:
     """An engine on its device against the reference."""
     features = engine.encode_images(golden.picture[None])[0]
     stored = golden.features.astype(np.float32)[None]
@@ -52,7 +70,7 @@ def compare_with_reference(engine: Engine, golden: ReferenceOutputs) -> Referenc
     return compare(golden, features, logprobs)
 
 
-def require_agreement(engine: Engine, name: str, identity: str) -> None:
+def require_agreement(engine: EngineUnderTest, name: str, identity: str) -> None:
     """Compare an engine on its device with the CPU, once for each identity.
 
     Args:
@@ -97,7 +115,7 @@ def reference_image() -> NDArray[np.uint8]:
 
 
 def _answer(
-    engine: Engine, features: NDArray[np.float32], tokens: NDArray[np.int64] | None
+    engine: EngineUnderTest, features: NDArray[np.float32], tokens: NDArray[np.int64] | None
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Log-probabilities [STEPS, vocabulary] and the tokens they were continued by.
 
@@ -118,7 +136,7 @@ def _answer(
     return log_softmax(np.stack(logits)), np.array(chosen, np.int64)
 
 
-def _instruction(engine: Engine) -> str:
+def _instruction(engine: EngineUnderTest) -> str:
     """INSTRUCTION so often that the local caches are compacted and the answer sees a whole window."""
     rows = engine.manifest.text.sliding_window + LOCAL_SLACK_ROWS
     return " ".join([INSTRUCTION] * (rows // len(engine.tokenizer.encode(INSTRUCTION)) + 1))

@@ -11,7 +11,7 @@ from edge_medgemma.calibration.quantization_error import measure_loss
 from edge_medgemma.calibration.run import calibrate_engine
 from edge_medgemma.calibration.slices import draw_slices
 from edge_medgemma.export.calibrated_export import Budget, export_calibrated
-from edge_medgemma.export.checkpoint.checkpoint import open_checkpoint
+from edge_medgemma.export.checkpoint.loader import open_checkpoint
 from edge_medgemma.export.demo.build import build_engine, demonstration_of
 from edge_medgemma.runtime.generation.engine import Engine
 

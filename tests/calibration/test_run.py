@@ -123,7 +123,7 @@ def test_no_pixel_or_path_is_in_the_record(calibration_path, scans):
 
 
 def test_a_quantised_engine_is_refused(tiny_checkpoint, drawn, tmp_path):
-    from edge_medgemma.export.checkpoint.checkpoint import open_checkpoint
+    from edge_medgemma.export.checkpoint.loader import open_checkpoint
     from edge_medgemma.export.engine import export_engine
     from edge_medgemma.runtime.generation.engine import Engine
 

@@ -19,7 +19,7 @@ from comparisons.prompts import write_job
 from comparisons.stages import STAGES, Contest
 from comparisons.table import Pair, load_pairs, markdown, save_pairs
 
-from edge_medgemma.export.checkpoint.checkpoint import open_checkpoint
+from edge_medgemma.export.checkpoint.loader import open_checkpoint
 from edge_medgemma.export.checkpoint.synthetic import synthetic_checkpoint
 from edge_medgemma.export.engine import export_engine
 from edge_medgemma.export.synthetic_ranges import drawn_ranges

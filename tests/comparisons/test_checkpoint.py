@@ -4,7 +4,7 @@ import ml_dtypes
 import numpy as np
 from comparisons.checkpoint import write_checkpoint
 
-from edge_medgemma.export.checkpoint.checkpoint import open_checkpoint
+from edge_medgemma.export.checkpoint.loader import open_checkpoint
 from edge_medgemma.export.checkpoint.synthetic import synthetic_checkpoint
 
 

@@ -22,7 +22,7 @@ from comparisons.stages import (
 from comparisons.table import Pair, agreement, markdown
 from comparisons.worker import Cannot, Job, Peer, serve
 
-from edge_medgemma.export.checkpoint.checkpoint import open_checkpoint
+from edge_medgemma.export.checkpoint.loader import open_checkpoint
 from edge_medgemma.export.engine import export_engine
 from edge_medgemma.runtime.generation.prompt import PromptBuilder
 from edge_medgemma.runtime.generation.tokenizer import Tokenizer

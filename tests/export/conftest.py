@@ -8,7 +8,7 @@ import pytest
 import support.decoder_session
 from support.tiny_checkpoint import build_tiny_checkpoint
 
-from edge_medgemma.export.checkpoint.checkpoint import open_checkpoint
+from edge_medgemma.export.checkpoint.loader import open_checkpoint
 from edge_medgemma.export.engine import export_engine
 
 

@@ -15,7 +15,7 @@ from edge_medgemma.calibration.record import load_calibration
 from edge_medgemma.calibration.run import calibrate_engine
 from edge_medgemma.calibration.slices import CalibrationSlice, SliceSet
 from edge_medgemma.export.calibrated_export import Budget, export_calibrated
-from edge_medgemma.export.checkpoint.checkpoint import open_checkpoint
+from edge_medgemma.export.checkpoint.loader import open_checkpoint
 from edge_medgemma.export.engine import export_engine
 from edge_medgemma.runtime.cli import cli
 from edge_medgemma.runtime.errors import CheckpointError, EngineError
@@ -179,7 +179,7 @@ import os, signal, sys
 from pathlib import Path
 import edge_medgemma.export.quantisation.int4_search as searched
 from edge_medgemma.calibration.record import load_calibration
-from edge_medgemma.export.checkpoint.checkpoint import open_checkpoint
+from edge_medgemma.export.checkpoint.loader import open_checkpoint
 from edge_medgemma.export.engine import export_engine
 
 checkpoint, calibration, engine, limit = sys.argv[1:]

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from edge_medgemma.export.checkpoint.checkpoint import open_checkpoint
+from edge_medgemma.export.checkpoint.loader import open_checkpoint
 from edge_medgemma.export.checkpoint.synthetic import synthetic_checkpoint
 from edge_medgemma.export.engine import export_engine
 from edge_medgemma.export.graphs import ort_decode

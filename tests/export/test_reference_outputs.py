@@ -7,7 +7,7 @@ from click.testing import CliRunner
 from edge_medgemma.calibration.run import calibrate_engine
 from edge_medgemma.calibration.slices import CalibrationSlice, SliceSet
 from edge_medgemma.export.calibrated_export import Budget, export_calibrated
-from edge_medgemma.export.checkpoint.checkpoint import open_checkpoint
+from edge_medgemma.export.checkpoint.loader import open_checkpoint
 from edge_medgemma.export.target import Target
 from edge_medgemma.runtime.backends.self_test.reference_outputs import (
     GOLDEN_NAME,

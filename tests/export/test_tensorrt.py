@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 from support.tensorrt_builder import ARCHITECTURES, plan_bytes
 
-from edge_medgemma.export.checkpoint.checkpoint import open_checkpoint
+from edge_medgemma.export.checkpoint.loader import open_checkpoint
 from edge_medgemma.export.checkpoint.synthetic import RandomTensor, synthetic_checkpoint
 from edge_medgemma.export.checkpoint.tensor_names import EMBEDDING
 from edge_medgemma.export.engine import write_engine

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from edge_medgemma.export.checkpoint.checkpoint import open_checkpoint
+from edge_medgemma.export.checkpoint.loader import open_checkpoint
 from edge_medgemma.export.checkpoint.tensor_names import canonical_name
 from edge_medgemma.runtime.errors import CheckpointError
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from edge_medgemma.export.checkpoint.checkpoint import open_checkpoint
+from edge_medgemma.export.checkpoint.loader import open_checkpoint
 from edge_medgemma.runtime.errors import CheckpointError
 
 TARGETS = r".*(language_model\.layers\.[05]\..*_proj|vision_tower\..*(q_proj|out_proj|fc2))"

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from edge_medgemma.export.checkpoint.checkpoint import open_checkpoint
+from edge_medgemma.export.checkpoint.loader import open_checkpoint
 from edge_medgemma.export.engine import export_engine
 from edge_medgemma.export.graphs.decoder import inverse_frequencies
 from edge_medgemma.runtime.manifest import load_manifest

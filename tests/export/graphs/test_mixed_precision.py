@@ -8,7 +8,7 @@ import pytest
 
 from edge_medgemma.calibration.run import calibrate_engine
 from edge_medgemma.calibration.slices import CalibrationSlice, SliceSet
-from edge_medgemma.export.checkpoint.checkpoint import open_checkpoint
+from edge_medgemma.export.checkpoint.loader import open_checkpoint
 from edge_medgemma.export.engine import write_engine
 from edge_medgemma.export.graphs.mixed_precision import fp32_ops
 from edge_medgemma.export.quantisation.folding import ScaledTensor

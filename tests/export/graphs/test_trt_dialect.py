@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
-from edge_medgemma.export.checkpoint.checkpoint import open_checkpoint
+from edge_medgemma.export.checkpoint.loader import open_checkpoint
 from edge_medgemma.export.engine import _check_attention, export_engine
 from edge_medgemma.export.target import CPU, Target, choose_target
 from edge_medgemma.runtime.backends import decoder_inputs as feeds_module

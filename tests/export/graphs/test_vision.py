@@ -2,7 +2,7 @@ import numpy as np
 import onnxruntime
 import torch
 
-from edge_medgemma.export.checkpoint.checkpoint import open_checkpoint
+from edge_medgemma.export.checkpoint.loader import open_checkpoint
 from edge_medgemma.export.graphs.ort_dialect import OrtCudaDialect
 from edge_medgemma.export.graphs.vision import VisionWriter
 from edge_medgemma.export.graphs.weights import FLOAT32

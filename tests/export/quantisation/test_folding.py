@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edge_medgemma.calibration.weight_search import choose_importance
-from edge_medgemma.export.checkpoint.checkpoint import open_checkpoint
+from edge_medgemma.export.checkpoint.loader import open_checkpoint
 from edge_medgemma.export.engine import write_engine
 from edge_medgemma.export.quantisation.folding import scale_decoder, scale_residual, smooth_vision
 from edge_medgemma.export.quantisation.quant_scheme import plan_export

@@ -9,7 +9,7 @@ import pytest
 from support.host_device import HostDevice
 from support.host_sessions import HostSessions
 
-from edge_medgemma.export.checkpoint.checkpoint import open_checkpoint
+from edge_medgemma.export.checkpoint.loader import open_checkpoint
 from edge_medgemma.export.engine import export_engine
 from edge_medgemma.export.graphs.decoder import DecoderWriter
 from edge_medgemma.export.graphs.ort_dialect import OrtDialect, OrtTokenDialect

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from support.host_device import HostDevice
 
-from edge_medgemma.export.checkpoint.checkpoint import open_checkpoint
+from edge_medgemma.export.checkpoint.loader import open_checkpoint
 from edge_medgemma.export.engine import export_engine
 from edge_medgemma.export.target import Target
 from edge_medgemma.runtime.backends.tensorrt import library as tensorrt_library

@@ -7,7 +7,7 @@ import pytest
 from support.fake_tensorrt import FakePlan
 from support.host_device import HostDevice
 
-from edge_medgemma.export.checkpoint.checkpoint import open_checkpoint
+from edge_medgemma.export.checkpoint.loader import open_checkpoint
 from edge_medgemma.export.engine import export_engine
 from edge_medgemma.export.target import Target
 from edge_medgemma.runtime.backends.cuda.device import from_stored, to_stored
