@@ -102,7 +102,7 @@ class Reference:
             import transformers
         except ImportError:
             raise DependencyError(
-                "verify needs torch and transformers; pip install 'edge-medgemma[cpu,verify]'"
+                "verify needs torch and transformers; from a checkout: pip install '.[cpu,verify]'"
             ) from None
         self._torch = torch
         transformers.utils.logging.disable_progress_bar()

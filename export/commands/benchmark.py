@@ -129,7 +129,7 @@ def synthetic_engine(size: str) -> Path:
         from edge_medgemma.export.synthetic_ranges import drawn_ranges
     except ModuleNotFoundError as error:
         raise DependencyError(
-            f"'{error.name}' is not installed; run: pip install 'edge-medgemma[export]'"
+            f"'{error.name}' is not installed; from a checkout, run: pip install '.[export]'"
         ) from None
     checkpoint = synthetic_checkpoint(size)
     folder = platformdirs.user_cache_path("edge-medgemma") / "engines"

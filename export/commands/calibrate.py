@@ -76,7 +76,7 @@ def command(
         from edge_medgemma.runtime.generation.engine import Engine
     except ModuleNotFoundError as error:
         raise DependencyError(
-            f"'{error.name}' is not installed; run: pip install 'edge-medgemma[cpu,export]'"
+            f"'{error.name}' is not installed; from a checkout, run: pip install '.[cpu,export]'"
         ) from None
     if report is not None and (Path(model) / MANIFEST_NAME).is_file():
         raise click.UsageError("--report makes engines, which needs a checkpoint as MODEL")

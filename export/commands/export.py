@@ -148,15 +148,15 @@ def command(
         from edge_medgemma.export.target import choose_target
     except ModuleNotFoundError as error:
         raise DependencyError(
-            f"'{error.name}' is not installed; run: pip install 'edge-medgemma[export]'"
+            f"'{error.name}' is not installed; from a checkout, run: pip install '.[export]'"
         ) from None
 
     device = choose_target(target, precision, activations)
     golden = golden and target != "cpu"
     if golden and importlib.util.find_spec("onnxruntime") is None:
         raise DependencyError(
-            "golden outputs are computed by onnxruntime, which is not installed; run: pip install "
-            "'edge-medgemma[cpu,export]', or give --no-golden"
+            "golden outputs are computed by onnxruntime, which is not installed; from a checkout, "
+            "run: pip install '.[cpu,export]', or give --no-golden"
         )
     start = time.perf_counter()
     if synthetic is not None:
@@ -195,7 +195,7 @@ def _drawn_ranges(source: "Checkpoint", engine: Path) -> dict[str, float]:
         from edge_medgemma.export.synthetic_ranges import drawn_ranges
     except ModuleNotFoundError as error:
         raise DependencyError(
-            f"'{error.name}' is not installed; run: pip install 'edge-medgemma[cpu,export]'"
+            f"'{error.name}' is not installed; from a checkout, run: pip install '.[cpu,export]'"
         ) from None
     with progress_bar("vision ranges") as on_layer:
         return drawn_ranges(source, engine.absolute().parent, on_layer)
@@ -224,7 +224,7 @@ def export_measured(
         from edge_medgemma.export.calibrated_export import DEFAULT_MAX_KL, Budget, export_calibrated
     except ModuleNotFoundError as error:
         raise DependencyError(
-            f"'{error.name}' is not installed; run: pip install 'edge-medgemma[cpu,export]'"
+            f"'{error.name}' is not installed; from a checkout, run: pip install '.[cpu,export]'"
         ) from None
     calibration = load_calibration(options.calibration)
     max_kl = DEFAULT_MAX_KL if options.max_kl is None else options.max_kl

@@ -99,7 +99,7 @@ def require_cuda_kernels() -> Kernels:
     if kernels is None:
         raise DependencyError(
             "the installed onnxruntime has no CUDA; run: pip uninstall -y onnxruntime, then "
-            "pip install 'edge-medgemma[gpu]'"
+            "from a checkout: pip install '.[gpu]'"
         )
     return kernels
 
@@ -139,7 +139,7 @@ def _probe_cuda() -> str:
 def _probe_openvino() -> str:
     if importlib.util.find_spec("openvino") is None:
         raise DependencyError(
-            "OpenVINO is not installed; run: pip install 'edge-medgemma[cpu,openvino]'"
+            "OpenVINO is not installed; from a checkout, run: pip install '.[cpu,openvino]'"
         )
     import openvino
 

@@ -105,7 +105,7 @@ def diagnose(engine_directory: Path) -> Diagnosis:
     probes = probe_all()
     problems = [conflict] if conflict else []
     if not any(probe.works for probe in probes):
-        problems.append("nothing runs here; run: pip install 'edge-medgemma[cpu]'")
+        problems.append("nothing runs here; from a checkout, run: pip install '.[cpu]'")
     engine = diagnose_engine(engine_directory, manifest, probes)
     if engine.decoder_provider is None:
         problems.append(f"nothing here runs the engine: {engine.fallbacks[-1].reason}")

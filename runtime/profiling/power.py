@@ -176,7 +176,7 @@ def _find_nvml(root: Path) -> tuple[Sequence[PowerReader], str]:
     try:
         import pynvml
     except ImportError:
-        return [], "no NVML (pip install 'edge-medgemma[power]')"
+        return [], "no NVML (from a checkout: pip install '.[power]')"
     try:
         pynvml.nvmlInit()
         count = pynvml.nvmlDeviceGetCount()

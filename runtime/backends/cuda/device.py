@@ -121,7 +121,7 @@ class CudaDevice:
             self._cuda: Any = importlib.import_module("cuda.bindings.runtime")
         except ImportError:
             raise DependencyError(
-                "cuda-bindings is not installed; run: pip install 'edge-medgemma[tensorrt]'"
+                "cuda-bindings is not installed; from a checkout, run: pip install '.[tensorrt]'"
             ) from None
         self._call("cudaGetDeviceCount")  # fails where there is none
         self._event: Any = self._call("cudaEventCreate")[0]

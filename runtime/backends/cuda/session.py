@@ -65,8 +65,8 @@ def cuda_session(graph: Path | bytes, *, grows: bool = False, is_recorded: bool 
     onnxruntime = import_onnxruntime()
     if CUDA not in onnxruntime.get_available_providers():
         raise ProviderError(
-            "this onnxruntime has no CUDA; run: pip uninstall onnxruntime, then "
-            "pip install 'edge-medgemma[gpu]'"
+            "this onnxruntime has no CUDA; run: pip uninstall onnxruntime, then from a "
+            "checkout: pip install '.[gpu]'"
         )
     onnxruntime.preload_dlls(cudnn=False)  # CUDA of the wheels, where the system has none
     options = onnxruntime.SessionOptions()

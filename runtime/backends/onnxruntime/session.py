@@ -91,7 +91,7 @@ def import_onnxruntime() -> Any:
         import onnxruntime
     except ImportError:
         raise DependencyError(
-            "onnxruntime is not installed; install the extra for this machine: "
-            "pip install 'edge-medgemma[cpu]', or 'edge-medgemma[gpu]' with an NVIDIA card"
+            "onnxruntime is not installed; from a checkout, run: pip install '.[cpu]', or '.[gpu]' "
+            "with an NVIDIA card"
         ) from None
     return onnxruntime

@@ -98,6 +98,6 @@ def openvino_core() -> Any:
         import openvino
     except ImportError:
         raise DependencyError(
-            "OpenVINO is not installed; run: pip install 'edge-medgemma[cpu,openvino]'"
+            "OpenVINO is not installed; from a checkout, run: pip install '.[cpu,openvino]'"
         ) from None
     return openvino.Core()

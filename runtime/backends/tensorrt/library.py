@@ -207,6 +207,6 @@ def find_tensorrt() -> TensorRt:
         return found
     raise DependencyError(
         "TensorRT is not installed; a Jetson has it from JetPack 7.2 (python3-libnvinfer, in a "
-        "virtual environment with --system-site-packages), an RTX card from "
-        "pip install 'edge-medgemma[tensorrt]'"
+        "virtual environment with --system-site-packages), an RTX card from a "
+        "checkout by: pip install '.[tensorrt]'"
     )

@@ -67,7 +67,7 @@ def test_where_nothing_is_installed_every_library_says_what_to_do(
     tiny_engine_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def absent() -> str:
-        raise DependencyError("not installed; run: pip install 'edge-medgemma[cpu]'")
+        raise DependencyError("not installed; from a checkout, run: pip install '.[cpu]'")
 
     nothing = dict.fromkeys(("tensorrt", "cuda", "openvino", "cpu"), absent)
     monkeypatch.setattr(probe, "_PROBES", nothing)
@@ -75,7 +75,7 @@ def test_where_nothing_is_installed_every_library_says_what_to_do(
     found = doctor.diagnose(tiny_engine_directory)
     assert json.loads(json.dumps(asdict(found)))["onnxruntime_packages"] == {}
     assert not any(one.works for one in found.providers)
-    assert found.problems == ("nothing runs here; run: pip install 'edge-medgemma[cpu]'",)
+    assert found.problems == ("nothing runs here; from a checkout, run: pip install '.[cpu]'",)
 
 
 def test_a_library_that_dies_is_one_that_does_not_work(monkeypatch: pytest.MonkeyPatch) -> None:
