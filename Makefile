@@ -50,7 +50,8 @@ cuda-check:
 	PYTHONPATH=tests $(CUDA_CHECK)/venv/bin/python -m cuda_stub \
 	  $(CUDA_CHECK)/venv/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime_providers_cuda.so \
 	  $(CUDA_CHECK)/headers/nvidia/cu13/include $(CUDA_CHECK)/hollow
-	LD_LIBRARY_PATH=$(CUDA_CHECK)/hollow $(CUDA_CHECK)/venv/bin/python -m pytest -q -rs tests/cuda_stub
+	PYTHONSAFEPATH=1 LD_LIBRARY_PATH=$(CUDA_CHECK)/hollow \
+	  $(CUDA_CHECK)/venv/bin/python -m pytest -q -rs tests/cuda_stub
 
 # Emulated arm64: Debian with qemu-user-static, a few minutes.
 arm64: $(VENV)/.triage-ready
