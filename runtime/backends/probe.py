@@ -56,13 +56,20 @@ def probe_all() -> tuple[Probe, ...]:
 
 
 def installed_onnxruntimes() -> dict[str, str]:
-    """Version by distribution; more than one is a broken installation."""
+    """Version by distribution, of those in the folder that is imported; two there are broken.
+
+    One further down `sys.path`, as a virtual environment sees the system's, is only shadowed.
+    """
+    spec = importlib.util.find_spec("onnxruntime")
+    imported = {Path(one).resolve() for one in (spec and spec.submodule_search_locations) or ()}
     found = {}
     for name in ONNXRUNTIME_PACKAGES:
         try:
-            found[name] = importlib.metadata.version(name)
+            distribution = importlib.metadata.distribution(name)
         except importlib.metadata.PackageNotFoundError:
             continue
+        if Path(str(distribution.locate_file("onnxruntime"))).resolve() in imported:
+            found[name] = distribution.version
     return found
 
 

@@ -1,7 +1,8 @@
 """ONNX Runtime's CUDA provider: its sessions, its errors, and the vision tower."""
 
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,8 @@ def cuda_session(graph: Path | bytes, *, grows: bool = False, is_recorded: bool 
             "this onnxruntime has no CUDA; run: pip uninstall onnxruntime, then from a "
             "checkout: pip install '.[gpu]'"
         )
-    onnxruntime.preload_dlls(cudnn=False)  # CUDA of the wheels, where the system has none
+    with redirect_stdout(sys.stderr):  # it prints what it misses; our output may be JSON
+        onnxruntime.preload_dlls(cudnn=False)  # CUDA of the wheels, where the system has none
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.enable_mem_pattern = False  # shapes differ from pass to pass

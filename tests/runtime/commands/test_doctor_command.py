@@ -1,4 +1,6 @@
 import json
+import shutil
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -8,7 +10,7 @@ from support.host_backend import HostBackend
 
 from edge_medgemma.runtime.backends import probe
 from edge_medgemma.runtime.backends.gpu import DeviceBudget
-from edge_medgemma.runtime.backends.probe import onnxruntime_conflict
+from edge_medgemma.runtime.backends.probe import installed_onnxruntimes, onnxruntime_conflict
 from edge_medgemma.runtime.backends.select import Provider
 from edge_medgemma.runtime.commands import doctor
 from edge_medgemma.runtime.errors import DependencyError, EngineError
@@ -21,6 +23,24 @@ def test_two_packages_in_one_folder_are_a_problem_with_a_way_out() -> None:
     assert onnxruntime_conflict({"onnxruntime": "1.32.0"}) == ""
     found = onnxruntime_conflict({"onnxruntime": "1.32.0", "onnxruntime-gpu": "1.31.1"})
     assert "pip uninstall -y onnxruntime onnxruntime-gpu" in found
+
+
+def test_only_packages_in_the_imported_folder_are_in_conflict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, system = tmp_path / "own", tmp_path / "system"
+    for folder, name in ((own, "onnxruntime-gpu"), (system, "onnxruntime")):
+        record = folder / f"{name.replace('-', '_')}-1.32.0.dist-info" / "METADATA"
+        record.parent.mkdir(parents=True)
+        record.write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.32.0\n")
+        (folder / "onnxruntime").mkdir()
+        (folder / "onnxruntime" / "__init__.py").touch()
+    monkeypatch.delitem(sys.modules, "onnxruntime", raising=False)
+    monkeypatch.setattr(sys, "path", [str(own), str(system)])
+    assert installed_onnxruntimes() == {"onnxruntime-gpu": "1.32.0"}
+
+    shutil.copytree(system, own, dirs_exist_ok=True)
+    assert set(installed_onnxruntimes()) == {"onnxruntime", "onnxruntime-gpu"}
 
 
 def test_a_broken_installation_is_said_and_exits_with_1(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from edge_medgemma.export.graphs.ort_dialect import OrtDialect, OrtTokenDialect
 from edge_medgemma.export.quantisation.quant_scheme import plan_export
 from edge_medgemma.export.target import Target, choose_target
 from edge_medgemma.runtime.backends.cuda import decoder as cuda_decoder
+from edge_medgemma.runtime.backends.cuda import session as cuda_session_module
 from edge_medgemma.runtime.backends.cuda.decoder import CudaDecoder, sees_all
 from edge_medgemma.runtime.backends.cuda.session import CudaVision, cuda_session
 from edge_medgemma.runtime.backends.gpu import CudaBackend
@@ -260,3 +262,19 @@ def test_an_onnxruntime_without_cuda_says_what_to_install(tiny_engine_directory:
         pytest.skip("this onnxruntime has CUDA")
     with pytest.raises(ProviderError, match=r"\.\[gpu\]"):
         cuda_session(tiny_engine_directory / "decoder.onnx")
+
+
+def test_what_onnxruntime_prints_of_missing_libraries_does_not_reach_our_output(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    library = SimpleNamespace(
+        get_available_providers=lambda: ["CUDAExecutionProvider"],
+        preload_dlls=lambda cudnn: print("Failed to load libcublas.so.13"),
+        SessionOptions=SimpleNamespace,
+        InferenceSession=lambda *_, **__: SimpleNamespace(get_providers=lambda: ["CPU"]),
+    )
+    monkeypatch.setattr(cuda_session_module, "import_onnxruntime", lambda: library)
+    with pytest.raises(ProviderError, match="CUDA does not start"):
+        cuda_session(Path("probe.onnx"))
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("", "Failed to load libcublas.so.13\n")
