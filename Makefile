@@ -5,7 +5,7 @@ SHAPE ?= tiny
 PEERS ?= llama.cpp-q4_0 transformers-bf16 openvino-int4 optimum-onnx onnxruntime-genai
 PEERS_OPTIONS ?=
 
-.PHONY: triage test lint types readme tensorrt-check cuda-check arm64 peers
+.PHONY: triage test lint types schemas readme tensorrt-check cuda-check arm64 peers
 
 triage: $(VENV)/.triage-ready
 	$(BIN)/edge-medgemma triage tests/data/ct_head --out triage-output
@@ -30,6 +30,9 @@ $(VENV)/.triage-ready: pyproject.toml | $(BIN)/python
 $(VENV)/.test-ready: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
 	touch $@
+
+schemas: $(VENV)/.test-ready
+	$(BIN)/python docs/schemas.py
 
 readme: $(VENV)/.test-ready
 	$(BIN)/python tests/readme.py

@@ -1,9 +1,8 @@
 """calibration.json: what a calibration saw and chose; the arrays lie in the folder beside it."""
 
-import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from edge_medgemma.calibration.gram import Gram
 from edge_medgemma.calibration.ranges import LEVELS
 from edge_medgemma.calibration.resume_store import load_group
 from edge_medgemma.calibration.slices import CalibrationSlice
+from edge_medgemma.runtime.documents import Finite, Sha256, Size, dump_json, parse_json
 from edge_medgemma.runtime.errors import EngineError
 from edge_medgemma.runtime.files import write_atomically
 from edge_medgemma.runtime.manifest import file_sha256
@@ -29,14 +29,14 @@ FP16_PEAK = 16384.0
 class SliceSummary:
     """What the slices were, without saying whose."""
 
-    scans: int
-    series: int
-    calibrated: int
-    held_out: int
-    seed: int
-    sha256: str
+    scans: Size
+    series: Size
+    calibrated: Size
+    held_out: Size
+    seed: Size
+    sha256: Sha256
     """Of every pixel in order"""
-    strata: Mapping[str, int]
+    strata: Mapping[str, Size]
     """Slices by modality, window and position"""
     warnings: tuple[str, ...]
 
@@ -45,34 +45,39 @@ class SliceSummary:
 class InputRange:
     """How the input of one linear map of the vision tower is quantised."""
 
-    limit: float
+    limit: Finite
     """Range of the smoothed input; its step is limit / 127"""
     method: str
-    exponent: float
+    exponent: Finite
     """Of the smoothing; 0 for none"""
-    error: float
+    error: Finite
     """Squared error of the product over its squared norm, on sampled rows"""
-    plain_error: float
+    plain_error: Finite
     """The same with min-max and no smoothing"""
 
 
 @dataclass(frozen=True, slots=True)
-class Calibration:
-    """A finished calibration."""
+class CalibrationRecord:
+    """What calibration.json says."""
 
     schema_version: int
     program_version: str
-    checkpoint_sha256: str
+    checkpoint_sha256: Sha256
     checkpoint_name: str
     slices: SliceSummary
     vision: Mapping[str, InputRange]
-    """By linear map"""
-    peaks: Mapping[str, float]
+    """By linear layer"""
+    peaks: Mapping[str, Finite]
     """Largest magnitude of every value of both graphs, by name"""
-    files: Mapping[str, str]
-    """SHA-256 of each file of the folder, by name"""
+    files: Mapping[str, Sha256]
+    """SHA-256 of each file of the folder beside it, by name"""
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration(CalibrationRecord):
+    """A finished calibration: its record, and the folder that holds its arrays."""
+
     folder: Path
-    """Where the arrays are; not in the file"""
 
     @property
     def residual_peak(self) -> float:
@@ -146,9 +151,8 @@ class Calibration:
 
 def save_calibration(path: Path, calibration: Calibration) -> None:
     """Write calibration.json, whole or not at all."""
-    raw = asdict(calibration)
-    del raw["folder"]
-    write_atomically(path, (json.dumps(raw, indent=1, sort_keys=True) + "\n").encode())
+    record = CalibrationRecord(*(getattr(calibration, f.name) for f in fields(CalibrationRecord)))
+    write_atomically(path, dump_json(record).encode())
 
 
 def data_folder(path: Path) -> Path:
@@ -163,35 +167,27 @@ def load_calibration(path: Path) -> Calibration:
         EngineError: missing, not a calibration, of another version, or its arrays are altered.
     """
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        if raw["schema_version"] != SCHEMA_VERSION:
-            raise EngineError(
-                f"'{path}' has schema version {raw['schema_version']}, this program reads "
-                f"{SCHEMA_VERSION}; calibrate again"
-            )
-        raw["slices"]["warnings"] = tuple(raw["slices"]["warnings"])
-        raw["slices"] = SliceSummary(**raw["slices"])
-        raw["vision"] = {name: InputRange(**one) for name, one in raw["vision"].items()}
-        calibration = Calibration(**raw, folder=data_folder(path))
+        record = parse_json(path.read_bytes(), CalibrationRecord)
     except FileNotFoundError:
         raise EngineError(
             f"no calibration at '{path}'; make one with 'edge-medgemma calibrate'"
         ) from None
-    except EngineError:
-        raise
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        known = ", ".join(field.name for field in fields(Calibration)[:4])
+    except ValueError as error:
+        raise EngineError(f"'{path}' is not a calibration ({error}); calibrate again") from None
+    if record.schema_version != SCHEMA_VERSION:
         raise EngineError(
-            f"'{path}' is not a calibration ({error}); expected a JSON object with {known}, ..."
-        ) from None
-    for name, sha256 in calibration.files.items():
-        file = calibration.folder / name
+            f"'{path}' has schema version {record.schema_version}, this program reads "
+            f"{SCHEMA_VERSION}; calibrate again"
+        )
+    folder = data_folder(path)
+    for name, sha256 in record.files.items():
+        file = folder / name
         if not file.is_file() or file_sha256(file) != sha256:
             raise EngineError(
-                f"'{file}' is missing or altered; keep '{calibration.folder.name}' beside "
-                f"'{path.name}', or calibrate again"
+                f"'{file}' is missing or altered; keep '{folder.name}' beside '{path.name}', or "
+                "calibrate again"
             )
-    return calibration
+    return Calibration(**{f.name: getattr(record, f.name) for f in fields(record)}, folder=folder)
 
 
 def _layer_of(linear: str) -> int:

@@ -101,7 +101,7 @@ def calibration_record(
         "int8_layers": sorted(int8_layers),
         "residual_peak": calibration.residual_peak,
         "residual_scale": plan.residual_scale,
-        "float32_islands": list(plan.fp32_ops),
+        "fp32_ops": list(plan.fp32_ops),
     }
 
 

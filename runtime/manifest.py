@@ -34,8 +34,8 @@ and where `precision.decode_kv_cache` is `int8`, for the tokens of an answer:
 and where onnxruntime on CUDA may run it, the same decoder twice, its linear maps as further inputs,
 so that both graphs read one copy of them; the metadata of the graph says `{file} {offset} {bytes}`
 of each:
-decoder_chunk.onnx   any chunk, as above
-decoder_token.onnx   one token that sees all rows in use and, in local layers, the window: no masks;
+decoder_prefill.onnx any chunk, as above
+decoder_decode.onnx  one token that sees all rows in use and, in local layers, the window: no masks;
                      total_global and total_local are the capacities, the same at every step
 decoder.onnx, dialect `trt`: standard operators that TensorRT >= 10.15 and onnxruntime both run.
 As above, with these instead of the masks, seqlen and total:
@@ -58,60 +58,70 @@ the caller moves the rows still in sight to the front when they are full.
 """
 
 import hashlib
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any
 
+import msgspec
+
+from edge_medgemma.runtime.documents import (
+    Count,
+    Positive,
+    Sha256,
+    Size,
+    dump_json,
+    parse_document,
+)
 from edge_medgemma.runtime.errors import EngineError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST_NAME = "manifest.json"
 
-PREFILL_GRAPH = "decoder_chunk.onnx"
-DECODE_GRAPH = "decoder_token.onnx"
+PREFILL_GRAPH = "decoder_prefill.onnx"
+DECODE_GRAPH = "decoder_decode.onnx"
 
-_Record = TypeVar("_Record")
+WeightKind = Annotated[str, msgspec.Meta(pattern="^(fp32|fp16|bf16|int8|int4)$")]
+FloatKind = Annotated[str, msgspec.Meta(pattern="^(fp32|fp16|bf16)$")]
 
 
 @dataclass(frozen=True, slots=True)
 class TextSpec:
     """Shape of the language model, from `text_config` of the checkpoint."""
 
-    layers: int
-    hidden_size: int
-    intermediate_size: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    vocabulary: int
-    sliding_window: int
+    layers: Count
+    hidden_size: Count
+    intermediate_size: Count
+    heads: Count
+    kv_heads: Count
+    head_dim: Count
+    vocabulary: Count
+    sliding_window: Count
     layer_is_global: tuple[bool, ...]
-    rms_norm_eps: float
-    query_scale: float
+    rms_norm_eps: Positive
+    query_scale: Positive
     """query_pre_attn_scalar ** -0.5"""
-    rope_theta_global: float
-    rope_factor_global: float
+    rope_theta_global: Positive
+    rope_factor_global: Positive
     """Linear position scaling of global layers: inverse frequencies are divided by it."""
-    rope_theta_local: float
-    embed_scale: float
+    rope_theta_local: Positive
+    embed_scale: Positive
     """sqrt(hidden_size), rounded to the dtype of the checkpoint's weights."""
-    max_positions: int
+    max_positions: Count
 
 
 @dataclass(frozen=True, slots=True)
 class VisionSpec:
     """Shape of the SigLIP tower and the projector, from `vision_config`."""
 
-    layers: int
-    hidden_size: int
-    intermediate_size: int
-    heads: int
-    image_size: int
-    patch_size: int
-    tokens_per_image: int
-    layer_norm_eps: float
+    layers: Count
+    hidden_size: Count
+    intermediate_size: Count
+    heads: Count
+    image_size: Count
+    patch_size: Count
+    tokens_per_image: Count
+    layer_norm_eps: Positive
     image_mean: tuple[float, ...]
     image_std: tuple[float, ...]
 
@@ -120,35 +130,35 @@ class VisionSpec:
 class TokenSpec:
     """Ids with a meaning of their own."""
 
-    bos: int
-    pad: int
-    stop: tuple[int, ...]
-    image: int
-    image_begin: int
-    image_end: int
-    thought_begin: int | None
-    thought_end: int | None
+    bos: Size
+    pad: Size
+    stop: tuple[Size, ...]
+    image: Size
+    image_begin: Size
+    image_end: Size
+    thought_begin: Size | None
+    thought_end: Size | None
 
 
 @dataclass(frozen=True, slots=True)
 class Precision:
     """How the weights of each part are stored: `fp32`, `fp16`, `bf16`, `int8` or `int4`."""
 
-    decoder: str
-    head: str
-    embedding: str
+    decoder: WeightKind
+    head: WeightKind
+    embedding: Annotated[str, msgspec.Meta(pattern="^(fp32|fp16|int8|head)$")]
     """`head` where the rows are those of the tied head's int8 table"""
-    vision: str
+    vision: WeightKind
     """`int8`: activations as well"""
-    block_size: int
+    block_size: Size
     """Rows of the input axis that share one scale; 0 where nothing is quantised in blocks."""
-    cache: str = "fp32"
+    cache: FloatKind = "fp32"
     """Of keys and values: `fp32`, `fp16` or `bf16`"""
-    activations: str = "fp32"
+    activations: FloatKind = "fp32"
     """What the graphs compute in: `fp32`, `fp16` or `bf16`"""
-    decode_kv_cache: str | None = None
+    decode_kv_cache: WeightKind | None = None
     """Of keys and values while an answer is generated: `int8`, or None for those of `cache`"""
-    draft_head: str | None = None
+    draft_head: WeightKind | None = None
     """Of the head that drafts the tokens of an answer, or None"""
 
 
@@ -156,21 +166,20 @@ class Precision:
 class FileRecord:
     """Size and SHA-256 of one file of the engine directory."""
 
-    bytes: int
-    sha256: str
+    bytes: Size
+    sha256: Sha256
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
     """Where the weights come from."""
 
-    kind: str
-    """`checkpoint` or `synthetic`"""
+    kind: Annotated[str, msgspec.Meta(pattern="^(checkpoint|synthetic)$")]
     name: str
     """Hub id or folder name; never an absolute path."""
     revision: str | None
-    sha256: str
-    adapter_sha256: str | None
+    sha256: Sha256
+    adapter_sha256: Sha256 | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,8 +209,8 @@ class Manifest:
     licence: str
     demonstration: Demonstration | None = None
     calibration: Mapping[str, Any] | None = None
-    dialect: str = "ort"
-    """How the graphs are spelt: `ort` or `trt`"""
+    dialect: Annotated[str, msgspec.Meta(pattern="^(ort|trt)$")] = "ort"
+    """Which operators the graphs are lowered to: those of onnxruntime, or the standard ones"""
 
     @property
     def sha256(self) -> str:
@@ -211,7 +220,7 @@ class Manifest:
 
 def dump_manifest(manifest: Manifest) -> str:
     """The manifest as canonical JSON text, ending in a newline."""
-    return json.dumps(asdict(manifest), indent=1, sort_keys=True) + "\n"
+    return dump_json(manifest)
 
 
 def load_manifest(directory: Path) -> Manifest:
@@ -229,20 +238,21 @@ def load_manifest(directory: Path) -> Manifest:
     if not path.is_file():
         raise EngineError(f"'{directory}' has no {MANIFEST_NAME}; expected an engine directory")
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = msgspec.json.decode(path.read_bytes())
         version = raw["schema_version"]
-    except (ValueError, TypeError, KeyError, UnicodeDecodeError) as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise EngineError(
             f"'{path}' is not a manifest ({error}); export the engine again"
         ) from None
     if version != SCHEMA_VERSION:
+        is_later = isinstance(version, int) and version > SCHEMA_VERSION
         raise EngineError(
             f"'{path}' has schema version {version}, this program reads {SCHEMA_VERSION}; "
-            f"{'upgrade edge-medgemma' if _is_later(version) else 'export the engine again'}"
+            f"{'upgrade edge-medgemma' if is_later else 'export the engine again'}"
         )
     try:
-        return _parse(raw)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        return parse_document(raw, Manifest)
+    except ValueError as error:
         raise EngineError(
             f"'{path}' is not a manifest ({error}); export the engine again"
         ) from None
@@ -276,33 +286,3 @@ def file_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes as hexadecimal text."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _is_later(version: object) -> bool:
-    return isinstance(version, int) and version > SCHEMA_VERSION
-
-
-def _build(cls: type[_Record], raw: Mapping[str, Any]) -> _Record:
-    known = {field.name for field in fields(cls)}  # type: ignore[arg-type]
-    unknown = set(raw) - known
-    if unknown:
-        raise ValueError(f"unknown field {min(unknown)!r} in {cls.__name__}")
-    lists_as_tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}
-    return cls(**lists_as_tuples)
-
-
-def _parse(raw: Mapping[str, Any]) -> Manifest:
-    parts: dict[str, Any] = dict(raw)
-    parts["text"] = _build(TextSpec, raw["text"])
-    parts["vision"] = _build(VisionSpec, raw["vision"])
-    parts["tokens"] = _build(TokenSpec, raw["tokens"])
-    # Engines older than `activations` compute in the type of their caches.
-    cache = raw["precision"].get("cache", "fp32")
-    parts["precision"] = _build(Precision, {"activations": cache, **raw["precision"]})
-    parts["source"] = _build(Source, raw["source"])
-    parts["files"] = {name: _build(FileRecord, value) for name, value in raw["files"].items()}
-    if raw.get("demonstration") is not None:
-        demonstration = dict(raw["demonstration"])
-        demonstration["platt"] = {k: tuple(v) for k, v in demonstration["platt"].items()}
-        parts["demonstration"] = _build(Demonstration, demonstration)
-    return _build(Manifest, parts)

@@ -1,9 +1,9 @@
 """How well an engine agrees with the model it was made of: what is on record, and nothing more."""
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
+from edge_medgemma.runtime.documents import Finite, Sha256, dump_json, parse_json
 from edge_medgemma.runtime.files import write_atomically
 from edge_medgemma.runtime.manifest import Manifest
 
@@ -17,14 +17,14 @@ UNVERIFIED = "unverified"
 class Parity:
     """The worst of the prompts that `verify` compared."""
 
-    manifest_sha256: str
+    manifest_sha256: Sha256
     """Of the engine that was compared; the stamp says nothing of any other."""
     reference: str
-    kl_nats: float
+    kl_nats: Finite
     """Largest mean KL(reference || engine) of a prompt."""
-    top1_agreement: float
+    top1_agreement: Finite
     """Smallest share of positions with the same most likely token."""
-    image_cosine: float
+    image_cosine: Finite
     """Smallest cosine of an image token's features."""
 
 
@@ -34,8 +34,7 @@ def write_parity(directory: Path, parity: Parity) -> None:
     Raises:
         ResourceError: the directory cannot be written.
     """
-    text = json.dumps(asdict(parity), indent=1) + "\n"
-    write_atomically(directory / PARITY_NAME, text.encode())
+    write_atomically(directory / PARITY_NAME, dump_json(parity).encode())
 
 
 def parity_words(directory: Path, manifest: Manifest) -> str:
@@ -44,13 +43,13 @@ def parity_words(directory: Path, manifest: Manifest) -> str:
     A stamp of `verify` comes before the loss that a calibrated export measured.
     """
     try:
-        parity = Parity(**json.loads((directory / PARITY_NAME).read_text(encoding="utf-8")))
+        parity = parse_json((directory / PARITY_NAME).read_bytes(), Parity)
         if parity.manifest_sha256 == manifest.sha256:
             return (
                 f"KL {parity.kl_nats:.1e} nats, top-1 {parity.top1_agreement:.1%} against "
                 f"{parity.reference}"
             )
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError):
         pass
     loss = (manifest.calibration or {}).get("loss")
     if isinstance(loss, dict) and isinstance(loss.get("kl_nats"), float):

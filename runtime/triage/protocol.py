@@ -1,14 +1,15 @@
 """What is asked of a scan: protocols, read from TOML files."""
 
 import hashlib
-import math
 import tomllib
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
+import msgspec
+
+from edge_medgemma.runtime.documents import Count, Finite, Text, parse_document
 from edge_medgemma.runtime.errors import ProtocolError
 from edge_medgemma.runtime.slicing.volume import BodyPart, Modality, Series
 from edge_medgemma.runtime.triage.urgency import Urgency
@@ -18,53 +19,73 @@ PROTOCOL_FOLDER = Path(__file__).parent / "protocols"
 MAX_PROTOCOL_BYTES = 64 * 1024
 """No sensible protocol is larger; ours are under 4 KiB."""
 
-_PROTOCOL_KEYS = {
-    "name", "title", "modalities", "body_parts", "slices", "minimum_extent_mm", "instruction",
-    "findings",
-}  # fmt: skip
-_FINDING_KEYS = {"code", "title", "question", "urgency", "threshold", "standard_code"}
-_STANDARD_CODE_KEYS = {"scheme", "value", "display"}
+
+VOCABULARY = "; ".join(
+    f"{name} is one of {', '.join(kind)}"
+    for name, kind in (("modality", Modality), ("body part", BodyPart), ("urgency", Urgency))
+)
+"""The closed enumerations of a protocol, for the message that refuses another word."""
 
 
 @dataclass(frozen=True, slots=True)
 class StandardCode:
     """A finding's entry in a public terminology."""
 
-    scheme: str
+    scheme: Text
     """DICOM coding scheme designator, `SCT` for SNOMED CT. PS3.16 section 8"""
-    value: str
-    display: str
+    value: Text
+    display: Text
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One yes-or-no question to the model."""
 
-    code: str
+    code: Annotated[str, msgspec.Meta(pattern="^[a-z_][a-z0-9_]*$")]
     """Snake-case name, unique in its protocol."""
-    title: str
-    question: str
+    title: Text
+    question: Text
     urgency: Urgency
     """Of the study when the finding is flagged: critical, urgent or routine."""
-    threshold: float
+    threshold: Finite
     """The finding is flagged when its score, in log-odds, is above this."""
-    standard_code: StandardCode | None
+    standard_code: StandardCode | None = None
+
+    def __post_init__(self) -> None:
+        """A flag cannot make a study not assessable."""
+        if self.urgency is Urgency.NOT_ASSESSABLE:
+            raise ValueError(
+                f"urgency of '{self.code}' is {self.urgency}; expected critical, urgent or routine"
+            )
 
 
 @dataclass(frozen=True, slots=True)
-class Protocol:
+class ProtocolFile:
+    """What a protocol's TOML file says."""
+
+    name: Text
+    title: Text
+    modalities: Annotated[tuple[Modality, ...], msgspec.Meta(min_length=1)]
+    body_parts: Annotated[tuple[BodyPart, ...], msgspec.Meta(min_length=1)]
+    slices: Count
+    """Most slices shown to the model unless the user says otherwise."""
+    instruction: Text
+    findings: Annotated[tuple[Finding, ...], msgspec.Meta(min_length=1)]
+    minimum_extent_mm: Annotated[float, msgspec.Meta(ge=0, le=1e6)] = 0.0
+    """Along the stack; less than this is too little of the body part to call anything absent."""
+
+    def __post_init__(self) -> None:
+        """Findings are told apart by their codes."""
+        codes = [finding.code for finding in self.findings]
+        duplicates = sorted({code for code in codes if codes.count(code) > 1})
+        if duplicates:
+            raise ValueError(f"the finding '{duplicates[0]}' stands twice; expected distinct codes")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Protocol(ProtocolFile):
     """Findings looked for in one kind of study."""
 
-    name: str
-    title: str
-    modalities: tuple[Modality, ...]
-    body_parts: tuple[BodyPart, ...]
-    slices: int
-    """Most slices shown to the model unless the user says otherwise."""
-    minimum_extent_mm: float
-    """Along the stack; less than this is too little of the body part to call anything absent."""
-    instruction: str
-    findings: tuple[Finding, ...]
     sha256: str
     """Of the file's bytes."""
 
@@ -114,104 +135,13 @@ def read_protocol(path: Path) -> Protocol:
         with path.open("rb") as file:
             data = file.read(MAX_PROTOCOL_BYTES + 1)
         if len(data) > MAX_PROTOCOL_BYTES:
-            raise ValueError(f"is larger than {MAX_PROTOCOL_BYTES} bytes")
-        return _parse(tomllib.loads(data.decode("utf-8")), hashlib.sha256(data).hexdigest())
+            raise ValueError(f"it is larger than {MAX_PROTOCOL_BYTES} bytes")
+        parsed = parse_document(tomllib.loads(data.decode("utf-8")), ProtocolFile)
+        content = {field.name: getattr(parsed, field.name) for field in fields(parsed)}
+        return Protocol(**content, sha256=hashlib.sha256(data).hexdigest())
     except OSError as error:
         raise ProtocolError(f"cannot read protocol '{path}': {error.strerror or error}") from None
     except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
-        raise ProtocolError(f"protocol '{path}' {error}; correct the file") from None
-
-
-def _parse(raw: Mapping[str, Any], sha256: str) -> Protocol:
-    _check_keys(raw, _PROTOCOL_KEYS, {"minimum_extent_mm"}, "the protocol")
-    slices = raw["slices"]
-    if type(slices) is not int or slices < 1:
-        raise ValueError(f"has slices = {slices!r}; expected a whole number of at least 1")
-    if not isinstance(raw["findings"], list) or not raw["findings"]:
-        raise ValueError("has no [[findings]]; expected at least one")
-    findings = tuple(_parse_finding(finding) for finding in raw["findings"])
-    codes = [finding.code for finding in findings]
-    duplicates = {code for code in codes if codes.count(code) > 1}
-    if duplicates:
-        raise ValueError(f"has the finding '{min(duplicates)}' twice; expected distinct codes")
-    extent_mm = _number(raw.get("minimum_extent_mm", 0.0), "minimum_extent_mm")
-    if extent_mm < 0:
-        raise ValueError(f"has minimum_extent_mm = {extent_mm}; expected 0 or more")
-    return Protocol(
-        name=_text(raw, "name"),
-        title=_text(raw, "title"),
-        modalities=tuple(Modality(word) for word in _words(raw, "modalities", tuple(Modality))),
-        body_parts=tuple(BodyPart(word) for word in _words(raw, "body_parts", tuple(BodyPart))),
-        slices=slices,
-        minimum_extent_mm=extent_mm,
-        instruction=_text(raw, "instruction"),
-        findings=findings,
-        sha256=sha256,
-    )
-
-
-def _parse_finding(raw: object) -> Finding:
-    if not isinstance(raw, Mapping):
-        raise ValueError("has a finding that is not a table; write [[findings]]")  # noqa: TRY004
-    _check_keys(raw, _FINDING_KEYS, {"standard_code"}, "a finding")
-    code = _text(raw, "code")
-    if not code.isidentifier() or code != code.lower():
-        raise ValueError(f"has the finding code '{code}'; expected lower-case snake_case")
-    flagging = [u for u in Urgency if u is not Urgency.NOT_ASSESSABLE]
-    if raw["urgency"] not in flagging:
-        raise ValueError(
-            f"has urgency {raw['urgency']!r} for '{code}'; expected " + ", ".join(flagging)
-        )
-    standard_code = None
-    if "standard_code" in raw:
-        entry = raw["standard_code"]
-        if not isinstance(entry, Mapping):
-            raise ValueError(f"has a standard_code of '{code}' that is not a table")
-        _check_keys(entry, _STANDARD_CODE_KEYS, set(), "a standard_code")
-        standard_code = StandardCode(
-            _text(entry, "scheme"), _text(entry, "value"), _text(entry, "display")
-        )
-    return Finding(
-        code=code,
-        title=_text(raw, "title"),
-        question=_text(raw, "question"),
-        urgency=Urgency(raw["urgency"]),
-        threshold=_number(raw["threshold"], "threshold"),
-        standard_code=standard_code,
-    )
-
-
-def _check_keys(
-    raw: Mapping[str, Any], known: Collection[str], optional: Collection[str], where: str
-) -> None:
-    unknown = sorted(set(raw) - set(known))
-    if unknown:
-        raise ValueError(
-            f"has the unknown key '{unknown[0]}' in {where}; expected " + ", ".join(sorted(known))
-        )
-    missing = sorted(set(known) - set(optional) - set(raw))
-    if missing:
-        raise ValueError(f"lacks the key '{missing[0]}' in {where}")
-
-
-def _text(raw: Mapping[str, Any], key: str) -> str:
-    value = raw[key]
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"has {key} = {value!r}; expected a text")
-    return value
-
-
-def _number(value: object, key: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"has {key} = {value!r}; expected a finite number")
-    return float(value)
-
-
-def _words(raw: Mapping[str, Any], key: str, known: Collection[str]) -> list[str]:
-    value = raw[key]
-    if not isinstance(value, list) or not value:
-        raise ValueError(f"has {key} = {value!r}; expected a list of at least one")
-    for word in value:
-        if word not in known:
-            raise ValueError(f"has {word!r} in {key}; expected " + ", ".join(known))
-    return value
+        raise ProtocolError(
+            f"protocol '{path}' breaks a rule ({error}); correct the file: {VOCABULARY}"
+        ) from None

@@ -37,7 +37,7 @@ def test_directory_without_manifest(tmp_path: Path) -> None:
         Engine.open(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", '{"schema_version": 1}', "\x00\xff"])
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"schema_version": 2}', "\x00\xff"])
 def test_a_file_that_is_no_manifest(tmp_path: Path, text: str) -> None:
     (tmp_path / MANIFEST_NAME).write_text(text)
     with pytest.raises(EngineError, match="not a manifest"):
@@ -81,11 +81,20 @@ def test_a_name_that_leaves_the_directory_is_refused(engine_copy: Path) -> None:
         Engine.open(engine_copy)
 
 
-def test_manifests_older_than_the_dialects_are_read(engine_copy: Path) -> None:
-    path = engine_copy / MANIFEST_NAME
-    raw = json.loads(path.read_text())
-    del raw["dialect"], raw["precision"]["activations"]
-    raw["precision"]["cache"] = "fp16"
-    path.write_text(json.dumps(raw))
-    manifest = load_manifest(engine_copy)
-    assert (manifest.dialect, manifest.precision.activations) == ("ort", "fp16")
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"text": {"layers": -1}}, r"`int` >= 1 - at `\$.text.layers`"),
+        ({"text": {"rms_norm_eps": 0}}, r"at `\$.text.rms_norm_eps`"),
+        ({"precision": {"decoder": "int3"}}, r"at `\$.precision.decoder`"),
+        ({"source": {"sha256": "0"}}, r"at `\$.source.sha256`"),
+        ({"vision": {"surprise": 1}}, r"unknown field `\$.vision.surprise`"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_its_place(
+    engine_copy: Path, changes: dict[str, dict[str, object]], words: str
+) -> None:
+    raw = json.loads((engine_copy / MANIFEST_NAME).read_text())
+    _edit(engine_copy, **{part: raw[part] | values for part, values in changes.items()})
+    with pytest.raises(EngineError, match=words):
+        Engine.open(engine_copy)

@@ -1,14 +1,14 @@
 """Plans on disk: `devices/tensorrt/` of an engine directory, used only where they were built."""
 
 import hashlib
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from edge_medgemma.runtime.backends.cuda.device import Device
 from edge_medgemma.runtime.backends.tensorrt.library import TensorRt
 from edge_medgemma.runtime.backends.tensorrt.shapes import DecoderShapes, VisionShapes
+from edge_medgemma.runtime.documents import Count, Sha256, dump_json, parse_json
 from edge_medgemma.runtime.errors import EngineError, ProviderError, ResourceError
 from edge_medgemma.runtime.files import write_atomically
 from edge_medgemma.runtime.manifest import FileRecord, Manifest, verify_file
@@ -29,7 +29,7 @@ class Place:
     device: str
     compute_capability: str
     driver_version: int
-    engine_sha256: str
+    engine_sha256: Sha256
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +37,12 @@ class PlanRecord:
     """What stands beside the plans."""
 
     place: Place
-    global_rows: int
-    local_rows: int
-    prefill_rows: int
-    logit_rows: int
+    global_rows: Count
+    local_rows: Count
+    prefill_rows: Count
+    logit_rows: Count
     has_decode_profile: bool
-    batches: tuple[int, ...]
+    batches: tuple[Count, ...]
     files: Mapping[str, FileRecord]
 
     @property
@@ -105,8 +105,8 @@ def read_record(directory: Path, place: Place, *, contents: bool = True) -> Plan
     if not path.is_file():
         raise ProviderError(f"'{directory}' has no TensorRT plans for this device; {command}")
     try:
-        record = _parse(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        record = parse_json(path.read_bytes(), PlanRecord)
+    except (OSError, ValueError) as error:
         raise ProviderError(f"'{path}' is not a record of plans ({error}); {command}") from None
     for field in fields(Place):
         built, here = getattr(record.place, field.name), getattr(place, field.name)
@@ -140,8 +140,7 @@ def write_plans(
         for name, data in contents.items()
     }
     complete = replace(record, files=files)
-    text = json.dumps(asdict(complete), indent=1, sort_keys=True) + "\n"
-    write_atomically(folder / RECORD_NAME, text.encode())
+    write_atomically(folder / RECORD_NAME, dump_json(complete).encode())
     return complete
 
 
@@ -155,12 +154,3 @@ def read_plan(directory: Path, name: str) -> bytes:
         return (plan_folder(directory) / name).read_bytes()
     except OSError as error:
         raise EngineError(f"'{name}' cannot be read ({error.strerror}); build it again") from None
-
-
-def _parse(raw: Mapping[str, object]) -> PlanRecord:
-    values = dict(raw)
-    values["place"] = Place(**values["place"])  # type: ignore[arg-type]
-    values["batches"] = tuple(values["batches"])  # type: ignore[arg-type]
-    files = values["files"]
-    values["files"] = {name: FileRecord(**file) for name, file in files.items()}  # type: ignore[attr-defined]
-    return PlanRecord(**values)  # type: ignore[arg-type]

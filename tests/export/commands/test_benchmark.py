@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from support.json_schema import errors
+from support.schemas import schema_errors
 
 from edge_medgemma.export.commands import benchmark as benchmark_command
 from edge_medgemma.export.commands.benchmark import command, synthetic_engine
@@ -58,7 +58,7 @@ def test_every_row_is_measured_or_says_why(run) -> None:
 
 def test_the_json_follows_its_schema(run) -> None:
     schema = json.loads(SCHEMA_PATH.read_text())
-    assert errors(json.loads((run[1] / "b.json").read_text()), schema, schema) == []
+    assert schema_errors(json.loads((run[1] / "b.json").read_text()), schema) == []
 
 
 def test_lines_fit_a_terminal(run) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from support.json_schema import errors
+from support.schemas import schema_errors
 from support.synthetic_series import write_head_ct
 
 from edge_medgemma.runtime.commands import ask
@@ -29,7 +29,7 @@ def test_findings_are_valid_whatever_the_model_knows(scan: Path, seed: int) -> N
     result = invoke(scan, "What do you see?", "--json-schema", "findings", *warm)
     assert result.exit_code == 0, result.output
     schema = findings_schema(load_protocol("head_ct"), 6)
-    assert not errors(json.loads(result.stdout), schema, schema)
+    assert not schema_errors(json.loads(result.stdout), schema)
     assert result.stdout.isascii()
 
 

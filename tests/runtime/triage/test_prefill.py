@@ -145,7 +145,7 @@ def test_a_report_differs_in_nothing_but_times_and_where_it_came_from(phantom, t
         for one in study["passes"]:
             del one["duration_s"]
         del document["created_at"]
-        return document, study.pop("recalled")
+        return document, study.pop("cache_hits")
 
     cache = ScanCache(tmp_path / "scans")
     plain, first, second = report(None), report(cache), report(cache)

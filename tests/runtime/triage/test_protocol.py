@@ -78,21 +78,26 @@ def test_a_file_is_read(load) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("slices = 3", "slices = 0", "slices = 0; expected a whole number"),
-        ("slices = 3", "slices = true", "slices = True; expected a whole number"),
-        ("slices = 3", "", "lacks the key 'slices'"),
-        ("slices = 3", "slices = 3\nslcies = 4", "unknown key 'slcies' in the protocol"),
-        ("threshold = 0.5", "threshold = nan", "expected a finite number"),
-        ("threshold = 0.5", "", "lacks the key 'threshold' in a finding"),
-        ("threshold = 0.5", "treshold = 0.5", "unknown key 'treshold' in a finding"),
-        ('"urgent"', '"not_assessable"', "expected critical, urgent, routine"),
-        ('"urgent"', '"soon"', "expected critical, urgent, routine"),
-        ('"urgent"', "[]", "expected critical, urgent, routine"),
-        ('["CT"]', '["US"]', "'US' in modalities; expected CT, MR, CR, DX"),
-        ('["head"]', "[]", "expected a list of at least one"),
-        ('"a_b"', '"A b"', "expected lower-case snake_case"),
-        ('"Is there a?"', '" "', "expected a text"),
-        ("[[findings]]", "[findings]", "has no \\[\\[findings\\]\\]"),
+        ("slices = 3", "slices = 0", r"`int` >= 1 - at `\$.slices`"),
+        ("slices = 3", "slices = true", r"Expected `int`, got `bool` - at `\$.slices`"),
+        ("slices = 3", "", "missing required field `slices`"),
+        ("slices = 3", "slices = 3\nslcies = 4", r"unknown field `\$.slcies`"),
+        ("threshold = 0.5", "threshold = nan", r"at `\$.findings\[0\].threshold`"),
+        ("threshold = 0.5", "threshold = inf", r"at `\$.findings\[0\].threshold`"),
+        ("threshold = 0.5", "", "missing required field `threshold`"),
+        (
+            "threshold = 0.5",
+            "threshold = 0.5\nthresh = 1",
+            r"unknown field `\$.findings\[0\].thresh`",
+        ),
+        ('"urgent"', '"not_assessable"', "expected critical, urgent or routine"),
+        ('"urgent"', '"soon"', "'soon'.*urgency is one of critical"),
+        ('"urgent"', "[]", r"at `\$.findings\[0\].urgency`"),
+        ('["CT"]', '["US"]', "'US' - at .*modality is one of CT, MR, CR, DX"),
+        ('["head"]', "[]", r"length >= 1 - at `\$.body_parts`"),
+        ('"a_b"', '"A b"', r"at `\$.findings\[0\].code`"),
+        ('"Is there a?"', '" "', r"at `\$.findings\[0\].question`"),
+        ("[[findings]]", "[findings]", "Expected `array`, got `object`"),
         ('name = "p"', 'name = "p', "correct the file"),
     ],
 )
@@ -102,7 +107,7 @@ def test_a_mistake_is_named(load, old, new, message) -> None:
 
 
 def test_a_code_may_not_occur_twice(load) -> None:
-    with pytest.raises(ProtocolError, match="'a_b' twice"):
+    with pytest.raises(ProtocolError, match="'a_b' stands twice"):
         load(VALID + VALID[VALID.index("[[findings]]") :])
 
 

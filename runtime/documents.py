@@ -1,0 +1,57 @@
+"""JSON files as frozen dataclasses: what a type does not know or allow is refused, not ignored."""
+
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+
+Count = Annotated[int, msgspec.Meta(ge=1)]
+Size = Annotated[int, msgspec.Meta(ge=0)]
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+Finite = Annotated[float, msgspec.Meta(ge=-1e300, le=1e300)]
+Text = Annotated[str, msgspec.Meta(pattern=r"\S")]
+Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+
+Document = TypeVar("Document")
+
+
+def parse_json(data: bytes, kind: type[Document]) -> Document:
+    """An instance of a dataclass from JSON text; raises as `parse_document`."""
+    return parse_document(msgspec.json.decode(data), kind)
+
+
+def parse_document(raw: object, kind: type[Document]) -> Document:
+    """An instance of a dataclass from what a JSON or TOML file holds.
+
+    Raises:
+        ValueError: names the first field that is unknown, missing, or of another type or range.
+    """
+    document = msgspec.convert(raw, kind)
+    unknown = _unknown_field(raw, msgspec.to_builtins(document), "$")
+    if unknown:
+        raise ValueError(f"unknown field `{unknown}`")
+    return document
+
+
+def dump_json(document: object) -> str:
+    """Canonical JSON text, keys sorted, ending in a newline; a number that is not finite is null."""
+    data = msgspec.json.encode(document, order="sorted")
+    return msgspec.json.format(data, indent=1).decode() + "\n"
+
+
+def json_schema(kind: type[Document], title: str) -> dict[str, Any]:
+    """JSON Schema (2020-12) of a dataclass; the docstrings are its descriptions."""
+    schema = msgspec.json.schema(kind)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": title} | schema
+
+
+def _unknown_field(raw: object, known: object, path: str) -> str | None:
+    """Path of the first key of `raw` that its type left out."""
+    pairs: list[tuple[object, object, str]] = []
+    if isinstance(raw, dict) and isinstance(known, dict):
+        for key in raw:
+            if key not in known:
+                return f"{path}.{key}"
+        pairs = [(value, known[key], f"{path}.{key}") for key, value in raw.items()]
+    elif isinstance(raw, list) and isinstance(known, list | tuple):
+        pairs = [(a, b, f"{path}[{i}]") for i, (a, b) in enumerate(zip(raw, known, strict=True))]
+    return next(filter(None, (_unknown_field(*pair) for pair in pairs)), None)
