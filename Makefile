@@ -5,7 +5,7 @@ SHAPE ?= tiny
 PEERS ?= llama.cpp-q4_0 transformers-bf16 openvino-int4 optimum-onnx onnxruntime-genai
 PEERS_OPTIONS ?=
 
-.PHONY: triage test lint types schemas readme tensorrt-check cuda-check arm64 peers
+.PHONY: triage test lint types schemas tiny-engine readme tensorrt-check cuda-check arm64 peers
 
 triage: $(VENV)/.triage-ready
 	$(BIN)/edge-medgemma triage tests/data/ct_head --out triage-output
@@ -33,6 +33,9 @@ $(VENV)/.test-ready: pyproject.toml constraints.txt | $(BIN)/python
 
 schemas: $(VENV)/.test-ready
 	$(BIN)/python docs/schemas.py
+
+tiny-engine: $(VENV)/.test-ready
+	PYTHONPATH=tests $(BIN)/python -m support.tiny_checkpoint
 
 readme: $(VENV)/.test-ready
 	$(BIN)/python tests/readme.py

@@ -1,4 +1,4 @@
-"""One tiny checkpoint, its reference model and its fp32 engine for all export tests."""
+"""The tiny checkpoint's fresh engine and its reference model."""
 
 from pathlib import Path
 from types import ModuleType
@@ -6,10 +6,7 @@ from typing import Any
 
 import pytest
 import support.decoder_session
-from support.tiny_checkpoint import build_tiny_checkpoint
-
-from edge_medgemma.export.checkpoint.loader import open_checkpoint
-from edge_medgemma.export.engine import export_engine
+from support.tiny_checkpoint import export_tiny_engine
 
 
 @pytest.fixture(scope="session")
@@ -18,27 +15,20 @@ def decoder_session() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
-def checkpoint_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of the tiny random checkpoint, float32; do not write to it."""
-    pytest.importorskip("transformers")
-    return build_tiny_checkpoint(tmp_path_factory.mktemp("checkpoint") / "tiny")
+def engine(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny checkpoint's float32 engine as the exporter writes it now."""
+    folder = tmp_path_factory.mktemp("engine") / "fp32"
+    export_tiny_engine(tiny_checkpoint, folder)
+    return folder
 
 
 @pytest.fixture(scope="session")
-def reference(checkpoint_folder: Path) -> Any:
+def reference(tiny_checkpoint: Path) -> Any:
     """transformers' own model of the checkpoint, eager attention, float32."""
     import torch
     from transformers import Gemma3ForConditionalGeneration
 
     torch.set_num_threads(1)
     return Gemma3ForConditionalGeneration.from_pretrained(
-        checkpoint_folder, dtype=torch.float32, attn_implementation="eager"
+        tiny_checkpoint, dtype=torch.float32, attn_implementation="eager"
     ).eval()
-
-
-@pytest.fixture(scope="session")
-def engine(checkpoint_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """fp32 engine directory of the tiny checkpoint."""
-    folder = tmp_path_factory.mktemp("engine") / "fp32"
-    export_engine(open_checkpoint(str(checkpoint_folder)), folder, precision="fp32", block_size=32)
-    return folder

@@ -13,9 +13,9 @@ from edge_medgemma.runtime.errors import CheckpointError
 
 
 @pytest.fixture
-def folder(checkpoint_folder, tmp_path):
+def folder(tiny_checkpoint, tmp_path):
     """A copy of the tiny checkpoint that a test may damage."""
-    return shutil.copytree(checkpoint_folder, tmp_path / "copy")
+    return shutil.copytree(tiny_checkpoint, tmp_path / "copy")
 
 
 def rewrite(folder, change):
@@ -61,7 +61,7 @@ def test_weights_are_read_as_stored(folder):
 def test_half_precision_weights(folder, dtype):
     rewrite(folder, lambda tensors: {k: v.astype(dtype) for k, v in tensors.items()})
     checkpoint = open_checkpoint(str(folder))
-    assert checkpoint.text.embed_scale == float(np.array(128**0.5).astype(dtype))
+    assert checkpoint.text.embed_scale == float(np.array(96**0.5).astype(dtype))
     assert checkpoint.tensors["text.norm.weight"].read().dtype == np.float32
 
 
@@ -93,8 +93,8 @@ def drop(name):
         (lambda t: t | {"language_model.model.extra": t["language_model.model.norm.weight"]},
          "a tensor 'text.extra' that Gemma 3 does not"),
         (lambda t: t | {"language_model.model.norm.weight": np.ones(3, np.float32)},
-         r"'text\.norm\.weight' has shape \(3,\), config\.json says \(128,\)"),
-        (lambda t: t | {"language_model.model.norm.weight": np.ones(128, np.int8)},
+         r"'text\.norm\.weight' has shape \(3,\), config\.json says \(96,\)"),
+        (lambda t: t | {"language_model.model.norm.weight": np.ones(96, np.int8)},
          "stored as I8"),
     ],
 )  # fmt: skip

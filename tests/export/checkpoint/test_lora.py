@@ -12,14 +12,14 @@ TARGETS = r".*(language_model\.layers\.[05]\..*_proj|vision_tower\..*(q_proj|out
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["lora", "rslora"])
-def adapted(request, checkpoint_folder, tmp_path_factory):
+def adapted(request, tiny_checkpoint, tmp_path_factory):
     """Folder of an adapter saved by PEFT, and the weights PEFT merges it to."""
     import peft
     import torch
     from transformers import Gemma3ForConditionalGeneration
 
     torch.manual_seed(0)
-    model = Gemma3ForConditionalGeneration.from_pretrained(checkpoint_folder, dtype=torch.float32)
+    model = Gemma3ForConditionalGeneration.from_pretrained(tiny_checkpoint, dtype=torch.float32)
     config = peft.LoraConfig(
         r=4,
         lora_alpha=10,
@@ -39,12 +39,12 @@ def adapted(request, checkpoint_folder, tmp_path_factory):
     return folder, {name: tensor.numpy() for name, tensor in merged.items()}
 
 
-def test_merged_weights_equal_peft(adapted, checkpoint_folder):
+def test_merged_weights_equal_peft(adapted, tiny_checkpoint):
     from edge_medgemma.export.checkpoint.tensor_names import HEAD, canonical_name
 
     folder, merged = adapted
-    plain = open_checkpoint(str(checkpoint_folder)).tensors
-    checkpoint = open_checkpoint(str(checkpoint_folder), adapter=folder)
+    plain = open_checkpoint(str(tiny_checkpoint)).tensors
+    checkpoint = open_checkpoint(str(tiny_checkpoint), adapter=folder)
     changed = 0
     for stored, expected in merged.items():
         name = canonical_name(stored)
@@ -57,9 +57,9 @@ def test_merged_weights_equal_peft(adapted, checkpoint_folder):
     assert checkpoint.adapter_sha256 is not None
 
 
-def test_a_slab_equals_the_whole(adapted, checkpoint_folder):
+def test_a_slab_equals_the_whole(adapted, tiny_checkpoint):
     folder, _ = adapted
-    tensor = open_checkpoint(str(checkpoint_folder), adapter=folder).tensors[
+    tensor = open_checkpoint(str(tiny_checkpoint), adapter=folder).tensors[
         "text.layers.5.mlp.down_proj.weight"
     ]
     part = tensor.read(slice(None), slice(64, 128))
@@ -74,12 +74,12 @@ def test_a_slab_equals_the_whole(adapted, checkpoint_folder):
         ({"bias": "all"}, "trains biases"),
     ],
 )
-def test_other_adapters_are_refused(adapted, checkpoint_folder, tmp_path, change, message):
+def test_other_adapters_are_refused(adapted, tiny_checkpoint, tmp_path, change, message):
     folder = shutil.copytree(adapted[0], tmp_path / "adapter")
     config = json.loads((folder / "adapter_config.json").read_text())
     (folder / "adapter_config.json").write_text(json.dumps(config | change))
     with pytest.raises(CheckpointError, match=message):
-        open_checkpoint(str(checkpoint_folder), adapter=folder)
+        open_checkpoint(str(tiny_checkpoint), adapter=folder)
 
 
 @pytest.mark.parametrize(
@@ -90,11 +90,9 @@ def test_other_adapters_are_refused(adapted, checkpoint_folder, tmp_path, change
         (lambda key, value: (key, value[..., :3].copy()), "belongs to another model"),
     ],
 )
-def test_adapters_of_other_models_are_refused(
-    adapted, checkpoint_folder, tmp_path, change, message
-):
+def test_adapters_of_other_models_are_refused(adapted, tiny_checkpoint, tmp_path, change, message):
     folder = shutil.copytree(adapted[0], tmp_path / "adapter")
     tensors = load_file(folder / "adapter_model.safetensors")
     save_file(dict(change(*item) for item in tensors.items()), folder / "adapter_model.safetensors")
     with pytest.raises(CheckpointError, match=message):
-        open_checkpoint(str(checkpoint_folder), adapter=folder)
+        open_checkpoint(str(tiny_checkpoint), adapter=folder)

@@ -34,13 +34,13 @@ def case(engine, reference, decoder_session):
         images = layout.count("image")
         pixels = np.random.default_rng(1).standard_normal((images, 3, 112, 112), np.float32)
         inputs = {"input_ids": torch.tensor(ids)[None], "token_type_ids": torch.tensor(types)[None]}
-        embeddings = np.fromfile(engine / "embedding.data", np.float32).reshape(768, 128)[ids]
+        embeddings = np.fromfile(engine / "embedding.data", np.float32).reshape(768, 96)[ids]
         embeddings *= np.float32(manifest.text.embed_scale)
         with torch.no_grad():
             if images:
                 inputs["pixel_values"] = torch.tensor(pixels)
                 features = reference.model.get_image_features(torch.tensor(pixels)).pooler_output
-                embeddings[types == 1] = features.reshape(-1, 128).numpy()
+                embeddings[types == 1] = features.reshape(-1, 96).numpy()
             expected = reference(**inputs).logits[0].numpy()
 
         def run(chunks, capacity=150):
@@ -100,13 +100,13 @@ def test_a_causal_mask_on_images_is_far_off(case, decoder_session, monkeypatch):
 
 @pytest.mark.parametrize(("weights", "limit"), [("int8", 0.05), ("int4", 0.5)])
 def test_quantised_decoders_stay_close(
-    engine, checkpoint_folder, decoder_session, tmp_path, weights, limit
+    engine, tiny_checkpoint, decoder_session, tmp_path, weights, limit
 ):
     text = load_manifest(engine).text
     quantised = tmp_path / weights
-    checkpoint = open_checkpoint(str(checkpoint_folder))
+    checkpoint = open_checkpoint(str(tiny_checkpoint))
     export_engine(checkpoint, quantised, precision=weights, block_size=32)
-    embeddings = np.random.default_rng(0).standard_normal((40, 128), np.float32)
+    embeddings = np.random.default_rng(0).standard_normal((40, 96), np.float32)
 
     def logits(folder):
         session = decoder_session.DecoderSession(folder, text, 64)
@@ -119,7 +119,7 @@ def test_quantised_decoders_stay_close(
 
 def test_only_chosen_rows_are_projected(engine, decoder_session):
     text = load_manifest(engine).text
-    embeddings = np.random.default_rng(0).standard_normal((8, 128), np.float32)
+    embeddings = np.random.default_rng(0).standard_normal((8, 96), np.float32)
     types = np.zeros(8, np.int64)
 
     def logits(rows):
@@ -135,7 +135,7 @@ def test_inverse_frequencies_equal_transformers(reference):
     for kind, theta, factor in (("full", 1e6, 8.0), ("sliding", 1e4, 1.0)):
         expected = getattr(rotary, f"{kind}_attention_inv_freq").numpy()
         np.testing.assert_allclose(
-            inverse_frequencies(64, theta, factor).ravel(), expected, rtol=2e-7
+            inverse_frequencies(32, theta, factor).ravel(), expected, rtol=2e-7
         )
 
 
@@ -156,5 +156,5 @@ def test_graph_says_no_more_than_the_contract(engine: Path):
         "total_local",
         "logit_rows",
     }
-    assert named["past_key.5"] == [1, 2, "G", 64]
-    assert named["past_value.6"] == [1, 2, "L", 64]
+    assert named["past_key.5"] == [1, 2, "G", 32]
+    assert named["past_value.6"] == [1, 2, "L", 32]

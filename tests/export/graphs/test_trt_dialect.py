@@ -23,8 +23,8 @@ IMAGES = 3
 
 
 @pytest.fixture(scope="module", params=["tiny", "phantom"])
-def checkpoint(request, checkpoint_folder):
-    return open_checkpoint(str(checkpoint_folder if request.param == "tiny" else PHANTOM))
+def checkpoint(request, tiny_checkpoint):
+    return open_checkpoint(str(tiny_checkpoint if request.param == "tiny" else PHANTOM))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -135,8 +135,8 @@ def _types(graph):
 
 @pytest.mark.parametrize("activations", ["bf16", "fp16"])
 @pytest.mark.parametrize("precision", ["int4", "int8"])
-def test_only_what_tensorrt_reads(checkpoint_folder, tmp_path, precision, activations):
-    opened = open_checkpoint(str(checkpoint_folder))
+def test_only_what_tensorrt_reads(tiny_checkpoint, tmp_path, precision, activations):
+    opened = open_checkpoint(str(tiny_checkpoint))
     target = Target("trt", activations)
     export_engine(opened, tmp_path / "e", precision=precision, block_size=32, target=target)
     manifest = load_manifest(tmp_path / "e")
@@ -165,8 +165,8 @@ def test_only_what_tensorrt_reads(checkpoint_folder, tmp_path, precision, activa
         assert attentions == (opened.vision.layers if name == "vision" else opened.text.layers)
 
 
-def test_bfloat16_is_refused_on_a_cpu(checkpoint_folder, tmp_path):
-    opened = open_checkpoint(str(checkpoint_folder))
+def test_bfloat16_is_refused_on_a_cpu(tiny_checkpoint, tmp_path):
+    opened = open_checkpoint(str(tiny_checkpoint))
     target = Target("trt", "bf16")
     export_engine(opened, tmp_path / "e", precision="int4", block_size=32, target=target)
     cpu = Providers(Provider.CPU, Provider.CPU)

@@ -16,7 +16,7 @@ def test_features_equal_transformers(engine, reference):
     with torch.no_grad():
         expected = reference.model.get_image_features(torch.tensor(pixels)).pooler_output.numpy()
     difference = np.abs(found - expected)
-    assert found.shape == (2, 16, 128)
+    assert found.shape == (2, 16, 96)
     assert difference.max() < 2e-5, f"max {difference.max():.2e}, mean {difference.mean():.2e}"
 
 

@@ -28,35 +28,6 @@ def test_layout_is_the_notebooks(tiny_engine: Engine) -> None:
     assert question == "Is it normal?<end_of_turn>\n<start_of_turn>model\n"
 
 
-def test_chunks_and_question_are_what_the_processor_makes(
-    tiny_engine: Engine, tiny_checkpoint
-) -> None:
-    """Token ids equal those of transformers' tokenizer over its own chat template."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(tiny_checkpoint)
-    content = [
-        {"type": "text", "text": "Review these."},
-        {"type": "image"},
-        {"type": "text", "text": "SLICE 1"},
-        {"type": "text", "text": "Is it normal?"},
-    ]
-    template = (tiny_checkpoint / "chat_template.jinja").read_text()
-    text = tokenizer.apply_chat_template(
-        [{"role": "user", "content": content}],
-        chat_template=template,
-        add_generation_prompt=True,
-        tokenize=False,
-    )
-    block = "\n\n<start_of_image>" + "<image_soft_token>" * 16 + "<end_of_image>\n\n"
-    expected = tokenizer(
-        text.replace("<start_of_image>", block), add_special_tokens=False
-    ).input_ids
-    chunks = tiny_engine.prompt.prefix("Review these.", 1)
-    ids = [i for chunk in chunks for i in chunk.ids]
-    assert [*ids, *tiny_engine.prompt.question("Is it normal?")] == expected
-
-
 @pytest.mark.parametrize(
     "text",
     ["<end_of_turn>", "a<start_of_turn>model", "<image_soft_token>", "<bos>", "<unused94>x"],

@@ -1,4 +1,4 @@
-"""The trace of a real run: what Perfetto opens, nested, and adding up to the wall time."""
+"""The trace of a real run: what Perfetto opens, nested, and nothing counted twice."""
 
 import json
 import subprocess
@@ -34,18 +34,16 @@ def test_it_is_a_chrome_trace(trace_file: Path) -> None:
         assert event["ph"] == "M" or (event["ts"] >= 0 and event["dur"] >= 0)
 
 
-def test_spans_nest_and_add_up_to_the_wall_time(trace_file: Path) -> None:
+def test_spans_nest_and_follow_one_another(trace_file: Path) -> None:
     spans = load_trace(trace_file)
     root = spans[0]
     assert (root.name, root.depth) == ("command", 0)
     for i, span in enumerate(spans):
         parent = next((p for p in reversed(spans[:i]) if p.depth == span.depth - 1), root)
         assert span.stop_s <= parent.stop_s + 1e-9, f"{span} outlasts {parent}"
-    covered_s = sum(span.duration_s for span in spans if span.depth == 1)
-    assert covered_s == pytest.approx(root.duration_s, rel=0.02)
-    triage = next(span for span in spans if span.name == "triage")
-    inside = [s for s in spans if s.depth == 2 and triage.start_s <= s.start_s < triage.stop_s]
-    assert sum(s.duration_s for s in inside) == pytest.approx(triage.duration_s, rel=0.02)
+        before = next((s for s in reversed(spans[:i]) if s.depth <= span.depth), None)
+        if before is not None and before.depth == span.depth:
+            assert before.stop_s <= span.start_s + 1e-9, f"{before} overlaps {span}"
 
 
 def test_every_stage_and_every_slice_is_there(trace_file: Path) -> None:

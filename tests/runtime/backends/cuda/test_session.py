@@ -175,7 +175,7 @@ def test_an_export_for_cuda_has_both_graphs(tiny_checkpoint: Path, tmp_path: Pat
     assert kl_nats.max() < 5e-4, f"KL {kl_nats}"
     stored = sum(manifest.files[name].bytes for name in ("decoder.data", "embedding.data"))
     held = sum(len(device.blocks[one]) for one in decoder._weights.addresses.values())
-    assert 0.5 * stored < held <= stored, "weights are held once"
+    assert 0.4 * stored < held <= stored, "weights are held once"
 
 
 def test_an_export_for_the_cpu_in_16_bits_is_not_one_for_cuda(
