@@ -12,8 +12,8 @@ from edge_medgemma.runtime.errors import ProtocolError
 from edge_medgemma.runtime.generation.embedding import Embedding
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.generation.masks import NO_BRANCH, NO_IMAGE, TokenMeta, additive_mask
-from edge_medgemma.runtime.triage.findings import assessed_findings
 from edge_medgemma.runtime.triage.protocol import Finding, Protocol, builtin_protocols
+from edge_medgemma.runtime.triage.scoring.questions import assessed_findings
 
 PROMPT_TOKENS = 1200
 """A prompt takes as many slices of one series as fit in this, and at least one."""

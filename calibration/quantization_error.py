@@ -17,7 +17,8 @@ from edge_medgemma.runtime.generation.embedding import Embedding
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.generation.images import to_pixel_values
 from edge_medgemma.runtime.generation.sampling import log_softmax
-from edge_medgemma.runtime.triage.scoring import AnswerTokens, log_odds, score_finding
+from edge_medgemma.runtime.triage.scoring.findings import score_finding
+from edge_medgemma.runtime.triage.scoring.log_odds import AnswerTokens, log_odds
 
 Array = NDArray[np.float32]
 

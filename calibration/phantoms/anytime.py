@@ -21,9 +21,9 @@ from edge_medgemma.runtime.commands.progress import progress_bar
 from edge_medgemma.runtime.commands.tables import print_table
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.triage.options import TriageOptions
-from edge_medgemma.runtime.triage.pipeline import triage_scan
 from edge_medgemma.runtime.triage.protocol import load_protocol
 from edge_medgemma.runtime.triage.report import StudyReport, TriageReport
+from edge_medgemma.runtime.triage.triage_scan import triage_scan
 
 MODES = ("coarse", "auto", "all")
 
@@ -41,7 +41,7 @@ class Outcome:
 def look_at_phantom(engine: Engine, seed: int, controls: Path) -> dict[str, Outcome]:
     """Triage one phantom in every mode, as a user would; by mode."""
     phantom = draw_phantom(seed)
-    options = TriageOptions(protocol=load_protocol("head_ct"), control_folder=controls)
+    options = TriageOptions(protocol=load_protocol("head_ct"), baseline_folder=controls)
     with tempfile.TemporaryDirectory() as folder:
         write_dicom_series(phantom, Path(folder))
         passes: list[tuple[TriageReport, float]] = []

@@ -16,10 +16,10 @@ from edge_medgemma.calibration.phantoms.volume import to_volume
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.slicing.sampling import sample_slices
 from edge_medgemma.runtime.slicing.windows import render_stack
-from edge_medgemma.runtime.triage.findings import ask_fast, assessed_findings
+from edge_medgemma.runtime.triage.prefill import prefill_slices
 from edge_medgemma.runtime.triage.protocol import Finding, Protocol
-from edge_medgemma.runtime.triage.questions import read_slices
-from edge_medgemma.runtime.triage.scoring import score_finding
+from edge_medgemma.runtime.triage.scoring.findings import score_finding
+from edge_medgemma.runtime.triage.scoring.questions import ask_fast, assessed_findings
 
 Interval = tuple[float, float]
 
@@ -45,7 +45,7 @@ def score_phantom(engine: Engine, protocol: Protocol, phantom: Phantom) -> Mappi
     chosen = sample_slices(len(phantom.hounsfield), protocol.slices)
     stack = render_stack(to_volume(phantom, chosen))
     features = engine.encode_images(stack.pixels)
-    prefix = read_slices(engine, protocol.instruction, len(features), features)
+    prefix = prefill_slices(engine, protocol.instruction, len(features), features)
     return ask_fast(engine, prefix, assessed_findings(protocol, engine.manifest)).log_odds
 
 

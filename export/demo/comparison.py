@@ -29,10 +29,11 @@ from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.generation.sampling import log_softmax
 from edge_medgemma.runtime.slicing.sampling import sample_slices
 from edge_medgemma.runtime.slicing.windows import render_stack
-from edge_medgemma.runtime.triage.findings import assessed_findings
+from edge_medgemma.runtime.triage.prefill import prefill_slices
 from edge_medgemma.runtime.triage.protocol import load_protocol
-from edge_medgemma.runtime.triage.questions import read_slices
-from edge_medgemma.runtime.triage.scoring import AnswerTokens, log_odds, score_finding
+from edge_medgemma.runtime.triage.scoring.findings import score_finding
+from edge_medgemma.runtime.triage.scoring.log_odds import AnswerTokens, log_odds
+from edge_medgemma.runtime.triage.scoring.questions import assessed_findings
 
 CALIBRATION_SCANS = 12
 CALIBRATION_SLICES = 96
@@ -138,7 +139,7 @@ def _answers(
             chosen = sample_slices(len(phantom.hounsfield), protocol.slices)
             stack = render_stack(to_volume(phantom, chosen))
             features = engine.encode_images(stack.pixels)
-            prefix = read_slices(engine, protocol.instruction, len(features), features)
+            prefix = prefill_slices(engine, protocol.instruction, len(features), features)
             yield prefix.score(questions)[None]
 
 

@@ -17,7 +17,7 @@ from edge_medgemma.export.demo.vocabulary import TOKENS
 from edge_medgemma.runtime.generation.masks import NO_BRANCH, NO_IMAGE, TokenMeta, additive_mask
 from edge_medgemma.runtime.generation.prompt import PromptBuilder
 from edge_medgemma.runtime.generation.tokenizer import Tokenizer
-from edge_medgemma.runtime.triage.questions import FINAL_ANSWER, REASONING_REQUEST
+from edge_medgemma.runtime.triage.scoring.questions import FINAL_ANSWER, REASONING_REQUEST
 
 END_OF_TURN = TOKENS.stop[1]
 IGNORED = -100

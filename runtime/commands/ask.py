@@ -12,7 +12,9 @@ from edge_medgemma.runtime.commands.options import (
     engine_option,
     no_cache_option,
     open_scan_cache,
+    protocol_option,
     provider_option,
+    series_option,
     slices_option,
     threads_option,
     trace_option,
@@ -22,18 +24,19 @@ from edge_medgemma.runtime.commands.sanitize import printable
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.generation.sampling import Sampling
 from edge_medgemma.runtime.reporting.labels import sentence
+from edge_medgemma.runtime.store.scan_cache import ScanCache
 from edge_medgemma.runtime.tracing.spans import SpanRecorder
 from edge_medgemma.runtime.tracing.trace_file import write_trace
 from edge_medgemma.runtime.triage.answer_schema import findings_schema, load_schema
 from edge_medgemma.runtime.triage.chat_session import (
     FINISH_REASON_LABELS,
     AnswerPiece,
-    Conversation,
+    ChatSession,
     open_scan,
 )
 from edge_medgemma.runtime.triage.options import TriageOptions
-from edge_medgemma.runtime.triage.protocol import load_protocol
-from edge_medgemma.runtime.triage.questions import REASONING_TOKENS
+from edge_medgemma.runtime.triage.protocol import Protocol
+from edge_medgemma.runtime.triage.scoring.questions import REASONING_TOKENS
 
 FINDINGS = "findings"
 """The built-in schema, made from the protocol."""
@@ -45,16 +48,8 @@ NO_ANSWER = "note: no answer; the model used up --max-tokens in reasoning or had
 @click.argument("scan", type=click.Path(path_type=Path))
 @click.argument("question")
 @engine_option
-@click.option(
-    "--protocol", "protocol_name", default="auto", show_default=True, metavar="auto|NAME|FILE",
-    help="Whose instruction opens the prompt; auto goes by modality and body part.",
-)  # fmt: skip
-@click.option(
-    "--series",
-    "series_uid",
-    metavar="KEY",
-    help="Look at this series only; 'inspect' prints the keys.",
-)
+@protocol_option
+@series_option
 @slices_option
 @click.option(
     "--max-tokens", type=click.IntRange(min=1), default=REASONING_TOKENS, show_default=True,
@@ -80,7 +75,7 @@ def command(
     scan: Path,
     question: str,
     engine_directory: Path,
-    protocol_name: str,
+    protocol: Protocol | None,
     series_uid: str | None,
     slices: int | None,
     max_tokens: int,
@@ -100,7 +95,6 @@ def command(
     SCAN is a folder of DICOM or NIfTI files, a .zip or .tar.gz of them, or one such file. The answer is a language model's:
     read it as a hint, never as a report.
     """
-    protocol = None if protocol_name == "auto" else load_protocol(protocol_name)
     if json_schema and (show_thinking or timings):
         raise click.UsageError("--json-schema takes neither --show-thinking nor --timings")
     schema = load_schema(Path(json_schema)) if json_schema not in (None, FINDINGS) else None
@@ -113,45 +107,56 @@ def command(
             engine_directory, threads=threads, providers=providers, recorder=recorder
         )
     with engine:
-        engine.prompt.question(question)  # a question that may not be asked costs no reading
+        engine.prompt.question(question)  # a question that may not be asked costs no prefill
         with stage_progress() as progress:
-            conversation = open_scan(engine, scan, options, progress)
-        for problem in conversation.problems:
-            click.echo(f"note: {printable(sentence(problem.detail))}", err=True)
-        if scan_cache is not None and scan_cache.write_error:
-            click.echo(f"note: {printable(scan_cache.write_error)}", err=True)
-        if engine.manifest.demonstration:
-            click.echo(f"note: {printable(engine.manifest.demonstration.notice)}", err=True)
+            session = open_scan(engine, scan, options, progress)
+        _print_notes(session, scan_cache)
         if json_schema:
-            wanted = schema or findings_schema(conversation.protocol, conversation.slices)
-            # ASCII alone: an escape sequence in a text of the model's stays spelled out.
-            click.echo(json.dumps(conversation.ask_json(question, wanted, sampling, max_tokens)))
+            allowed = schema or findings_schema(session.protocol, session.slices)
+            # ASCII alone: an escape sequence in a text of the model's stays escaped.
+            click.echo(json.dumps(session.ask_json(question, allowed, sampling, max_tokens)))
             return
         pieces = []
         with recorder.span("generate"):
-            for piece in conversation.ask(question, sampling, max_tokens):
+            for piece in session.ask(question, sampling, max_tokens):
                 pieces.append(piece)
                 recorder.step(f"token {piece.tokens}")
                 if not piece.is_thought or show_thinking:
                     click.secho(printable(piece.text), nl=False, dim=piece.is_thought)
-        click.echo()
-        if not any(piece.text and not piece.is_thought for piece in pieces):
-            click.echo(NO_ANSWER, err=True)
-        elif pieces[-1].ending in FINISH_REASON_LABELS:
-            click.echo(f"note: {FINISH_REASON_LABELS[pieces[-1].ending]}", err=True)
+        _print_ending(pieces)
         if timings:
-            click.echo(_timing_words(conversation, pieces), err=True)
+            click.echo(_timing_words(session, pieces), err=True)
     if trace is not None:
-        write_trace(trace, (*recorder.spans, *conversation.spans))
+        write_trace(trace, (*recorder.spans, *session.spans))
 
 
-def _timing_words(conversation: Conversation, pieces: Sequence[AnswerPiece]) -> str:
-    prefill_s = conversation.timings_s["prefill"]
-    if conversation.recalled.prefix:
+def _print_notes(session: ChatSession, scan_cache: ScanCache | None) -> None:
+    """Problems of the scan, of the scan cache and the notice of a demonstration engine."""
+    notes = [sentence(problem.detail) for problem in session.problems]
+    if scan_cache is not None and scan_cache.write_error:
+        notes.append(scan_cache.write_error)
+    if session.engine.manifest.demonstration:
+        notes.append(session.engine.manifest.demonstration.notice)
+    for note in notes:
+        click.echo(f"note: {printable(note)}", err=True)
+
+
+def _print_ending(pieces: Sequence[AnswerPiece]) -> None:
+    """End the line of the answer, and say why it is empty or not whole."""
+    click.echo()
+    if not any(piece.text and not piece.is_thought for piece in pieces):
+        click.echo(NO_ANSWER, err=True)
+    elif pieces[-1].ending in FINISH_REASON_LABELS:
+        click.echo(f"note: {FINISH_REASON_LABELS[pieces[-1].ending]}", err=True)
+
+
+def _timing_words(session: ChatSession, pieces: Sequence[AnswerPiece]) -> str:
+    prefill_s = session.timings_s["prefill"]
+    if session.cache_hits.prefix:
         words = f"slices recalled in {prefill_s:.2f} s"
     else:
-        vision_s = conversation.timings_s["vision"] / conversation.slices
-        prefill_rate = conversation.prefix.length / prefill_s
+        vision_s = session.timings_s["vision"] / session.slices
+        prefill_rate = session.prefix.length / prefill_s
         words = f"vision {vision_s:.2f} s a slice, prefill {prefill_rate:.1f} tokens/s"
     if not pieces[-1].tokens:
         return words

@@ -10,7 +10,7 @@ from rich.table import Table
 from edge_medgemma.runtime.commands.tables import print_table
 from edge_medgemma.runtime.reporting.labels import count
 from edge_medgemma.runtime.store.scan_cache import CacheEntry, ScanCache
-from edge_medgemma.runtime.triage.blank_baseline import ControlCache
+from edge_medgemma.runtime.triage.scoring.blank_baseline import BaselineCache
 
 DAY_S = 86_400.0
 _SHORT_HASH_CHARACTERS = 12
@@ -39,7 +39,7 @@ def command() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, file by file.")
 def list_files(as_json: bool) -> None:
     """Print kind, engine, size and last use of what is kept."""
-    entries = [*ScanCache().entries(), *ControlCache().entries()]
+    entries = [*ScanCache().entries(), *BaselineCache().entries()]
     kept = [_KeptFile(entry, entry.read_engine_sha256()) for entry in entries]
     if as_json:
         total = sum(entry.bytes for entry in entries)
@@ -56,7 +56,7 @@ def list_files(as_json: bool) -> None:
 def clear(days: float) -> None:
     """Delete what is kept; the next run computes it again."""
     unused_for_s = days * DAY_S
-    gone = [*ScanCache().clear(unused_for_s), *ControlCache().clear(unused_for_s)]
+    gone = [*ScanCache().clear(unused_for_s), *BaselineCache().clear(unused_for_s)]
     freed = megabytes(sum(entry.bytes for entry in gone))
     click.echo(f"{count(len(gone), 'file')} deleted, {freed} freed")
 

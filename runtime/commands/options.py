@@ -7,6 +7,7 @@ import click
 import edge_medgemma.runtime
 from edge_medgemma.runtime.backends.select import Provider, Providers, parse_providers
 from edge_medgemma.runtime.store.scan_cache import DEFAULT_LIMIT_BYTES, ScanCache
+from edge_medgemma.runtime.triage.protocol import Protocol, load_protocol
 
 BUILTIN_ENGINE = Path(edge_medgemma.runtime.__file__).parent / "engines" / "demo"
 """The demonstration engine that comes with the package."""
@@ -23,6 +24,27 @@ engine_option = click.option(
     help="Engine directory made by 'edge-medgemma export'.",
 )
 
+
+def _protocol(_: click.Context, __: click.Parameter, word: str) -> Protocol | None:
+    return None if word == "auto" else load_protocol(word)
+
+
+protocol_option = click.option(
+    "--protocol",
+    callback=_protocol,
+    default="auto",
+    show_default=True,
+    metavar="auto|NAME|FILE",
+    help="Findings and instruction; auto goes by modality and body part.",
+)
+
+series_option = click.option(
+    "--series",
+    "series_uid",
+    metavar="KEY",
+    help="Look at this series only; 'inspect' prints the keys.",
+)
+
 slices_option = click.option(
     "--slices",
     type=click.IntRange(min=1),
@@ -32,7 +54,6 @@ slices_option = click.option(
 threads_option = click.option(
     "--threads", type=click.IntRange(min=1), help="CPU threads.  [default: all cores]"
 )
-
 
 no_cache_option = click.option(
     "--no-cache", is_flag=True,

@@ -16,7 +16,9 @@ from edge_medgemma.runtime.commands.options import (
     engine_option,
     no_cache_option,
     open_scan_cache,
+    protocol_option,
     provider_option,
+    series_option,
     threads_option,
     trace_option,
 )
@@ -32,12 +34,14 @@ from edge_medgemma.runtime.reporting.json_report import (
     write_json_report,
 )
 from edge_medgemma.runtime.reporting.labels import URGENCY_WORDS, count, sentence
+from edge_medgemma.runtime.store.scan_cache import ScanCache
 from edge_medgemma.runtime.tracing.spans import SpanRecorder
 from edge_medgemma.runtime.tracing.trace_file import write_trace
 from edge_medgemma.runtime.triage.options import TriageOptions
-from edge_medgemma.runtime.triage.pipeline import triage_scan
-from edge_medgemma.runtime.triage.protocol import load_protocol
+from edge_medgemma.runtime.triage.progress import Progress
+from edge_medgemma.runtime.triage.protocol import Protocol
 from edge_medgemma.runtime.triage.report import Effort, StudyReport, TriageReport
+from edge_medgemma.runtime.triage.triage_scan import triage_scan
 from edge_medgemma.runtime.triage.urgency import NO_FLAG_TEXT, Urgency
 
 EXIT_STATUS = {
@@ -46,7 +50,7 @@ EXIT_STATUS = {
     Urgency.NOT_ASSESSABLE: 3,
     Urgency.ROUTINE: 0,
 }
-"""With --exit-code, of the most urgent study."""
+"""Exit status with --exit-code, by the urgency of the most urgent study."""
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, also where a pass had ended and its result stands."""
@@ -74,7 +78,7 @@ class _SliceCount(click.ParamType[int | Literal["auto"]]):
 
 @dataclass(slots=True)
 class _Files:
-    """What is written: after every pass, and once more at the end."""
+    """Files of a run, written after every pass and once more at the end."""
 
     folder: Path
     with_report: bool
@@ -86,7 +90,7 @@ class _Files:
             write_html_report(report, self.folder / "report.html")
 
     def keep(self, report: TriageReport) -> None:
-        """Write what stands after a pass; what hinders it is raised at the end, after printing."""
+        """Write the result of a pass; an error is raised only at the end, after printing."""
         self.latest = report
         with contextlib.suppress(ResourceError):
             self.write(report)
@@ -95,20 +99,8 @@ class _Files:
 @click.command(epilog="Example: edge-medgemma triage scan/ --engine engines/medgemma")
 @click.argument("scan", type=click.Path(path_type=Path))
 @engine_option
-@click.option(
-    "--protocol",
-    "protocol_name",
-    default="auto",
-    show_default=True,
-    metavar="auto|NAME|FILE",
-    help="What to ask; auto goes by modality and body part.",
-)
-@click.option(
-    "--series",
-    "series_uid",
-    metavar="KEY",
-    help="Look at this series only; 'inspect' prints the keys.",
-)
+@protocol_option
+@series_option
 @click.option(
     "--slices",
     type=_SliceCount(),
@@ -152,7 +144,7 @@ class _Files:
 def command(
     scan: Path,
     engine_directory: Path,
-    protocol_name: str,
+    protocol: Protocol | None,
     series_uid: str | None,
     slices: int | Literal["auto"] | None,
     budget_s: float | None,
@@ -175,7 +167,7 @@ def command(
     start_s = time.perf_counter()
     scan_cache = open_scan_cache(no_cache, cache_gb)
     options = TriageOptions(
-        protocol=None if protocol_name == "auto" else load_protocol(protocol_name),
+        protocol=protocol,
         series_uid=series_uid,
         slices=None if slices == "auto" else slices,
         budget_s=budget_s,
@@ -184,7 +176,6 @@ def command(
         scan_cache=scan_cache,
     )
     files = _Files(out, with_report)
-    was_interrupted = False
     recorder = SpanRecorder()
     with stage_progress() as progress:
         with recorder.span("open"):
@@ -195,26 +186,10 @@ def command(
             spent_s = time.perf_counter() - start_s
             options = replace(options, budget_s=max(budget_s - spent_s, 0.0))
         with engine, recorder.span("triage"):
-            try:
-                report = triage_scan(engine, scan, options, progress, files.keep)
-            except KeyboardInterrupt:
-                if files.latest is None:
-                    raise
-                report, was_interrupted = files.latest, True
-    spent_s = time.perf_counter() - start_s
-    if budget_s is not None and spent_s > budget_s:
-        click.echo(f"note: the budget of {budget_s:g} s was exceeded: {spent_s:.1f} s", err=True)
-    for note in (scan_cache and scan_cache.write_error, report.engine.notice):
-        if note:
-            click.echo(f"note: {printable(note)}", err=True)
+            report, was_interrupted = _triage(engine, scan, options, progress, files)
+    _print_notes(report, scan_cache, budget_s, time.perf_counter() - start_s)
     with recorder.span("write"):
-        if output_format == "json":
-            click.echo(dump_report(report), nl=False)
-        else:
-            _print_report(report)  # first: a full disk must not cost the result
-        files.write(report)
-        if output_format == "table":
-            click.echo(f"report: {out / ('report.html' if with_report else 'triage.json')}")
+        _print_and_write(report, files, output_format)
     if trace is not None:
         write_trace(trace, (*recorder.spans, *report.all_spans))
     if was_interrupted:
@@ -222,6 +197,40 @@ def command(
         raise SystemExit(INTERRUPTED)
     if exit_code:
         raise SystemExit(EXIT_STATUS[report.urgency])
+
+
+def _triage(
+    engine: Engine, scan: Path, options: TriageOptions, progress: Progress, files: _Files
+) -> tuple[TriageReport, bool]:
+    """The report, and whether Ctrl-C ended the run after a pass that stands."""
+    try:
+        return triage_scan(engine, scan, options, progress, files.keep), False
+    except KeyboardInterrupt:
+        if files.latest is None:
+            raise
+        return files.latest, True
+
+
+def _print_notes(
+    report: TriageReport, scan_cache: ScanCache | None, budget_s: float | None, spent_s: float
+) -> None:
+    if budget_s is not None and spent_s > budget_s:
+        click.echo(f"note: the budget of {budget_s:g} s was exceeded: {spent_s:.1f} s", err=True)
+    for note in (scan_cache and scan_cache.write_error, report.engine.notice):
+        if note:
+            click.echo(f"note: {printable(note)}", err=True)
+
+
+def _print_and_write(report: TriageReport, files: _Files, output_format: str) -> None:
+    """Print first: a full disk must not cost the result."""
+    if output_format == "json":
+        click.echo(dump_report(report), nl=False)
+    else:
+        _print_report(report)
+    files.write(report)
+    if output_format == "table":
+        name = "report.html" if files.with_report else "triage.json"
+        click.echo(f"report: {files.folder / name}")
 
 
 def _print_report(report: TriageReport) -> None:
@@ -247,7 +256,7 @@ def _print_report(report: TriageReport) -> None:
 
 def _reasons(study: StudyReport) -> str:
     flags = [f"{finding.title} ({score_words(finding)})" for finding in study.flagged]
-    reasons = [*flags, *study.doubts] or [NO_FLAG_TEXT]
+    reasons = [*flags, *study.limitations] or [NO_FLAG_TEXT]
     if study.not_assessed:
         reasons.append(f"{study.not_assessed} of {len(study.findings)} findings not assessed")
     return "; ".join(reasons)

@@ -29,8 +29,8 @@ from edge_medgemma.runtime.store.scan_cache import ScanCache
 from edge_medgemma.runtime.tracing.spans import SpanRecorder, total_s
 from edge_medgemma.runtime.tracing.trace_file import nested
 from edge_medgemma.runtime.triage.options import TriageOptions
-from edge_medgemma.runtime.triage.pipeline import triage_scan
 from edge_medgemma.runtime.triage.report import TriageReport
+from edge_medgemma.runtime.triage.triage_scan import triage_scan
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,7 @@ class ScanBench:
     ) -> ScanRun:
         start_s = recorder.spans[0].start_s if recorder.spans else time.perf_counter()
         options = TriageOptions(
-            slices=slices, control_folder=self._kept[slices], scan_cache=scan_cache
+            slices=slices, baseline_folder=self._kept[slices], scan_cache=scan_cache
         )
         report = triage_scan(engine, self._scan(slices), options)
         _require_success(report)

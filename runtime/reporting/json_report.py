@@ -70,7 +70,7 @@ def _study(study: StudyReport) -> StudyEntry:
         name=study.name,
         study_instance_uid=study.study_uid,
         urgency=study.urgency,
-        limitations=study.doubts,
+        limitations=study.limitations,
         protocol=ProtocolEntry(*protocol) if study.protocol_name else None,
         series=_series(study.series) if study.series else None,
         series_reason=study.series_reason,
@@ -91,7 +91,7 @@ def _study(study: StudyReport) -> StudyEntry:
             for one in study.passes
         ),
         findings=tuple(map(_finding, study.findings)),
-        cache_hits=CacheHitsEntry(study.recalled.slices, study.recalled.prefix),
+        cache_hits=CacheHitsEntry(study.cache_hits.slices, study.cache_hits.prefix),
         problems=tuple(ProblemEntry(one.name, one.detail) for one in study.problems),
         timings_s=_rounded(study.total_s),
     )
@@ -119,7 +119,7 @@ def _finding(finding: FindingResult) -> FindingEntry:
         status=finding.status,
         reason=finding.reason or None,
         log_odds=_number(finding.log_odds),
-        baseline_log_odds=_number(finding.control_log_odds),
+        baseline_log_odds=_number(finding.baseline_log_odds),
         score=_number(finding.score),
         threshold=finding.threshold,
         probability=_number(finding.probability),

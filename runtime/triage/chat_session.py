@@ -1,4 +1,4 @@
-"""A scan read once, to be asked freely and often."""
+"""Free questions about a scan that is prefilled once: `ask`."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,16 +15,27 @@ from edge_medgemma.runtime.generation.prefix import Prefix
 from edge_medgemma.runtime.generation.reasoning_split import Reply
 from edge_medgemma.runtime.generation.repetition import stop_repetition
 from edge_medgemma.runtime.generation.sampling import Sampling
-from edge_medgemma.runtime.slicing.sampling import sample_slices
-from edge_medgemma.runtime.slicing.scan import find_series, read_volume
+from edge_medgemma.runtime.slicing.scan import find_series
 from edge_medgemma.runtime.slicing.volume import Problem
-from edge_medgemma.runtime.slicing.windows import render_stack
-from edge_medgemma.runtime.tracing.spans import Span, SpanRecorder, total_s
+from edge_medgemma.runtime.tracing.spans import Span, total_s
+from edge_medgemma.runtime.triage.coverage import sampling_problems
 from edge_medgemma.runtime.triage.options import DEFAULT_OPTIONS, TriageOptions
-from edge_medgemma.runtime.triage.prefill import SlicePrefiller
+from edge_medgemma.runtime.triage.pipeline import (
+    DEVICE_FAILED,
+    FeatureStore,
+    StudyContext,
+    encode,
+    open_study,
+    prefill,
+    render,
+    require_memory,
+    slice_prefiller,
+    with_cpu_fallback,
+)
+from edge_medgemma.runtime.triage.progress import Progress, StageTracker, no_progress
 from edge_medgemma.runtime.triage.protocol import Protocol
-from edge_medgemma.runtime.triage.questions import REASONING_TOKENS, Progress, no_progress
 from edge_medgemma.runtime.triage.report import CacheHits
+from edge_medgemma.runtime.triage.scoring.questions import REASONING_TOKENS
 from edge_medgemma.runtime.triage.worklist import StudyTask, plan_studies
 
 GREEDY = Sampling()
@@ -50,26 +61,26 @@ class AnswerPiece:
     tokens: int
     """Generated up to here."""
     elapsed_s: float
-    """Since the question was put."""
+    """Since generation began."""
     ending: FinishReason | None = None
     """Why it ended; the last piece has one, and no text."""
 
 
 @dataclass(frozen=True, slots=True)
-class Conversation:
-    """Slices that the engine has read; every question starts from them anew."""
+class ChatSession:
+    """Prefilled slices of a scan; every question starts from them anew."""
 
     engine: Engine
     prefix: Prefix
     protocol: Protocol
-    """Whose instruction opens the prompt."""
+    """Its instruction opens the prompt."""
     problems: tuple[Problem, ...]
     """Everything known to be wrong with the slices."""
     slices: int
-    recalled: CacheHits
-    """What came from the scan cache."""
+    cache_hits: CacheHits
+    """What the scan cache spared."""
     spans: tuple[Span, ...]
-    """Of reading the slices."""
+    """Stages up to prefill."""
 
     @property
     def timings_s(self) -> dict[str, float]:
@@ -91,8 +102,8 @@ class Conversation:
         """
         reply = Reply(self.engine.manifest.tokens)
         was_thought, shown, count, elapsed_s = False, "", 0, 0.0
-        asked = self.engine.prompt.question(question)
-        steps = self.prefix.generate(asked, sampling, max_tokens, constraint)
+        question_ids = self.engine.prompt.question(question)
+        steps = self.prefix.generate(question_ids, sampling, max_tokens, constraint)
         if constraint is None:  # equal entries of an array are no loop; the schema bounds them
             steps = stop_repetition(steps)
         while True:
@@ -149,51 +160,53 @@ def open_scan(
     scan: Path,
     options: TriageOptions = DEFAULT_OPTIONS,
     on_progress: Progress = no_progress,
-) -> Conversation:
-    """Read one series of a scan; its protocol gives the instruction and the number of slices.
+) -> ChatSession:
+    """Prefill one series of a scan; its protocol gives the instruction and the number of slices.
 
     Raises:
-        ScanError: nothing in the scan can be read, no protocol fits it, or it holds several
-            studies and none was chosen.
+        ScanError: nothing in the scan can be read, no protocol fits it, its values cannot be shown
+            to the model, or it holds several studies and none was chosen.
         ResourceError: the slices need more memory than there is.
     """
-    recorder = SpanRecorder()
-
-    def on_step(stage: str, done: int, total: int) -> None:
-        recorder.step(f"{stage} {done}")
-        on_progress(stage, done, total)
-
-    with recorder.span("discover"):
+    tracker = StageTracker(on_progress)
+    with tracker.stage("discover"):
         listing = find_series(scan, partial(on_progress, "discover"))
-        reading = _only(plan_studies(listing, options.protocol, options.series_uid))
-    if reading.protocol is None or reading.series is None:
-        raise ScanError(" ".join(problem.detail for problem in reading.problems))
-    indices = sample_slices(reading.series.shape[0], options.slices or reading.protocol.slices)
-    engine.require_memory(len(indices), reading.series.shape[1:])
-    with recorder.span("decode"):
-        volume = read_volume(reading.series, indices, partial(on_step, "decode"))
-    with recorder.span("render"):
-        stack = render_stack(volume)
-    instruction = reading.protocol.instruction
-    reader = SlicePrefiller(engine, instruction, stack, options.scan_cache, recorder, on_step)
-    prefix = reader.read()
-    problems = (*reading.problems, *stack.problems)
-    return Conversation(
+        task = _only(plan_studies(listing, options.protocol, options.series_uid))
+    if task.protocol is None or task.series is None:
+        raise ScanError(" ".join(problem.detail for problem in task.problems))
+    context = StudyContext(engine, task.protocol, task.series, options, tracker)
+    problems = list(task.problems)
+    return with_cpu_fallback(
         engine,
-        prefix,
-        reading.protocol,
-        problems,
-        len(stack.pixels),
-        reader.recalled,
-        recorder.spans,
+        lambda: _open_session(context, problems),
+        lambda: problems.append(DEVICE_FAILED),
     )
 
 
-def _only(readings: Sequence[StudyTask]) -> StudyTask:
-    if len(readings) == 1:
-        return readings[0]
-    uids = sorted({reading.series.series_uid for reading in readings if reading.series})
+def _open_session(context: StudyContext, problems: Sequence[Problem]) -> ChatSession:
+    """The stages of the pipeline up to prefill, over all requested slices."""
+    require_memory(context, len(context.requested_indices))
+    study = render(context, open_study(context, problems))
+    shown = study.stack
+    sampling = sampling_problems(context.protocol, context.series, shown.slice_indices)
+    prefiller, features = slice_prefiller(context, shown), FeatureStore()
+    prefilled = prefill(prefiller, features, encode(prefiller, features))
+    return ChatSession(
+        engine=context.engine,
+        prefix=prefilled.prefix,
+        protocol=context.protocol,
+        problems=tuple(dict.fromkeys((*study.problems, *sampling))),
+        slices=len(shown.pixels),
+        cache_hits=prefilled.cache_hits,
+        spans=context.tracker.spans,
+    )
+
+
+def _only(tasks: Sequence[StudyTask]) -> StudyTask:
+    if len(tasks) == 1:
+        return tasks[0]
+    uids = sorted({task.series.series_uid for task in tasks if task.series})
     raise ScanError(
-        f"the scan holds {len(readings)} readings; choose one with --series and --protocol "
+        f"the scan holds {len(tasks)} readings; choose one with --series and --protocol "
         f"({', '.join(uids)})"
     )

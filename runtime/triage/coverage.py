@@ -1,4 +1,4 @@
-"""Whether enough of the body part was read to call anything absent."""
+"""Whether enough of the body part is shown to call anything absent."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +12,10 @@ GAP_FACTOR = 2.0
 """A step of more than this many median steps hides at least one slice."""
 
 MAX_HIDDEN_FRACTION = 0.2
-"""Of the stack's extent, in such gaps. A fifth is below the half that must never pass."""
+"""Share of the stack's extent in such gaps. A fifth is below the half that must never pass."""
 
 MAX_LOST_FRACTION = 0.1
-"""Of the sampled slices, unreadable: 2 of 24 may fail."""
+"""Share of the sampled slices that may be unreadable: 2 of 24."""
 
 
 def coverage_problems(
@@ -25,8 +25,8 @@ def coverage_problems(
 
     Args:
         protocol: says how much of the body part is enough.
-        volume: what was read.
-        requested: [N] slice indices that were asked for.
+        volume: the decoded slices.
+        requested: [N] slice indices that were requested.
     """
     series = volume.series
     problems = [_extent(protocol, series), _gaps(series)]
@@ -39,43 +39,43 @@ def coverage_problems(
 
 
 def sampling_problems(
-    protocol: Protocol, series: Series, num_slices_seen: NDArray[np.int64]
+    protocol: Protocol, series: Series, shown_indices: NDArray[np.int64]
 ) -> tuple[Problem, ...]:
-    """The doubt that stands between the slices that were looked at.
+    """The problem of too wide steps between the slices that were shown.
 
     Steps between them may be `GAP_FACTOR` times as wide as those of all the protocol's slices.
 
     Args:
         protocol: says how many slices are expected.
-        series: that they are of.
-        num_slices_seen: [N] slice indices, ascending.
+        series: the series they are of.
+        shown_indices: [N] slice indices, ascending.
     """
     count = series.shape[0]
     expected = _widest_step(sample_slices(count, protocol.slices), count)
-    if _widest_step(num_slices_seen, count) <= GAP_FACTOR * expected:
+    if _widest_step(shown_indices, count) <= GAP_FACTOR * expected:
         return ()
-    gap_mm = largest_gap_mm(series, num_slices_seen)
+    gap_mm = largest_gap_mm(series, shown_indices)
     apart = f", up to {gap_mm:.0f} mm apart" if np.isfinite(gap_mm) else ""
     return (
         Problem(
             "insufficient_sampling",
-            f"{len(num_slices_seen)} of {count} slices were looked at{apart}; protocol {protocol.name} "
+            f"{len(shown_indices)} of {count} slices were looked at{apart}; protocol {protocol.name} "
             f"expects {min(count, protocol.slices)}, or half of them evenly spread.",
         ),
     )
 
 
-def largest_gap_mm(series: Series, num_slices_seen: NDArray[np.int64]) -> float:
-    """Longest stretch of the series without a slice that was looked at; NaN without positions."""
+def largest_gap_mm(series: Series, shown_indices: NDArray[np.int64]) -> float:
+    """Longest stretch of the series without a slice that was shown; NaN without positions."""
     if not has_positions(series):
         return float("nan")
-    positions_mm = series.positions_mm[[0, *num_slices_seen, -1]]
+    positions_mm = series.positions_mm[[0, *shown_indices, -1]]
     return float(np.abs(np.diff(positions_mm)).max())
 
 
-def _widest_step(num_slices_seen: NDArray[np.int64], count: int) -> int:
+def _widest_step(shown_indices: NDArray[np.int64], count: int) -> int:
     """Largest difference of successive indices, the ends of the series included."""
-    return int(np.diff([0, *num_slices_seen, count - 1]).max())
+    return int(np.diff([0, *shown_indices, count - 1]).max())
 
 
 def has_positions(series: Series) -> bool:

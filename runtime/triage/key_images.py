@@ -1,4 +1,4 @@
-"""Key slices as a human looks at them: one grey window, square pixels, left and right marked."""
+"""Key images: slices for a human, in one grey window, square pixels, left and right marked."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,14 +8,14 @@ from PIL import Image
 
 from edge_medgemma.runtime.slicing.volume import BodyPart, Modality, Series, SliceStack
 from edge_medgemma.runtime.triage.coverage import has_positions
-from edge_medgemma.runtime.triage.evidence import MAX_KEY_SLICES
 from edge_medgemma.runtime.triage.report import FindingResult, KeyImage
+from edge_medgemma.runtime.triage.scoring.evidence import MAX_KEY_SLICES
 
-MAX_PICTURES = MAX_KEY_SLICES
-MIN_PICTURES = 3
+MAX_KEY_IMAGES = MAX_KEY_SLICES
+MIN_KEY_IMAGES = 3
 """Fewer key slices are joined by their neighbours; without any, three slices give an overview."""
 
-MAX_PICTURE_PIXELS = 384
+MAX_KEY_IMAGE_PIXELS = 384
 """Longer side; prints at about 180 dots per inch in a third of an A4 page."""
 
 _CT_CHANNEL = {
@@ -24,20 +24,20 @@ _CT_CHANNEL = {
     BodyPart.CHEST: (0, "−1024 to 1024 HU"),
     BodyPart.UNKNOWN: (1, "−135 to 215 HU"),
 }
-"""The channel of the model's own picture in which a reader knows the body part best."""
+"""Channel of the model's own pixels that shows the body part best, and its window."""
 
 _MIN_MARK_COSINE = 0.9
 """Rows must run within 26 degrees of the patient's left-right axis to be marked."""
 
 
-def make_pictures(
+def make_key_images(
     stack: SliceStack, body_part: BodyPart, flagged: Sequence[FindingResult]
 ) -> tuple[KeyImage, ...]:
-    """At most `MAX_PICTURES` key slices of the flagged findings, or an overview without any.
+    """At most `MAX_KEY_IMAGES` key slices of the flagged findings, or an overview without any.
 
     Args:
         stack: slices as the model saw them.
-        body_part: of the protocol, which knows it where the series does not say.
+        body_part: the protocol's, which knows it where the series does not say.
         flagged: most urgent first; each gets its best slice before any gets its second.
     """
     row_of = {int(index): row for row, index in enumerate(stack.slice_indices)}
@@ -64,7 +64,7 @@ def make_pictures(
 def side_marks(series: Series) -> tuple[str, str]:
     """Patient side (`R`, `L`) at the left and right edge; empty unless the series is axial and says so.
 
-    From the direction in which columns count up, in LPS: +x is the patient's left.
+    Decided by the direction in which columns count up, in LPS: +x is the patient's left.
     PS3.3 C.7.6.2.1.1
     """
     if series.orientation != "axial" or not has_positions(series):
@@ -86,18 +86,18 @@ def _titles_by_slice(flagged: Sequence[FindingResult]) -> Mapping[int, tuple[str
                 chosen.append(keys[place].slice_index)
     return {
         index: tuple(f.title for f in flagged if index in {k.slice_index for k in f.key_slices})
-        for index in chosen[:MAX_PICTURES]
+        for index in chosen[:MAX_KEY_IMAGES]
     }
 
 
 def _rows(key_rows: Sequence[int], count: int) -> set[int]:
     """Rows of the stack to show: the key rows, with neighbours or an overview up to the least."""
     if not key_rows:
-        return set(np.linspace(0, count - 1, MIN_PICTURES + 2).round().astype(int)[1:-1].tolist())
+        return set(np.linspace(0, count - 1, MIN_KEY_IMAGES + 2).round().astype(int)[1:-1].tolist())
     shown = set(key_rows)
     by_distance = sorted(range(count), key=lambda row: min(abs(row - key) for key in key_rows))
     for row in by_distance:
-        if len(shown) >= MIN_PICTURES:
+        if len(shown) >= MIN_KEY_IMAGES:
             break
         shown.add(row)
     return shown
@@ -110,12 +110,12 @@ def _grey(modality: Modality, body_part: BodyPart) -> tuple[int, str]:
 
 
 def _square(grey: NDArray[np.uint8], series: Series) -> NDArray[np.uint8]:
-    """Resample to square pixels, the longer side at most `MAX_PICTURE_PIXELS`."""
+    """Resample to square pixels, the longer side at most `MAX_KEY_IMAGE_PIXELS`."""
     rows, columns = grey.shape
     height_mm, width_mm = rows * series.spacing_mm[1], columns * series.spacing_mm[2]
     if not (height_mm > 0 and width_mm > 0):
         height_mm, width_mm = float(rows), float(columns)
-    longer = min(MAX_PICTURE_PIXELS, max(rows, columns))
+    longer = min(MAX_KEY_IMAGE_PIXELS, max(rows, columns))
     scale = longer / max(height_mm, width_mm)
     size = max(1, round(width_mm * scale)), max(1, round(height_mm * scale))
     resized = Image.fromarray(grey).resize(size, Image.Resampling.LANCZOS)

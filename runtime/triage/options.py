@@ -1,4 +1,4 @@
-"""What the user may choose of a triage run."""
+"""Choices of the user for a run of `triage` or `ask`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,15 +18,15 @@ class TriageOptions:
     slices: int | None = None
     """Most slices shown to the model; None takes the protocol's number."""
     budget_s: float | None = None
-    """Seconds for the whole scan. Every study is looked at coarsely, whatever that takes; what is
-    left goes into looking closer. None sets no limit."""
+    """Seconds for the whole scan. Every study gets a coarse pass, whatever that takes; what is left
+    goes into further passes. None sets no limit."""
     until_settled: bool = False
-    """Look at more and more slices only until the findings have settled."""
+    """Show more and more slices only until the findings have settled."""
     effort: Effort = Effort.FAST
-    control_folder: Path | None = None
-    """Where control log-odds are kept; None is the user's cache folder."""
+    baseline_folder: Path | None = None
+    """Where blank baselines are cached; None is the user's cache folder."""
     scan_cache: ScanCache | None = None
-    """Of slices and prefixes; None keeps nothing that is derived from the scan."""
+    """Cache of image features and prefixes; None keeps nothing that is derived from the scan."""
 
     @property
     def is_anytime(self) -> bool:

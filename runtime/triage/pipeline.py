@@ -1,166 +1,363 @@
-"""Triage of a scan: every study read, asked and judged, the failure of one costing no other."""
+"""The way of one study, stage by stage; `triage` and `ask` share it.
 
-import logging
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
-from datetime import UTC, datetime
-from functools import partial
-from pathlib import Path
+    open             decode the slices, check coverage, apply the intensity windows
+    choose slices    those that one pass shows to the model
+    encode           image features of every slice, by the vision tower
+    blank baseline   log-odds of the same questions about blank slices
+    prefill          instruction and slices into the decoder's KV cache
+    score            log-odds of every finding, less the baseline
+    evidence         key slices of the flagged findings
+    conclude         urgency (`urgency.py`) and report
 
-from edge_medgemma import __version__
-from edge_medgemma.runtime.errors import (
-    DependencyError,
-    EdgeMedgemmaError,
-    EngineError,
-    ProtocolError,
-    ProviderError,
-    ResourceError,
-)
+`ask` stops after prefill. Passes over more and more slices are a loop around these stages:
+`refinement/`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import repeat
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_medgemma.runtime.errors import ProviderError
 from edge_medgemma.runtime.generation.engine import Engine
-from edge_medgemma.runtime.slicing.scan import find_series
-from edge_medgemma.runtime.slicing.volume import Problem
-from edge_medgemma.runtime.tracing.spans import SpanRecorder
-from edge_medgemma.runtime.triage.options import DEFAULT_OPTIONS, TriageOptions
-from edge_medgemma.runtime.triage.questions import Progress, no_progress
-from edge_medgemma.runtime.triage.report import StudyReport, TriageReport
-from edge_medgemma.runtime.triage.report_builder import engine_record, study_report
-from edge_medgemma.runtime.triage.schedule import Schedule
-from edge_medgemma.runtime.triage.study_run import StudyRun
-from edge_medgemma.runtime.triage.worklist import StudyTask, plan_studies
+from edge_medgemma.runtime.generation.prefix import Prefix
+from edge_medgemma.runtime.slicing.sampling import sample_slices
+from edge_medgemma.runtime.slicing.scan import read_volume
+from edge_medgemma.runtime.slicing.volume import Problem, Series, SliceStack, Volume
+from edge_medgemma.runtime.slicing.windows import PRESETS, render_stack
+from edge_medgemma.runtime.triage.coverage import coverage_problems, sampling_problems
+from edge_medgemma.runtime.triage.options import TriageOptions
+from edge_medgemma.runtime.triage.prefill import (
+    EncodedSlices,
+    Features,
+    FeaturesByIndex,
+    PrefilledSlices,
+    SlicePrefiller,
+    prefill_slices,
+)
+from edge_medgemma.runtime.triage.progress import StageTracker
+from edge_medgemma.runtime.triage.protocol import Finding, Protocol
+from edge_medgemma.runtime.triage.report import (
+    CacheHits,
+    Effort,
+    FindingResult,
+    FindingStatus,
+    StudyReport,
+)
+from edge_medgemma.runtime.triage.report_builder import study_report
+from edge_medgemma.runtime.triage.scoring.blank_baseline import (
+    BaselineCache,
+    baseline_key,
+    blank_volume,
+)
+from edge_medgemma.runtime.triage.scoring.evidence import with_evidence
+from edge_medgemma.runtime.triage.scoring.findings import Answers, evaluate, result_problems
+from edge_medgemma.runtime.triage.scoring.questions import (
+    ask_fast,
+    ask_reasoned,
+    assessed_findings,
+)
+from edge_medgemma.runtime.triage.worklist import StudyTask
 
-LOG = logging.getLogger(__name__)
+DEVICE_FAILED = Problem(
+    "device_failed",
+    "The GPU failed while this study was read; the CPU read it again from the beginning.",
+)
 
-NOT_LOOKED_AT = Problem("not_looked_at", "Other studies of the scan come first.")
+T = TypeVar("T")
 
 
-def triage_scan(
-    engine: Engine,
-    scan: Path,
-    options: TriageOptions = DEFAULT_OPTIONS,
-    on_progress: Progress = no_progress,
-    on_report: Callable[[TriageReport], None] | None = None,
-) -> TriageReport:
-    """Triage every study of a scan.
+@dataclass(frozen=True, slots=True)
+class StudyContext:
+    """The inputs that every stage of one study has in common."""
+
+    engine: Engine
+    protocol: Protocol
+    series: Series
+    options: TriageOptions
+    tracker: StageTracker
+
+    @property
+    def requested_indices(self) -> NDArray[np.int64]:
+        """Slice indices [N] of all that the protocol, or the user, wants shown."""
+        return sample_slices(self.series.shape[0], self.options.slices or self.protocol.slices)
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """The findings that this engine may be asked about."""
+        return assessed_findings(self.protocol, self.engine.manifest)
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedStudy:
+    """Slices as values, before any intensity window."""
+
+    volume: Volume
+    problems: tuple[Problem, ...]
+    """Everything known to be wrong with the study up to here."""
+
+    @property
+    def is_renderable(self) -> bool:
+        """Whether intensity windows would show the right tissue."""
+        return all(problem.name != "not_hounsfield" for problem in self.problems)
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedStudy:
+    """Slices as the pixels that the model is shown."""
+
+    stack: SliceStack
+    blank: SliceStack
+    """One blank slice of the same geometry."""
+    problems: tuple[Problem, ...]
+
+
+@dataclass(slots=True)
+class FeatureStore:
+    """Image features of a study, kept between passes."""
+
+    slices: FeaturesByIndex = field(default_factory=dict)
+    blank: Features | None = None
+
+    def clear(self) -> None:
+        """Drop all features."""
+        self.slices.clear()
+        self.blank = None
+
+
+@dataclass(frozen=True, slots=True)
+class PassResult:
+    """The result of one pass over some slices."""
+
+    shown: SliceStack
+    findings: tuple[FindingResult, ...]
+    problems: tuple[Problem, ...]
+    """Raised by the choice of slices and by the answers."""
+    cache_hits: CacheHits
+    num_encoded: int
+    """Slices that the vision tower was run on."""
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether enough slices were shown to call a finding absent."""
+        return all(problem.name != "insufficient_sampling" for problem in self.problems)
+
+
+def run_pass(
+    context: StudyContext, study: RenderedStudy, rows: Sequence[int], features: FeatureStore
+) -> PassResult:
+    """All stages from the choice of slices to the evidence.
 
     Args:
-        engine: an open engine.
-        scan: a folder, or one file.
-        options: what the user chose.
-        on_progress: called with `discover`, `decode`, `vision`, `prefill`, `control`, `score` or
-            `evidence`.
-        on_report: called with the whole report after every pass, if there is a coarse one first.
+        context: of the study.
+        study: opened.
+        rows: which of its slices, 0-based and ascending.
+        features: of earlier passes; completed, and emptied by the pass over all slices.
+    """
+    shown = choose_slices(study, rows)
+    prefiller = slice_prefiller(context, shown)
+    is_last = len(rows) == len(study.stack.slice_indices)
+    encoded = encode(prefiller, features)
+    baseline = blank_baseline(context, len(rows), lambda: _blank(prefiller, study, features))
+    prefilled = prefill(prefiller, features, encoded, keeps_features=not is_last)
+    answers, findings = score(context, prefilled.prefix, baseline)
+    findings = evidence(context, prefilled.prefix, shown, findings)
+    return PassResult(
+        shown=shown,
+        findings=findings,
+        problems=(
+            *sampling_problems(context.protocol, context.series, shown.slice_indices),
+            *answers.problems,
+            *result_problems(findings),
+        ),
+        cache_hits=prefilled.cache_hits,
+        num_encoded=prefiller.num_encoded,
+    )
 
-    Returns:
-        The studies, most urgent first. A study that cannot be triaged is `not_assessable` and says
-        why.
+
+def require_memory(context: StudyContext, slices: int) -> None:
+    """Refuse a study that does not fit, before any of it is read.
 
     Raises:
-        ScanError: nothing in the scan can be read.
-        EngineError: the engine is missing a part or was altered.
-        ResourceError: the slices need more memory than there is.
+        ResourceError: too little memory for so many slices; says how many would fit.
     """
-    schedule = Schedule(options)
-    recorder = SpanRecorder()
-    with recorder.span("discover"):
-        listing = find_series(scan, partial(on_progress, "discover"))
-        readings = plan_studies(listing, options.protocol, options.series_uid)
+    context.engine.require_memory(slices, context.series.shape[1:])
 
-    def report(studies: Sequence[StudyReport]) -> TriageReport:
-        return TriageReport(
-            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            program_version=__version__,
-            effort=options.effort,
-            engine=engine_record(engine.manifest),
-            studies=tuple(sorted(studies, key=lambda study: study.urgency.rank)),
-            skipped=dict(Counter(file.reason for file in listing.skipped)),
-            spans=recorder.spans,
+
+def open_study(context: StudyContext, problems: Sequence[Problem]) -> DecodedStudy:
+    """Decode all requested slices and check that enough of the body part is in them.
+
+    Args:
+        context: of the study.
+        problems: known before.
+    """
+    requested = context.requested_indices
+    with context.tracker.stage("decode"):
+        volume = read_volume(context.series, requested, context.tracker.steps_of("decode"))
+    coverage = coverage_problems(context.protocol, volume, requested)
+    return DecodedStudy(volume, (*problems, *volume.problems, *coverage))
+
+
+def render(context: StudyContext, decoded: DecodedStudy) -> RenderedStudy:
+    """Apply the intensity windows, to the slices and to a blank one.
+
+    Raises:
+        ScanError: the values are not what the windows are made for.
+    """
+    with context.tracker.stage("render"):
+        stack = render_stack(decoded.volume)
+        blank = render_stack(blank_volume(decoded.volume), stack.preset)
+    new = tuple(p for p in stack.problems if p not in decoded.problems)
+    return RenderedStudy(stack, blank, (*decoded.problems, *new))
+
+
+def choose_slices(study: RenderedStudy, rows: Sequence[int]) -> SliceStack:
+    """The slices of one pass."""
+    stack = study.stack
+    if len(rows) == len(stack.pixels):
+        return stack
+    return replace(
+        stack,
+        pixels=stack.pixels[rows],
+        slice_indices=stack.slice_indices[rows],
+        positions_mm=stack.positions_mm[rows],
+    )
+
+
+def slice_prefiller(context: StudyContext, shown: SliceStack) -> SlicePrefiller:
+    """What encodes and prefills the slices of one pass."""
+    instruction, cache = context.protocol.instruction, context.options.scan_cache
+    return SlicePrefiller(context.engine, instruction, shown, cache, context.tracker)
+
+
+def encode(prefiller: SlicePrefiller, features: FeatureStore) -> EncodedSlices:
+    """Encode the slices that have no features yet, ahead of the decoder: both may not fit."""
+    return prefiller.encode(features.slices)
+
+
+def blank_baseline(
+    context: StudyContext, slices: int, blank: Callable[[], Features]
+) -> Mapping[str, float]:
+    """Baseline log-odds by finding code for so many slices; empty where no baseline applies.
+
+    Args:
+        context: of the study.
+        slices: number of slices shown.
+        blank: gives the features of a blank slice, where the baseline is not cached.
+    """
+    cached = cached_baseline(context, slices)
+    if cached is not None:
+        return cached
+    features = blank()
+    with context.tracker.stage("control"):
+        steps = context.tracker.steps_of("control")
+        prefix = prefill_slices(
+            context.engine,
+            context.protocol.instruction,
+            slices,
+            repeat(features, slices),
+            lambda _, done, total: steps(done, total),
         )
-
-    if not options.is_anytime:
-        return report([_triage_once(engine, one, options, on_progress) for one in readings])
-    for studies in _triage_in_passes(engine, readings, options, schedule, on_progress):
-        latest = report(studies)
-        if on_report is not None:
-            on_report(latest)
-    return latest
+        log_odds = ask_fast(context.engine, prefix, context.findings).log_odds
+    cache = BaselineCache(context.options.baseline_folder)
+    cache.write(_baseline_key(context, slices), log_odds)
+    return log_odds
 
 
-def _triage_once(
-    engine: Engine, reading: StudyTask, options: TriageOptions, on_progress: Progress
-) -> StudyReport:
-    """Apply one protocol to one study, looking at all its slices at once."""
-    examination = _examination(engine, reading, options, on_progress)
-    if examination is None:
-        return study_report(reading, SpanRecorder(), reading.problems)
-    return _look(examination, reading, examination.slices)
+def cached_baseline(context: StudyContext, slices: int) -> Mapping[str, float] | None:
+    """Like `blank_baseline`; None where it would have to be measured.
 
-
-def _triage_in_passes(
-    engine: Engine,
-    readings: Sequence[StudyTask],
-    options: TriageOptions,
-    schedule: Schedule,
-    on_progress: Progress,
-) -> Iterator[Sequence[StudyReport]]:
-    """Reports of all studies, after every pass over one of them."""
-    studies: list[StudyReport] = []
-    places: dict[StudyRun, int] = {}
-    for place, reading in enumerate(readings):
-        examination = _examination(engine, reading, options, on_progress)
-        if examination is not None:
-            places[examination] = place
-        waiting = (NOT_LOOKED_AT,) if examination is not None else ()
-        studies.append(study_report(reading, SpanRecorder(), (*reading.problems, *waiting)))
-    if not places:
-        yield studies
-    for examination, count in schedule.passes(list(places)):
-        place = places[examination]
-        studies[place] = _look(examination, readings[place], count)
-        if len(places) > 1:
-            examination.rest()
-        yield studies
-
-
-def _examination(
-    engine: Engine, reading: StudyTask, options: TriageOptions, on_progress: Progress
-) -> StudyRun | None:
-    """None where no protocol or no series fits: the study can only be reported."""
-    if reading.protocol is None or reading.series is None:
-        return None
-    return StudyRun(engine, reading, reading.protocol, reading.series, options, on_progress)
-
-
-def _look(examination: StudyRun, reading: StudyTask, count: int) -> StudyReport:
-    """One pass; if it fails, the report of the pass before stands, or says why there is none.
-
-    A device that fails is left for the CPU, once: the pass begins again there.
+    No baseline applies after reasoning in words: a model reasons differently about nothing.
     """
-    before = examination.report
+    codes = frozenset(finding.code for finding in context.findings)
+    if context.options.effort is Effort.REASONED or not codes:
+        return {}
+    cache = BaselineCache(context.options.baseline_folder)
+    return cache.read(_baseline_key(context, slices), codes)
+
+
+def _baseline_key(context: StudyContext, slices: int) -> str:
+    engine, protocol = context.engine.manifest.sha256, context.protocol.sha256
+    series = context.series
+    return baseline_key(engine, protocol, PRESETS[series.modality], slices, series.shape[1:])
+
+
+def _blank(prefiller: SlicePrefiller, study: RenderedStudy, features: FeatureStore) -> Features:
+    if features.blank is None:
+        features.blank = prefiller.encode_blank(study.blank)
+    return features.blank
+
+
+def prefill(
+    prefiller: SlicePrefiller,
+    features: FeatureStore,
+    encoded: EncodedSlices,
+    *,
+    keeps_features: bool = False,
+) -> PrefilledSlices:
+    """Prefill the instruction and every slice; features are dropped unless a pass follows."""
+    prefilled = prefiller.prefill(features.slices, encoded, keeps_features=keeps_features)
+    if not keeps_features:
+        features.slices.clear()
+    return prefilled
+
+
+def score(
+    context: StudyContext, prefix: Prefix, baseline: Mapping[str, float]
+) -> tuple[Answers, tuple[FindingResult, ...]]:
+    """The model's answers, and score and status of every finding of the protocol."""
+    engine, tracker = context.engine, context.tracker
+    with tracker.stage("score"):
+        if context.options.effort is Effort.REASONED:
+            answers = ask_reasoned(engine, prefix, context.findings, tracker.step)
+        else:
+            answers = ask_fast(engine, prefix, context.findings)
+        return answers, evaluate(context.protocol, engine.manifest, answers, baseline or None)
+
+
+def evidence(
+    context: StudyContext, prefix: Prefix, shown: SliceStack, findings: Sequence[FindingResult]
+) -> tuple[FindingResult, ...]:
+    """The findings, those that are flagged with their key slices."""
+    explained = []
+    with context.tracker.stage("evidence"):
+        for done, finding in enumerate(findings, start=1):
+            is_flagged = finding.status is FindingStatus.FLAGGED
+            explained.append(
+                with_evidence(context.engine, prefix, shown, finding) if is_flagged else finding
+            )
+            context.tracker.step("evidence", done, len(findings))
+    return tuple(explained)
+
+
+def conclude(
+    context: StudyContext, task: StudyTask, problems: Sequence[Problem], result: PassResult
+) -> StudyReport:
+    """Urgency and report of a study, from the findings of a pass and all problems."""
+    report = study_report(task, context.tracker, problems, result.shown, result.findings)
+    return replace(report, cache_hits=result.cache_hits)
+
+
+def with_cpu_fallback(
+    engine: Engine, attempt: Callable[[], T], on_fallback: Callable[[], None]
+) -> T:
+    """The result of `attempt`, which begins again on the CPU, once, if a device fails.
+
+    Args:
+        engine: leaves its device.
+        attempt: runs stages of a study.
+        on_fallback: called in between; drops what the device computed.
+
+    Raises:
+        ProviderError: there is no device to leave, or the engine has no form for the CPU.
+    """
     try:
-        try:
-            return examination.look(count)
-        except ProviderError as error:
-            if not examination.fall_back_to_cpu(str(error)):
-                raise
-        return examination.look(count)
-    except (
-        DependencyError, EngineError, ProtocolError, ProviderError, ResourceError
-    ) as error:  # fmt: skip
-        if before is None:
-            raise  # the next study would meet the same
-        reason = f"of an error of the device or the engine ({type(error).__name__})"
-    except MemoryError:
-        reason = "there was not enough memory; use fewer slices or an int4 engine"
-    except EdgeMedgemmaError:
-        reason = "its pixels could not be read; 'edge-medgemma inspect' says why"
-    except Exception as error:
-        LOG.debug("triage of a study failed", exc_info=True)
-        reason = f"of an internal error ({type(error).__name__})"
-    examination.has_failed = True
-    if before is None:
-        problem = Problem("triage_failed", f"The study could not be triaged: {reason}.")
-        return study_report(reading, examination.recorder, (*reading.problems, problem))
-    problem = Problem("refinement_failed", f"No further slices could be looked at: {reason}.")
-    examination.report = replace(before, problems=(*before.problems, problem))
-    return examination.report
+        return attempt()
+    except ProviderError as error:
+        if not engine.fall_back(str(error)):
+            raise
+    on_fallback()
+    return attempt()

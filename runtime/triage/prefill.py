@@ -1,14 +1,15 @@
-"""Slices on their way into a prefix; what the engine has read before is taken from the scan cache."""
+"""Slices into a prefix: encoded by the vision tower, prefilled by the decoder, or from the cache."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, MutableMapping
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_medgemma.runtime.errors import EngineError
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.generation.kv_snapshot import PrefixSnapshot
 from edge_medgemma.runtime.generation.masks import TokenMeta
@@ -16,17 +17,72 @@ from edge_medgemma.runtime.generation.prefix import Prefix
 from edge_medgemma.runtime.generation.scan_keys import features_key, prefix_key
 from edge_medgemma.runtime.slicing.volume import SliceStack
 from edge_medgemma.runtime.store.scan_cache import Kind, ScanCache
-from edge_medgemma.runtime.tracing.spans import SpanRecorder
-from edge_medgemma.runtime.triage.questions import Progress, read_slices
-from edge_medgemma.runtime.triage.report import NO_CACHE_HITS, CacheHits
+from edge_medgemma.runtime.triage.progress import Progress, StageTracker, no_progress
+from edge_medgemma.runtime.triage.report import CacheHits
 
 Features = NDArray[np.float32]
+"""Image features [tokens_per_image, hidden] of one slice, see `Engine.encode_images`."""
 
-NOTHING_KNOWN: Mapping[int, Features] = MappingProxyType({})
+FeaturesByIndex = MutableMapping[int, Features]
+"""Image features by slice index, 0-based in the spatial order of the series."""
+
+
+def prefill_slices(
+    engine: Engine,
+    instruction: str,
+    slices: int,
+    features: Iterable[Features],
+    on_progress: Progress = no_progress,
+) -> Prefix:
+    """A prefix that holds the instruction and every slice.
+
+    Args:
+        engine: prefills.
+        instruction: the protocol's, never text of the scan.
+        slices: how many.
+        features: one entry for each slice, taken when its slice is prefilled.
+        on_progress: called with stage `prefill`.
+
+    Raises:
+        EngineError: more slices than the engine has positions for.
+    """
+    chunks = engine.prompt.prefix(instruction, slices)
+    tokens = sum(len(chunk.ids) for chunk in chunks)
+    limit = engine.manifest.text.max_positions
+    if tokens > limit:
+        raise EngineError(
+            f"{slices} slices need {tokens} tokens, the engine reads {limit}; use fewer --slices"
+        )
+    prefix = engine.new_prefix(tokens)
+    remaining = iter(features)
+    for done, chunk in enumerate(chunks, start=1):
+        images = np.stack(list(islice(remaining, chunk.images))) if chunk.images else None
+        prefix.extend(chunk, images, wants_logits=False)
+        on_progress("prefill", done, len(chunks))
+    prefix.compact()
+    return prefix
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedSlices:
+    """What the scan cache spared the encoding of a pass's slices."""
+
+    num_cached: int
+    """Slices whose features the cache had."""
+    has_cached_prefix: bool
+    """Whether the cache has the prefix: then no slice was encoded."""
+
+
+@dataclass(frozen=True, slots=True)
+class PrefilledSlices:
+    """A prefix of all slices, ready for questions."""
+
+    prefix: Prefix
+    cache_hits: CacheHits
 
 
 class SlicePrefiller:
-    """Encodes and reads one stack of slices, each step at most once."""
+    """Encodes and prefills one stack of slices, each slice at most once."""
 
     def __init__(
         self,
@@ -34,148 +90,139 @@ class SlicePrefiller:
         instruction: str,
         stack: SliceStack,
         cache: ScanCache | None,
-        recorder: SpanRecorder,
-        on_progress: Progress,
-        known: Mapping[int, Features] = NOTHING_KNOWN,
-        *,
-        keeps_features: bool = False,
+        tracker: StageTracker,
     ) -> None:
-        """Prepare to read.
+        """Prepare, computing nothing.
 
         Args:
-            engine: reads.
-            instruction: of the protocol, never text of the scan.
-            stack: slices to read.
-            cache: of earlier readings; None computes everything and keeps nothing.
-            recorder: gets the spans `recall`, `vision` and `prefill`.
-            on_progress: called with the stages of the same names.
-            known: image features by row of the stack, of an earlier reading
-            keeps_features: for a later reading; else each is let go of once it is read
+            engine: encodes and prefills.
+            instruction: the protocol's, never text of the scan.
+            stack: slices to encode and prefill.
+            cache: results of earlier runs; None computes everything and keeps nothing.
+            tracker: gets the stages `recall` (the scan cache), `vision` and `prefill`.
         """
         self._engine = engine
         self._instruction = instruction
         self._stack = stack
         self._cache = cache
-        self._recorder = recorder
-        self._on_progress = on_progress
-        self._keeps_features = keeps_features
-        self.features: dict[int, Features] = dict(known)
-        """Image features [tokens_per_image, hidden] by row, as far as they were needed."""
-        self.encoded = 0
-        """Slices that the vision tower was run on."""
-        self.recalled = NO_CACHE_HITS
+        self._tracker = tracker
+        self.num_encoded = 0
+        """Slices that the vision tower was run on, a blank one included."""
 
-    def encode_unless_read(self) -> None:
-        """Encode the slices now, ahead of any use of the decoder, unless their prefix is cached."""
-        if not self._is_read():
-            self._encode_missing()
+    def encode(self, features: FeaturesByIndex) -> EncodedSlices:
+        """Complete `features`, ahead of any use of the decoder, unless the prefix is cached."""
+        if self._cache is not None:
+            with self._tracker.stage("recall"):
+                if self._cache.holds(Kind.PREFIX, self._prefix_key):
+                    return EncodedSlices(0, has_cached_prefix=True)
+        return EncodedSlices(self._encode_missing(features), has_cached_prefix=False)
 
     def encode_blank(self, blank: SliceStack) -> Features:
-        """Image features [tokens_per_image, hidden] of a slice that stands for all slices."""
-        with self._recorder.span("vision"):
-            known = self._recall(blank.pixels[0], blank.preset)
-            return self._encode(blank.pixels, blank.preset)[0] if known is None else known
+        """Features of the one slice of `blank`, which stands for all slices."""
+        with self._tracker.stage("vision"):
+            cached = self._cached_features(blank.pixels[0], blank.preset)
+            return self._encode(blank.pixels, blank.preset)[0] if cached is None else cached
 
-    def read(self) -> Prefix:
-        """The prefix that holds the instruction and every slice.
+    def prefill(
+        self, features: FeaturesByIndex, encoded: EncodedSlices, *, keeps_features: bool = False
+    ) -> PrefilledSlices:
+        """Prefill the instruction and every slice.
+
+        Args:
+            features: as `encode` completed them.
+            encoded: what `encode` gave.
+            keeps_features: for a later pass; else each entry is removed once it is prefilled.
 
         Raises:
             EngineError: more slices than the engine has positions for.
         """
-        if self._is_read():
-            with self._recorder.span("prefill"):
-                prefix = self._recall_prefix()
-            if prefix is not None:
-                self.recalled = CacheHits(len(self._stack.pixels), prefix=True)
-                return prefix
-        self._encode_missing()
-        count = len(self._stack.pixels)
-        take = self.features.__getitem__ if self._keeps_features else self.features.pop
-        features = map(take, range(count))
-        with self._recorder.span("prefill"):
-            prefix = read_slices(
-                self._engine, self._instruction, count, features, self._on_progress
+        indices = self._stack.slice_indices.tolist()
+        num_cached = encoded.num_cached
+        if encoded.has_cached_prefix:
+            with self._tracker.stage("prefill"):
+                cached = self._cached_prefix()
+            if cached is not None:
+                return PrefilledSlices(cached, CacheHits(len(indices), prefix=True))
+            num_cached = self._encode_missing(features)
+        take = features.__getitem__ if keeps_features else features.pop
+        with self._tracker.stage("prefill"):
+            prefix = prefill_slices(
+                self._engine,
+                self._instruction,
+                len(indices),
+                map(take, indices),
+                self._tracker.step,
             )
-            self._keep_prefix(prefix)
-        return prefix
+            if self._cache is not None:
+                arrays, sha256 = _to_arrays(prefix.snapshot()), self._engine.manifest.sha256
+                self._cache.write(Kind.PREFIX, self._prefix_key, sha256, arrays)
+        return PrefilledSlices(prefix, CacheHits(num_cached))
 
-    def _is_read(self) -> bool:
-        if self._cache is None:
-            return False
-        with self._recorder.span("recall"):
-            return self._cache.holds(Kind.PREFIX, self._prefix_key)
-
-    def _encode_missing(self) -> None:
-        """Complete `features`, from the cache where it has them."""
+    def _encode_missing(self, features: FeaturesByIndex) -> int:
+        """Complete `features`; number of slices that the cache had."""
         pixels, preset = self._stack.pixels, self._stack.preset
-        missing = [row for row in range(len(pixels)) if row not in self.features]
+        indices = self._stack.slice_indices.tolist()
+        missing = [row for row, index in enumerate(indices) if index not in features]
         if not missing:
-            return
-        with self._recorder.span("vision"):
-            unknown = []
+            return 0
+        with self._tracker.stage("vision"):
+            uncached = []
             for row in missing:
-                known = self._recall(pixels[row], preset)
-                if known is None:
-                    unknown.append(row)
+                cached = self._cached_features(pixels[row], preset)
+                if cached is None:
+                    uncached.append(row)
                 else:
-                    self.features[row] = known
-            self.recalled = CacheHits(self.recalled.slices + len(missing) - len(unknown))
-            done = len(missing) - len(unknown)
-            batch = self._engine.vision_batch_size if unknown else 1  # asking loads the tower
-            for first in range(0, len(unknown), batch):
-                rows = unknown[first : first + batch]
+                    features[indices[row]] = cached
+            done = num_cached = len(missing) - len(uncached)
+            batch = self._engine.vision_batch_size if uncached else 1  # asking loads the tower
+            for first in range(0, len(uncached), batch):
+                rows = uncached[first : first + batch]
                 encoded = self._encode(pixels[rows], preset)
-                self.features.update(zip(rows, encoded, strict=True))
+                features.update(zip([indices[row] for row in rows], encoded, strict=True))
                 done += len(rows)
-                self._on_progress("vision", done, len(missing))
+                self._tracker.step("vision", done, len(missing))
+        return num_cached
 
-    def _recall(self, pixels: NDArray[np.uint8], preset: str) -> Features | None:
-        """Image features of one slice, where the cache has them."""
+    def _cached_features(self, pixels: NDArray[np.uint8], preset: str) -> Features | None:
         if self._cache is None:
             return None
         manifest = self._engine.manifest
         shape = (manifest.vision.tokens_per_image, manifest.text.hidden_size)
 
-        def take(arrays: Iterator[NDArray[Any]]) -> Features:
+        def load(arrays: Iterator[NDArray[Any]]) -> Features:
             (features,) = arrays
             if features.shape != shape or features.dtype != np.float32:
                 raise ValueError(f"features of shape {features.shape}, expected {shape}")
             return features
 
         key = features_key(self._engine.vision_identity, preset, pixels)
-        return self._cache.read(Kind.FEATURES, key, manifest.sha256, take)
+        return self._cache.read(Kind.FEATURES, key, manifest.sha256, load)
 
     def _encode(self, pixels: NDArray[np.uint8], preset: str) -> Features:
-        """Run the tower on slices [n, rows, columns, 3] and keep what it made of each."""
+        """Features [n, tokens_per_image, hidden] of slices [n, rows, columns, 3], also cached."""
         features = self._engine.encode_images(pixels)
-        self.encoded += len(features)
-        for one, made in zip(pixels, features, strict=True):
-            if self._cache is not None:
+        self.num_encoded += len(features)
+        if self._cache is not None:
+            for one, encoded in zip(pixels, features, strict=True):
                 key = features_key(self._engine.vision_identity, preset, one)
-                self._cache.write(Kind.FEATURES, key, self._engine.manifest.sha256, [made])
+                self._cache.write(Kind.FEATURES, key, self._engine.manifest.sha256, [encoded])
         return features
 
-    def _recall_prefix(self) -> Prefix | None:
+    def _cached_prefix(self) -> Prefix | None:
         if self._cache is None:
             return None
         chunks = self._engine.prompt.prefix(self._instruction, len(self._stack.pixels))
         tokens = sum(len(chunk.ids) for chunk in chunks)
 
-        def take(arrays: Iterator[NDArray[Any]]) -> Prefix:
+        def load(arrays: Iterator[NDArray[Any]]) -> Prefix:
             prefix = self._engine.new_prefix(tokens)
-            prefix.restore(_snapshot(arrays, self._engine.manifest.text.layer_is_global))
+            prefix.restore(_from_arrays(arrays, self._engine.manifest.text.layer_is_global))
             if prefix.length != tokens:
                 raise ValueError(f"a prefix of {prefix.length} tokens, expected {tokens}")
             return prefix
 
         engine_sha256 = self._engine.manifest.sha256
-        return self._cache.read(Kind.PREFIX, self._prefix_key, engine_sha256, take)
-
-    def _keep_prefix(self, prefix: Prefix) -> None:
-        if self._cache is not None:
-            arrays = _arrays(prefix.snapshot())
-            engine_sha256 = self._engine.manifest.sha256
-            self._cache.write(Kind.PREFIX, self._prefix_key, engine_sha256, arrays)
+        return self._cache.read(Kind.PREFIX, self._prefix_key, engine_sha256, load)
 
     @cached_property
     def _prefix_key(self) -> str:
@@ -188,17 +235,19 @@ class SlicePrefiller:
         )
 
 
-def _arrays(snapshot: PrefixSnapshot) -> list[NDArray[Any]]:
-    rows = [
+def _to_arrays(snapshot: PrefixSnapshot) -> list[NDArray[Any]]:
+    meta = [
         np.stack([rows.positions, rows.images, rows.chunks, rows.branches])
         for rows in (snapshot.global_rows, snapshot.local_rows)
     ]
     counts = np.array([snapshot.images, snapshot.chunks], np.int64)
-    return [counts, *rows, *snapshot.global_arrays, *snapshot.local_arrays]
+    return [counts, *meta, *snapshot.global_arrays, *snapshot.local_arrays]
 
 
-def _snapshot(arrays: Iterator[NDArray[Any]], layer_is_global: tuple[bool, ...]) -> PrefixSnapshot:
-    """The inverse of `_arrays`; keys and values stay unread until they are taken, in order."""
+def _from_arrays(
+    arrays: Iterator[NDArray[Any]], layer_is_global: tuple[bool, ...]
+) -> PrefixSnapshot:
+    """The inverse of `_to_arrays`; keys and values are loaded when they are taken, in order."""
     try:
         images, chunks = map(int, next(arrays))
         global_rows, local_rows = TokenMeta(*next(arrays)), TokenMeta(*next(arrays))

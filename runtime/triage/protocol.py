@@ -1,4 +1,4 @@
-"""What is asked of a scan: protocols, read from TOML files."""
+"""Protocols: the findings to look for in one kind of study, read from TOML files."""
 
 import hashlib
 import tomllib
@@ -46,7 +46,7 @@ class Finding:
     title: Text
     question: Text
     urgency: Urgency
-    """Of the study when the finding is flagged: critical, urgent or routine."""
+    """Urgency of the study when the finding is flagged: critical, urgent or routine."""
     threshold: Finite
     """The finding is flagged when its score, in log-odds, is above this."""
     standard_code: StandardCode | None = None
@@ -61,7 +61,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class ProtocolFile:
-    """What a protocol's TOML file says."""
+    """Content of a protocol's TOML file."""
 
     name: Text
     title: Text
@@ -87,7 +87,7 @@ class Protocol(ProtocolFile):
     """Findings looked for in one kind of study."""
 
     sha256: str
-    """Of the file's bytes."""
+    """Hash of the file's bytes."""
 
 
 def load_protocol(name_or_path: str) -> Protocol:

@@ -1,4 +1,4 @@
-"""What a triage run found, as plain records; files are made of it in the reporting room."""
+"""Records of a triage run's results; `reporting` makes files of them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from edge_medgemma.runtime.triage.urgency import Urgency
 
 
 class Effort(StrEnum):
-    """How an answer is won."""
+    """How much the model computes for one answer."""
 
     FAST = "fast"
     """The first token of the answer, all findings in one pass."""
@@ -23,7 +23,7 @@ class Effort(StrEnum):
 
 
 class FindingStatus(StrEnum):
-    """What is known about one finding."""
+    """Whether one finding was flagged, or could not be assessed."""
 
     FLAGGED = "flagged"
     NOT_FLAGGED = "not_flagged"
@@ -32,7 +32,7 @@ class FindingStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class KeySlice:
-    """A slice on which a finding's score rests."""
+    """A slice that a finding's score depends on."""
 
     slice_index: int
     """0-based, in the spatial order of the series."""
@@ -41,7 +41,7 @@ class KeySlice:
     sop_instance_uid: str
     """Empty for NIfTI."""
     effect: float
-    """Log-odds that the slice is worth; see `evidence.py`."""
+    """Log-odds that the slice is worth; see `scoring/evidence.py`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,22 +52,22 @@ class FindingResult:
     title: str
     question: str
     urgency: Urgency
-    """Of the study if this finding is flagged."""
+    """Urgency of the study if this finding is flagged."""
     status: FindingStatus
     reason: str
     """Why it was not assessed, or that a later pass did not confirm the flag; else empty."""
     log_odds: float | None
-    """Of yes against no, as the model gave them; None where it was not asked."""
-    control_log_odds: float | None
-    """The same for blank slices; None where no control was run."""
+    """Yes against no, as the model gave them; None where it was not asked."""
+    baseline_log_odds: float | None
+    """The same with blank slices; None where no baseline was measured."""
     score: float | None
-    """What the threshold is compared with: log-odds less control, or the calibrated logit."""
+    """Compared with the threshold: log-odds less baseline, or the calibrated logit."""
     probability: float | None
     """Only where a calibration on labelled scans exists."""
     threshold: float
     standard_code: StandardCode | None
     key_slices: tuple[KeySlice, ...]
-    """Of a flagged finding, in spatial order."""
+    """Key slices of a flagged finding, in spatial order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,21 +95,21 @@ class SliceSeen:
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """What stood after looking at so many slices; later passes only add slices."""
+    """State of a study after a pass over so many slices; later passes only add slices."""
 
     slices: int
     largest_gap_mm: float
-    """Longest stretch of the series without a slice that was looked at; NaN without positions."""
+    """Longest stretch of the series without a slice that was shown; NaN without positions."""
     duration_s: float
     urgency: Urgency
-    """Of the study, flags of earlier passes included."""
+    """Urgency of the study, flags of earlier passes included."""
     flagged: tuple[str, ...]
     """Codes of the findings that this pass flagged."""
 
 
 @dataclass(frozen=True, slots=True)
 class KeyImage:
-    """A slice as a human is shown it."""
+    """A slice as a human is shown it: one grey window, square pixels."""
 
     slice_index: int
     position_mm: float
@@ -121,17 +121,17 @@ class KeyImage:
     window: str
     """Grey scale in words."""
     findings: tuple[str, ...]
-    """Titles of the findings that rest on this slice; empty for a neighbour or an overview."""
+    """Titles of the findings that have this key slice; empty for a neighbour or an overview."""
 
 
 @dataclass(frozen=True, slots=True)
 class CacheHits:
-    """What a reading took from the scan cache."""
+    """Computation that the scan cache spared a study."""
 
     slices: int = 0
-    """Slices that were not encoded for it."""
+    """Slices that were not encoded."""
     prefix: bool = False
-    """The slices were not read for it either."""
+    """Whether the slices were not prefilled either."""
 
 
 NO_CACHE_HITS = CacheHits()
@@ -145,7 +145,7 @@ class StudyReport:
     """`Study 1`: no name of a patient, file or folder."""
     study_uid: str
     urgency: Urgency
-    doubts: tuple[str, ...]
+    limitations: tuple[str, ...]
     """In plain words, what stands in the way of assessing the study."""
     protocol_name: str
     """Empty where no protocol fits."""
@@ -156,16 +156,15 @@ class StudyReport:
     """Why this series was chosen, or why none was."""
     other_series: tuple[SeriesRecord, ...]
     preset: str
-    """Of intensities, as the slicing room names it."""
+    """Intensity windows, as `slicing/windows.py` names them; empty where no slice was shown."""
     slices: tuple[SliceSeen, ...]
     passes: tuple[Pass, ...]
-    """In order; one unless a coarse pass came first. Empty where nothing was looked at."""
+    """In order; one unless a coarse pass came first. Empty where no slice was shown."""
     findings: tuple[FindingResult, ...]
     problems: tuple[Problem, ...]
-    pictures: tuple[KeyImage, ...]
+    key_images: tuple[KeyImage, ...]
     spans: tuple[Span, ...]
-    recalled: CacheHits = NO_CACHE_HITS
-    """What came from the scan cache."""
+    cache_hits: CacheHits = NO_CACHE_HITS
 
     @property
     def flagged(self) -> tuple[FindingResult, ...]:
@@ -186,16 +185,16 @@ class StudyReport:
 
 @dataclass(frozen=True, slots=True)
 class EngineRecord:
-    """Which engine looked."""
+    """Identity of the engine that was run."""
 
     name: str
     revision: str | None
     sha256: str
-    """Of the manifest, which holds the hash of every file."""
+    """Hash of the manifest, which holds the hash of every file."""
     precision: Mapping[str, str]
     """Part of the model to `fp32`, `int8` or `int4`."""
     notice: str
-    """What a demonstration engine says about itself; empty for others."""
+    """Statement of a demonstration engine about itself; empty for others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,11 +210,11 @@ class TriageReport:
     skipped: Mapping[str, int]
     """Reason to number of files."""
     spans: tuple[Span, ...]
-    """Outside the studies."""
+    """Stages outside the studies."""
 
     @property
     def urgency(self) -> Urgency:
-        """Of the most urgent study."""
+        """Urgency of the most urgent study."""
         return self.studies[0].urgency if self.studies else Urgency.NOT_ASSESSABLE
 
     @property
@@ -225,5 +224,5 @@ class TriageReport:
 
     @property
     def all_spans(self) -> tuple[Span, ...]:
-        """Of the scan and of every study."""
+        """Stages of the scan and of every study."""
         return (*self.spans, *(span for study in self.studies for span in study.spans))

@@ -1,13 +1,13 @@
-"""Making the records of a report from what the other rooms know."""
+"""Records of a report, made of what the stages found."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 
 from edge_medgemma.runtime.manifest import Manifest
 from edge_medgemma.runtime.slicing.volume import BodyPart, Problem, Series, SliceStack
-from edge_medgemma.runtime.tracing.spans import SpanRecorder
 from edge_medgemma.runtime.triage.coverage import largest_gap_mm
-from edge_medgemma.runtime.triage.key_images import make_pictures
+from edge_medgemma.runtime.triage.key_images import make_key_images
+from edge_medgemma.runtime.triage.progress import StageTracker
 from edge_medgemma.runtime.triage.report import (
     EngineRecord,
     FindingResult,
@@ -22,41 +22,41 @@ from edge_medgemma.runtime.triage.worklist import StudyTask
 
 
 def study_report(
-    reading: StudyTask,
-    recorder: SpanRecorder,
+    task: StudyTask,
+    tracker: StageTracker,
     problems: Sequence[Problem],
     stack: SliceStack | None = None,
     results: Sequence[FindingResult] = (),
 ) -> StudyReport:
-    """The report of one reading; without a stack, that of a study nothing could be asked about."""
-    protocol = reading.protocol
+    """The report of one study; without a stack, of one that could not be shown to the model."""
+    protocol = task.protocol
     flagged = [r for r in results if r.status is FindingStatus.FLAGGED]
-    urgency, doubts = study_urgency([r.urgency for r in flagged], problems)
+    urgency, limitations = study_urgency([r.urgency for r in flagged], problems)
     report = StudyReport(
-        name=reading.study_name,
-        study_uid=reading.study_uid,
+        name=task.study_name,
+        study_uid=task.study_uid,
         urgency=urgency,
-        doubts=doubts,
+        limitations=limitations,
         protocol_name=protocol.name if protocol else "",
         protocol_title=protocol.title if protocol else "",
         protocol_sha256=protocol.sha256 if protocol else "",
-        series=series_record(reading.series) if reading.series else None,
-        series_reason=reading.series_reason,
-        other_series=tuple(series_record(series) for series in reading.other_series),
+        series=series_record(task.series) if task.series else None,
+        series_reason=task.series_reason,
+        other_series=tuple(series_record(series) for series in task.other_series),
         preset=stack.preset if stack else "",
         slices=_slices_seen(stack) if stack else (),
         passes=(),
         findings=tuple(results),
         problems=tuple(dict.fromkeys(problems)),
-        pictures=(),
-        spans=recorder.spans,
+        key_images=(),
+        spans=tracker.spans,
     )
     if stack is None:
         return report
     body_part = protocol.body_parts[0] if protocol else BodyPart.UNKNOWN
-    with recorder.span("report"):
-        pictures = make_pictures(stack, body_part, report.flagged)
-    return replace(report, pictures=pictures, spans=recorder.spans)
+    with tracker.stage("report"):
+        key_images = make_key_images(stack, body_part, report.flagged)
+    return replace(report, key_images=key_images, spans=tracker.spans)
 
 
 def pass_record(
@@ -85,7 +85,7 @@ def series_record(series: Series) -> SeriesRecord:
 
 
 def engine_record(manifest: Manifest) -> EngineRecord:
-    """Which engine a manifest describes."""
+    """Identity of the engine that a manifest describes."""
     precision = manifest.precision
     return EngineRecord(
         name=manifest.source.name,

@@ -1,8 +1,8 @@
-"""How soon a study should be looked at: decided here by rules, never by words of the model.
+"""Urgency of a study, decided here by rules, never by words of the model.
 
 The vocabulary is that of the ACR Actionable Reporting Work Group (critical is category 1, minutes;
 urgent is category 2, hours; routine is category 3 or no flag) with one word of our own for a study
-on which nothing can be said. A doubt only ever moves a study up.
+on which nothing can be said. A limitation only ever moves a study up.
 """
 
 from collections.abc import Iterable
@@ -12,12 +12,12 @@ from edge_medgemma.runtime.slicing.volume import Problem
 
 
 class Urgency(StrEnum):
-    """Listed in the order of the queue, first looked at first."""
+    """Classes in the order of the queue, most urgent first."""
 
     CRITICAL = "critical"
     URGENT = "urgent"
     NOT_ASSESSABLE = "not_assessable"
-    """Nothing was flagged and something stood in the way of looking: a human must look."""
+    """Nothing was flagged and something stood in the way of assessing it: a human must look."""
     ROUTINE = "routine"
     """No flag raised, which is not a normal report."""
 
@@ -47,7 +47,7 @@ BLOCKING_PROBLEMS = {
     "slices_lost": "too many slices could not be read",
     "triage_failed": "the study could not be triaged",
 }
-"""Problems under which the absence of a flag means nothing, and how a reader is told so."""
+"""Problems under which the absence of a flag means nothing, each with its words for a reader."""
 
 
 def most_urgent(urgencies: Iterable[Urgency]) -> Urgency:
@@ -58,7 +58,7 @@ def most_urgent(urgencies: Iterable[Urgency]) -> Urgency:
 def study_urgency(
     flagged: Iterable[Urgency], problems: Iterable[Problem]
 ) -> tuple[Urgency, tuple[str, ...]]:
-    """Urgency of a study and, in plain words, what stood in the way of assessing it.
+    """Urgency of a study and its limitations: in plain words, what stood in the way.
 
     Args:
         flagged: urgency of each flagged finding.
@@ -66,5 +66,5 @@ def study_urgency(
             urgent flag from being called routine; none can take a flag away.
     """
     blocking = [BLOCKING_PROBLEMS[p.name] for p in problems if p.name in BLOCKING_PROBLEMS]
-    doubts = [Urgency.NOT_ASSESSABLE] if blocking else []
-    return most_urgent([*flagged, *doubts]), tuple(dict.fromkeys(blocking))
+    limited = [Urgency.NOT_ASSESSABLE] if blocking else []
+    return most_urgent([*flagged, *limited]), tuple(dict.fromkeys(blocking))

@@ -25,13 +25,13 @@ class StudyTask:
 def plan_studies(
     listing: ScanListing, protocol: Protocol | None = None, series_uid: str | None = None
 ) -> tuple[StudyTask, ...]:
-    """At least one reading for every study of a scan.
+    """At least one task for every study of a scan.
 
     Args:
-        listing: what the scan holds.
+        listing: the series of the scan.
         protocol: applied to every study; None takes every built-in protocol that is meant for the
             modality and body part of one of the study's series. Nothing is guessed: a study whose
-            body part is unknown gets a reading that says so.
+            body part is unknown gets a task that says so.
         series_uid: only this series, of whatever study; a key as `inspect` prints it.
 
     Raises:
@@ -52,21 +52,21 @@ def plan_studies(
     studies: dict[str, list[Series]] = {}
     for one in series:
         studies.setdefault(one.study_uid or one.series_uid, []).append(one)
-    readings: list[StudyTask] = []
+    tasks: list[StudyTask] = []
     for number, members in enumerate(studies.values(), start=1):
         name = f"Study {number}"
         chosen = [protocol] if protocol else _protocols_for(members)
-        readings += [_reading(name, one, members, named=protocol is not None) for one in chosen]
+        tasks += [_task(name, one, members, named=protocol is not None) for one in chosen]
         if not chosen:
-            readings.append(_without_protocol(name, members))
-    return tuple(readings)
+            tasks.append(_without_protocol(name, members))
+    return tuple(tasks)
 
 
 def _protocols_for(series: Sequence[Series]) -> list[Protocol]:
     return [p for p in builtin_protocols() if any(covers(p, one) for one in series)]
 
 
-def _reading(name: str, protocol: Protocol, members: Sequence[Series], *, named: bool) -> StudyTask:
+def _task(name: str, protocol: Protocol, members: Sequence[Series], *, named: bool) -> StudyTask:
     fitting = [s for s in members if covers(protocol, s)]
     if named and not fitting:
         fitting = [s for s in members if s.modality in protocol.modalities]

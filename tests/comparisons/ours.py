@@ -13,7 +13,7 @@ from edge_medgemma.runtime.generation.prefix import Prefix
 from edge_medgemma.runtime.generation.prompt import Chunk
 from edge_medgemma.runtime.generation.sampling import Sampling
 from edge_medgemma.runtime.manifest import load_manifest
-from edge_medgemma.runtime.triage.questions import read_slices
+from edge_medgemma.runtime.triage.prefill import prefill_slices
 
 
 class EdgeMedgemma(Peer):
@@ -45,8 +45,8 @@ class EdgeMedgemma(Peer):
         self._features = self._engine.encode_images(self.pixels[list(images)])
 
     def read(self) -> None:
-        """Through `read_slices`, as `triage` and `ask` do."""
-        self._prefix = read_slices(
+        """Through `prefill_slices`, as `triage` and `ask` do."""
+        self._prefix = prefill_slices(
             self._engine, self.job.instruction, len(self._features), self._features
         )
         if self._prefix.length != len(self.job.prefix_ids):

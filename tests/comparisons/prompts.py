@@ -12,7 +12,7 @@ from edge_medgemma.runtime.slicing.sampling import sample_slices
 from edge_medgemma.runtime.slicing.scan import find_series, read_volume
 from edge_medgemma.runtime.slicing.windows import render_stack
 from edge_medgemma.runtime.triage.protocol import load_protocol
-from edge_medgemma.runtime.triage.scoring import AnswerTokens
+from edge_medgemma.runtime.triage.scoring.log_odds import AnswerTokens
 
 FINDINGS = (
     "an intracranial hemorrhage",

@@ -19,9 +19,8 @@ from edge_medgemma.runtime.slicing.scan import find_series, read_volume
 from edge_medgemma.runtime.slicing.volume import SliceStack
 from edge_medgemma.runtime.slicing.windows import render_stack
 from edge_medgemma.runtime.store.scan_cache import UNFINISHED, Kind, ScanCache
-from edge_medgemma.runtime.tracing.spans import SpanRecorder
 from edge_medgemma.runtime.triage.prefill import SlicePrefiller
-from edge_medgemma.runtime.triage.questions import no_progress
+from edge_medgemma.runtime.triage.progress import StageTracker
 
 SLICES = np.array([8, 14, 20])
 
@@ -35,8 +34,10 @@ def start_reading(stack: SliceStack, cache: ScanCache | None) -> tuple[int, int]
         return child, receive
     with Engine.open(BUILTIN_ENGINE, threads=1, check_files=False) as engine:
         os.write(send, b"!")
-        reader = SlicePrefiller(engine, "Review.", stack, cache, SpanRecorder(), no_progress)
-        logits = reader.read().score([engine.prompt.question("Is there a haemorrhage?")])
+        prefiller = SlicePrefiller(engine, "Review.", stack, cache, StageTracker())
+        features: dict[int, np.ndarray] = {}
+        prefix = prefiller.prefill(features, prefiller.encode(features)).prefix
+        logits = prefix.score([engine.prompt.question("Is there a haemorrhage?")])
     os.write(send, logits.tobytes())
     os._exit(0)
 

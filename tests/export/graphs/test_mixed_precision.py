@@ -15,7 +15,7 @@ from edge_medgemma.export.quantisation.folding import ScaledTensor
 from edge_medgemma.export.quantisation.quant_scheme import plan_export
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.slicing.volume import BodyPart, Modality
-from edge_medgemma.runtime.triage.questions import read_slices
+from edge_medgemma.runtime.triage.prefill import prefill_slices
 
 FLOAT16_MAX = 65504
 
@@ -61,7 +61,7 @@ def logits(plan, folder):
     write_engine(plan, folder, None, None)
     with Engine.open(folder, threads=1) as engine:
         features = engine.encode_images(slice_set().slices[0].pixels[None])
-        prefix = read_slices(engine, "Look.", len(features), features)
+        prefix = prefill_slices(engine, "Look.", len(features), features)
         return prefix.score([engine.prompt.question("Is there blood?")])
 
 

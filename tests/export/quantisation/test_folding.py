@@ -11,7 +11,7 @@ from edge_medgemma.export.engine import write_engine
 from edge_medgemma.export.quantisation.folding import scale_decoder, scale_residual, smooth_vision
 from edge_medgemma.export.quantisation.quant_scheme import plan_export
 from edge_medgemma.runtime.generation.engine import Engine
-from edge_medgemma.runtime.triage.questions import read_slices
+from edge_medgemma.runtime.triage.prefill import prefill_slices
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (2, 112, 112, 3), dtype=np.uint8)
 
@@ -27,7 +27,7 @@ def outputs(tmp_path):
         write_engine(plan, folder, None, None)
         with Engine.open(folder, threads=1) as engine:
             features = engine.encode_images(PIXELS)
-            prefix = read_slices(engine, "Look.", len(features), features)
+            prefix = prefill_slices(engine, "Look.", len(features), features)
             return features * scale, prefix.score([engine.prompt.question("Is it?")])
 
     return run

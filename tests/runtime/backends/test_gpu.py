@@ -26,8 +26,9 @@ from edge_medgemma.runtime.manifest import (
     Manifest,
     load_manifest,
 )
+from edge_medgemma.runtime.triage.chat_session import open_scan
 from edge_medgemma.runtime.triage.options import TriageOptions
-from edge_medgemma.runtime.triage.pipeline import triage_scan
+from edge_medgemma.runtime.triage.triage_scan import triage_scan
 
 TENSORRT = Providers(Provider.TENSORRT, Provider.TENSORRT)
 CPU = Providers(Provider.CPU, Provider.CPU)
@@ -172,17 +173,39 @@ def test_a_study_whose_device_fails_is_finished_on_the_cpu(
     with open_on(backend, tiny_tensorrt_directory, TENSORRT) as engine:
         assert engine.choice.vision == "tensorrt"
         backend.slices_left = 2
-        options = TriageOptions(slices=4, control_folder=tmp_path / "device")
+        options = TriageOptions(slices=4, baseline_folder=tmp_path / "device")
         (study,) = triage_scan(engine, scan, options).studies
         assert engine.choice.vision == "cpu"
         assert not engine.fall_back("once more")
     assert "device_failed" in {one.name for one in study.problems}
     with open_on(HostBackend(), tiny_tensorrt_directory, CPU) as engine:
-        options = TriageOptions(slices=4, control_folder=tmp_path / "cpu")
+        options = TriageOptions(slices=4, baseline_folder=tmp_path / "cpu")
         (reference,) = triage_scan(engine, scan, options).studies
     assert "device_failed" not in {one.name for one in reference.problems}
     assert study.findings == reference.findings
     assert study.urgency == reference.urgency
+
+
+def test_a_question_whose_device_fails_is_answered_by_the_cpu(
+    tiny_tensorrt_directory: Path, tmp_path: Path
+) -> None:
+    from support.synthetic_series import write_head_ct
+
+    scan = write_head_ct(tmp_path / "scan", lesion=range(4, 8))
+    options = TriageOptions(slices=4)
+    backend = HostBackend()
+    with open_on(backend, tiny_tensorrt_directory, TENSORRT) as engine:
+        assert engine.choice.vision == "tensorrt"
+        backend.slices_left = 2
+        session = open_scan(engine, scan, options)
+        assert engine.choice.vision == "cpu"
+        answer = [piece.text for piece in session.ask("What is there?", max_tokens=8)]
+    with open_on(HostBackend(), tiny_tensorrt_directory, CPU) as engine:
+        reference = open_scan(engine, scan, options)
+        expected = [piece.text for piece in reference.ask("What is there?", max_tokens=8)]
+    assert answer == expected
+    new = [one.name for one in session.problems if one not in reference.problems]
+    assert new == ["device_failed"]
 
 
 def test_sixteen_bit_weights_stand_in_a_plan_once(tiny_tensorrt_directory: Path) -> None:

@@ -7,6 +7,7 @@ from support.synthetic_series import CANARY, write_head_ct
 
 from edge_medgemma.runtime.commands import ask
 from edge_medgemma.runtime.errors import ProtocolError
+from edge_medgemma.runtime.triage.protocol import builtin_names
 
 
 @pytest.fixture
@@ -54,6 +55,18 @@ def test_problems_of_the_scan_go_to_stderr(tmp_path, engine) -> None:
     scan = write_head_ct(tmp_path / "scan", BodyPartExamined=None)
     result = invoke(scan, "Why?", "--protocol", "head_ct")
     assert "note: The scan does not state its body part" in result.stderr
+
+
+def test_too_short_a_series_is_said_on_stderr(tmp_path, engine) -> None:
+    result = invoke(write_head_ct(tmp_path / "scan", slices=8), "Why?")
+    assert "note: The series covers" in result.stderr and result.exit_code == 0
+
+
+def test_an_unknown_protocol_lists_those_there_are(tmp_path, engine) -> None:
+    result = invoke(tmp_path, "Why?", "--protocol", "neck_ct")
+    assert isinstance(result.exception, ProtocolError)
+    assert "auto, a .toml file or one of" in str(result.exception)
+    assert all(name in str(result.exception) for name in builtin_names())
 
 
 def test_a_question_with_a_control_token_is_refused_before_anything_is_read(

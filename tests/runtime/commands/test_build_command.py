@@ -32,7 +32,7 @@ from edge_medgemma.runtime.errors import (
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.manifest import load_manifest
 from edge_medgemma.runtime.memory.device_memory import largest_device_slices
-from edge_medgemma.runtime.triage.questions import REASONING_TOKENS
+from edge_medgemma.runtime.triage.scoring.questions import REASONING_TOKENS
 
 SCAN = Path(__file__).resolve().parents[2] / "data" / "ct_head"
 

@@ -111,7 +111,11 @@ def test_a_full_disk_costs_the_files_not_the_result(tmp_path, engine, monkeypatc
         (["empty"], 1, "'empty' is empty"),
         (["text"], 1, "no CT, MR or X-ray image in 'text'"),
         (["empty", "--slices", "0"], 2, "0 is not in the range x>=1"),
-        (["empty", "--protocol", "neck_ct"], 1, "no protocol 'neck_ct'"),
+        (
+            ["empty", "--protocol", "neck_ct"],
+            1,
+            "no protocol 'neck_ct'; expected auto, a .toml file or one of abdomen",
+        ),
         (["empty", "--engine", "nowhere"], 1, "no engine directory at 'nowhere'"),
         (["empty", "--format", "xml"], 2, "'xml' is not one of"),
     ],

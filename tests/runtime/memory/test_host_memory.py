@@ -26,8 +26,8 @@ from pathlib import Path
 from edge_medgemma.runtime.commands.options import BUILTIN_ENGINE
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.triage.options import TriageOptions
-from edge_medgemma.runtime.triage.pipeline import triage_scan
-options = TriageOptions(slices=24, control_folder=Path(sys.argv[2]))
+from edge_medgemma.runtime.triage.triage_scan import triage_scan
+options = TriageOptions(slices=24, baseline_folder=Path(sys.argv[2]))
 with Engine.open(BUILTIN_ENGINE) as engine:
     triage_scan(engine, Path(sys.argv[1]), options)
 # Not ru_maxrss: a child inherits its parent's.
@@ -122,13 +122,13 @@ def test_a_refused_study_is_one_error_and_looks_at_nothing(tmp_path) -> None:
     from support.synthetic_series import write_head_ct
 
     from edge_medgemma.runtime.triage.options import TriageOptions
-    from edge_medgemma.runtime.triage.pipeline import triage_scan
+    from edge_medgemma.runtime.triage.triage_scan import triage_scan
 
     engine = FakeEngine()
     engine.available_bytes = 10**6
     scan = write_head_ct(tmp_path / "scan")
     with pytest.raises(ResourceError, match="20 slices need"):
-        triage_scan(engine, scan, TriageOptions(control_folder=tmp_path))
+        triage_scan(engine, scan, TriageOptions(baseline_folder=tmp_path))
     assert engine.images_encoded == 0
 
 

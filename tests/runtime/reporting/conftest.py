@@ -8,8 +8,8 @@ from support.synthetic_series import write_head_ct
 
 from edge_medgemma.runtime.manifest import Demonstration
 from edge_medgemma.runtime.triage.options import TriageOptions
-from edge_medgemma.runtime.triage.pipeline import triage_scan
 from edge_medgemma.runtime.triage.report import TriageReport
+from edge_medgemma.runtime.triage.triage_scan import triage_scan
 
 
 @pytest.fixture
@@ -26,5 +26,5 @@ def report(tmp_path: Path) -> TriageReport:
         ("intracranial_haemorrhage", "skull_fracture"),
         {"skull_fracture": (1.0, -4.0)},
     )
-    options = TriageOptions(control_folder=tmp_path / "controls")
+    options = TriageOptions(baseline_folder=tmp_path / "controls")
     return triage_scan(FakeEngine(demonstration), scan, options)

@@ -18,10 +18,11 @@ from edge_medgemma.runtime.commands.options import BUILTIN_ENGINE
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.generation.sampling import Sampling
 from edge_medgemma.runtime.triage.chat_session import open_scan
-from edge_medgemma.runtime.triage.pipeline import TriageOptions, triage_scan
+from edge_medgemma.runtime.triage.options import TriageOptions
+from edge_medgemma.runtime.triage.triage_scan import triage_scan
 
 scan, controls, count = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-options = TriageOptions(slices=4, control_folder=controls)
+options = TriageOptions(slices=4, baseline_folder=controls)
 with Engine.open(BUILTIN_ENGINE, threads=2) as engine:
     for _ in range(count):
         (study,) = triage_scan(engine, scan, options).studies

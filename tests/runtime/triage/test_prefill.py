@@ -18,12 +18,12 @@ from edge_medgemma.runtime.slicing.scan import find_series, read_volume
 from edge_medgemma.runtime.slicing.volume import SliceStack
 from edge_medgemma.runtime.slicing.windows import render_stack
 from edge_medgemma.runtime.store.scan_cache import Kind, ScanCache
-from edge_medgemma.runtime.tracing.spans import SpanRecorder
 from edge_medgemma.runtime.triage.chat_session import open_scan
-from edge_medgemma.runtime.triage.pipeline import TriageOptions, triage_scan
+from edge_medgemma.runtime.triage.options import TriageOptions
 from edge_medgemma.runtime.triage.prefill import SlicePrefiller
-from edge_medgemma.runtime.triage.questions import no_progress
+from edge_medgemma.runtime.triage.progress import StageTracker
 from edge_medgemma.runtime.triage.report import CacheHits
+from edge_medgemma.runtime.triage.triage_scan import triage_scan
 
 HEAD_CT = Path(__file__).parents[2] / "data" / "ct_head"
 INSTRUCTION = "Please review the slices."
@@ -52,9 +52,10 @@ def read(
     engine: Engine, stack: SliceStack, cache: ScanCache | None, instruction: str = INSTRUCTION
 ) -> tuple[np.ndarray, CacheHits]:
     """Logits of a question, and what came from the cache."""
-    reader = SlicePrefiller(engine, instruction, stack, cache, SpanRecorder(), no_progress)
-    prefix = reader.read()
-    return prefix.score([engine.prompt.question(QUESTION)]), reader.recalled
+    prefiller = SlicePrefiller(engine, instruction, stack, cache, StageTracker())
+    features: dict[int, np.ndarray] = {}
+    done = prefiller.prefill(features, prefiller.encode(features))
+    return done.prefix.score([engine.prompt.question(QUESTION)]), done.cache_hits
 
 
 def files(cache: ScanCache, kind: Kind) -> list[Path]:
@@ -137,7 +138,7 @@ def test_whole_files_of_another_shape_are_computed_again(phantom, stack, cache, 
 
 def test_a_report_differs_in_nothing_but_times_and_where_it_came_from(phantom, tmp_path) -> None:
     def report(cache: ScanCache | None) -> tuple[dict, dict]:
-        options = TriageOptions(slices=8, control_folder=tmp_path / "controls", scan_cache=cache)
+        options = TriageOptions(slices=8, baseline_folder=tmp_path / "controls", scan_cache=cache)
         document = json.loads(dump_report(triage_scan(phantom, HEAD_CT, options)))
         (study,) = document["studies"]
         for one in (document, study):
@@ -157,18 +158,18 @@ def test_a_report_differs_in_nothing_but_times_and_where_it_came_from(phantom, t
 
 def test_a_lost_control_is_measured_without_encoding_the_slices_again(phantom, tmp_path) -> None:
     cache = ScanCache(tmp_path / "scans")
-    options = TriageOptions(slices=8, control_folder=tmp_path / "a", scan_cache=cache)
+    options = TriageOptions(slices=8, baseline_folder=tmp_path / "a", scan_cache=cache)
     first = triage_scan(phantom, HEAD_CT, options).studies[0]
-    again = triage_scan(phantom, HEAD_CT, replace(options, control_folder=tmp_path / "b"))
+    again = triage_scan(phantom, HEAD_CT, replace(options, baseline_folder=tmp_path / "b"))
     assert again.studies[0].findings == first.findings
-    assert again.studies[0].recalled == CacheHits(8, True)
+    assert again.studies[0].cache_hits == CacheHits(8, True)
     assert len(files(cache, Kind.FEATURES)) == 9
 
 
 def test_nothing_of_a_patient_is_in_names_or_files(tiny_engine, tmp_path) -> None:
     scan = write_head_ct(tmp_path / f"{CANARY} folder", lesion=range(4, 8))
     cache = ScanCache(tmp_path / "scans")
-    options = TriageOptions(slices=4, control_folder=tmp_path / "controls", scan_cache=cache)
+    options = TriageOptions(slices=4, baseline_folder=tmp_path / "controls", scan_cache=cache)
     study = triage_scan(tiny_engine, scan, options).studies[0]
     open_scan(tiny_engine, scan, options)
     uids = {study.study_uid, study.series.series_uid, study.slices[0].sop_instance_uid}
@@ -216,13 +217,13 @@ def test_readings_killed_at_random_leave_nothing_wrong(tmp_path) -> None:
     assert with_features > with_prefix, "the kills missed the reading"
 
 
-def test_features_are_let_go_of_as_they_are_read_unless_a_later_reading_wants_them(
+def test_features_are_dropped_as_they_are_prefilled_unless_a_later_pass_needs_them(
     phantom, stack
 ) -> None:
     for keeps in (False, True):
-        reader = SlicePrefiller(
-            *(phantom, INSTRUCTION, stack, None, SpanRecorder(), no_progress),
-            keeps_features=keeps,
-        )
-        reader.read()
-        assert sorted(reader.features) == (list(range(6)) if keeps else [])
+        prefiller = SlicePrefiller(phantom, INSTRUCTION, stack, None, StageTracker())
+        features: dict[int, np.ndarray] = {}
+        encoded = prefiller.encode(features)
+        prefiller.prefill(features, encoded, keeps_features=keeps)
+        assert sorted(features) == (stack.slice_indices.tolist() if keeps else [])
+        assert prefiller.num_encoded == 6

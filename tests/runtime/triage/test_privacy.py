@@ -8,7 +8,7 @@ from support.synthetic_series import CANARIES, CANARY, write_head_ct
 from edge_medgemma.runtime.reporting.html_report import render_html
 from edge_medgemma.runtime.reporting.json_report import dump_report
 from edge_medgemma.runtime.triage.options import TriageOptions
-from edge_medgemma.runtime.triage.pipeline import triage_scan
+from edge_medgemma.runtime.triage.triage_scan import triage_scan
 
 
 def test_the_canaries_sit_in_every_text_representation() -> None:
@@ -18,13 +18,13 @@ def test_the_canaries_sit_in_every_text_representation() -> None:
 
 @pytest.mark.parametrize("lesion", [range(0), range(5, 9)])
 def test_no_text_of_a_file_reaches_prompt_or_report(tmp_path, lesion) -> None:
-    options = TriageOptions(control_folder=tmp_path / "controls")
+    options = TriageOptions(baseline_folder=tmp_path / "controls")
     marked, bare = FakeEngine(), FakeEngine()
     scan = write_head_ct(tmp_path / f"{CANARY} folder", lesion=lesion)
     report = triage_scan(marked, scan, options)
     without = dict.fromkeys(CANARIES)
     clean = write_head_ct(tmp_path / "clean", lesion=lesion, **without)
-    triage_scan(bare, clean, replace(options, control_folder=tmp_path / "other"))
+    triage_scan(bare, clean, replace(options, baseline_folder=tmp_path / "other"))
 
     assert marked.prompt_ids == bare.prompt_ids
     cached = [path.read_text() for path in (tmp_path / "controls").iterdir()]

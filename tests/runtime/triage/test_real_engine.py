@@ -7,16 +7,16 @@ from support.synthetic_series import CANARIES, write_head_ct
 from edge_medgemma.runtime.generation.prefix import Prefix
 from edge_medgemma.runtime.triage.chat_session import open_scan
 from edge_medgemma.runtime.triage.options import TriageOptions
-from edge_medgemma.runtime.triage.pipeline import triage_scan
 from edge_medgemma.runtime.triage.report import Effort, FindingStatus
-from edge_medgemma.runtime.triage.scoring import AnswerTokens
+from edge_medgemma.runtime.triage.scoring.log_odds import AnswerTokens
+from edge_medgemma.runtime.triage.triage_scan import triage_scan
 
 
 @pytest.mark.parametrize("effort", list(Effort))
 def test_a_scan_is_triaged(tiny_engine, tmp_path, effort, monkeypatch) -> None:
-    monkeypatch.setattr("edge_medgemma.runtime.triage.questions.REASONING_TOKENS", 12)
+    monkeypatch.setattr("edge_medgemma.runtime.triage.scoring.questions.REASONING_TOKENS", 12)
     scan = write_head_ct(tmp_path / "scan", lesion=range(4, 8))
-    options = TriageOptions(slices=10, control_folder=tmp_path / "controls", effort=effort)
+    options = TriageOptions(slices=10, baseline_folder=tmp_path / "controls", effort=effort)
     (study,) = triage_scan(tiny_engine, scan, options).studies
     assert {p.name for p in study.problems} <= {"reasoning_not_finished"}
     assert len(study.slices) == 10
@@ -59,7 +59,7 @@ def test_the_ids_read_do_not_depend_on_text_of_the_files(
     sequences = []
     for name, changes in (("marked", {}), ("clean", dict.fromkeys(CANARIES))):
         scan = write_head_ct(tmp_path / name, **changes)
-        options = TriageOptions(slices=3, control_folder=tmp_path / f"controls of {name}")
+        options = TriageOptions(slices=3, baseline_folder=tmp_path / f"controls of {name}")
         triage_scan(tiny_engine, scan, options)
         sequences.append(read.copy())
         read.clear()

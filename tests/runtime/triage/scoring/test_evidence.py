@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from edge_medgemma.runtime.triage.evidence import MAX_KEY_SLICES, key_slices, slice_effects
+from edge_medgemma.runtime.triage.scoring.evidence import MAX_KEY_SLICES, key_slices, slice_effects
 
 
 @pytest.mark.parametrize("slices", [1, 2, 16, 17, 24, 85])

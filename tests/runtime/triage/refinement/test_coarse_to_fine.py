@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from edge_medgemma.runtime.triage.refinement import (
+from edge_medgemma.runtime.triage.refinement.coarse_to_fine import (
     FEWEST_SLICES,
     SETTLED_LOG_ODDS,
     coarse_count,

@@ -15,16 +15,16 @@ from support.synthetic_series import write_head_ct
 from edge_medgemma.runtime.errors import ScanError
 from edge_medgemma.runtime.manifest import Demonstration
 from edge_medgemma.runtime.triage.options import TriageOptions
-from edge_medgemma.runtime.triage.pipeline import triage_scan
 from edge_medgemma.runtime.triage.protocol import load_protocol
-from edge_medgemma.runtime.triage.questions import REASONING_TOKENS
 from edge_medgemma.runtime.triage.report import Effort, FindingStatus
+from edge_medgemma.runtime.triage.scoring.questions import REASONING_TOKENS
+from edge_medgemma.runtime.triage.triage_scan import triage_scan
 from edge_medgemma.runtime.triage.urgency import Urgency
 
 
 @pytest.fixture
 def options(tmp_path):
-    return TriageOptions(control_folder=tmp_path / "controls")
+    return TriageOptions(baseline_folder=tmp_path / "controls")
 
 
 def finding(study, code):
@@ -37,7 +37,7 @@ def test_a_lesion_is_flagged_on_its_slices_and_the_control_removes_the_yes_bias(
     assert study.urgency is Urgency.CRITICAL
     (flagged,) = study.flagged
     assert flagged.code == "intracranial_haemorrhage"
-    assert flagged.control_log_odds == pytest.approx(YES_BIAS)
+    assert flagged.baseline_log_odds == pytest.approx(YES_BIAS)
     assert flagged.score == pytest.approx(TISSUE_LOG_ODDS + LESION_LOG_ODDS * 36 / 1024)
     assert flagged.probability is None
     assert [key.slice_index for key in flagged.key_slices] == [7]
@@ -47,9 +47,9 @@ def test_a_lesion_is_flagged_on_its_slices_and_the_control_removes_the_yes_bias(
     )
     assert flagged.key_slices[0].sop_instance_uid.startswith("1.2.826.")
     assert finding(study, "skull_fracture").score == pytest.approx(TISSUE_LOG_ODDS)
-    assert [p.slice_index for p in study.pictures] == [6, 7, 8]
-    assert [p.findings for p in study.pictures] == [(), ("Intracranial haemorrhage",), ()]
-    assert (study.pictures[0].left_mark, study.pictures[0].right_mark) == ("R", "L")
+    assert [p.slice_index for p in study.key_images] == [6, 7, 8]
+    assert [p.findings for p in study.key_images] == [(), ("Intracranial haemorrhage",), ()]
+    assert (study.key_images[0].left_mark, study.key_images[0].right_mark) == ("R", "L")
 
 
 def test_nothing_flagged_is_routine_with_an_overview(tmp_path, options):
@@ -57,8 +57,8 @@ def test_nothing_flagged_is_routine_with_an_overview(tmp_path, options):
     report = triage_scan(FakeEngine(), scan, options)
     (study,) = report.studies
     assert study.urgency is report.urgency is Urgency.ROUTINE
-    assert not study.flagged and not study.doubts
-    assert len(study.pictures) == 3
+    assert not study.flagged and not study.limitations
+    assert len(study.key_images) == 3
     assert study.total_s.keys() == {
         "decode", "render", "vision", "control", "prefill", "score", "evidence", "report",
     }  # fmt: skip
@@ -104,14 +104,14 @@ def test_a_doubt_is_never_routine(tmp_path, options, changes, problem):
     (study,) = triage_scan(FakeEngine(), scan, options).studies
     assert study.urgency is Urgency.NOT_ASSESSABLE
     assert problem in {p.name for p in study.problems}
-    assert study.doubts
+    assert study.limitations
 
 
 def test_a_flag_stands_in_spite_of_a_doubt(tmp_path, options):
     scan = write_head_ct(tmp_path / "scan", slices=8, lesion=range(3, 5))
     (study,) = triage_scan(FakeEngine(), scan, options).studies
     assert study.urgency is Urgency.CRITICAL
-    assert study.doubts
+    assert study.limitations
 
 
 def test_a_named_protocol_is_used_where_the_body_part_is_unknown(tmp_path, options):
@@ -153,7 +153,7 @@ def test_a_demonstration_engine_answers_only_what_it_learned(tmp_path, options):
     fracture = finding(study, "skull_fracture")
     assert fracture.score == pytest.approx(2 * (YES_BIAS + TISSUE_LOG_ODDS) - 10)
     assert fracture.probability == pytest.approx(1 / (1 + np.exp(5)))
-    assert fracture.control_log_odds == pytest.approx(YES_BIAS)
+    assert fracture.baseline_log_odds == pytest.approx(YES_BIAS)
     others = [f for f in study.findings if f.code != "skull_fracture"]
     assert {f.status for f in others} == {FindingStatus.NOT_ASSESSED}
     assert all("not trained" in f.reason for f in others)
@@ -185,9 +185,9 @@ def test_reasoned_effort_scores_behind_the_final_answer(tmp_path, options):
     (study,) = triage_scan(engine, scan, reasoned).studies
     flagged = finding(study, "intracranial_haemorrhage")
     assert flagged.status is FindingStatus.FLAGGED
-    assert flagged.control_log_odds is None
+    assert flagged.baseline_log_odds is None
     assert flagged.score == flagged.log_odds
-    assert study.urgency is Urgency.CRITICAL and not study.doubts
+    assert study.urgency is Urgency.CRITICAL and not study.limitations
     assert engine.images_encoded == 20
 
 
@@ -199,7 +199,7 @@ def test_reasoning_that_does_not_end_is_a_doubt(tmp_path, options):
     (study,) = triage_scan(engine, scan, replace(options, effort=Effort.REASONED)).studies
     details = [p.detail for p in study.problems if p.name == "reasoning_not_finished"]
     assert details and all("token budget" in detail for detail in details)
-    assert study.doubts
+    assert study.limitations
 
 
 @pytest.mark.parametrize("opening", [[], [THOUGHT_BEGIN]])
@@ -210,7 +210,7 @@ def test_reasoning_in_a_circle_is_a_doubt_whatever_it_says(tmp_path, options, op
     (study,) = triage_scan(engine, scan, replace(options, effort=Effort.REASONED)).studies
     details = [p.detail for p in study.problems if p.name == "reasoning_not_finished"]
     assert details and all("repeats itself" in detail for detail in details)
-    assert study.doubts
+    assert study.limitations
 
 
 def test_a_series_is_chosen_by_its_uid(tmp_path, options):

@@ -5,7 +5,8 @@ import pytest
 from support.fake_engine import FakeEngine, FakeTokenizer
 
 from edge_medgemma.runtime.errors import EngineError
-from edge_medgemma.runtime.triage.scoring import AnswerTokens, log_odds, score_finding
+from edge_medgemma.runtime.triage.scoring.findings import score_finding
+from edge_medgemma.runtime.triage.scoring.log_odds import AnswerTokens, log_odds
 
 
 def test_all_spellings_of_both_sides_are_added_up() -> None:

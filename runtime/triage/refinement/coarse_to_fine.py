@@ -1,4 +1,4 @@
-"""Which slices a pass looks at: a coarse pass over the whole stack, then between and around.
+"""Slices of each pass: coarsely over the whole stack first, then between and around.
 
 Slices are numbered as rows of the stack that the protocol would show, 0-based. Every pass keeps the
 rows of the passes before it, whose image features are already there.
@@ -15,13 +15,13 @@ from edge_medgemma.runtime.triage.coverage import GAP_FACTOR
 from edge_medgemma.runtime.triage.report import FindingResult, FindingStatus
 
 FEWEST_SLICES = 3
-"""No pass looks at fewer, unless the stack has fewer: both ends and the middle."""
+"""No pass shows fewer, unless the stack has fewer: both ends and the middle."""
 
 RUNGS_PER_HALVING = 2
-"""Numbers of slices are taken from a fixed ladder, so that few blank controls are ever needed."""
+"""Numbers of slices are taken from a fixed ladder, so that few blank baselines are ever needed."""
 
 COARSE_SHARE = 4
-"""The first pass looks at one slice in so many."""
+"""The first pass shows one slice in so many."""
 
 SETTLED_LOG_ODDS = 1.0
 """A score this far below its threshold or farther is not near it."""
@@ -39,7 +39,7 @@ def ladder(slices: int) -> tuple[int, ...]:
 
 
 def coarse_count(slices: int) -> int:
-    """Slices of the first pass where nothing presses."""
+    """Slices of the first pass without a budget."""
     return next(rung for rung in ladder(slices) if rung * COARSE_SHARE >= slices)
 
 
@@ -54,7 +54,7 @@ def refined_rows(
     """`seen` and further rows, `count` in all, ascending; each new one halves a gap.
 
     Gaps that are too wide to call anything absent come first, the widest ahead; then those beside a
-    `suspected` row. (On phantoms, looking beside suspects first found no more than even halving.)
+    `suspected` row. (On phantoms, refining beside suspects first found no more than even halving.)
     """
     rows = sorted(seen)
     while len(rows) < count:
@@ -79,10 +79,10 @@ def keep_flags(
     """The results of a pass, but every finding flagged before stays flagged, as it was then.
 
     Args:
-        earlier: what was reported after the pass before.
-        now: of this pass.
-        slices_before: of the passes before.
-        slices_now: of this pass.
+        earlier: findings of the last report.
+        now: findings of this pass.
+        slices_before: number of slices of each pass before.
+        slices_now: findings of this pass.
 
     Returns:
         The results to report, and for each flag that this pass did not confirm a problem.

@@ -1,6 +1,5 @@
-"""From next-token logits to the score of a finding."""
+"""Log-odds of yes against no at the next token."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -64,36 +63,3 @@ def log_odds(logits: NDArray[np.float32], tokens: AnswerTokens) -> NDArray[np.fl
 def _log_sum(values: NDArray[np.float64]) -> NDArray[np.float64]:
     result: NDArray[np.float64] = np.logaddexp.reduce(values, axis=-1)
     return result
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """What is compared with the threshold, and the probability where one can be honest."""
-
-    value: float
-    probability: float | None
-
-
-def score_finding(
-    log_odds: float, control: float | None, platt: tuple[float, float] | None
-) -> Score:
-    """Score of a finding from its log-odds.
-
-    Args:
-        log_odds: of the scan.
-        control: of blank slices, subtracted because models tend to answer yes to everything;
-            None counts as 0.
-        platt: slope and intercept fitted on labelled scans. They were fitted on the log-odds
-            alone, so the control is not subtracted: the intercept already corrects the tendency.
-    """
-    if platt is not None:
-        slope, intercept = platt
-        value = slope * log_odds + intercept
-        return Score(value, _sigmoid(value))
-    return Score(log_odds - (control or 0.0), None)
-
-
-def _sigmoid(value: float) -> float:
-    if value >= 0:
-        return 1.0 / (1.0 + math.exp(-value))
-    return math.exp(value) / (1.0 + math.exp(value))

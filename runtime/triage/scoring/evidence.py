@@ -1,4 +1,4 @@
-"""Which slices a finding rests on.
+"""Key slices: those that the score of a finding depends on.
 
 A slice is worth the mean of two changes of the score: what is lost when the question may not see
 it, and what is won when the question may see nothing else. (These are the last and the first term
@@ -7,9 +7,19 @@ the question is blinded: what later slices took over from a hidden one stays vis
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
+
+from edge_medgemma.runtime.generation.engine import Engine
+from edge_medgemma.runtime.generation.prefix import Prefix
+from edge_medgemma.runtime.slicing.volume import SliceStack
+from edge_medgemma.runtime.triage.report import FindingResult, KeySlice
+from edge_medgemma.runtime.triage.scoring.log_odds import AnswerTokens, log_odds
+
+CHUNKS_BEFORE_SLICES = 1
+"""The opening with the instruction; slice i is chunk i + 1 of the prefix."""
 
 MAX_KEY_SLICES = 6
 """A report shows no more for one finding."""
@@ -57,3 +67,27 @@ def key_slices(effects: dict[int, float]) -> list[int]:
     """At most `MAX_KEY_SLICES` slices with the largest effects above zero, in spatial order."""
     ranked = sorted((i for i in effects if effects[i] > 0), key=lambda i: -effects[i])
     return sorted(ranked[:MAX_KEY_SLICES])
+
+
+def with_evidence(
+    engine: Engine, prefix: Prefix, stack: SliceStack, result: FindingResult
+) -> FindingResult:
+    """A flagged finding with its key slices.
+
+    Asks the plain question also after reasoned effort: reasoning in words would repeat what the
+    hidden slices showed.
+    """
+    question = engine.prompt.question(result.question)
+    tokens = AnswerTokens.of(engine.tokenizer)
+
+    def score_hiding(variants: Sequence[frozenset[int]]) -> NDArray[np.float64]:
+        hidden = [[i + CHUNKS_BEFORE_SLICES for i in sorted(variant)] for variant in variants]
+        return log_odds(prefix.score([question] * len(hidden), hidden), tokens)
+
+    effects = slice_effects(len(stack.slice_indices), score_hiding)
+    keys = []
+    for row in key_slices(effects):
+        index = int(stack.slice_indices[row])
+        uid = stack.series.sources[index].sop_instance_uid
+        keys.append(KeySlice(index, float(stack.positions_mm[row]), uid, effects[row]))
+    return replace(result, key_slices=tuple(keys))

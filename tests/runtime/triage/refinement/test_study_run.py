@@ -15,8 +15,8 @@ from edge_medgemma.runtime.commands import triage
 from edge_medgemma.runtime.commands.options import BUILTIN_ENGINE
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.triage.options import TriageOptions
-from edge_medgemma.runtime.triage.pipeline import triage_scan
 from edge_medgemma.runtime.triage.report import FindingStatus
+from edge_medgemma.runtime.triage.triage_scan import triage_scan
 from edge_medgemma.runtime.triage.urgency import Urgency
 
 AMPLE_S = 1e6
@@ -25,7 +25,7 @@ AMPLE_S = 1e6
 @pytest.fixture
 def choose(tmp_path):
     """Options with a control folder of the test's own."""
-    return lambda **chosen: TriageOptions(control_folder=tmp_path / "controls", **chosen)
+    return lambda **chosen: TriageOptions(baseline_folder=tmp_path / "controls", **chosen)
 
 
 class TimedEngine(FakeEngine):
@@ -73,7 +73,7 @@ def test_a_lesion_between_the_coarse_slices_is_found_by_refinement(tmp_path, cho
     ]
     assert passes_of(studies[-1]) == [5, 10, 20]
     assert [one.largest_gap_mm for one in studies[-1].passes] == [20.0, 10.0, 5.0]
-    assert "too few slices were looked at" in studies[0].doubts
+    assert "too few slices were looked at" in studies[0].limitations
 
 
 def test_what_has_settled_is_not_looked_at_again(tmp_path, choose) -> None:
@@ -103,7 +103,7 @@ def test_the_last_pass_over_all_slices_says_what_a_triage_without_passes_says(
     assert (study.findings, study.slices, study.urgency, study.problems) == (
         whole.findings, whole.slices, whole.urgency, whole.problems,
     )  # fmt: skip
-    for one, other in zip(study.pictures, whole.pictures, strict=True):
+    for one, other in zip(study.key_images, whole.key_images, strict=True):
         assert one.slice_index == other.slice_index
         np.testing.assert_array_equal(one.pixels, other.pixels)
 
@@ -147,7 +147,7 @@ def test_every_study_is_looked_at_before_any_is_looked_at_again(
     assert looks[2] == {"Study 1": [5], "Study 2": [5], "Study 3": [5]}
     waiting = next(s for s in reports[0].studies if s.name == "Study 2")
     assert waiting.urgency is Urgency.NOT_ASSESSABLE
-    assert waiting.doubts == ("it was not looked at yet",)
+    assert waiting.limitations == ("it was not looked at yet",)
     # Study 1 is critical already: the others, whose urgency can still rise, go first.
     assert looks[4] == {"Study 1": [5], "Study 2": [5, 10], "Study 3": [5, 10]}
     assert timed_engine.images_encoded <= 60 + 3, "no slice twice, a blank one for each control"

@@ -1,7 +1,7 @@
-"""Answers to the same questions about blank slices: what the model says when there is nothing.
+"""Blank baseline: log-odds of the same questions when every slice is blank.
 
 Models answer yes to everything (https://github.com/Google-Health/medgemma/issues/18). The answers
-depend on the engine, the questions and the number of slices, not on a patient, so they are kept.
+depend on the engine, the questions and the number of slices, not on a patient, so they are cached.
 """
 
 import contextlib
@@ -26,15 +26,15 @@ _CACHE_VERSION = 1
 
 
 def blank_volume(volume: Volume) -> Volume:
-    """One slice of nothing in the geometry of `volume`: air for CT, 0 for all else."""
+    """One blank slice in the geometry of `volume`: air for CT, 0 for all else."""
     series = volume.series
     value = AIR_HU if series.modality is Modality.CT else 0.0
     array = np.full((1, *volume.array.shape[1:]), value, np.float32)
     return Volume(series, volume.slice_indices[:1], array, ())
 
 
-class ControlCache:
-    """Control log-odds on disk; an entry that is missing or damaged is simply measured again."""
+class BaselineCache:
+    """Baseline log-odds on disk; an entry that is missing or damaged is simply measured again."""
 
     def __init__(self, folder: Path | None = None) -> None:
         """Use `folder`, by default the user's cache folder."""
@@ -52,7 +52,7 @@ class ControlCache:
         return values if usable else None
 
     def write(self, key: str, log_odds: Mapping[str, float]) -> None:
-        """Keep a finite entry; a full disk or a read-only home costs time, not the triage."""
+        """Cache a finite entry; a full disk or a read-only home costs time, not the triage."""
         if not all(map(math.isfinite, log_odds.values())):
             return
         entry = {"version": _CACHE_VERSION, "key": key, "log_odds": dict(log_odds)}
@@ -64,19 +64,19 @@ class ControlCache:
         return cache_entries(self._folder)
 
     def clear(self, unused_for_s: float = 0.0) -> list[CacheEntry]:
-        """Delete what was not written for so long; gives what went."""
+        """Delete entries not written for so long, and return them."""
         return delete_unused(self.entries(), unused_for_s)
 
 
-def control_key(
+def baseline_key(
     engine_sha256: str, protocol_sha256: str, preset: str, slices: int, shape: tuple[int, int]
 ) -> str:
-    """Name of a cache entry: a hash of all that the control depends on.
+    """Name of a cache entry: a hash of all that the baseline depends on.
 
     Args:
         engine_sha256: identity of the engine.
         protocol_sha256: identity of the questions.
-        preset: of intensities.
+        preset: intensity windows, as `windows.PRESETS` names them.
         slices: number of slices shown.
         shape: rows and columns of a slice.
     """

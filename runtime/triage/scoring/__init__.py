@@ -1,0 +1,1 @@
+"""Scores of findings: questions to the model, log-odds of its answers, baseline and evidence."""

@@ -1,0 +1,152 @@
+"""Triage of a scan: every study of it, the failure of one costing no other."""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+from edge_medgemma import __version__
+from edge_medgemma.runtime.errors import (
+    DependencyError,
+    EdgeMedgemmaError,
+    EngineError,
+    ProtocolError,
+    ProviderError,
+    ResourceError,
+)
+from edge_medgemma.runtime.generation.engine import Engine
+from edge_medgemma.runtime.slicing.scan import find_series
+from edge_medgemma.runtime.slicing.volume import Problem
+from edge_medgemma.runtime.tracing.spans import SpanRecorder
+from edge_medgemma.runtime.triage.options import DEFAULT_OPTIONS, TriageOptions
+from edge_medgemma.runtime.triage.pipeline import StudyContext
+from edge_medgemma.runtime.triage.progress import Progress, StageTracker, no_progress
+from edge_medgemma.runtime.triage.refinement.schedule import Schedule
+from edge_medgemma.runtime.triage.refinement.study_run import StudyRun
+from edge_medgemma.runtime.triage.report import StudyReport, TriageReport
+from edge_medgemma.runtime.triage.report_builder import engine_record, study_report
+from edge_medgemma.runtime.triage.worklist import StudyTask, plan_studies
+
+LOG = logging.getLogger(__name__)
+
+NOT_LOOKED_AT = Problem("not_looked_at", "Other studies of the scan come first.")
+
+
+def triage_scan(
+    engine: Engine,
+    scan: Path,
+    options: TriageOptions = DEFAULT_OPTIONS,
+    on_progress: Progress = no_progress,
+    on_report: Callable[[TriageReport], None] | None = None,
+) -> TriageReport:
+    """Triage every study of a scan.
+
+    Args:
+        engine: an open engine.
+        scan: a folder, or one file.
+        options: the user's choices.
+        on_progress: called with `discover`, `decode`, `vision`, `prefill`, `control` (the blank
+            baseline), `score` or `evidence`.
+        on_report: called with the whole report after every pass, if there is a coarse one first.
+
+    Returns:
+        The studies, most urgent first. A study that cannot be triaged is `not_assessable` and says
+        why.
+
+    Raises:
+        ScanError: nothing in the scan can be read.
+        EngineError: the engine is missing a part or was altered.
+        ResourceError: the slices need more memory than there is.
+    """
+    schedule = Schedule(options)
+    recorder = SpanRecorder()
+    with recorder.span("discover"):
+        listing = find_series(scan, partial(on_progress, "discover"))
+        tasks = plan_studies(listing, options.protocol, options.series_uid)
+
+    def report(studies: Sequence[StudyReport]) -> TriageReport:
+        return TriageReport(
+            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            program_version=__version__,
+            effort=options.effort,
+            engine=engine_record(engine.manifest),
+            studies=tuple(sorted(studies, key=lambda study: study.urgency.rank)),
+            skipped=dict(Counter(file.reason for file in listing.skipped)),
+            spans=recorder.spans,
+        )
+
+    new_run = partial(_new_run, engine, options, on_progress)
+    if not options.is_anytime:
+        return report([_triage_once(task, new_run(task)) for task in tasks])
+    for studies in _triage_in_passes(tasks, new_run, schedule):
+        latest = report(studies)
+        if on_report is not None:
+            on_report(latest)
+    return latest
+
+
+def _new_run(
+    engine: Engine, options: TriageOptions, on_progress: Progress, task: StudyTask
+) -> StudyRun | None:
+    """None where no protocol or no series fits: the study can only be reported."""
+    if task.protocol is None or task.series is None:
+        return None
+    tracker = StageTracker(on_progress)
+    return StudyRun(StudyContext(engine, task.protocol, task.series, options, tracker), task)
+
+
+def _triage_once(task: StudyTask, run: StudyRun | None) -> StudyReport:
+    """Apply one protocol to one study in a single pass over all its slices."""
+    if run is None:
+        return study_report(task, StageTracker(), task.problems)
+    return _run_pass(run, run.num_slices)
+
+
+def _triage_in_passes(
+    tasks: Sequence[StudyTask],
+    new_run: Callable[[StudyTask], StudyRun | None],
+    schedule: Schedule,
+) -> Iterator[Sequence[StudyReport]]:
+    """Reports of all studies, after every pass over one of them."""
+    studies: list[StudyReport] = []
+    places: dict[StudyRun, int] = {}
+    for place, task in enumerate(tasks):
+        run = new_run(task)
+        if run is not None:
+            places[run] = place
+        waiting = (NOT_LOOKED_AT,) if run is not None else ()
+        studies.append(study_report(task, StageTracker(), (*task.problems, *waiting)))
+    if not places:
+        yield studies
+    for run, count in schedule.passes(list(places)):
+        studies[places[run]] = _run_pass(run, count)
+        if len(places) > 1:
+            run.release_pixels()
+        yield studies
+
+
+def _run_pass(run: StudyRun, count: int) -> StudyReport:
+    """One pass; if it fails, the report of the pass before stands, or says why there is none."""
+    is_first = run.report is None
+    try:
+        return run.run_pass(count)
+    except (
+        DependencyError, EngineError, ProtocolError, ProviderError, ResourceError
+    ) as error:  # fmt: skip
+        if is_first:
+            raise  # the next study would meet the same
+        reason = f"of an error of the device or the engine ({type(error).__name__})"
+    except MemoryError:
+        reason = "there was not enough memory; use fewer slices or an int4 engine"
+    except EdgeMedgemmaError:
+        reason = "its pixels could not be read; 'edge-medgemma inspect' says why"
+    except Exception as error:
+        LOG.debug("triage of a study failed", exc_info=True)
+        reason = f"of an internal error ({type(error).__name__})"
+    if is_first:
+        return run.fail(Problem("triage_failed", f"The study could not be triaged: {reason}."))
+    return run.fail(
+        Problem("refinement_failed", f"No further slices could be looked at: {reason}.")
+    )
