@@ -1,4 +1,4 @@
-"""What a structured answer about a scan may hold, as JSON schemas."""
+"""JSON schemas of structured answers about a scan."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ from edge_medgemma.runtime.errors import ProtocolError
 from edge_medgemma.runtime.triage.protocol import Protocol
 
 MAX_SCHEMA_BYTES = 64 * 1024
-"""As for protocols: no sensible one is larger."""
+"""No sensible schema is larger."""
 
 PRESENCE = ("yes", "no", "uncertain")
 

@@ -61,7 +61,7 @@ class AnswerPiece:
     tokens: int
     """Generated up to here."""
     elapsed_s: float
-    """Since generation began."""
+    """Time since generation began."""
     ending: FinishReason | None = None
     """Why it ended; the last piece has one, and no text."""
 

@@ -24,7 +24,7 @@ class TriageOptions:
     """Show more and more slices only until the findings have settled."""
     effort: Effort = Effort.FAST
     baseline_folder: Path | None = None
-    """Where blank baselines are cached; None is the user's cache folder."""
+    """Folder of cached blank baselines; None is the user's cache folder."""
     scan_cache: ScanCache | None = None
     """Cache of image features and prefixes; None keeps nothing that is derived from the scan."""
 

@@ -228,7 +228,7 @@ def choose_slices(study: RenderedStudy, rows: Sequence[int]) -> SliceStack:
 
 
 def slice_prefiller(context: StudyContext, shown: SliceStack) -> SlicePrefiller:
-    """What encodes and prefills the slices of one pass."""
+    """The encoder and prefiller of the slices of one pass."""
     instruction, cache = context.protocol.instruction, context.options.scan_cache
     return SlicePrefiller(context.engine, instruction, shown, cache, context.tracker)
 

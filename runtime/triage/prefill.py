@@ -65,7 +65,7 @@ def prefill_slices(
 
 @dataclass(frozen=True, slots=True)
 class EncodedSlices:
-    """What the scan cache spared the encoding of a pass's slices."""
+    """Computation that the scan cache spared the encoding of a pass's slices."""
 
     num_cached: int
     """Slices whose features the cache had."""

@@ -72,7 +72,7 @@ class ProtocolFile:
     instruction: Text
     findings: Annotated[tuple[Finding, ...], msgspec.Meta(min_length=1)]
     minimum_extent_mm: Annotated[float, msgspec.Meta(ge=0, le=1e6)] = 0.0
-    """Along the stack; less than this is too little of the body part to call anything absent."""
+    """Least extent along the stack; less of the body part is too little to call anything absent."""
 
     def __post_init__(self) -> None:
         """Findings are told apart by their codes."""

@@ -37,7 +37,7 @@ class KeySlice:
     slice_index: int
     """0-based, in the spatial order of the series."""
     position_mm: float
-    """Along the stack normal."""
+    """Position along the normal of the stack."""
     sop_instance_uid: str
     """Empty for NIfTI."""
     effect: float
@@ -146,7 +146,7 @@ class StudyReport:
     study_uid: str
     urgency: Urgency
     limitations: tuple[str, ...]
-    """In plain words, what stands in the way of assessing the study."""
+    """Obstacles to assessing the study, in plain words."""
     protocol_name: str
     """Empty where no protocol fits."""
     protocol_title: str
@@ -159,7 +159,7 @@ class StudyReport:
     """Intensity windows, as `slicing/windows.py` names them; empty where no slice was shown."""
     slices: tuple[SliceSeen, ...]
     passes: tuple[Pass, ...]
-    """In order; one unless a coarse pass came first. Empty where no slice was shown."""
+    """Passes in order; one unless a coarse pass came first. Empty where no slice was shown."""
     findings: tuple[FindingResult, ...]
     problems: tuple[Problem, ...]
     key_images: tuple[KeyImage, ...]

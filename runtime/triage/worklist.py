@@ -1,4 +1,4 @@
-"""Which protocol is applied to which series of which study."""
+"""Worklist of a scan: the protocol and the series for each study."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

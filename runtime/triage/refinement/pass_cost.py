@@ -20,11 +20,11 @@ class PassCost:
     """Seconds of one pass, the loading of the engine's parts included."""
 
     vision_s: float
-    """To encode one slice."""
+    """Time to encode one slice."""
     prefill_s: float
-    """To prefill one slice."""
+    """Time to prefill one slice."""
     questions_s: float
-    """For scores and key slices."""
+    """Time for scores and key slices."""
     slices: int
 
     @classmethod

@@ -65,16 +65,11 @@ class StudyRun:
         self.num_slices = len(context.requested_indices)
         """All that the protocol would show; fewer once some could not be decoded."""
         self.report: StudyReport | None = None
-        """After the last pass that ended."""
+        """Report after the last pass that ended."""
         self.cost: PassCost | None = None
         """Measured in the last pass; None before one ended."""
         self.has_failed = False
         """Whether no further pass can be made."""
-
-    @property
-    def task(self) -> StudyTask:
-        """What is applied to which series."""
-        return self._task
 
     @property
     def num_slices_seen(self) -> int:

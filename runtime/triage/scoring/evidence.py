@@ -25,7 +25,7 @@ MAX_KEY_SLICES = 6
 """A report shows no more for one finding."""
 
 GROUPING_FROM_SLICES = 17
-"""From this many slices on, groups are searched first and only the best are opened."""
+"""Slices from which on groups are searched first and only the best are opened."""
 
 OPENED_GROUPS = 2
 

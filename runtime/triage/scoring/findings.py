@@ -27,7 +27,7 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What is compared with the threshold, and the probability where one can be honest."""
+    """Value to compare with the threshold, and the probability where one can be honest."""
 
     value: float
     probability: float | None
