@@ -1,9 +1,10 @@
 """Tests of the runtime run where neither torch nor the extra `export` is installed."""
 
 import sys
-from importlib.util import find_spec
+from importlib import import_module
 
 import pytest
+from support.device_imports import REFERENCE_MODULES, HidingFinder
 
 NEED_EXPORT = [
     "backends/cuda/test_session.py",
@@ -18,12 +19,15 @@ NEED_EXPORT = [
 ]
 """Tests that export another engine than the committed one, or write graphs with `onnx`."""
 
-if find_spec("onnx_ir") is None:
+try:
+    import_module("onnx_ir")
+except ModuleNotFoundError:
     collect_ignore = NEED_EXPORT
 
 
 @pytest.fixture(autouse=True)
 def without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     """An import of torch or transformers fails here, as on a device."""
-    for name in ("torch", "transformers"):
-        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setattr(sys, "meta_path", [HidingFinder(REFERENCE_MODULES), *sys.meta_path])
+    for name in REFERENCE_MODULES:
+        monkeypatch.delitem(sys.modules, name, raising=False)

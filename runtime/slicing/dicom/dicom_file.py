@@ -2,7 +2,6 @@
 
 import os
 import struct
-import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ from pydicom.uid import (
 from edge_medgemma.runtime.slicing.files.discovery import DICOM_PREAMBLE_BYTES, UnreadableFileError
 from edge_medgemma.runtime.slicing.files.limits import (
     MAX_HEADER_BYTES,
-    MAX_HEADER_SECONDS,
+    MAX_HEADER_READS,
     MAX_INFLATED_BYTES,
     MAX_SEQUENCE_ITEMS,
 )
@@ -109,13 +108,13 @@ def _read_to_pixels(path: Path, file: BinaryIO) -> tuple[Dataset, BinaryIO]:
 
 
 class _HeaderReader:
-    """A file for pydicom to parse that ends the parse before it takes too much memory."""
+    """A file for pydicom to parse that ends the parse before it takes too much memory or time."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file = file
         self._bytes_left = MAX_HEADER_BYTES
         self._items_left = MAX_SEQUENCE_ITEMS
-        self._deadline = time.monotonic() + MAX_HEADER_SECONDS
+        self._reads_left = MAX_HEADER_READS
         self.seek, self.tell = file.seek, file.tell
 
     def read(self, size: int = -1) -> bytes:
@@ -123,8 +122,9 @@ class _HeaderReader:
         content = self.file.read(wanted)
         self._bytes_left -= len(content)
         self._items_left -= content.count(ITEM_TAG_LITTLE) + content.count(ITEM_TAG_BIG)
-        if time.monotonic() > self._deadline:
-            raise UnreadableFileError(f"header takes longer than {MAX_HEADER_SECONDS:g} s to read")
+        self._reads_left -= 1
+        if self._reads_left < 0:
+            raise UnreadableFileError(f"header of more than {MAX_HEADER_READS:,} parts")
         if self._bytes_left < 0:
             raise UnreadableFileError(f"header of more than {MAX_HEADER_BYTES // 1024**2} MiB")
         if self._items_left < 0:

@@ -28,8 +28,9 @@ worst that fits takes 4 s to parse."""
 MAX_SEQUENCE_ITEMS = 100_000
 """Items of all sequences before the pixels, for each costs a kilobyte; a frame has 14 to 20."""
 
-MAX_HEADER_SECONDS = 3.0
-"""For parsing one header; a usual one takes 0.002 s, one of 4,000 frames 1 s."""
+MAX_HEADER_READS = 400_000
+"""Reads of a parser, of which each element takes one or two; more never belong to elements that say
+something and fit MAX_HEADER_BYTES. Counted rather than timed: a busy device reads the same files."""
 
 MAX_FRAMES = 4096
 """Frames of one multi-frame object."""

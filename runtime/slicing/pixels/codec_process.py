@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -16,12 +17,16 @@ from numpy.typing import NDArray
 from edge_medgemma.runtime.slicing.files.discovery import UnreadableFileError
 from edge_medgemma.runtime.slicing.volume import Modality
 
-START_LIMIT_S = 30.0
-"""For the first request of a process: Python and its imports, on a slow device under load."""
-
 FILE_LIMIT_S = 3.0
 FRAME_LIMIT_S = 1.0
-"""A request may take the first plus the second for each frame; a 512 × 512 slice takes 0.05 s."""
+"""Seconds of the processor, not of the clock, that a request may take: the first plus the second for
+each frame. A 512 × 512 slice takes 0.05 s, and a busy device no more."""
+
+IDLE_LIMIT_S = 300.0
+"""Seconds of the clock after which a request counts as hung: a file system that no longer answers."""
+
+_CPU_LIMIT_SIGNAL = getattr(signal, "SIGXCPU", 0)
+"""Ends a process that has spent RLIMIT_CPU; Windows has none, and IDLE_LIMIT_S alone holds there."""
 
 
 class CodecProcess:
@@ -49,24 +54,26 @@ class CodecProcess:
         """
         limit_s = FILE_LIMIT_S + FRAME_LIMIT_S * len(frames)
         if self._process is None:
-            limit_s += START_LIMIT_S
             self._process = _start()
         process, timed_out = self._process, threading.Event()
 
-        def stop_late() -> None:
+        def stop_hung() -> None:
             timed_out.set()
             process.kill()
 
-        timer = threading.Timer(limit_s, stop_late)
+        timer = threading.Timer(IDLE_LIMIT_S, stop_hung)
         timer.start()
         try:
-            return _ask(process, path, frames, modality)
+            return _ask(process, path, frames, modality, limit_s)
         except (OSError, EOFError) as error:
             self.stop()
-            took = (
-                f"takes longer than {limit_s:.0f} s" if timed_out.is_set() else "crashes the codec"
-            )
-            raise UnreadableFileError(f"pixels cannot be decoded: {took}") from error
+            if timed_out.is_set():
+                reason = f"no answer within {IDLE_LIMIT_S:.0f} s"
+            elif process.returncode == -_CPU_LIMIT_SIGNAL:
+                reason = f"takes longer than {limit_s:.0f} s"
+            else:
+                reason = "crashes the codec"
+            raise UnreadableFileError(f"pixels cannot be decoded: {reason}") from error
         finally:
             timer.cancel()
 
@@ -95,11 +102,20 @@ def _start() -> subprocess.Popen[bytes]:
 
 
 def _ask(
-    process: subprocess.Popen[bytes], path: Path, frames: Sequence[int], modality: Modality
+    process: subprocess.Popen[bytes],
+    path: Path,
+    frames: Sequence[int],
+    modality: Modality,
+    limit_s: float,
 ) -> NDArray[np.float32]:
-    """Raises EOFError or OSError if the process has died."""
+    """Slices as the process decodes them. Raises EOFError or OSError if it has died."""
     assert process.stdin is not None and process.stdout is not None
-    request = {"path": str(path), "frames": list(frames), "modality": modality.value}
+    request = {
+        "path": str(path),
+        "frames": list(frames),
+        "modality": modality.value,
+        "limit_s": limit_s,
+    }
     process.stdin.write(json.dumps(request).encode() + b"\n")
     process.stdin.flush()
     line = process.stdout.readline()

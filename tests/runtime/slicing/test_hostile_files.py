@@ -1,7 +1,6 @@
 """Files made to harm: each costs little, is named, and leaves the others readable."""
 
 import struct
-import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -18,8 +17,6 @@ from pydicom.uid import (
 from edge_medgemma.runtime.slicing.scan import find_series, read_volume
 
 WriteSlice = Callable[..., Path]
-
-MAX_SECONDS_A_FILE = 5
 
 
 def reason(scan: Path, name: str) -> str:
@@ -101,15 +98,17 @@ ELEMENTS = b"".join(
 )
 """The 5.8 MiB that take a parser longest."""
 
+LONG_ELEMENTS = b"".join(explicit(0x11, n, b"LT", b" " * 60_000) for n in range(120))
+
 
 @pytest.mark.usefixtures("bounded_memory")
 @pytest.mark.parametrize(
     ("header", "why"),
     [
         (sequence(item() * 150_000), "header of more than 100,000 sequence items"),
-        (sequence(item(ELEMENTS)), "header takes longer than 3 s to read"),
+        (sequence(item(ELEMENTS)), "header of more than 400,000 parts"),
         (sequence(item(ELEMENTS), 8 + len(ELEMENTS)), None),
-        (sequence(item(ELEMENTS + ELEMENTS)), "header of more than 6 MiB"),
+        (sequence(item(LONG_ELEMENTS)), "header of more than 6 MiB"),
     ],
     ids=["items", "elements", "elements in a value", "bytes"],
 )
@@ -119,13 +118,8 @@ def test_a_header_of_absurd_size_ends_the_parse(
     path = write_slice(30, "bomb", SeriesInstanceUID="1.2.66")
     before, tag, pixels = path.read_bytes().partition(b"\xe0\x7f\x10\x00OW")
     path.write_bytes(before + header + tag + pixels)
-    started = time.process_time()
     listing = find_series(phantom)
-    print(f"{time.process_time() - started:.2f} s")
-    assert time.process_time() - started < MAX_SECONDS_A_FILE
-    reasons = [file.reason for file in listing.skipped]
-    # a slow machine meets the limit of time before that of bytes
-    assert reasons in ([why], ["header takes longer than 3 s to read"]) or why is None
+    assert [file.reason for file in listing.skipped] == ([why] if why else [])
 
 
 @pytest.mark.usefixtures("bounded_memory")

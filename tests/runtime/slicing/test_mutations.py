@@ -1,9 +1,8 @@
-"""2,000 damaged files: each read or refused with a reason, in bounded time and memory."""
+"""2,000 damaged files: each read or refused with a reason, in bounded memory."""
 
 import gzip
 import random
 import re
-import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -35,8 +34,6 @@ MUTATIONS = 2000
 SEED = 20_261_123
 SIDE = 64
 """Pixels each way: JPEG 2000 takes no smaller ones at its usual five resolutions."""
-
-MAX_SECONDS_A_FILE = 5
 
 REASONS = re.compile(
     r"damaged|truncated|pixels cannot be decoded|unsupported transfer syntax|not a CT, MR|"
@@ -165,20 +162,16 @@ def test_every_mutation_is_read_or_refused(
     generator = random.Random(SEED)
     names = sorted(originals)
     outcomes: Counter[str] = Counter()
-    slowest_s = 0.0
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for number in range(MUTATIONS):
             name = names[number % len(names)]
             path = phantom / f"{number:04d}"
             path.write_bytes(mutated(originals[name], generator))
-            started = time.monotonic()
             outcome = read_fully(path, codecs)
-            slowest_s = max(slowest_s, time.monotonic() - started)
             assert outcome == "read" or REASONS.search(outcome), f"{number} ({name}): {outcome}"
             outcomes[outcome.split(":")[0].split("(")[0]] += 1
-    print(f"slowest {slowest_s:.2f} s", *outcomes.most_common(), sep="\n")
-    assert slowest_s < MAX_SECONDS_A_FILE
+    print(*outcomes.most_common(), sep="\n")
     check_the_folder(phantom)
 
 

@@ -53,12 +53,42 @@ def test_a_crash_costs_one_file(codecs: CodecProcess, monkeypatch: pytest.Monkey
     assert codecs.decode(HEAD_CT_SLICE, [0], Modality.CT).shape == (1, 512, 512)
 
 
-def test_a_hang_ends(codecs: CodecProcess, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(codec_process, "_start", running("import time; time.sleep(60)"))
-    monkeypatch.setattr(codec_process, "START_LIMIT_S", 0.1)
+WORKER_WHOSE_CODEC = """
+import time
+from edge_medgemma.runtime.slicing.pixels import codec_worker
+decode = codec_worker.decode_slices
+def {}(*arguments):
+    {}
+    return decode(*arguments)
+codec_worker.decode_slices = {}
+codec_worker.main()
+"""
+
+
+def test_an_endless_codec_ends(codecs: CodecProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = WORKER_WHOSE_CODEC.format("spins", "while True: pass", "spins")
+    monkeypatch.setattr(codec_process, "_start", running(code))
     monkeypatch.setattr(codec_process, "FILE_LIMIT_S", 0.1)
     monkeypatch.setattr(codec_process, "FRAME_LIMIT_S", 0.1)
     with pytest.raises(UnreadableFileError, match="takes longer than"):
+        codecs.decode(HEAD_CT_SLICE, [0], Modality.CT)
+
+
+def test_waiting_for_a_processor_is_no_hang(
+    codecs: CodecProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The limit is below the seconds that pass here, as they do on a busy device."""
+    code = WORKER_WHOSE_CODEC.format("waits", "time.sleep(1.5)", "waits")
+    monkeypatch.setattr(codec_process, "_start", running(code))
+    monkeypatch.setattr(codec_process, "FILE_LIMIT_S", 0.5)
+    monkeypatch.setattr(codec_process, "FRAME_LIMIT_S", 0.5)
+    assert codecs.decode(HEAD_CT_SLICE, [0], Modality.CT).shape == (1, 512, 512)
+
+
+def test_an_unanswered_request_ends(codecs: CodecProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codec_process, "_start", running("import time; time.sleep(60)"))
+    monkeypatch.setattr(codec_process, "IDLE_LIMIT_S", 0.1)
+    with pytest.raises(UnreadableFileError, match="no answer within"):
         codecs.decode(HEAD_CT_SLICE, [0], Modality.CT)
 
 
