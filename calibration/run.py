@@ -1,6 +1,5 @@
 """A calibration from beginning to end: slices in, calibration.json out."""
 
-import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,6 +26,7 @@ from edge_medgemma.runtime.errors import EngineError, ResourceError
 from edge_medgemma.runtime.generation.embedding import Embedding
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.generation.images import to_pixel_values
+from edge_medgemma.runtime.host import available_bytes
 from edge_medgemma.runtime.manifest import Manifest, file_sha256
 
 Progress = Callable[[int, int], None]
@@ -196,17 +196,12 @@ def needed_bytes(manifest: Manifest, stages: dict[str, GraphStages], slices: int
 
 
 def check_memory(needed: int) -> None:
-    """Say before starting when the machine has too little memory.
+    """Refuse what does not fit into memory, before it is begun.
 
     Raises:
         ResourceError: less memory is available than `needed` bytes.
     """
-    available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    meminfo = Path("/proc/meminfo")
-    if meminfo.is_file():
-        for line in meminfo.read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                available = int(line.split()[1]) * 1024
+    available = available_bytes()
     if needed > available:
         raise ResourceError(
             f"calibration needs about {needed / 1e9:.1f} GB of memory, {available / 1e9:.1f} GB is "

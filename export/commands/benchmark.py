@@ -14,7 +14,7 @@ from edge_medgemma.runtime.commands.options import (
     threads_option,
 )
 from edge_medgemma.runtime.commands.progress import named_progress, progress_bar
-from edge_medgemma.runtime.cores import usable_cores
+from edge_medgemma.runtime.host import usable_cores
 
 BUILTIN_NAME = "phantom"
 

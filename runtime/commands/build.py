@@ -16,12 +16,13 @@ from edge_medgemma.runtime.backends.tensorrt.shapes import DecoderShapes
 from edge_medgemma.runtime.commands.progress import named_progress
 from edge_medgemma.runtime.errors import EngineError
 from edge_medgemma.runtime.generation.engine import Engine
+from edge_medgemma.runtime.host import available_bytes
 from edge_medgemma.runtime.memory.device_memory import (
     QUESTION_ROWS,
     decoder_shapes,
     require_device_memory,
 )
-from edge_medgemma.runtime.memory.host_memory import DEFAULT_SHAPE, available_bytes
+from edge_medgemma.runtime.memory.host_memory import DEFAULT_SHAPE
 
 STAGE_LABELS = {
     "decoder": "building the decoder's plan",

@@ -35,13 +35,14 @@ from edge_medgemma.runtime.generation.prefix import Prefix
 from edge_medgemma.runtime.generation.prompt import PromptBuilder
 from edge_medgemma.runtime.generation.self_test import require_agreement
 from edge_medgemma.runtime.generation.tokenizer import Tokenizer
+from edge_medgemma.runtime.host import available_bytes
 from edge_medgemma.runtime.manifest import Manifest, load_manifest
 from edge_medgemma.runtime.memory.device_memory import (
     fits_together_on_device,
     largest_device_slices,
     require_device_memory,
 )
-from edge_medgemma.runtime.memory.host_memory import available_bytes, fits_together, require_memory
+from edge_medgemma.runtime.memory.host_memory import fits_together, require_memory
 from edge_medgemma.runtime.store.integrity import check_engine
 from edge_medgemma.runtime.tracing.spans import SpanRecorder
 

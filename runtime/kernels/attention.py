@@ -10,7 +10,7 @@ from threading import Barrier
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_medgemma.runtime.cores import usable_cores
+from edge_medgemma.runtime.host import usable_cores
 
 try:
     from edge_medgemma.runtime.kernels import attention_kernel

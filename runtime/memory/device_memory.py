@@ -1,7 +1,7 @@
-"""How much memory of a GPU a scan needs, computed from the manifest before anything is loaded.
+"""GPU memory that a scan needs, computed from the manifest before anything is loaded.
 
-Nothing here has been compared with a GPU. What a plan of TensorRT-RTX weighs was measured without
-one; the rest is counted from shapes, or assumed where a constant says so.
+Nothing here has been compared with a GPU. Sizes of TensorRT-RTX plans were measured without one;
+the rest is counted from shapes, or assumed where a constant says so.
 """
 
 from dataclasses import dataclass
@@ -35,21 +35,21 @@ CONTEXT_BYTES = 500 * 10**6
 """Assumed: CUDA's context, cuBLAS and kernels of a process."""
 
 PLAN_WEIGHT_FACTOR = 1.07
-"""Of a plan to its weights' file: 2541 MB to 2520 (decoder) and 895 to 841 (vision tower) of the 4B
+"""Size of a plan over its weights' file: 2541 MB to 2520 (decoder) and 895 to 841 (vision tower) of the 4B
 shape in int4 and float16, built by TensorRT-RTX 1.7 for SM 86."""
 
 VISION_WORKSPACE_ROWS = 5
-"""Rows of the widest layer for each patch: onnxruntime 1.31 on CUDA takes 194 MB for each slice."""
+"""Activations of the widest layer for each patch: onnxruntime 1.31 on CUDA takes 194 MB for each slice."""
 
 ARENA_FACTOR = 2.2
-"""Of onnxruntime's blocks for the decoder, which double where more is asked for, to what is used: of
-the 4B shape 0.5 GB for 8 slices and 1.3 for 85."""
+"""Size of onnxruntime's blocks for the decoder, which double where more is asked for, over what is
+used: of the 4B shape 0.5 GB for 8 slices and 1.3 for 85."""
 
 QUESTION_ROWS = 3072
-"""Of the global caches, beyond the slices: the instruction, the questions of a protocol, an answer."""
+"""Slots of the global caches beyond the slices: instruction, questions of a protocol, an answer."""
 
 ELEMENT_BYTES = 2
-"""Of activations, keys and values on a GPU."""
+"""Bytes of an activation, key or value on a GPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,18 +66,18 @@ class DeviceMemoryPlan:
 
     @property
     def peak_bytes(self) -> int:
-        """With vision tower and decoder taking turns."""
+        """Peak where vision tower and decoder take turns."""
         return self.context_bytes + max(self.vision_bytes, self.decoder_bytes + self.cache_bytes)
 
     @property
     def together_bytes(self) -> int:
-        """With both loaded at once."""
+        """Peak where both are loaded at once."""
         parts = self.vision_bytes + self.decoder_bytes + self.cache_bytes
         return self.context_bytes + parts
 
 
 def plan_device_memory(manifest: Manifest, slices: int) -> DeviceMemoryPlan:
-    """What a triage of so many slices needs, with plans that were built for as many."""
+    """GPU memory that a triage of `slices` needs, with plans that were built for as many."""
     shapes = decoder_shapes(manifest, slices)
     return DeviceMemoryPlan(
         CONTEXT_BYTES,
@@ -88,7 +88,7 @@ def plan_device_memory(manifest: Manifest, slices: int) -> DeviceMemoryPlan:
 
 
 def decoder_shapes(manifest: Manifest, slices: int) -> DecoderShapes:
-    """Of plans for so many slices, their questions and an answer, or of caches that grow to them."""
+    """Shapes of plans for `slices`, their questions and an answer, or of caches that grow to them."""
     tokens = slices * (manifest.vision.tokens_per_image + TOKENS_OF_TEXT)
     local_rows = manifest.text.sliding_window + LOCAL_SLACK_ROWS
     if manifest.dialect == "trt":
@@ -103,8 +103,8 @@ def require_device_memory(
     manifest: Manifest,
     slices: int,
     shape: tuple[int, int],
-    room: DeviceBudget,
-    available_bytes: int | None,
+    budget: DeviceBudget,
+    available_bytes: int,
 ) -> None:
     """Refuse what does not fit, before it is begun.
 
@@ -112,71 +112,66 @@ def require_device_memory(
         manifest: of the engine
         slices: to be shown
         shape: rows and columns of a slice
-        room: of the device
-        available_bytes: of the host, that this process may hold; None, where unknown
+        budget: of the device
+        available_bytes: of the host, that this process may hold
 
     Raises:
         ResourceError: too little; the message says what would fit.
     """
-    fitting = largest_device_slices(manifest, room, available_bytes, shape)
+    fitting = largest_device_slices(manifest, budget, available_bytes, shape)
     if slices <= fitting:
         return
-    if room.rows is not None and fitting == _slices_of(manifest, room.rows):
+    if budget.rows is not None and fitting == _slices_of(manifest, budget.rows):
         raise ResourceError(
             f"the plans hold {fitting} slices, {slices} were asked for; use --slices {fitting} or "
             f"run 'edge-medgemma build' again with --slices {slices}"
         )
-    needed = _needed_bytes(manifest, slices, shape, room)
+    needed = _needed_bytes(manifest, slices, shape, budget)
     advice = f"use --slices {fitting}" if fitting else "use an int4 engine or --provider cpu"
     raise ResourceError(
         f"{slices} slices need {gigabytes(needed)} of the GPU's memory with this engine, "
-        f"{gigabytes(_free_bytes(room, available_bytes))} are free; {advice}"
+        f"{gigabytes(_free_bytes(budget, available_bytes))} are free; {advice}"
     )
 
 
 def largest_device_slices(
     manifest: Manifest,
-    room: DeviceBudget,
-    available_bytes: int | None,
+    budget: DeviceBudget,
+    available_bytes: int,
     shape: tuple[int, int] = DEFAULT_SHAPE,
 ) -> int:
     """Most slices whose triage fits on the device, into its plans and the host; may be 0."""
-    free = _free_bytes(room, available_bytes)
+    free = _free_bytes(budget, available_bytes)
 
     def fits(slices: int) -> bool:
-        host = host_bytes(manifest, slices, shape)
-        on_host = available_bytes is None or room.is_shared or host <= available_bytes
-        return on_host and _needed_bytes(manifest, slices, shape, room) <= free
+        on_host = budget.is_shared or host_bytes(manifest, slices, shape) <= available_bytes
+        return on_host and _needed_bytes(manifest, slices, shape, budget) <= free
 
     most = most_slices(manifest, fits)
-    return most if room.rows is None else min(most, _slices_of(manifest, room.rows))
+    return most if budget.rows is None else min(most, _slices_of(manifest, budget.rows))
 
 
-def fits_together_on_device(
-    manifest: Manifest, room: DeviceBudget, available_bytes: int | None
-) -> bool:
+def fits_together_on_device(manifest: Manifest, budget: DeviceBudget, available_bytes: int) -> bool:
     """Whether vision tower and decoder may stay loaded side by side, however many the slices."""
-    share = TOGETHER_SHARE if room.is_shared else 1.0
-    free = _free_bytes(room, available_bytes)
+    share = TOGETHER_SHARE if budget.is_shared else 1.0
+    free = _free_bytes(budget, available_bytes)
     return plan_device_memory(manifest, MAX_SLICES).together_bytes <= share * free
 
 
 def _needed_bytes(
-    manifest: Manifest, slices: int, shape: tuple[int, int], room: DeviceBudget
+    manifest: Manifest, slices: int, shape: tuple[int, int], budget: DeviceBudget
 ) -> int:
     needed = plan_device_memory(manifest, slices).peak_bytes
-    return needed + (host_bytes(manifest, slices, shape) if room.is_shared else 0)
+    return needed + (host_bytes(manifest, slices, shape) if budget.is_shared else 0)
 
 
-def _free_bytes(room: DeviceBudget, available_bytes: int | None) -> int:
-    """A shared memory is free as far as the host's caches of files leave when asked to."""
-    if room.is_shared and available_bytes is not None:
-        return available_bytes
-    return room.free_bytes
+def _free_bytes(budget: DeviceBudget, available_bytes: int) -> int:
+    """Free bytes; of a shared memory those that the host's page cache would leave."""
+    return available_bytes if budget.is_shared else budget.free_bytes
 
 
 def _slices_of(manifest: Manifest, rows: int) -> int:
-    """Slices that fit into so many rows of the global caches."""
+    """Slices that fit into `rows` slots of the global caches."""
     return max(rows - QUESTION_ROWS, 0) // (manifest.vision.tokens_per_image + TOKENS_OF_TEXT)
 
 

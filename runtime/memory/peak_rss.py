@@ -1,12 +1,12 @@
-"""Peak resident memory of this process while one thing runs."""
+"""Peak resident memory of this process while a block runs."""
 
-import contextlib
-import resource
-import sys
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import psutil
 
 RESET_PEAK = "5"
 """Written to clear_refs, sets VmHWM to the present size; proc(5), Linux 4.0 and later."""
@@ -27,36 +27,28 @@ class PeakMemory:
     def measure(self) -> Iterator[None]:
         """Set `bytes` and `method` at the end of the block.
 
-        `kernel`: the kernel's own high-water mark, reset at the beginning. `sampled`: where that is
-        not permitted, the largest of samples 20 ms apart. `since start`: where there is no /proc.
+        `kernel`: the kernel's high-water mark, reset at the beginning. `sampled`: the largest of
+        samples 20 ms apart, where there is no such mark or it may not be reset.
         """
-        if self._reset():
-            yield
-            self.bytes, self.method = self._status_bytes("VmHWM"), "kernel"
-        elif self._status_bytes("VmRSS") is not None:
+        try:
+            (self._process / "clear_refs").write_text(RESET_PEAK)
+        except OSError:
             with self._sampled():
                 yield
         else:
             yield
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            self.bytes = peak if sys.platform == "darwin" else peak * 1024
-            self.method = "since start"
-
-    def _reset(self) -> bool:
-        with contextlib.suppress(OSError):
-            (self._process / "clear_refs").write_text(RESET_PEAK)
-            return self._status_bytes("VmHWM") is not None
-        return False
+            self.bytes, self.method = self._high_water_bytes(), "kernel"
 
     @contextmanager
     def _sampled(self) -> Iterator[None]:
         done = threading.Event()
+        process = psutil.Process()
         peak = 0
 
         def sample() -> None:
             nonlocal peak
             while True:
-                peak = max(peak, self._status_bytes("VmRSS") or 0)
+                peak = max(peak, process.memory_info().rss)
                 if done.wait(SAMPLING_PERIOD_S):
                     return
 
@@ -69,17 +61,8 @@ class PeakMemory:
             thread.join()
             self.bytes, self.method = peak, "sampled"
 
-    def _status_bytes(self, key: str) -> int | None:
-        return kilobytes_of(self._process / "status", key)
-
-
-def kilobytes_of(path: Path, key: str) -> int | None:
-    """Bytes of a `Key:  123 kB` line of a file under /proc; None without such a file or line."""
-    try:
-        for line in path.read_text().splitlines():
-            name, _, value = line.partition(":")
-            if name == key:
-                return int(value.split()[0]) * 1024
-    except (OSError, ValueError, IndexError):
-        pass
-    return None
+    def _high_water_bytes(self) -> int:
+        """Bytes of VmHWM, which psutil does not read and getrusage inherits from the parent."""
+        status = (self._process / "status").read_text()
+        (kilobytes,) = re.findall(r"VmHWM:\s+(\d+) kB", status)
+        return int(kilobytes) * 1024

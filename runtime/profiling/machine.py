@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from edge_medgemma.runtime.cores import usable_cores
-from edge_medgemma.runtime.memory.peak_rss import kilobytes_of
+import psutil
+
+from edge_medgemma.runtime.host import processor_name, usable_cores
 from edge_medgemma.runtime.profiling.thermal import HOST
 
 LIBRARIES = ("onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "numpy", "pydicom")
@@ -24,7 +25,7 @@ class Machine:
     architecture: str
     cores: int
     """That this process may use."""
-    memory_bytes: int | None
+    memory_bytes: int
     system: str
     jetson: str
     """L4T release; empty elsewhere."""
@@ -37,31 +38,16 @@ class Machine:
 def read_machine(root: Path = HOST) -> Machine:
     """The machine whose file tree begins at `root`."""
     return Machine(
-        processor=_processor(root),
+        processor=processor_name(root),
         architecture=platform.machine(),
         cores=usable_cores(),
-        memory_bytes=kilobytes_of(root / "proc/meminfo", "MemTotal"),
+        memory_bytes=psutil.virtual_memory().total,
         system=f"{platform.system()} {platform.release()}",
         jetson=_first_line(root / "etc/nv_tegra_release"),
         power_mode=_power_mode(root),
         python=platform.python_version(),
         libraries=_libraries(),
     )
-
-
-def _processor(root: Path) -> str:
-    board = _first_line(root / "proc/device-tree/model")
-    if board:
-        return board.rstrip("\0")
-    try:
-        text = (root / "proc/cpuinfo").read_text()
-    except OSError:
-        text = ""
-    for line in text.splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() == "model name":
-            return value.strip()
-    return platform.processor() or "unknown"
 
 
 def _power_mode(root: Path) -> str:

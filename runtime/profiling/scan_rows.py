@@ -14,10 +14,10 @@ from tempfile import mkdtemp
 from edge_medgemma.runtime.backends.select import Providers
 from edge_medgemma.runtime.errors import ResourceError
 from edge_medgemma.runtime.generation.engine import Engine
+from edge_medgemma.runtime.host import available_bytes
 from edge_medgemma.runtime.manifest import Manifest
 from edge_medgemma.runtime.memory.host_memory import (
     DEFAULT_SHAPE,
-    available_bytes,
     require_memory,
 )
 from edge_medgemma.runtime.profiling.distribution import Distribution

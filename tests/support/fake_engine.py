@@ -162,7 +162,7 @@ class FakeEngine:
         self.prompt_ids: list[int] = []
         self.questions_asked = 0
         self.images_encoded = 0
-        self.available_bytes: int | None = None
+        self.available_bytes = 10**12
         """Memory of the machine, where it matters."""
 
     vision_batch_size = 1

@@ -28,7 +28,7 @@ BUILDER_BYTES_PER_WEIGHT_BYTE = 4
 reports a peak of 11.9 GB for building a 4B model with int4 weights."""
 
 
-def check_buildable(manifest: Manifest, available_bytes: int | None) -> None:
+def check_buildable(manifest: Manifest, available_bytes: int) -> None:
     """Refuse what cannot become a plan before an hour is spent on it.
 
     Raises:
@@ -45,7 +45,7 @@ def check_buildable(manifest: Manifest, available_bytes: int | None) -> None:
         )
     largest = max(record.bytes for record in manifest.files.values())
     needed = BUILDER_BYTES_PER_WEIGHT_BYTE * largest
-    if available_bytes is not None and needed > available_bytes:
+    if needed > available_bytes:
         raise ResourceError(
             f"building needs about {needed / 1e9:.1f} GB of memory, {available_bytes / 1e9:.1f} GB "
             "are free; close other programs, add swap (jetson/install.sh --swap 8), or export with "

@@ -1,6 +1,5 @@
 """Several codec processes at once, since a slice takes its codec longer than its file the disk."""
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_medgemma.runtime.host import usable_cores
 from edge_medgemma.runtime.slicing.pixels.codec_process import CodecProcess
 from edge_medgemma.runtime.slicing.volume import Modality
 
@@ -27,7 +27,7 @@ class CodecPool:
     def __init__(self, portions: int) -> None:
         """`portions` is how many requests there will be."""
         worthwhile = 1 + portions // PORTIONS_PER_PROCESS
-        self.size = min(MAX_PROCESSES, os.cpu_count() or 1, worthwhile)
+        self.size = min(MAX_PROCESSES, usable_cores(), worthwhile)
         self._threads = ThreadPoolExecutor(self.size, "codec")
         self._codecs = [CodecProcess() for _ in range(self.size)]
         self._idle: SimpleQueue[CodecProcess] = SimpleQueue()

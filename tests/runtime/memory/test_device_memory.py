@@ -24,6 +24,7 @@ from edge_medgemma.runtime.memory.host_memory import host_bytes
 
 SHAPE = (512, 512)
 GIGABYTE = 10**9
+PLENTY = 10**12
 
 
 @pytest.fixture
@@ -79,16 +80,16 @@ def test_the_weights_are_counted_once(manifest: Manifest) -> None:
 def test_the_number_that_fits_is_the_largest(manifest: Manifest) -> None:
     for free in (5 * GIGABYTE, 6 * GIGABYTE):
         room = DeviceBudget(free, is_shared=False)
-        slices = largest_device_slices(manifest, room, None)
+        slices = largest_device_slices(manifest, room, PLENTY)
         assert slices > 0
         assert plan_device_memory(manifest, slices).peak_bytes <= free
         assert plan_device_memory(manifest, slices + 1).peak_bytes > free
-        require_device_memory(manifest, slices, SHAPE, room, None)
+        require_device_memory(manifest, slices, SHAPE, room, PLENTY)
         with pytest.raises(ResourceError, match=f"the GPU's memory.*use --slices {slices}$"):
-            require_device_memory(manifest, slices + 1, SHAPE, room, None)
+            require_device_memory(manifest, slices + 1, SHAPE, room, PLENTY)
     small = DeviceBudget(2 * GIGABYTE, is_shared=False)
     with pytest.raises(ResourceError, match=r"2\.0 GB are free.*--provider cpu"):
-        require_device_memory(manifest, 1, SHAPE, small, None)
+        require_device_memory(manifest, 1, SHAPE, small, PLENTY)
 
 
 def test_a_shared_memory_holds_the_program_too(manifest: Manifest) -> None:
@@ -103,14 +104,16 @@ def test_a_shared_memory_holds_the_program_too(manifest: Manifest) -> None:
 
 def test_plans_of_fewer_slices_say_so(manifest: Manifest) -> None:
     room = DeviceBudget(10**12, is_shared=False, rows=24 * 266 + QUESTION_ROWS)
-    assert largest_device_slices(manifest, room, None) == 24
+    assert largest_device_slices(manifest, room, PLENTY) == 24
     with pytest.raises(ResourceError, match=r"hold 24 slices, 25.*build.*--slices 25"):
-        require_device_memory(manifest, 25, SHAPE, room, None)
+        require_device_memory(manifest, 25, SHAPE, room, PLENTY)
 
 
 def test_both_parts_stay_on_a_large_card(manifest: Manifest) -> None:
-    assert fits_together_on_device(manifest, DeviceBudget(12 * GIGABYTE, is_shared=False), None)
-    assert not fits_together_on_device(manifest, DeviceBudget(6 * GIGABYTE, is_shared=False), None)
+    assert fits_together_on_device(manifest, DeviceBudget(12 * GIGABYTE, is_shared=False), PLENTY)
+    assert not fits_together_on_device(
+        manifest, DeviceBudget(6 * GIGABYTE, is_shared=False), PLENTY
+    )
     shared = DeviceBudget(12 * GIGABYTE, is_shared=True)
     assert not fits_together_on_device(manifest, shared, 12 * GIGABYTE)
 

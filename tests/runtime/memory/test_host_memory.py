@@ -1,16 +1,13 @@
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from edge_medgemma.runtime.commands.options import BUILTIN_ENGINE
 from edge_medgemma.runtime.errors import ResourceError
 from edge_medgemma.runtime.manifest import FileRecord, Manifest, load_manifest
-from edge_medgemma.runtime.memory import host_memory as memory
 from edge_medgemma.runtime.memory.host_memory import (
-    available_bytes,
     cache_bytes,
     fits_together,
     largest_slices,
@@ -71,7 +68,6 @@ def test_the_largest_number_of_slices_fits_and_one_more_does_not(manifest) -> No
 
 def test_what_does_not_fit_is_refused_with_a_number_that_does(manifest) -> None:
     require_memory(manifest, 85, SHAPE, 10**11)
-    require_memory(manifest, 85, SHAPE, None)
     with pytest.raises(ResourceError) as refusal:
         require_memory(manifest, 85, SHAPE, 1_950_000_000)
     slices = largest_slices(manifest, 1_950_000_000, SHAPE)
@@ -86,35 +82,7 @@ def test_what_does_not_fit_is_refused_with_a_number_that_does(manifest) -> None:
 def test_a_large_engine_takes_turns(manifest) -> None:
     assert not fits_together(manifest, 8 * 10**9)
     assert fits_together(manifest, 64 * 10**9)
-    assert not fits_together(manifest, None)
     assert fits_together(load_manifest(BUILTIN_ENGINE), 4 * 10**9)
-
-
-@pytest.mark.parametrize(
-    ("membership", "limits", "expected"),
-    [
-        ("0::/\n", {"memory.max": "max"}, []),
-        ("0::/a/b\n", {"a/b/memory.max": "max", "a/memory.max": "700"}, [700]),
-        ("0::/a/b\n", {"a/b/memory.max": "300", "a/memory.max": "700"}, [300, 700]),
-        ("4:memory:/x\n0::/\n", {"memory/x/memory.limit_in_bytes": "900"}, [900]),
-        ("4:memory:/x\n", {"memory/memory.limit_in_bytes": "500"}, [500]),
-        ("5:cpu:/x\n", {"x/memory.max": "500"}, []),
-    ],
-)
-def test_limits_of_control_groups_are_found(tmp_path, membership, limits, expected) -> None:
-    (tmp_path / "cgroup").write_text(membership)
-    root = tmp_path / "fs"
-    for name, value in limits.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(value + "\n")
-    assert memory._group_limits(tmp_path / "cgroup", root) == expected
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_this_process_may_hold_no_more_than_the_machine_has() -> None:
-    total = memory._fields(Path("/proc/meminfo"))["MemTotal"]
-    available = available_bytes()
-    assert available is not None and 0 < available <= total
 
 
 def test_a_refused_study_is_one_error_and_looks_at_nothing(tmp_path) -> None:
