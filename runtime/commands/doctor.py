@@ -1,10 +1,10 @@
-"""`edge-medgemma doctor`: what runs on this device, and what to do about the rest."""
+"""`edge-medgemma doctor`: providers that run on this device, and what to do about the others."""
 
-import json
 import platform
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import click
 from rich.table import Table
@@ -24,69 +24,76 @@ from edge_medgemma.runtime.backends.tensorrt.plan_files import RECORD_NAME, plan
 from edge_medgemma.runtime.commands.options import engine_option
 from edge_medgemma.runtime.commands.sanitize import printable
 from edge_medgemma.runtime.commands.tables import print_table
-from edge_medgemma.runtime.cores import usable_cores
+from edge_medgemma.runtime.documents import dump_json
 from edge_medgemma.runtime.errors import EdgeMedgemmaError
+from edge_medgemma.runtime.host import available_bytes, processor_name, usable_cores
 from edge_medgemma.runtime.manifest import Manifest, load_manifest
 from edge_medgemma.runtime.memory.device_memory import largest_device_slices
-from edge_medgemma.runtime.memory.host_memory import available_bytes, largest_slices, plan_memory
+from edge_medgemma.runtime.memory.host_memory import gigabytes, largest_slices, plan_memory
 
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
 
 @dataclass(frozen=True, slots=True)
 class EngineDiagnosis:
-    """What this device makes of an engine."""
+    """Providers that `auto` takes for an engine, and how many slices fit into memory."""
 
     name: str
-    vision_provider: str | None
-    """What `auto` takes; None where nothing runs the engine"""
-    decoder_provider: str | None
+    vision_provider: Provider | None
+    """Provider of the vision tower; null where none runs it."""
+    decoder_provider: Provider | None
+    """Provider of the decoder; null where none runs it."""
     fallbacks: tuple[Fallback, ...]
+    """Faster providers that are not used, and why."""
     tensorrt_plans: str
-    largest_slices: int | None
-    """On the CPU, of 512 x 512; None where the memory is unknown"""
-    one_slice_bytes: int
-    """Peak on the CPU"""
-    device_slices: int | None
-    """Most slices of 512 x 512 on the GPU that runs the decoder; None where none does"""
-    device_free_bytes: int | None
-    """Of that GPU's memory"""
+    """`none`, `built for this device`, or why the plans cannot be used here."""
+    max_slices_on_cpu: int
+    """Most slices of 512 x 512 pixels that fit into the host's memory."""
+    peak_bytes_of_one_slice: int
+    """Peak memory of a triage of one slice on the CPU."""
+    max_slices_on_gpu: int | None
+    """Most slices of 512 x 512 pixels on the GPU that runs the decoder; null without a GPU."""
+    gpu_free_bytes: int | None
+    """Free memory of that GPU."""
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """What was found."""
+    """What runs on this device, with which software, and what is broken."""
 
+    schema_version: Literal[1]
     program_version: str
     python_version: str
     system: str
     processor: str
     cores: int
+    """Number of cores that a process may use."""
+    available_bytes: int
+    """Memory that a process may hold."""
     onnxruntime_packages: dict[str, str]
-    nvidia_driver: str
+    """Version of each installed distribution of onnxruntime."""
+    nvidia_driver: str | None
     cuda_kernels: tuple[int, ...]
     """Compute capabilities times ten for which the installed onnxruntime has kernels."""
     providers: tuple[Probe, ...]
-    available_bytes: int | None
-    """Memory that a process may hold"""
     engine: EngineDiagnosis
     problems: tuple[str, ...]
-    """What is broken, not merely absent."""
+    """Sentences on what is broken, not merely absent."""
 
 
 @click.command(epilog="Example: edge-medgemma doctor --engine engines/medgemma")
 @engine_option
-@click.option("--json", "as_json", is_flag=True, help="Print what a machine reads.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(engine_directory: Path, as_json: bool) -> None:
     """Say what runs on this device, and what to install.
 
-    Runs one small model with every library, and says which of them auto takes for an engine and
-    how many slices fit. Exits with 1 where the installation is broken, not where something is
-    merely absent.
+    Runs one small model with every provider, and says which of them auto takes for an engine and
+    how many slices fit into memory. Exits with 1 where the installation is broken, not where
+    something is merely absent.
     """
     found = diagnose(engine_directory)
     if as_json:
-        click.echo(json.dumps(asdict(found), indent=1))
+        click.echo(dump_json(found), nl=False)
     else:
         _print(found)
     if found.problems:
@@ -94,7 +101,7 @@ def command(engine_directory: Path, as_json: bool) -> None:
 
 
 def diagnose(engine_directory: Path) -> Diagnosis:
-    """Look at everything once.
+    """Probe every provider and plan the engine's memory, without loading the engine.
 
     Raises:
         EngineError: there is no engine.
@@ -105,22 +112,23 @@ def diagnose(engine_directory: Path) -> Diagnosis:
     probes = probe_all()
     problems = [conflict] if conflict else []
     if not any(probe.works for probe in probes):
-        problems.append("nothing runs here; from a checkout, run: pip install '.[cpu]'")
+        problems.append("no provider works; from a checkout, run: pip install '.[cpu]'")
     engine = diagnose_engine(engine_directory, manifest, probes)
     if engine.decoder_provider is None:
-        problems.append(f"nothing here runs the engine: {engine.fallbacks[-1].reason}")
+        problems.append(f"no provider runs the engine: {engine.fallbacks[-1].reason}")
     kernels = cuda_kernels()
     return Diagnosis(
+        schema_version=1,
         program_version=__version__,
         python_version=platform.python_version(),
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
-        processor=_processor(),
+        processor=processor_name(),
         cores=usable_cores(),
+        available_bytes=available_bytes(),
         onnxruntime_packages=packages,
         nvidia_driver=_nvidia_driver(),
         cuda_kernels=tuple(sorted(kernels.compiled)) if kernels else (),
         providers=probes,
-        available_bytes=available_bytes(),
         engine=engine,
         problems=tuple(problems),
     )
@@ -129,16 +137,16 @@ def diagnose(engine_directory: Path) -> Diagnosis:
 def diagnose_engine(
     directory: Path, manifest: Manifest, probes: tuple[Probe, ...]
 ) -> EngineDiagnosis:
-    """What `auto` would take, without loading the engine."""
+    """Providers that `auto` would take, and the slices that fit, without loading the engine."""
     memory = available_bytes()
     vision: Provider | None = None
     decoder: Provider | None = None
-    room: DeviceBudget | None = None
+    budget: DeviceBudget | None = None
     fallbacks: tuple[Fallback, ...]
     try:
         choice = choose(directory, manifest, AUTOMATIC, DEVICES)
         vision, decoder, fallbacks = choice.vision, choice.decoder, choice.fallbacks
-        room = choice.decoder_budget
+        budget = choice.decoder_budget
     except EdgeMedgemmaError as error:
         fallbacks = (Fallback(Provider.AUTO, str(error)),)
     if vision is Provider.AUTO:
@@ -151,10 +159,10 @@ def diagnose_engine(
         decoder_provider=Provider.CPU if decoder is Provider.AUTO else decoder,
         fallbacks=fallbacks,
         tensorrt_plans=_plans(directory, manifest),
-        largest_slices=None if memory is None else largest_slices(manifest, memory),
-        one_slice_bytes=plan_memory(manifest, 1).peak_bytes,
-        device_slices=None if room is None else largest_device_slices(manifest, room, memory),
-        device_free_bytes=None if room is None else room.free_bytes,
+        max_slices_on_cpu=largest_slices(manifest, memory),
+        peak_bytes_of_one_slice=plan_memory(manifest, 1).peak_bytes,
+        max_slices_on_gpu=largest_device_slices(manifest, budget, memory) if budget else None,
+        gpu_free_bytes=budget.free_bytes if budget else None,
     )
 
 
@@ -167,6 +175,7 @@ def _without_openvino(manifest: Manifest, probes: tuple[Probe, ...]) -> str:
 
 
 def _plans(directory: Path, manifest: Manifest) -> str:
+    """State of the TensorRT plans in an engine directory."""
     if not (plan_folder(directory) / RECORD_NAME).is_file():
         return "none"
     try:
@@ -176,31 +185,26 @@ def _plans(directory: Path, manifest: Manifest) -> str:
     return "built for this device"
 
 
-def _engine_lines(found: Diagnosis) -> list[str]:
-    engine, memory = found.engine, found.available_bytes
-    available = "unknown" if memory is None else f"{memory / 1e9:.1f} GB"
+def _engine_lines(engine: EngineDiagnosis) -> list[str]:
     lines = [
-        f"memory available: {available}",
-        f"engine {engine.name}: vision on {engine.vision_provider or 'nothing'}, "
-        + f"decoder on {engine.decoder_provider or 'nothing'}",
-        *(f"  not {one.provider}: {one.reason}" for one in engine.fallbacks),
+        f"engine: {engine.name}",
+        f"  vision tower: {engine.vision_provider or 'no provider'}",
+        f"  decoder: {engine.decoder_provider or 'no provider'}",
+        *(f"  {one.provider} not used: {one.reason}" for one in engine.fallbacks),
         f"  TensorRT plans: {engine.tensorrt_plans}",
+        f"  CPU memory: at most {engine.max_slices_on_cpu} slices; one slice needs "
+        + gigabytes(engine.peak_bytes_of_one_slice),
     ]
-    if engine.device_slices is not None and engine.device_free_bytes is not None:
+    if engine.max_slices_on_gpu is not None and engine.gpu_free_bytes is not None:
         lines.append(
-            f"  on the GPU: at most {engine.device_slices} slices; "
-            f"{engine.device_free_bytes / 1e9:.1f} GB of its memory are free"
-        )
-    if engine.largest_slices is not None:
-        lines.append(
-            f"  on the CPU: at most {engine.largest_slices} slices; one needs "
-            f"{engine.one_slice_bytes / 1e9:.1f} GB"
+            f"  GPU memory: at most {engine.max_slices_on_gpu} slices; "
+            f"{gigabytes(engine.gpu_free_bytes)} free"
         )
     return lines
 
 
 def _print(found: Diagnosis) -> None:
-    table = Table("provider", "works", "what was found")
+    table = Table("provider", "works", "device, or what is missing")
     for probe in found.providers:
         works = Text("yes", style="green") if probe.works else Text("no", style="dim")
         table.add_row(probe.name, works, Text(probe.detail))
@@ -211,27 +215,20 @@ def _print(found: Diagnosis) -> None:
     lines = [
         f"edge-medgemma {found.program_version}, Python {found.python_version}, {found.system}",
         f"processor: {found.processor}, {found.cores} cores",
+        f"memory available: {gigabytes(found.available_bytes)}",
         f"onnxruntime packages: {packages or 'none'}",
         f"NVIDIA driver: {found.nvidia_driver or 'none'}",
     ]
     if kernels:
-        lines.append(f"onnxruntime has CUDA kernels for compute capability {kernels}")
-    lines += map(printable, _engine_lines(found))
+        lines.append(f"CUDA kernels of onnxruntime: compute capability {kernels}")
+    lines += map(printable, _engine_lines(found.engine))
     lines += [f"PROBLEM: {problem}" for problem in found.problems]
     print_table(table, *map(Text, lines))
 
 
-def _processor() -> str:
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return platform.processor() or "unknown"
-    names = [line.partition(":")[2].strip() for line in text.splitlines() if "model name" in line]
-    return names[0] if names else platform.processor() or "unknown"
-
-
-def _nvidia_driver() -> str:
+def _nvidia_driver() -> str | None:
+    """First line of the kernel module's version file; None without the module."""
     try:
         return NVIDIA_DRIVER.read_text(encoding="utf-8").splitlines()[0].strip()
     except (OSError, IndexError):
-        return ""
+        return None

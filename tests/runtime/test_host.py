@@ -26,12 +26,12 @@ def write_tree(root: Path, files: dict[str, str]) -> Path:
 @pytest.mark.parametrize(
     ("membership", "files", "expected"),
     [
-        ("0::/\n", {"memory.max": "max"}, None),
-        ("0::/a/b\n", {"a/b/memory.max": "max", "a/memory.max": "700"}, 700),
-        ("0::/a/b\n", {"a/b/memory.max": "300", "a/memory.max": "700"}, 300),
-        ("4:memory:/x\n0::/\n", {"memory/x/memory.limit_in_bytes": "900"}, 900),
-        ("4:memory:/x\n", {"memory/memory.limit_in_bytes": "500"}, 500),
-        ("5:cpu:/x\n", {"x/memory.max": "500"}, None),
+        ("0::/", {"memory.max": "max"}, None),
+        ("0::/a/b", {"a/b/memory.max": "max", "a/memory.max": "700"}, 700),
+        ("0::/a/b", {"a/b/memory.max": "300", "a/memory.max": "700"}, 300),
+        ("4:memory:/x\n0::/", {"memory/x/memory.limit_in_bytes": "900"}, 900),
+        ("4:memory:/x", {"memory/memory.limit_in_bytes": "500"}, 500),
+        ("5:cpu:/x", {"x/memory.max": "500"}, None),
     ],
 )
 def test_memory_limits_of_control_groups(
@@ -45,13 +45,13 @@ def test_memory_limits_of_control_groups(
 @pytest.mark.parametrize(
     ("membership", "files", "expected"),
     [
-        ("0::/\n", {"cpu.max": "max 100000"}, None),
-        ("0::/a/b\n", {"a/b/cpu.max": "max 100000", "a/cpu.max": "150000 100000"}, 1.5),
-        ("3:cpu,cpuacct:/x\n", {
+        ("0::/", {"cpu.max": "max 100000"}, None),
+        ("0::/a/b", {"a/b/cpu.max": "max 100000", "a/cpu.max": "150000 100000"}, 1.5),
+        ("3:cpu,cpuacct:/x", {
             "cpu/x/cpu.cfs_quota_us": "50000", "cpu/x/cpu.cfs_period_us": "100000",
             "cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000",
         }, 0.5),
-        ("3:cpuacct:/x\n", {"cpu/x/cpu.cfs_quota_us": "50000"}, None),
+        ("3:cpuacct:/x", {"cpu/x/cpu.cfs_quota_us": "50000"}, None),
     ],
 )  # fmt: skip
 def test_cpu_quotas_of_control_groups(

@@ -1,18 +1,21 @@
 import json
 import shutil
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from support.host_backend import HostBackend
+from support.schemas import assert_valid
 
 from edge_medgemma.runtime.backends import probe
 from edge_medgemma.runtime.backends.gpu import DeviceBudget
 from edge_medgemma.runtime.backends.probe import installed_onnxruntimes, onnxruntime_conflict
 from edge_medgemma.runtime.backends.select import Provider
+from edge_medgemma.runtime.cli import cli
 from edge_medgemma.runtime.commands import doctor
+from edge_medgemma.runtime.commands.options import BUILTIN_ENGINE
+from edge_medgemma.runtime.documents import dump_json
 from edge_medgemma.runtime.errors import DependencyError, EngineError
 from edge_medgemma.runtime.manifest import load_manifest
 from edge_medgemma.runtime.memory.device_memory import decoder_shapes
@@ -43,10 +46,29 @@ def test_only_packages_in_the_imported_folder_are_in_conflict(
     assert set(installed_onnxruntimes()) == {"onnxruntime", "onnxruntime-gpu"}
 
 
+def test_the_demo_engine_is_diagnosed_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "processor_name", lambda: "A Processor 9000")
+    monkeypatch.setattr(doctor, "available_bytes", lambda: 2 * 10**9)
+    result = CliRunner().invoke(cli, ["doctor"])
+    assert result.exit_code == 0, result.output
+    most = largest_slices(load_manifest(BUILTIN_ENGINE), 2 * 10**9)
+    for line in (
+        "processor: A Processor 9000",
+        "memory available: 2.0 GB",
+        "  vision tower: cpu",
+        "  decoder: cpu",
+        "  TensorRT plans: none",
+        f"  CPU memory: at most {most} slices",
+    ):
+        assert line in result.stdout
+    assert "install edge-medgemma" not in result.stdout
+    assert "PROBLEM" not in result.stdout
+
+
 def test_a_broken_installation_is_said_and_exits_with_1(monkeypatch: pytest.MonkeyPatch) -> None:
     both = {"onnxruntime": "1.32.0", "onnxruntime-gpu": "1.31.1"}
     monkeypatch.setattr(doctor, "installed_onnxruntimes", lambda: both)
-    result = CliRunner().invoke(doctor.command, [])
+    result = CliRunner().invoke(cli, ["doctor"])
     assert result.exit_code == 1
     assert "PROBLEM: 2 packages share the folder onnxruntime/" in result.stdout
 
@@ -55,10 +77,11 @@ def test_json_says_what_runs_the_engine_and_why_nothing_faster_does(
     tiny_engine_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(doctor, "available_bytes", lambda: 10**9)
-    arguments = ["--json", "--engine", str(tiny_engine_directory)]
-    result = CliRunner().invoke(doctor.command, arguments)
+    arguments = ["doctor", "--json", "--engine", str(tiny_engine_directory)]
+    result = CliRunner().invoke(cli, arguments)
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
+    assert_valid(found, "doctor")
     works = {one["name"]: one["works"] for one in found["providers"]}
     assert list(works) == ["tensorrt", "cuda", "openvino", "cpu"]
     assert works["cpu"]
@@ -69,7 +92,9 @@ def test_json_says_what_runs_the_engine_and_why_nothing_faster_does(
     assert "--target cuda" in reasons["cuda"]
     assert "gains less" in reasons["openvino"]
     assert engine["tensorrt_plans"] == "none"
-    assert engine["largest_slices"] == largest_slices(load_manifest(tiny_engine_directory), 10**9)
+    assert engine["max_slices_on_cpu"] == largest_slices(
+        load_manifest(tiny_engine_directory), 10**9
+    )
 
 
 def test_a_gpu_that_runs_the_engine_is_said_with_what_it_holds(
@@ -78,9 +103,9 @@ def test_a_gpu_that_runs_the_engine_is_said_with_what_it_holds(
     rows = decoder_shapes(load_manifest(tiny_tensorrt_directory), 7).global_rows
     backend = HostBackend(room=DeviceBudget(12 * 10**9, is_shared=False, rows=rows))
     monkeypatch.setattr(doctor, "DEVICES", {Provider.TENSORRT: backend})
-    result = CliRunner().invoke(doctor.command, ["--engine", str(tiny_tensorrt_directory)])
-    assert "vision on tensorrt, decoder on tensorrt" in result.stdout
-    assert "on the GPU: at most 7 slices; 12.0 GB of its memory are free" in result.stdout
+    result = CliRunner().invoke(cli, ["doctor", "--engine", str(tiny_tensorrt_directory)])
+    assert "vision tower: tensorrt\n  decoder: tensorrt" in result.stdout
+    assert "GPU memory: at most 7 slices; 12.0 GB free" in result.stdout
 
 
 def test_where_nothing_is_installed_every_library_says_what_to_do(
@@ -93,9 +118,10 @@ def test_where_nothing_is_installed_every_library_says_what_to_do(
     monkeypatch.setattr(probe, "_PROBES", nothing)
     monkeypatch.setattr(doctor, "installed_onnxruntimes", dict)
     found = doctor.diagnose(tiny_engine_directory)
-    assert json.loads(json.dumps(asdict(found)))["onnxruntime_packages"] == {}
+    assert_valid(json.loads(dump_json(found)), "doctor")
+    assert json.loads(dump_json(found))["onnxruntime_packages"] == {}
     assert not any(one.works for one in found.providers)
-    assert found.problems == ("nothing runs here; from a checkout, run: pip install '.[cpu]'",)
+    assert found.problems == ("no provider works; from a checkout, run: pip install '.[cpu]'",)
 
 
 def test_a_library_that_dies_is_one_that_does_not_work(monkeypatch: pytest.MonkeyPatch) -> None:
