@@ -51,7 +51,9 @@ def test_memory_limits_of_control_groups(
             "cpu/x/cpu.cfs_quota_us": "50000", "cpu/x/cpu.cfs_period_us": "100000",
             "cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000",
         }, 0.5),
-        ("3:cpuacct:/x", {"cpu/x/cpu.cfs_quota_us": "50000"}, None),
+        ("3:cpuacct:/x", {
+            "cpu/x/cpu.cfs_quota_us": "50000", "cpu/x/cpu.cfs_period_us": "100000",
+        }, None),
     ],
 )  # fmt: skip
 def test_cpu_quotas_of_control_groups(
