@@ -153,7 +153,7 @@ def _print_ending(pieces: Sequence[AnswerPiece]) -> None:
 def _timing_words(session: ChatSession, pieces: Sequence[AnswerPiece]) -> str:
     prefill_s = session.timings_s["prefill"]
     if session.cache_hits.prefix:
-        words = f"slices recalled in {prefill_s:.2f} s"
+        words = f"cached slices loaded in {prefill_s:.2f} s"
     else:
         vision_s = session.timings_s["vision"] / session.slices
         prefill_rate = session.prefix.length / prefill_s

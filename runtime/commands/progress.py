@@ -21,9 +21,9 @@ STAGE_WORDS = {
     "discover": "reading headers",
     "decode": "decoding slices",
     "vision": "encoding slices",
-    "control": "reading blank slices",
-    "prefill": "reading slices",
-    "score": "asking",
+    "control": "prefilling blank slices",
+    "prefill": "prefilling slices",
+    "score": "scoring findings",
     "evidence": "finding key slices",
 }
 

@@ -22,16 +22,14 @@ from edge_medgemma.runtime.triage.coverage import sampling_problems
 from edge_medgemma.runtime.triage.options import DEFAULT_OPTIONS, TriageOptions
 from edge_medgemma.runtime.triage.pipeline import (
     DEVICE_FAILED,
-    FeatureStore,
     StudyContext,
-    encode,
     open_study,
-    prefill,
     render,
     require_memory,
     slice_prefiller,
     with_cpu_fallback,
 )
+from edge_medgemma.runtime.triage.prefill import FeatureStore
 from edge_medgemma.runtime.triage.progress import Progress, StageTracker, no_progress
 from edge_medgemma.runtime.triage.protocol import Protocol
 from edge_medgemma.runtime.triage.report import CacheHits
@@ -190,7 +188,7 @@ def _open_session(context: StudyContext, problems: Sequence[Problem]) -> ChatSes
     shown = study.stack
     sampling = sampling_problems(context.protocol, context.series, shown.slice_indices)
     prefiller, features = slice_prefiller(context, shown), FeatureStore()
-    prefilled = prefill(prefiller, features, encode(prefiller, features))
+    prefilled = prefiller.prefill(features, prefiller.encode(features))
     return ChatSession(
         engine=context.engine,
         prefix=prefilled.prefix,
@@ -207,6 +205,6 @@ def _only(tasks: Sequence[StudyTask]) -> StudyTask:
         return tasks[0]
     uids = sorted({task.series.series_uid for task in tasks if task.series})
     raise ScanError(
-        f"the scan holds {len(tasks)} readings; choose one with --series and --protocol "
+        f"the scan holds {len(tasks)} studies or protocols; choose with --series and --protocol "
         f"({', '.join(uids)})"
     )

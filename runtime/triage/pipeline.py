@@ -1,20 +1,21 @@
 """The way of one study, stage by stage; `triage` and `ask` share it.
 
-    open             decode the slices, check coverage, apply the intensity windows
-    choose slices    those that one pass shows to the model
-    encode           image features of every slice, by the vision tower
-    blank baseline   log-odds of the same questions about blank slices
-    prefill          instruction and slices into the decoder's KV cache
-    score            log-odds of every finding, less the baseline
-    evidence         key slices of the flagged findings
-    conclude         urgency (`urgency.py`) and report
+    open             `open_study`, `render`: slices decoded, coverage checked, windows applied
+    choose slices    `choose_slices`: those that one pass shows to the model
+    encode           `SlicePrefiller.encode`: image features of every slice
+    blank baseline   `blank_baseline`: log-odds of the same questions about blank slices
+    prefill          `SlicePrefiller.prefill`: instruction and slices into the KV cache
+    score            `score`: log-odds of every finding, less the baseline
+    evidence         `evidence`: key slices of the flagged findings
+    conclude         `conclude`: urgency (decided in `urgency.py`) and report
 
 `ask` stops after prefill. Passes over more and more slices are a loop around these stages:
 `refinement/`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import repeat
 from typing import TypeVar
 
@@ -31,10 +32,8 @@ from edge_medgemma.runtime.slicing.windows import PRESETS, render_stack
 from edge_medgemma.runtime.triage.coverage import coverage_problems, sampling_problems
 from edge_medgemma.runtime.triage.options import TriageOptions
 from edge_medgemma.runtime.triage.prefill import (
-    EncodedSlices,
     Features,
-    FeaturesByIndex,
-    PrefilledSlices,
+    FeatureStore,
     SlicePrefiller,
     prefill_slices,
 )
@@ -115,19 +114,6 @@ class RenderedStudy:
     problems: tuple[Problem, ...]
 
 
-@dataclass(slots=True)
-class FeatureStore:
-    """Image features of a study, kept between passes."""
-
-    slices: FeaturesByIndex = field(default_factory=dict)
-    blank: Features | None = None
-
-    def clear(self) -> None:
-        """Drop all features."""
-        self.slices.clear()
-        self.blank = None
-
-
 @dataclass(frozen=True, slots=True)
 class PassResult:
     """The result of one pass over some slices."""
@@ -160,9 +146,10 @@ def run_pass(
     shown = choose_slices(study, rows)
     prefiller = slice_prefiller(context, shown)
     is_last = len(rows) == len(study.stack.slice_indices)
-    encoded = encode(prefiller, features)
-    baseline = blank_baseline(context, len(rows), lambda: _blank(prefiller, study, features))
-    prefilled = prefill(prefiller, features, encoded, keeps_features=not is_last)
+    encoded = prefiller.encode(features)
+    blank = partial(prefiller.encode_blank, study.blank, features)
+    baseline = blank_baseline(context, len(rows), blank)
+    prefilled = prefiller.prefill(features, encoded, keeps_features=not is_last)
     answers, findings = score(context, prefilled.prefix, baseline)
     findings = evidence(context, prefilled.prefix, shown, findings)
     return PassResult(
@@ -233,11 +220,6 @@ def slice_prefiller(context: StudyContext, shown: SliceStack) -> SlicePrefiller:
     return SlicePrefiller(context.engine, instruction, shown, cache, context.tracker)
 
 
-def encode(prefiller: SlicePrefiller, features: FeatureStore) -> EncodedSlices:
-    """Encode the slices that have no features yet, ahead of the decoder: both may not fit."""
-    return prefiller.encode(features.slices)
-
-
 def blank_baseline(
     context: StudyContext, slices: int, blank: Callable[[], Features]
 ) -> Mapping[str, float]:
@@ -283,26 +265,6 @@ def _baseline_key(context: StudyContext, slices: int) -> str:
     engine, protocol = context.engine.manifest.sha256, context.protocol.sha256
     series = context.series
     return baseline_key(engine, protocol, PRESETS[series.modality], slices, series.shape[1:])
-
-
-def _blank(prefiller: SlicePrefiller, study: RenderedStudy, features: FeatureStore) -> Features:
-    if features.blank is None:
-        features.blank = prefiller.encode_blank(study.blank)
-    return features.blank
-
-
-def prefill(
-    prefiller: SlicePrefiller,
-    features: FeatureStore,
-    encoded: EncodedSlices,
-    *,
-    keeps_features: bool = False,
-) -> PrefilledSlices:
-    """Prefill the instruction and every slice; features are dropped unless a pass follows."""
-    prefilled = prefiller.prefill(features.slices, encoded, keeps_features=keeps_features)
-    if not keeps_features:
-        features.slices.clear()
-    return prefilled
 
 
 def score(

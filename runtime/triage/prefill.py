@@ -1,7 +1,7 @@
 """Slices into a prefix: encoded by the vision tower, prefilled by the decoder, or from the cache."""
 
-from collections.abc import Iterable, Iterator, MutableMapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 from typing import Any
@@ -23,8 +23,19 @@ from edge_medgemma.runtime.triage.report import CacheHits
 Features = NDArray[np.float32]
 """Image features [tokens_per_image, hidden] of one slice, see `Engine.encode_images`."""
 
-FeaturesByIndex = MutableMapping[int, Features]
-"""Image features by slice index, 0-based in the spatial order of the series."""
+
+@dataclass(slots=True)
+class FeatureStore:
+    """Image features of a study, kept between passes."""
+
+    slices: dict[int, Features] = field(default_factory=dict)
+    """Features by slice index, 0-based in the spatial order of the series."""
+    blank: Features | None = None
+
+    def clear(self) -> None:
+        """Drop all features."""
+        self.slices.clear()
+        self.blank = None
 
 
 def prefill_slices(
@@ -109,29 +120,35 @@ class SlicePrefiller:
         self.num_encoded = 0
         """Slices that the vision tower was run on, a blank one included."""
 
-    def encode(self, features: FeaturesByIndex) -> EncodedSlices:
-        """Complete `features`, ahead of any use of the decoder, unless the prefix is cached."""
+    def encode(self, features: FeatureStore) -> EncodedSlices:
+        """Complete `features` unless the prefix is cached.
+
+        Comes ahead of any use of the decoder: both parts of the engine may not fit together.
+        """
         if self._cache is not None:
             with self._tracker.stage("recall"):
                 if self._cache.holds(Kind.PREFIX, self._prefix_key):
                     return EncodedSlices(0, has_cached_prefix=True)
         return EncodedSlices(self._encode_missing(features), has_cached_prefix=False)
 
-    def encode_blank(self, blank: SliceStack) -> Features:
-        """Features of the one slice of `blank`, which stands for all slices."""
-        with self._tracker.stage("vision"):
-            cached = self._cached_features(blank.pixels[0], blank.preset)
-            return self._encode(blank.pixels, blank.preset)[0] if cached is None else cached
+    def encode_blank(self, blank: SliceStack, features: FeatureStore) -> Features:
+        """Features of the one slice of `blank`, which stands for all slices; also stored."""
+        if features.blank is None:
+            with self._tracker.stage("vision"):
+                cached = self._cached_features(blank.pixels[0], blank.preset)
+                encoded = self._encode(blank.pixels, blank.preset) if cached is None else [cached]
+                features.blank = encoded[0]
+        return features.blank
 
     def prefill(
-        self, features: FeaturesByIndex, encoded: EncodedSlices, *, keeps_features: bool = False
+        self, features: FeatureStore, encoded: EncodedSlices, *, keeps_features: bool = False
     ) -> PrefilledSlices:
         """Prefill the instruction and every slice.
 
         Args:
             features: as `encode` completed them.
             encoded: what `encode` gave.
-            keeps_features: for a later pass; else each entry is removed once it is prefilled.
+            keeps_features: for a later pass; else each slice's are dropped once it is prefilled.
 
         Raises:
             EngineError: more slices than the engine has positions for.
@@ -142,9 +159,11 @@ class SlicePrefiller:
             with self._tracker.stage("prefill"):
                 cached = self._cached_prefix()
             if cached is not None:
+                if not keeps_features:
+                    features.slices.clear()
                 return PrefilledSlices(cached, CacheHits(len(indices), prefix=True))
             num_cached = self._encode_missing(features)
-        take = features.__getitem__ if keeps_features else features.pop
+        take = features.slices.__getitem__ if keeps_features else features.slices.pop
         with self._tracker.stage("prefill"):
             prefix = prefill_slices(
                 self._engine,
@@ -158,11 +177,11 @@ class SlicePrefiller:
                 self._cache.write(Kind.PREFIX, self._prefix_key, sha256, arrays)
         return PrefilledSlices(prefix, CacheHits(num_cached))
 
-    def _encode_missing(self, features: FeaturesByIndex) -> int:
+    def _encode_missing(self, features: FeatureStore) -> int:
         """Complete `features`; number of slices that the cache had."""
         pixels, preset = self._stack.pixels, self._stack.preset
         indices = self._stack.slice_indices.tolist()
-        missing = [row for row, index in enumerate(indices) if index not in features]
+        missing = [row for row, index in enumerate(indices) if index not in features.slices]
         if not missing:
             return 0
         with self._tracker.stage("vision"):
@@ -172,13 +191,13 @@ class SlicePrefiller:
                 if cached is None:
                     uncached.append(row)
                 else:
-                    features[indices[row]] = cached
+                    features.slices[indices[row]] = cached
             done = num_cached = len(missing) - len(uncached)
             batch = self._engine.vision_batch_size if uncached else 1  # asking loads the tower
             for first in range(0, len(uncached), batch):
                 rows = uncached[first : first + batch]
                 encoded = self._encode(pixels[rows], preset)
-                features.update(zip([indices[row] for row in rows], encoded, strict=True))
+                features.slices.update(zip([indices[row] for row in rows], encoded, strict=True))
                 done += len(rows)
                 self._tracker.step("vision", done, len(missing))
         return num_cached

@@ -19,7 +19,7 @@ from edge_medgemma.runtime.slicing.scan import find_series, read_volume
 from edge_medgemma.runtime.slicing.volume import SliceStack
 from edge_medgemma.runtime.slicing.windows import render_stack
 from edge_medgemma.runtime.store.scan_cache import UNFINISHED, Kind, ScanCache
-from edge_medgemma.runtime.triage.prefill import SlicePrefiller
+from edge_medgemma.runtime.triage.prefill import FeatureStore, SlicePrefiller
 from edge_medgemma.runtime.triage.progress import StageTracker
 
 SLICES = np.array([8, 14, 20])
@@ -35,7 +35,7 @@ def start_reading(stack: SliceStack, cache: ScanCache | None) -> tuple[int, int]
     with Engine.open(BUILTIN_ENGINE, threads=1, check_files=False) as engine:
         os.write(send, b"!")
         prefiller = SlicePrefiller(engine, "Review.", stack, cache, StageTracker())
-        features: dict[int, np.ndarray] = {}
+        features = FeatureStore()
         prefix = prefiller.prefill(features, prefiller.encode(features)).prefix
         logits = prefix.score([engine.prompt.question("Is there a haemorrhage?")])
     os.write(send, logits.tobytes())

@@ -8,14 +8,12 @@ from edge_medgemma.runtime.slicing.volume import Problem, SliceStack
 from edge_medgemma.runtime.tracing.spans import total_s
 from edge_medgemma.runtime.triage.pipeline import (
     DEVICE_FAILED,
-    FeatureStore,
     PassResult,
     RenderedStudy,
     StudyContext,
     cached_baseline,
     choose_slices,
     conclude,
-    encode,
     open_study,
     render,
     require_memory,
@@ -23,6 +21,7 @@ from edge_medgemma.runtime.triage.pipeline import (
     slice_prefiller,
     with_cpu_fallback,
 )
+from edge_medgemma.runtime.triage.prefill import FeatureStore
 from edge_medgemma.runtime.triage.refinement.coarse_to_fine import (
     coarse_rows,
     is_settled,
@@ -184,7 +183,7 @@ class StudyRun:
         tracker = self._context.tracker
         first_span = len(tracker.spans)
         shown = choose_slices(study, coarse_rows(1, self.num_slices))
-        encode(slice_prefiller(self._context, shown), self._features)
+        slice_prefiller(self._context, shown).encode(self._features)
         return total_s(tracker.spans[first_span:]).get("vision", 0.0)
 
     def _leave_device(self) -> None:

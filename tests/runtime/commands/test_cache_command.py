@@ -31,7 +31,7 @@ def test_a_second_question_encodes_nothing(tmp_path, engine) -> None:
     encoded = engine.images_encoded
     result = invoke(ask.command, scan, "And now?", "--timings")
     assert engine.images_encoded == encoded > 0
-    assert "slices recalled in" in result.stderr
+    assert "cached slices loaded in" in result.stderr
 
 
 def test_no_cache_keeps_nothing_and_uses_nothing(tmp_path, engine) -> None:

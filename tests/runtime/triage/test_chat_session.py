@@ -45,7 +45,9 @@ def test_control_tokens_cannot_be_asked(tmp_path) -> None:
 def test_what_cannot_be_opened_says_what_to_do(tmp_path) -> None:
     write_head_ct(tmp_path / "two" / "a", study="1")
     write_head_ct(tmp_path / "two" / "b", study="2")
-    with pytest.raises(ScanError, match=r"2 readings; choose one with --series .*1\.2\.3\.2\.1"):
+    with pytest.raises(
+        ScanError, match=r"2 studies or protocols; choose with --series .*1\.2\.3\.2\.1"
+    ):
         open_scan(FakeEngine(), tmp_path / "two")
     assert open_scan(FakeEngine(), tmp_path / "two", TriageOptions(series_uid="1.2.3.2.1"))
     unknown = write_head_ct(tmp_path / "unknown", BodyPartExamined=None)

@@ -20,7 +20,7 @@ from edge_medgemma.runtime.slicing.windows import render_stack
 from edge_medgemma.runtime.store.scan_cache import Kind, ScanCache
 from edge_medgemma.runtime.triage.chat_session import open_scan
 from edge_medgemma.runtime.triage.options import TriageOptions
-from edge_medgemma.runtime.triage.prefill import SlicePrefiller
+from edge_medgemma.runtime.triage.prefill import FeatureStore, SlicePrefiller
 from edge_medgemma.runtime.triage.progress import StageTracker
 from edge_medgemma.runtime.triage.report import CacheHits
 from edge_medgemma.runtime.triage.triage_scan import triage_scan
@@ -53,7 +53,7 @@ def read(
 ) -> tuple[np.ndarray, CacheHits]:
     """Logits of a question, and what came from the cache."""
     prefiller = SlicePrefiller(engine, instruction, stack, cache, StageTracker())
-    features: dict[int, np.ndarray] = {}
+    features = FeatureStore()
     done = prefiller.prefill(features, prefiller.encode(features))
     return done.prefix.score([engine.prompt.question(QUESTION)]), done.cache_hits
 
@@ -202,7 +202,7 @@ def test_two_processes_on_one_scan(tmp_path) -> None:
     answers = [process.communicate() for process in [start(), start()]]
     third = start().communicate()
     assert len({out for out, _ in [*answers, third]}) == 1 and third[0].strip()
-    assert "slices recalled in" in third[1]
+    assert "cached slices loaded in" in third[1]
     assert all("scan cache" not in err and "Traceback" not in err for _, err in answers)
     kinds = [entry.kind for entry in ScanCache(tmp_path / "edge-medgemma" / "scans").entries()]
     assert sorted(kinds) == ["features"] * 6 + ["prefix"]
@@ -222,8 +222,8 @@ def test_features_are_dropped_as_they_are_prefilled_unless_a_later_pass_needs_th
 ) -> None:
     for keeps in (False, True):
         prefiller = SlicePrefiller(phantom, INSTRUCTION, stack, None, StageTracker())
-        features: dict[int, np.ndarray] = {}
+        features = FeatureStore()
         encoded = prefiller.encode(features)
         prefiller.prefill(features, encoded, keeps_features=keeps)
-        assert sorted(features) == (stack.slice_indices.tolist() if keeps else [])
+        assert sorted(features.slices) == (stack.slice_indices.tolist() if keeps else [])
         assert prefiller.num_encoded == 6
