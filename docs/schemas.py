@@ -15,6 +15,7 @@ from edge_medgemma.runtime.commands.doctor import Diagnosis
 from edge_medgemma.runtime.documents import json_schema
 from edge_medgemma.runtime.manifest import Manifest
 from edge_medgemma.runtime.parity import Parity
+from edge_medgemma.runtime.profiling.record import Benchmark
 from edge_medgemma.runtime.reporting.triage_document import TriageDocument
 from edge_medgemma.runtime.triage.protocol import ProtocolFile
 
@@ -23,6 +24,7 @@ FOLDER = Path(__file__).parent / "schemas"
 DOCUMENTS: dict[str, tuple[type, str]] = {
     "triage": (TriageDocument, "triage.json of a triage run"),
     "manifest": (Manifest, "manifest.json of an engine directory"),
+    "benchmark": (Benchmark, "JSON file of 'edge-medgemma benchmark --json'"),
     "calibration": (CalibrationRecord, "calibration.json"),
     "parity": (Parity, "parity.json of an engine directory"),
     "plans": (PlanRecord, "record.json beside TensorRT plans"),

@@ -16,11 +16,11 @@ from edge_medgemma.runtime.commands.options import (
 from edge_medgemma.runtime.commands.progress import named_progress, progress_bar
 from edge_medgemma.runtime.host import usable_cores
 
-BUILTIN_NAME = "phantom"
+BUILTIN_NAME = "demo"
 
 EPILOG = """\b
 Examples:
-  edge-medgemma benchmark                       # the built-in engine, a minute
+  edge-medgemma benchmark                       # the demo engine, a minute
   edge-medgemma benchmark --synthetic 4b --json today.json --html today.html
   edge-medgemma benchmark --engine engines/medgemma --baseline today.json
 """
@@ -28,8 +28,8 @@ Examples:
 
 @click.command(epilog=EPILOG)
 @click.option(
-    "--engine", "engine", metavar="DIR|phantom", default=None,
-    help="Engine directory; phantom is the built-in one.  [default: phantom]",
+    "--engine", "engine", metavar="DIR|demo", default=None,
+    help="Engine directory; demo is the built-in one.  [default: demo]",
 )  # fmt: skip
 @click.option(
     "--synthetic", type=click.Choice(["4b", "27b", "tiny"]),
@@ -72,15 +72,14 @@ def command(
 ) -> None:
     """Measure what this device can do with an engine.
 
-    Rows have the customary shapes: pp512 reads 512 tokens, tg128 generates 128, @d8192 does so
-    behind 8192 others, ve1 encodes a slice; ct8 is a drawn CT of 8 slices, from its folder to
+    Rows have the customary shapes: pp512 prefills 512 tokens, tg128 decodes 128, @d8192 does so
+    at a context of 8192, ve1 encodes a slice; ct8 is a synthetic CT of 8 slices, from its folder to
     triage.json.
     """
     from edge_medgemma.runtime.commands.benchmark_table import benchmark_tables, comparison_table
     from edge_medgemma.runtime.commands.tables import print_table
-    from edge_medgemma.runtime.profiling.baseline import compare, load_baseline
+    from edge_medgemma.runtime.profiling.baseline import compare, load_baseline, write_benchmark
     from edge_medgemma.runtime.profiling.benchmark import Request, run_benchmark
-    from edge_medgemma.runtime.profiling.report.benchmark_json import write_benchmark_json
     from edge_medgemma.runtime.profiling.report.benchmark_page import write_benchmark_page
 
     started_s = time.perf_counter()
@@ -96,7 +95,7 @@ def command(
         benchmark = run_benchmark(request, on_row)
     print_table(*benchmark_tables(benchmark))
     if json_path is not None:
-        write_benchmark_json(benchmark, json_path)
+        write_benchmark(benchmark, json_path)
     if html_path is not None:
         write_benchmark_page(benchmark, html_path)
     if earlier is not None:
@@ -134,7 +133,7 @@ def synthetic_engine(size: str) -> Path:
     checkpoint = synthetic_checkpoint(size)
     folder = platformdirs.user_cache_path("edge-medgemma") / "engines"
     key = hashlib.sha256(checkpoint.fingerprint().encode())
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    for path in sorted(Path(__file__).parents[1].rglob("*.py")):
         key.update(path.read_bytes())
     directory = folder / f"{checkpoint.name}-{key.hexdigest()[:12]}"
     if directory.exists():

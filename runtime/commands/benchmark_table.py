@@ -7,9 +7,9 @@ from rich.text import Text
 from edge_medgemma.runtime.profiling.baseline import Comparison
 from edge_medgemma.runtime.profiling.record import Benchmark, Layer, Row
 from edge_medgemma.runtime.profiling.report.benchmark_labels import (
-    DISTURBED,
     band_words,
     ceiling_words,
+    load_words,
     machine_words,
     peaks_words,
     rate_words,
@@ -33,8 +33,8 @@ def benchmark_tables(benchmark: Benchmark) -> list[RenderableType]:
         Text(peaks_words(benchmark)),
     ]
     parts += [_table(benchmark, layer) for layer in Layer]
-    if any(row.is_disturbed for row in benchmark.rows):
-        parts.append(DISTURBED)
+    if load := load_words(benchmark):
+        parts.append(load)
     parts += [Text(f"{row.name}: {row.reason}") for row in benchmark.rows if row.reason]
     return parts
 
@@ -51,17 +51,10 @@ def comparison_table(comparison: Comparison) -> list[RenderableType]:
             seconds(change.old_s),
             seconds(change.new_s),
             f"{change.relative:+.1%}",
-            f"{change.band:.0%}" if change.is_compared else "",
+            f"{change.band:.0%}",
             Text(change.verdict, style=_STYLES.get(change.verdict, "")),
         )
     parts: list[RenderableType] = [table]
-    other = [
-        f"{change.name} {change.reads_gb_per_s[0]:.0f} and {change.reads_gb_per_s[1]:.0f}"
-        for change in comparison.changes
-        if change.verdict == "other pace" and change.reads_gb_per_s
-    ]
-    if other:
-        parts.append(f"All threads read memory at other GB/s: {', '.join(other)}. Measure again.")
     if comparison.missing:
         parts.append(f"Only in one of the two runs: {', '.join(comparison.missing)}.")
     if comparison.differences:

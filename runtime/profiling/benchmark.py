@@ -16,7 +16,6 @@ from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.manifest import Manifest, load_manifest
 from edge_medgemma.runtime.memory.host_memory import TOKENS_OF_TEXT
 from edge_medgemma.runtime.parity import parity_words
-from edge_medgemma.runtime.profiling.clock_probe import Pace
 from edge_medgemma.runtime.profiling.cold_start import ColdStart
 from edge_medgemma.runtime.profiling.component_rows import (
     PROMPT_TOKENS,
@@ -25,11 +24,13 @@ from edge_medgemma.runtime.profiling.component_rows import (
     depths_for,
     vision_row,
 )
+from edge_medgemma.runtime.profiling.cpu_contention import BackgroundLoad
 from edge_medgemma.runtime.profiling.machine import read_machine
 from edge_medgemma.runtime.profiling.meter import Limits, Meter
 from edge_medgemma.runtime.profiling.peaks import measure_peaks, peaks_of_device
 from edge_medgemma.runtime.profiling.power import find_power_readers
 from edge_medgemma.runtime.profiling.record import (
+    SCHEMA_VERSION,
     Benchmark,
     EngineUnderTest,
     Layer,
@@ -45,9 +46,6 @@ SCAN_SLICES = (8, 32, 85)
 
 SCAN_OVERHEAD = 1.2
 """A scan takes longer than its slices by so much: loading, questions, key slices."""
-
-CACHED_ENGINE_BYTES = 32 * 2**20
-"""Engines up to this size stay in a processor's caches."""
 
 OnRow = Callable[[str, int, int], None]
 """Called with what is measured next, the groups done and the groups in all."""
@@ -97,20 +95,19 @@ def run_benchmark(request: Request, on_row: OnRow) -> Benchmark:
         repeat=request.repeat or suite.repeat,
         row_minimum_s=0.0 if request.repeat else suite.row_minimum_s,
         row_maximum_s=suite.row_maximum_s,
-        has_short_operations=_engine_bytes(manifest) <= CACHED_ENGINE_BYTES,
     )
     machine, thermal = read_machine(), read_thermal()
-    power, pace = find_power_readers(), Pace(request.threads)
+    power, load = find_power_readers(), BackgroundLoad()
     try:
         # Not in /tmp, which is memory on many devices: the scan cache of 85 slices is a gigabyte.
         parent = platformdirs.user_cache_path("edge-medgemma", ensure_exists=True)
         with tempfile.TemporaryDirectory(prefix="benchmark-", dir=parent) as folder:
-            run = _Run(request, manifest, suite, Meter(limits, power, pace), Path(folder))
+            run = _Run(request, manifest, suite, Meter(limits, power), Path(folder))
             rows = tuple(run.rows(on_row))
     finally:
         power.close()
-        pace.close()
     return Benchmark(
+        schema_version=SCHEMA_VERSION,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         program_version=__version__,
         wall_s=time.perf_counter() - request.started_s,
@@ -125,7 +122,7 @@ def run_benchmark(request: Request, on_row: OnRow) -> Benchmark:
             },
         ),
         machine=machine,
-        probe_s=pace.best_product_s,
+        others_share=load.share(),
         peaks=run.peaks,
         thermal_before=thermal,
         thermal_after=read_thermal(),
@@ -275,10 +272,6 @@ class _Group:
     estimate_s: Callable[[], float] = float
 
 
-def _engine_bytes(manifest: Manifest) -> int:
-    return sum(record.bytes for record in manifest.files.values())
-
-
 def _engine(directory: Path, manifest: Manifest) -> EngineUnderTest:
     precision = manifest.precision
     return EngineUnderTest(
@@ -292,6 +285,6 @@ def _engine(directory: Path, manifest: Manifest) -> EngineUnderTest:
             "embedding": precision.embedding,
             "cache": precision.cache,
         },
-        bytes=_engine_bytes(manifest),
+        bytes=sum(record.bytes for record in manifest.files.values()),
         parity=parity_words(directory, manifest),
     )

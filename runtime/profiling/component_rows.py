@@ -1,7 +1,7 @@
 """Rows of the parts of an engine, in the shapes that llama-bench and others made customary.
 
-`ppN` reads N tokens, `tgN` generates N, `@dM` behind M others (llama.cpp, tools/llama-bench); `veN`
-encodes N slices. Reading and generating go through `Prefix.generate`, so they hold what a user
+`ppN` prefills N tokens, `tgN` decodes N, `@dM` at context M (llama.cpp, tools/llama-bench); `veN`
+encodes N slices. Prefill and decode go through `Prefix.generate`, so they hold what a user
 gets: masks, embedding rows and the greedy choice, but neither tokenisation nor decoding to text.
 """
 
@@ -40,7 +40,7 @@ DEPTH_TOKENS = 8192
 """Where the engine has fewer positions: the largest power of two that fits."""
 
 LONG_DEPTH_TOKENS = 24_576
-"""About what 85 slices with their labels take in MedGemma 4B."""
+"""Context of about 85 slices with their labels in MedGemma 4B."""
 
 ENDLESS = Sampling(ignore_stop=True)
 
@@ -61,9 +61,7 @@ def vision_row(engine: Engine, slices: int, meter: Meter, peaks: Peaks) -> Row:
         slices=slices,
         tokens=slices * engine.manifest.vision.tokens_per_image,
     )
-    measured = meter.measure(
-        row, _encoder(engine, pixels), _encoder(engine, pixels[:1]), is_compute_bound=True
-    ).row
+    measured = meter.measure(row, _encoder(engine, pixels), _encoder(engine, pixels[:1])).row
     assert measured.latency is not None
     is_openvino = engine.vision_provider is Provider.OPENVINO
     ceiling = vision_ceiling(
@@ -80,7 +78,7 @@ def vision_row(engine: Engine, slices: int, meter: Meter, peaks: Peaks) -> Row:
 def decoder_row_names(depths: tuple[int, ...]) -> tuple[str, ...]:
     """What `decoder_rows` measures, in its order."""
     return tuple(
-        f"{kind}{_behind(depth)}"
+        f"{kind}{_at_context(depth)}"
         for depth in depths
         for kind in (f"pp{PROMPT_TOKENS}", f"tg{GENERATED_TOKENS}")
     )
@@ -99,7 +97,7 @@ def decoder_rows(
         prefix = deep_prefix(decoder, embedding, manifest, depth)
         ids = _random_ids(manifest, PROMPT_TOKENS)
         row = Row(
-            name=f"pp{PROMPT_TOKENS}{_behind(depth)}",
+            name=f"pp{PROMPT_TOKENS}{_at_context(depth)}",
             layer=Layer.COMPONENT,
             includes="one text prompt up to its first token",
             work=PROMPT_TOKENS,
@@ -108,8 +106,7 @@ def decoder_rows(
             depth=depth,
         )
         read = _generation(prefix, ids, 1)
-        # Behind others every pass reads all their keys and values, more than caches hold.
-        measured = meter.measure(row, read, read, is_compute_bound=depth == 0).row
+        measured = meter.measure(row, read, read).row
         assert measured.latency is not None
         work = prefill_work(manifest, PROMPT_TOKENS, depth)
         is_bf16 = isinstance(decoder, OrtDecoder) and decoder.has_bf16_attention
@@ -207,7 +204,7 @@ def _generation_row(
 ) -> Row:
     ids = _random_ids(manifest, 1)
     row = Row(
-        name=f"tg{GENERATED_TOKENS}{_behind(depth)}",
+        name=f"tg{GENERATED_TOKENS}{_at_context(depth)}",
         layer=Layer.COMPONENT,
         includes="greedy generation from a one-token prompt",
         work=GENERATED_TOKENS,
@@ -258,5 +255,5 @@ def _random_ids(manifest: Manifest, count: int) -> tuple[int, ...]:
     return tuple(int(i) for i in ids if int(i) not in special)[:count]
 
 
-def _behind(depth: int) -> str:
+def _at_context(depth: int) -> str:
     return f"@d{depth}" if depth else ""

@@ -1,50 +1,31 @@
-"""What other programs take of the processor while one thing is measured."""
+"""Share of the processor that other programs take while the benchmark runs."""
 
-import os
-import resource
-import time
-from pathlib import Path
-
-STAT = Path("/proc/stat")
-
-_IDLE_FIELDS = (3, 4)
-"""idle and iowait of the `cpu` line; proc_stat(5)"""
-_COUNTED_FIELDS = 8
-"""user, nice, system, idle, iowait, irq, softirq, steal: guest time is in user already. Stolen
-time is another's too."""
+import psutil
 
 
 class BackgroundLoad:
-    """From its making on: the share of all cores that went to others."""
+    """Processor time of all other processes, from the making of this object on."""
 
-    def __init__(self, stat: Path = STAT) -> None:
-        """`stat` is the kernel's file of processor times."""
-        self._stat = stat
-        self._start_s = time.perf_counter()
-        self._before = self._read_s()
-
-    @property
-    def elapsed_s(self) -> float:
-        """Since the beginning."""
-        return time.perf_counter() - self._start_s
+    def __init__(self) -> None:
+        """Begins to count."""
+        self._before_s = _processor_times_s()
 
     def share(self) -> float | None:
-        """0 to 1; None where the system does not tell. Coarse below a tenth of a second."""
-        now = self._read_s()
-        if self._before is None or now is None or now[0] <= self._before[0]:
-            return None
-        total_s, busy_s, own_s = (b - a for a, b in zip(self._before, now, strict=True))
-        return min(max((busy_s - own_s) / total_s, 0.0), 1.0)
+        """0 to 1 of all cores; None where too little time has passed to tell."""
+        total_s, busy_s, own_s = (
+            now - before for now, before in zip(_processor_times_s(), self._before_s, strict=True)
+        )
+        return min(max((busy_s - own_s) / total_s, 0.0), 1.0) if total_s > 0 else None
 
-    def _read_s(self) -> tuple[float, float, float] | None:
-        """Seconds of all cores, of them busy, and of this process with its ended children."""
-        try:
-            fields = self._stat.read_text().partition("\n")[0].split()[1:]
-            ticks = [int(field) for field in fields[:_COUNTED_FIELDS]]
-            tick_s = 1 / os.sysconf("SC_CLK_TCK")
-        except (OSError, ValueError, AttributeError):
-            return None
-        idle = sum(ticks[field] for field in _IDLE_FIELDS)
-        children = resource.getrusage(resource.RUSAGE_CHILDREN)
-        own_s = time.process_time() + children.ru_utime + children.ru_stime
-        return sum(ticks) * tick_s, (sum(ticks) - idle) * tick_s, own_s
+
+def _processor_times_s() -> tuple[float, float, float]:
+    """Seconds of all cores, of them busy, and of this process with its ended children.
+
+    A guest's time is in `user` already; what the hypervisor stole is another's too.
+    """
+    times = psutil.cpu_times()._asdict()
+    total_s = sum(seconds for name, seconds in times.items() if not name.startswith("guest"))
+    idle_s = times["idle"] + times.get("iowait", 0.0)
+    own = psutil.Process().cpu_times()
+    own_s = own.user + own.system + own.children_user + own.children_system
+    return total_s, total_s - idle_s, own_s

@@ -8,8 +8,7 @@ import numpy as np
 
 BAND_FLOOR = 0.10
 """Two runs of the same build on the same machine differ by up to this, however calm each one was:
-clocks, other tenants and page placement change between runs, not within one. So do rows that go
-with the pace of memory, at one pace; see `record.agreement`."""
+clocks, other tenants and page placement change between runs, not within one."""
 
 SINGLE_BAND = 0.15
 """Of a row that ran once, whose spread nobody knows."""
@@ -35,14 +34,15 @@ class Distribution:
     max_s: float
     mad_s: float
     """Median absolute deviation from the median."""
-    band_floor: float = BAND_FLOOR
-    """Kept with the figures: other versions may have another."""
+    noise_band: float
+    """Relative change of the median that is no news."""
 
     @classmethod
-    def of(cls, samples_s: Sequence[float]) -> "Distribution":
-        """Of at least one sample."""
+    def of(cls, samples_s: Sequence[float], band_floor: float = BAND_FLOOR) -> "Distribution":
+        """Distribution of at least one sample, its noise band at least `band_floor`."""
         samples = np.asarray(samples_s, np.float64)
         median, p90, p99 = np.percentile(samples, [50, 90, 99])
+        mad = float(np.median(np.abs(samples - median)))
         return cls(
             n=len(samples),
             median_s=float(median),
@@ -50,18 +50,13 @@ class Distribution:
             p99_s=float(p99),
             min_s=float(samples.min()),
             max_s=float(samples.max()),
-            mad_s=float(np.median(np.abs(samples - median))),
+            mad_s=mad,
+            noise_band=max(_noise_band(len(samples), float(median), mad), band_floor),
         )
 
-    @property
-    def noise_band(self) -> float:
-        """Relative change of the median that is no news.
 
-        Three standard errors of the median, 3 * 1.2533 * 1.4826 * MAD / (median * sqrt(n)), but at
-        least `band_floor`; SINGLE_BAND where there was one repetition.
-        """
-        if self.n == 1 or self.median_s <= 0:
-            return max(SINGLE_BAND, self.band_floor)
-        sigma = _SIGMA_PER_MAD * self.mad_s / self.median_s
-        error = _MEDIAN_TO_MEAN_ERROR * sigma / math.sqrt(self.n)
-        return max(BAND_SPREADS * error, self.band_floor)
+def _noise_band(n: int, median_s: float, mad_s: float) -> float:
+    """3 standard errors of the median, 3 * 1.2533 * 1.4826 * MAD / (median * sqrt(n)); SINGLE_BAND for one sample."""
+    if n == 1 or median_s <= 0:
+        return SINGLE_BAND
+    return BAND_SPREADS * _MEDIAN_TO_MEAN_ERROR * _SIGMA_PER_MAD * mad_s / median_s / math.sqrt(n)

@@ -3,18 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final, Literal
 
 from edge_medgemma.runtime.profiling.distribution import Distribution
 from edge_medgemma.runtime.profiling.machine import Machine
 from edge_medgemma.runtime.profiling.roofline import Ceiling, Peaks
 from edge_medgemma.runtime.profiling.thermal import Thermal
 
-QUIET_SHARE = 0.03
-"""Of all cores: while other programs take more, repetitions are set aside."""
-
-QUIET_PACE = 0.85
-"""Of the machine's best in the run, and between two paces of memory: below it, repetitions are set
-aside and runs not compared."""
+SCHEMA_VERSION: Final = 2
+"""Raised when a field of the JSON file is removed or changes its meaning."""
 
 
 class Layer(StrEnum):
@@ -26,25 +23,9 @@ class Layer(StrEnum):
     """A folder of DICOM files to triage.json."""
 
 
-def agreement(one_gb_per_s: float, other_gb_per_s: float) -> float:
-    """Of two paces of memory: the slower over the faster.
-
-    On a virtual machine all threads together read half as much again for minutes, as if its cores
-    no longer shared a path to memory. Generation is then a third faster, and the very short
-    operations of small engines, whose cores meet more slowly, are a third slower; large products,
-    and one thread that reads, are as fast as before. Rows changed by its power of 0.4 to 0.8.
-    """
-    return min(one_gb_per_s, other_gb_per_s) / max(one_gb_per_s, other_gb_per_s)
-
-
-def is_quiet(others_share: float | None, pace: float) -> bool:
-    """Whether a repetition counts, by what others took and how fast the machine was meanwhile."""
-    return (others_share is None or others_share <= QUIET_SHARE) and pace >= QUIET_PACE
-
-
 @dataclass(frozen=True, slots=True)
 class TokenTiming:
-    """Of one generated answer, medians over the repetitions.
+    """Timing of one generated answer, medians over the repetitions.
 
     AIPerf's formulas (NVIDIA, docs of AIPerf, "metrics reference"): TTFT = first token - request;
     ITL = (request latency - TTFT) / (output tokens - 1), which vLLM calls TPOT. What vLLM calls
@@ -82,17 +63,6 @@ class Row:
     """Seconds of one repetition; None where it was not measured."""
     warm_up_s: float | None = None
     """The repetition before the first that counts; None where there was none."""
-    num_rejected: int = 0
-    """Repetitions that do not count: other programs were at work or the machine was slow."""
-    others_share: float | None = None
-    """Of all cores, at most, while a repetition that counts ran; None where that is not told."""
-    pace: float | None = None
-    """Of a fixed product, as a fraction of its best in the run, or agreement of the pace of memory
-    with the row's usual one: the least beside a repetition that counts; None where it was not
-    looked at."""
-    read_gb_per_s: float | None = None
-    """10^9 bytes a second that all threads read from memory beside the repetitions that count, the
-    median; None where the row does not go with it, or was not measured."""
     work: int = 1
     """Units of work in a repetition."""
     unit: str = "scan"
@@ -101,7 +71,7 @@ class Row:
     tokens: int = 0
     """In or out, as the name says."""
     depth: int = 0
-    """Tokens read before the clock starts."""
+    """Tokens in the context before the clock starts."""
     tokens_timing: TokenTiming | None = None
     ttff: Distribution | None = None
     """Seconds from the start to the first score of a finding."""
@@ -114,13 +84,6 @@ class Row:
     ceiling: Ceiling | None = None
     throttled: bool | None = None
     """Did the processor's throttle counters move? None where there are none."""
-    is_compared: bool = True
-    """False for rows that no baseline is compared with: they depend on more than the build."""
-
-    @property
-    def is_disturbed(self) -> bool:
-        """The machine was never quiet: the figures are not the engine's alone."""
-        return self.pace is not None and not is_quiet(self.others_share, self.pace)
 
     @property
     def rate(self) -> float | None:
@@ -129,7 +92,7 @@ class Row:
 
     @property
     def joules(self) -> float | None:
-        """Of one repetition, all readers together; None where nothing can be read."""
+        """Joules of one repetition, all readers together; None where nothing can be read."""
         return sum(one.joules for one in self.energy) if self.energy else None
 
     @property
@@ -165,8 +128,9 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """One run of the benchmark."""
+    """One run of the benchmark, which is also what its JSON file holds."""
 
+    schema_version: Literal[2]
     created_at: str
     """UTC, ISO 8601."""
     program_version: str
@@ -174,8 +138,8 @@ class Benchmark:
     engine: EngineUnderTest
     settings: Settings
     machine: Machine
-    probe_s: float
-    """Best time of the fixed product that the machine's pace is measured with."""
+    others_share: float | None
+    """Share of all cores that other programs took during the run; None where it is not told."""
     peaks: Peaks
     thermal_before: Thermal
     thermal_after: Thermal

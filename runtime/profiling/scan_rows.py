@@ -3,7 +3,7 @@
 `ctN cold`: the engine is opened inside the clock and nothing is known of earlier scans, so the
 blank control is read too, and the scan cache is written. `ctN cached`: the same scan once more, from
 the scan cache. `ctN warm`: the engine is open and the control known, as for the second scan of a
-day; no scan cache. The scans are drawn, see `drawn_scan.py`.
+day; no scan cache. The scans are synthetic, see `synthetic_ct.py`.
 """
 
 import time
@@ -23,7 +23,7 @@ from edge_medgemma.runtime.memory.host_memory import (
 from edge_medgemma.runtime.profiling.distribution import Distribution
 from edge_medgemma.runtime.profiling.meter import Measured, Meter
 from edge_medgemma.runtime.profiling.record import Layer, Row
-from edge_medgemma.runtime.profiling.synthetic_ct import write_drawn_scan
+from edge_medgemma.runtime.profiling.synthetic_ct import write_synthetic_ct
 from edge_medgemma.runtime.reporting.json_report import write_json_report
 from edge_medgemma.runtime.store.scan_cache import ScanCache
 from edge_medgemma.runtime.tracing.spans import SpanRecorder, total_s
@@ -43,7 +43,7 @@ class ScanRun:
 
 
 class ScanBench:
-    """Triage of drawn scans with one engine."""
+    """Triage of synthetic scans with one engine."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class ScanBench:
 
         before = "open the engine, blank control, writing the scan cache, "
         row = _row(slices, "cold", before)
-        return _finished(meter.measure(row, run, is_compute_bound=True))
+        return _finished(meter.measure(row, run))
 
     def warm(self, slices: int, meter: Meter) -> Row:
         """The engine is open and the control known; `cold` came before.
@@ -92,9 +92,7 @@ class ScanBench:
         self._require_cold(slices)
         with self._open(SpanRecorder(0)) as engine:
             row = _row(slices, "warm", "")
-            measured = meter.measure(
-                row, lambda: self._triage(engine, slices, SpanRecorder()), is_compute_bound=True
-            )
+            measured = meter.measure(row, lambda: self._triage(engine, slices, SpanRecorder()))
         return _finished(measured)
 
     def cached(self, slices: int, meter: Meter) -> Row:
@@ -123,7 +121,7 @@ class ScanBench:
 
     def _scan(self, slices: int) -> Path:
         scan = self._folder / f"ct{slices}"
-        return scan if scan.exists() else write_drawn_scan(scan, slices, seed=0)
+        return scan if scan.exists() else write_synthetic_ct(scan, slices, seed=0)
 
     def _open(self, recorder: SpanRecorder) -> Engine:
         return Engine.open(

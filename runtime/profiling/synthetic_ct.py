@@ -15,7 +15,7 @@ AIR_HU, BONE_HU, BRAIN_HU = -1000.0, 900.0, 35.0
 NOISE_HU = 6.0
 
 
-def write_drawn_scan(folder: Path, slices: int, seed: int) -> Path:
+def write_synthetic_ct(folder: Path, slices: int, seed: int) -> Path:
     """Write an axial head CT of `slices` uncompressed 512 × 512 DICOM files; returns `folder`.
 
     Two seeds differ in every pixel's noise, so nothing kept for one serves the other.

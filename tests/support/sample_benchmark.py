@@ -5,6 +5,7 @@ from dataclasses import replace
 from edge_medgemma.runtime.profiling.distribution import Distribution
 from edge_medgemma.runtime.profiling.machine import Machine
 from edge_medgemma.runtime.profiling.record import (
+    SCHEMA_VERSION,
     Benchmark,
     Energy,
     EngineUnderTest,
@@ -44,8 +45,6 @@ def component(name: str, median_s: float, work: int, unit: str, depth: int = 0) 
         energy=(Energy("RAPL package-0", 120.0, 4.0),),
         ceiling=ceiling,
         throttled=False,
-        others_share=0.0,
-        pace=0.99,
     )
 
 
@@ -83,6 +82,7 @@ def sample_benchmark() -> Benchmark:
         replace(component("ve8", 72.0, 8, "slice"), energy=()),
     )
     return Benchmark(
+        schema_version=SCHEMA_VERSION,
         created_at="2026-01-01T00:00:00+00:00",
         program_version="0.1.0",
         wall_s=531.0,
@@ -94,7 +94,7 @@ def sample_benchmark() -> Benchmark:
             "A processor", "x86_64", 2, 24 * 10**9, "Linux 6", "", "governor performance", "3.11.0",
             {"onnxruntime": "1.32.0"},
         ),
-        probe_s=0.003,
+        others_share=0.01,
         peaks=Peaks(3e10, 2.4e10, 3.2e11, 9e11, 4.8e11),
         thermal_before=_THERMAL,
         thermal_after=_THERMAL,

@@ -2,12 +2,10 @@
 
 from collections.abc import Mapping
 
-from edge_medgemma.runtime.profiling.record import QUIET_PACE, QUIET_SHARE, Benchmark, Row
+from edge_medgemma.runtime.profiling.record import Benchmark, Row
 
-DISTURBED = (
-    f"* Other programs took more than {QUIET_SHARE:.0%} of the processor meanwhile, or the machine "
-    f"ran below {QUIET_PACE:.0%} of its speed: the row is slower than it could be, and not compared."
-)
+BUSY_SHARE = 0.03
+"""Share of all cores beyond which other programs make a difference that a reader must know."""
 
 
 def seconds(value: float) -> str:
@@ -24,10 +22,19 @@ def seconds(value: float) -> str:
 
 
 def band_words(row: Row) -> str:
-    """The noise band; `*` where the machine was not quiet, nothing where no baseline is judged."""
-    if row.latency is None or not row.is_compared:
+    """The noise band of the median."""
+    return f"{row.latency.noise_band:.0%}" if row.latency else ""
+
+
+def load_words(benchmark: Benchmark) -> str:
+    """How busy other programs kept the processor, where it makes a difference."""
+    share = benchmark.others_share
+    if share is None or share <= BUSY_SHARE:
         return ""
-    return "*" if row.is_disturbed else f"{row.latency.noise_band:.0%}"
+    return (
+        f"Other programs took {share:.0%} of the processor during the run: rows are slower than "
+        "they could be."
+    )
 
 
 def rate_words(row: Row) -> str:

@@ -11,9 +11,9 @@ from edge_medgemma.runtime.files import write_atomically
 from edge_medgemma.runtime.profiling.distribution import BAND_FLOOR, SINGLE_BAND
 from edge_medgemma.runtime.profiling.record import Benchmark, Layer, Row
 from edge_medgemma.runtime.profiling.report.benchmark_labels import (
-    DISTURBED,
     band_words,
     ceiling_words,
+    load_words,
     machine_words,
     peaks_words,
     rate_words,
@@ -27,7 +27,7 @@ TEMPLATE_NAME = "benchmark.html"
 STAGES = {
     "read the scan": ("discover", "decode", "render"),
     "vision": ("vision",),
-    "blank control": ("control",),
+    "blank baseline": ("control",),
     "prefill": ("prefill",),
     "ask": ("score", "evidence"),
     "rest": (),
@@ -67,7 +67,7 @@ def render_page(benchmark: Benchmark) -> str:
             components=[row for row in benchmark.rows if row.layer is Layer.COMPONENT],
             scans=[row for row in benchmark.rows if row.layer is Layer.END_TO_END],
             has_power=any(row.energy for row in benchmark.rows),
-            disturbed=DISTURBED,
+            load=load_words(benchmark),
             floor=f"{BAND_FLOOR:.0%}",
             single=f"{SINGLE_BAND:.0%}",
         )
@@ -115,7 +115,7 @@ def slices_figure(benchmark: Benchmark) -> Figure | None:
 
 
 def context_figure(benchmark: Benchmark) -> Figure | None:
-    """Decode speed against how much was read before."""
+    """Decode throughput against context length."""
     rows = [row for row in benchmark.rows if row.name.startswith("tg") and row.latency]
     if not rows:
         return None
@@ -126,9 +126,9 @@ def context_figure(benchmark: Benchmark) -> Figure | None:
         series.append(
             Series("ceiling: bytes at measured read bandwidth", ceilings, 1, is_dashed=True)
         )
-    svg = line_chart(series, Axis("tokens read before"), Axis("tokens per second"))
+    svg = line_chart(series, Axis("context, tokens"), Axis("tokens per second"))
     caption = "Greedy, one token a pass."
-    return Figure("Decode speed against context", Markup(svg), _legend(series), caption)
+    return Figure("Decode throughput against context", Markup(svg), _legend(series), caption)
 
 
 def roofline_figure(benchmark: Benchmark) -> Figure | None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from support.schemas import schema_errors
+from support.schemas import assert_valid
 
 from edge_medgemma.export.commands import benchmark as benchmark_command
 from edge_medgemma.export.commands.benchmark import command, synthetic_engine
@@ -14,7 +14,6 @@ from edge_medgemma.runtime.manifest import load_manifest
 from edge_medgemma.runtime.memory.host_memory import plan_memory
 from edge_medgemma.runtime.profiling import scan_rows
 from edge_medgemma.runtime.profiling.cold_start import ColdStart
-from edge_medgemma.runtime.profiling.report.benchmark_json import SCHEMA_PATH
 
 SCANS = {f"ct{slices} {state}" for slices in (8, 32) for state in ("cold", "warm", "cached")}
 
@@ -49,7 +48,6 @@ def test_every_row_is_measured_or_says_why(run) -> None:
     for name in measured:
         assert name in result.stdout
         assert rows[name]["peak_bytes"] > 2**26
-        assert rows[name]["read_gb_per_s"] > 0.1  # every row of so small an engine
     for name in measured - SCANS:
         assert 0 < rows[name]["ceiling"]["fraction"] < 2
     timing, latency_s = rows["tg128"]["tokens_timing"], rows["tg128"]["latency"]["median_s"]
@@ -57,8 +55,8 @@ def test_every_row_is_measured_or_says_why(run) -> None:
 
 
 def test_the_json_follows_its_schema(run) -> None:
-    schema = json.loads(SCHEMA_PATH.read_text())
-    assert schema_errors(json.loads((run[1] / "b.json").read_text()), schema) == []
+    assert_valid(run[1] / "b.json", "benchmark")
+    assert "<h2>Roofline</h2>" in (run[1] / "b.html").read_text()
 
 
 def test_lines_fit_a_terminal(run) -> None:
@@ -82,9 +80,9 @@ def test_a_synthetic_engine_is_made_once(tmp_path, monkeypatch, capsys) -> None:
     assert (first / "manifest.json").stat().st_mtime_ns == stamp
     assert capsys.readouterr().err == ""
 
-    source = tmp_path / "source"
-    source.mkdir()
-    (source / "changed.py").write_text("another exporter\n")
-    monkeypatch.setattr(benchmark_command, "__file__", str(source / "command.py"))
+    source = tmp_path / "export"
+    (source / "graphs").mkdir(parents=True)
+    (source / "graphs" / "changed.py").write_text("another exporter\n")
+    monkeypatch.setattr(benchmark_command, "__file__", str(source / "commands" / "benchmark.py"))
     second = synthetic_engine("tiny")
     assert second != first and not first.exists()

@@ -12,7 +12,6 @@ from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.manifest import load_manifest
 from edge_medgemma.runtime.profiling import benchmark
 from edge_medgemma.runtime.profiling.benchmark import SUITES, Request
-from edge_medgemma.runtime.profiling.clock_probe import Pace
 from edge_medgemma.runtime.profiling.meter import Limits, Meter
 from edge_medgemma.runtime.profiling.power import find_power_readers
 from edge_medgemma.runtime.profiling.roofline import Peaks, vision_work
@@ -34,8 +33,8 @@ def test_ceilings_are_of_what_ran_the_row(
     monkeypatch.setattr(benchmark, "measure_peaks", lambda *_: cpu)
     manifest = load_manifest(tiny_tensorrt_directory)
     request = Request(tiny_tensorrt_directory, providers, 1, "quick", repeat=1)
-    limits = Limits(repeat=1, row_minimum_s=0.0, row_maximum_s=5.0, has_short_operations=True)
-    meter = Meter(limits, find_power_readers(), Pace(1))
+    limits = Limits(repeat=1, row_minimum_s=0.0, row_maximum_s=5.0)
+    meter = Meter(limits, find_power_readers())
     run = benchmark._Run(request, manifest, SUITES["quick"], meter, tmp_path)
     (row,) = run._vision_rows(2)
     assert row.ceiling is not None and row.latency is not None
