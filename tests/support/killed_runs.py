@@ -1,17 +1,15 @@
-"""Readings killed at random while they fill the scan cache; the next one must be right every time.
+"""Readings killed while they fill the scan cache; the next one must be right every time.
 
-Run by a test: python killed_readings.py SCAN CACHE_FOLDER KILLS
+Run by a test: python -m support.killed_runs SCAN CACHE_FOLDER
 """
 
 import os
-import random
-import signal
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
+from support.kill_at import kill_at
 
 from edge_medgemma.runtime.commands.options import BUILTIN_ENGINE
 from edge_medgemma.runtime.generation.engine import Engine
@@ -25,15 +23,18 @@ from edge_medgemma.runtime.triage.progress import StageTracker
 SLICES = np.array([8, 14, 20])
 
 
-def start_reading(stack: SliceStack, cache: ScanCache | None) -> tuple[int, int]:
-    """Process and pipe of a reading: a byte when it begins, then the logits of a question."""
+def start_reading(
+    stack: SliceStack, cache: ScanCache | None, killed_at: int | None = None
+) -> tuple[int, int]:
+    """Process of a reading, killed where `kill_at` says, and the pipe for a question's logits."""
     receive, send = os.pipe()
     child = os.fork()
     if child:
         os.close(send)
         return child, receive
     with Engine.open(BUILTIN_ENGINE, threads=1, check_files=False) as engine:
-        os.write(send, b"!")
+        if killed_at is not None:
+            kill_at(killed_at)
         prefiller = SlicePrefiller(engine, "Review.", stack, cache, StageTracker())
         features = FeatureStore()
         prefix = prefiller.prefill(features, prefiller.encode(features)).prefix
@@ -43,37 +44,27 @@ def start_reading(stack: SliceStack, cache: ScanCache | None) -> tuple[int, int]
 
 
 def finish(child: int, receive: int) -> bytes:
-    """The logits of a reading that may go on to its end."""
+    """The logits of a reading, none if it was killed."""
     with open(receive, "rb") as pipe:
-        logits = pipe.read()[1:]
+        logits = pipe.read()
     os.waitpid(child, 0)
     return logits
 
 
-def main(scan: Path, folder: Path, kills: int) -> None:
-    """Kill, look what is left, read again, compare; print how often which kinds were left."""
+def main(scan: Path, folder: Path) -> None:
+    """Kill a reading before each of its files gets its name, read again and compare."""
     stack = render_stack(read_volume(find_series(scan).series[0], SLICES))
     expected = finish(*start_reading(stack, None))
     assert expected, "the reading without a cache failed"
-    begin = time.perf_counter()
-    finish(*start_reading(stack, ScanCache(folder)))
-    duration_s = time.perf_counter() - begin
-    random.seed(3)
-    left: Counter[str] = Counter()
-    for _ in range(kills):
+    for written in range(len(SLICES) + 1):
         ScanCache(folder).clear()
-        child, receive = start_reading(stack, ScanCache(folder))
-        os.read(receive, 1)
-        time.sleep(random.uniform(0, duration_s))
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        os.close(receive)
-        left.update({entry.kind for entry in ScanCache(folder).entries()})
+        assert finish(*start_reading(stack, ScanCache(folder), killed_at=written + 1)) == b""
+        left = Counter(entry.kind for entry in ScanCache(folder).entries())
+        assert left == Counter({Kind.FEATURES: written, UNFINISHED: 1}), left
         assert finish(*start_reading(stack, ScanCache(folder))) == expected
         kinds = Counter(entry.kind for entry in ScanCache(folder).entries())
         assert kinds == {Kind.FEATURES: len(SLICES), Kind.PREFIX: 1}, kinds
-    print(left[Kind.FEATURES], left[Kind.PREFIX], left[UNFINISHED])
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
