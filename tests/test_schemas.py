@@ -27,6 +27,8 @@ def test_schemas_are_current() -> None:
         assert script["schema_text"](name) == published, "run 'make schemas'"
 
 
+@pytest.mark.command("export")
+@pytest.mark.command("triage")
 @pytest.mark.parametrize(("target", "precision"), ON_CPU)
 def test_an_engine_and_its_triage_follow_their_schemas(
     tmp_path: Path, target: str, precision: str

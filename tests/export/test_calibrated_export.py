@@ -153,6 +153,7 @@ def test_every_vision_map_multiplies_integers(export, tmp_path):
     assert operators.count("MatMul") + operators.count("Gemm") == 1
 
 
+@pytest.mark.command("calibrate")
 def test_the_commands_from_scans_to_engine(tiny_checkpoint, tmp_path):
     scan = write_scan(tmp_path / "mr.nii.gz")
     record, page = tmp_path / "out" / "calibration.json", tmp_path / "loss.html"

@@ -9,6 +9,7 @@ from support.schemas import assert_valid
 
 from edge_medgemma.export.commands import benchmark as benchmark_command
 from edge_medgemma.export.commands.benchmark import command, synthetic_engine
+from edge_medgemma.runtime.cli import cli
 from edge_medgemma.runtime.commands.options import BUILTIN_ENGINE
 from edge_medgemma.runtime.manifest import load_manifest
 from edge_medgemma.runtime.memory.host_memory import plan_memory
@@ -30,10 +31,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Path]:
         enough = plan_memory(load_manifest(BUILTIN_ENGINE), 32).peak_bytes
         patch.setattr(scan_rows, "available_bytes", lambda: enough)
         patch.setattr(ColdStart, "row", refuse)
-        result = CliRunner().invoke(command, ["--repeat", "1", "--threads", "2", *files])
+        result = CliRunner().invoke(cli, ["benchmark", "--repeat", "1", "--threads", "2", *files])
     return result, folder
 
 
+@pytest.mark.command("benchmark")
 def test_every_row_is_measured_or_says_why(run) -> None:
     result, folder = run
     assert result.exit_code == 0, result.output

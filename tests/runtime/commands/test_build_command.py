@@ -48,6 +48,7 @@ def host_device(monkeypatch: pytest.MonkeyPatch) -> HostDevice:
     return device
 
 
+@pytest.mark.command("build")
 def test_plans_are_built_tested_and_triaged_with(
     tiny_tensorrt_directory: Path, tmp_path: Path, host_device: HostDevice
 ) -> None:

@@ -6,6 +6,7 @@ from click.testing import CliRunner
 from support.fake_engine import FakeEngine
 from support.synthetic_series import write_head_ct
 
+from edge_medgemma.runtime.cli import cli
 from edge_medgemma.runtime.commands import ask, cache
 from edge_medgemma.runtime.store.scan_cache import ScanCache
 
@@ -58,19 +59,21 @@ def test_a_cache_that_cannot_be_written_is_one_line(tmp_path) -> None:
     assert len(lines) == 1 and lines[0].startswith("note: ")
 
 
+@pytest.mark.command("cache list")
+@pytest.mark.command("cache clear")
 def test_list_and_clear(tmp_path, engine) -> None:
-    assert "0 files, 0.0 MB in all" in invoke(cache.command, "list").stdout
+    assert "0 files, 0.0 MB in all" in invoke(cli, "cache", "list").stdout
     invoke(ask.command, write_head_ct(tmp_path / "scan", lesion=range(4, 8)), "Why?")
     entries = ScanCache().entries()
-    table = invoke(cache.command, "list").stdout
+    table = invoke(cli, "cache", "list").stdout
     for words in ("features", "prefix", engine.manifest.sha256[:12], f"{len(entries)} files"):
         assert words in table
-    document = json.loads(invoke(cache.command, "list", "--json").stdout)
+    document = json.loads(invoke(cli, "cache", "list", "--json").stdout)
     assert document["bytes"] == sum(entry.bytes for entry in entries)
     assert {f["engine_sha256"] for f in document["files"]} == {engine.manifest.sha256}
     os.utime(entries[0].path, (1, 1))
-    assert "1 file deleted" in invoke(cache.command, "clear", "--older-than", "2").stdout
-    assert f"{len(entries) - 1} files deleted" in invoke(cache.command, "clear").stdout
+    assert "1 file deleted" in invoke(cli, "cache", "clear", "--older-than", "2").stdout
+    assert f"{len(entries) - 1} files deleted" in invoke(cli, "cache", "clear").stdout
     assert ScanCache().entries() == []
 
 

@@ -73,6 +73,7 @@ def test_a_broken_installation_is_said_and_exits_with_1(monkeypatch: pytest.Monk
     assert "PROBLEM: 2 packages share the folder onnxruntime/" in result.stdout
 
 
+@pytest.mark.command("doctor")
 def test_json_says_what_runs_the_engine_and_why_nothing_faster_does(
     tiny_engine_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

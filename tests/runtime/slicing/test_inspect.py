@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from pydicom.encaps import encapsulate
 
-from edge_medgemma.runtime.commands.inspect import command
+from edge_medgemma.runtime.cli import cli
 from edge_medgemma.runtime.errors import ResourceError, ScanError
 
 WriteSlice = Callable[..., Path]
@@ -28,9 +28,10 @@ PLANTED = "DOE^JANE"
 
 
 def inspect(*arguments: object) -> Result:
-    return CliRunner().invoke(command, [str(argument) for argument in arguments])
+    return CliRunner().invoke(cli, ["inspect", *map(str, arguments)])
 
 
+@pytest.mark.command("inspect")
 def test_json_has_the_documented_shape(phantom: Path) -> None:
     (phantom / "notes").write_text("x")
     assert json.loads(inspect(phantom, "--json").output) == {

@@ -190,6 +190,7 @@ cli.main(sys.argv[1:], prog_name="edge-medgemma")
 """
 
 
+@pytest.mark.command("ask")
 def test_two_processes_on_one_scan(tmp_path) -> None:
     environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
     arguments = ["ask", str(HEAD_CT), QUESTION, "--slices", "6", "--max-tokens", "8", "--timings"]
