@@ -18,7 +18,7 @@ except ImportError:  # no C compiler was there when the package was installed
     attention_kernel = None  # type: ignore[assignment]
 
 ROWS_PER_CALL = 1024
-"""Rows of a head between two looks at what is left to do: short enough to share out evenly."""
+"""Rows of a head in one call: few enough that threads end at about the same time."""
 
 
 def kernel_absence() -> str | None:
@@ -31,12 +31,12 @@ def kernel_absence() -> str | None:
 
 
 def attention_in_use() -> str:
-    """That scores are in 8 bits, or why not: the numbers of a tower depend on it."""
-    return kernel_absence() or "with the attention kernel, scores in 8 bits"
+    """Whether scores are in int8, or why not: the numbers of a tower depend on it."""
+    return kernel_absence() or "with the attention kernel, scores in int8"
 
 
 class AttentionKernel:
-    """Softmax attention over all rows by a number of threads, its packed keys and values kept."""
+    """Softmax attention over all rows on a pool of threads; buffers of packed keys are reused."""
 
     def __init__(self, threads: int | None) -> None:
         """Start the threads: now, because OpenVINO binds those that start within it to one core."""
@@ -48,9 +48,9 @@ class AttentionKernel:
         self._failure: BaseException | None = None
 
     def attend(self, joined: NDArray[np.float32], heads: int, out: NDArray[np.float32]) -> None:
-        """Attention of every row to all rows, in products of 8 bits and bfloat16.
+        """Attention of every row to all rows, in products of int8 and bfloat16.
 
-        A head's scores are in 8 bits unless that would move those of any row by more than 0.05.
+        A head's scores are in int8 unless that would move those of any row by more than 0.05.
 
         Args:
             joined: [rows, 3 * hidden], query, key and value of all heads side by side; contiguous
@@ -69,11 +69,11 @@ class AttentionKernel:
         def attend(part: tuple[int, int]) -> None:
             head, first = part
             last = min(first + ROWS_PER_CALL, rows)
-            where = rows, heads, head, in_bytes[head]
+            where = rows, heads, head, is_int8[head]
             attention_kernel.attend(joined, keys[head], values[head], out, *where, first, last)
 
         parts = [(head, row) for head in range(heads) for row in range(0, rows, ROWS_PER_CALL)]
-        in_bytes = list(self._pool.map(pack, range(heads)))
+        is_int8 = list(self._pool.map(pack, range(heads)))
         list(self._pool.map(attend, parts))
 
     def attend_or_keep(
@@ -97,6 +97,6 @@ class AttentionKernel:
             raise failure
 
     def close(self) -> None:
-        """End the threads and free what is kept."""
+        """End the threads and free the buffers."""
         self._pool.shutdown(wait=False)
         self._packed = np.empty((2, 0, 0), np.uint32)

@@ -1,7 +1,7 @@
 /* Softmax attention of many queries: scores in 8-bit products where a head allows it, else in bfloat16
  * like the values, all with sums of 32 bits (AVX512_BF16, AVX512_VNNI).
  *
- * Scores never leave the first-level cache: QUERIES rows of a head meet BLOCK keys at a time, with a
+ * Scores never leave the first-level cache: QUERIES rows of a head take BLOCK keys at a time, with a
  * running maximum and sum (Dao et al., FlashAttention, arXiv 2205.14135). Scores are computed
  * transposed, keys down and queries across the vector: maximum, sum and scaling are then per lane,
  * and no head size pads a vector.
@@ -30,8 +30,8 @@ typedef struct {
   __m512i rows[VECTORS]; /* where the others' rows begin */
 } Mask;
 
-/* Asked by every call: looks into what the compiler's library has kept, not at the processor. */
-int has_instructions(void) {
+/* Asked by every call: reads what the compiler's library has kept, not the processor. */
+int attention_has_instructions(void) {
   __builtin_cpu_init();
   return __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512dq") &&
          __builtin_cpu_supports("avx512vnni");
@@ -42,42 +42,42 @@ int has_amx_bf16(void) {
   return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> 22 & 1);
 }
 
-/* sums[i] += a[step][i] * b[step] over the steps, two bfloat16 products in each. */
-INLINE void multiply(const uint32_t *a, const uint32_t *b, ptrdiff_t steps, Rows sums) {
-  for (ptrdiff_t step = 0; step < steps; step++) {
+/* sums[i] += a[pair][i] * b[pair] over the pairs: two bfloat16 products in each. */
+INLINE void multiply(const uint32_t *a, const uint32_t *b, ptrdiff_t pairs, Rows sums) {
+  for (ptrdiff_t pair = 0; pair < pairs; pair++) {
     __m512bh across[VECTORS];
-    EACH_VECTOR(v) across[v] = (__m512bh)_mm512_load_si512(b + step * QUERIES + v * LANES);
+    EACH_VECTOR(v) across[v] = (__m512bh)_mm512_load_si512(b + pair * QUERIES + v * LANES);
 #define ADD(i)                                                             \
   {                                                                        \
-    __m512bh one = (__m512bh)_mm512_set1_epi32((int)a[step * TILE + i]);   \
+    __m512bh one = (__m512bh)_mm512_set1_epi32((int)a[pair * TILE + i]);   \
     EACH_VECTOR(v) sums[i][v] = _mm512_dpbf16_ps(sums[i][v], one, across[v]); \
   }
     EACH_ROW(ADD)
   }
 }
 
-/* sums[i] = products of TILE keys, as `pack_byte_keys` left them, and of queries in bytes. */
-INLINE void multiply_bytes(const uint32_t *a, const uint32_t *b, ptrdiff_t fours,
-                           const Lanes steps, Rows sums) {
-  const uint32_t *begin = a + fours * TILE, *step = begin + TILE;
+/* sums[i] = products of TILE keys, as `pack_int8_keys` left them, and of queries in int8. */
+INLINE void multiply_int8(const uint32_t *a, const uint32_t *b, ptrdiff_t fours,
+                           const Lanes scales, Rows sums) {
+  const uint32_t *terms = a + fours * TILE, *key_scales = terms + TILE;
   __m512i whole[TILE][VECTORS];
-#define BEGIN(i) EACH_VECTOR(v) whole[i][v] = _mm512_set1_epi32((int)begin[i]);
+#define BEGIN(i) EACH_VECTOR(v) whole[i][v] = _mm512_set1_epi32((int)terms[i]);
   EACH_ROW(BEGIN)
   for (ptrdiff_t d = 0; d < fours; d++) {
     __m512i across[VECTORS];
     EACH_VECTOR(v) across[v] = _mm512_load_si512(b + d * QUERIES + v * LANES);
-#define ADD_BYTES(i)                                                          \
+#define ADD_INT8(i)                                                          \
   {                                                                           \
     __m512i one = _mm512_set1_epi32((int)a[d * TILE + i]);                    \
     EACH_VECTOR(v) whole[i][v] = _mm512_dpbusd_epi32(whole[i][v], across[v], one); \
   }
-    EACH_ROW(ADD_BYTES)
+    EACH_ROW(ADD_INT8)
   }
 #define SCALE(i)                                                                   \
   {                                                                                \
-    __m512 unit = _mm512_castsi512_ps(_mm512_set1_epi32((int)step[i]));            \
+    __m512 unit = _mm512_castsi512_ps(_mm512_set1_epi32((int)key_scales[i]));            \
     EACH_VECTOR(v) sums[i][v] =                                                    \
-        _mm512_mul_ps(_mm512_cvtepi32_ps(whole[i][v]), _mm512_mul_ps(unit, steps[v])); \
+        _mm512_mul_ps(_mm512_cvtepi32_ps(whole[i][v]), _mm512_mul_ps(unit, scales[v])); \
   }
   EACH_ROW(SCALE)
 }
@@ -101,12 +101,12 @@ INLINE __m512 masked(const Mask *mask, ptrdiff_t key, int v) {
 
 /* Scores [BLOCK][QUERIES] of one block; `highest` takes in their maximum. `mask` begins with the
  * block's first key; NULL where all see all. */
-INLINE void score(const uint32_t *keys, const uint32_t *queries, const Lanes steps, ptrdiff_t valid,
-                  ptrdiff_t size, int in_bytes, const Mask *mask, float *scores, Lanes highest) {
+INLINE void score(const uint32_t *keys, const uint32_t *queries, const Lanes scales, ptrdiff_t valid,
+                  ptrdiff_t size, int is_int8, const Mask *mask, float *scores, Lanes highest) {
   for (ptrdiff_t t = 0; t < BLOCK / TILE; t++) {
-    const uint32_t *tile = keys + t * tile_words(size, in_bytes);
+    const uint32_t *tile = keys + t * tile_words(size, is_int8);
     Rows sums;
-    if (in_bytes) multiply_bytes(tile, queries, size / 4, steps, sums);
+    if (is_int8) multiply_int8(tile, queries, size / 4, scales, sums);
     else {
 #define ZERO(i) EACH_VECTOR(v) sums[i][v] = _mm512_setzero_ps();
       EACH_ROW(ZERO)
@@ -134,7 +134,7 @@ INLINE void score(const uint32_t *keys, const uint32_t *queries, const Lanes ste
 }
 
 /* Weights [BLOCK / 2][QUERIES], pairs along the keys, of scores; `total` takes in their sum. */
-INLINE void weigh(const float *scores, const Lanes highest, uint32_t *weights, Lanes total) {
+INLINE void softmax(const float *scores, const Lanes highest, uint32_t *weights, Lanes total) {
   for (ptrdiff_t p = 0; p < BLOCK / 2; p++) EACH_VECTOR(v) {
       const float *even = scores + 2 * p * QUERIES + v * LANES, *odd = even + QUERIES;
       __m512 a = power_of_two(_mm512_sub_ps(_mm512_load_ps(even), highest[v]));
@@ -145,7 +145,7 @@ INLINE void weigh(const float *scores, const Lanes highest, uint32_t *weights, L
 }
 
 /* out [size][QUERIES] = out * shrink + values * weights. */
-INLINE void gather(const uint32_t *values, const uint32_t *weights, ptrdiff_t size,
+INLINE void weighted_sum(const uint32_t *values, const uint32_t *weights, ptrdiff_t size,
                    const Lanes shrink, float *out) {
   for (ptrdiff_t t = 0; t < size / TILE; t++) {
     float *tile = out + t * TILE * QUERIES;
@@ -160,12 +160,12 @@ INLINE void gather(const uint32_t *values, const uint32_t *weights, ptrdiff_t si
   }
 }
 
-/* The mask of queries from `first` on; those behind the last take the last one's. */
+/* The mask of queries from `first` on; those past the last take the last one's. */
 INLINE Mask mask_of(const Head *head, ptrdiff_t first, ptrdiff_t count) {
   int32_t rows[QUERIES];
-  ptrdiff_t begin = first / head->sharing;
+  ptrdiff_t begin = first / head->group_size;
   for (ptrdiff_t i = 0; i < QUERIES; i++) {
-    ptrdiff_t row = (first + (i < count ? i : count - 1)) / head->sharing - begin;
+    ptrdiff_t row = (first + (i < count ? i : count - 1)) / head->group_size - begin;
     rows[i] = (int32_t)(row * head->mask_stride);
   }
   Mask mask = {.first = head->mask + begin * head->mask_stride};
@@ -173,10 +173,11 @@ INLINE Mask mask_of(const Head *head, ptrdiff_t first, ptrdiff_t count) {
   return mask;
 }
 
-KERNEL void look(const Head *head, ptrdiff_t first, ptrdiff_t count, uint8_t *sight) {
+KERNEL void block_visibility(const Head *head, ptrdiff_t first, ptrdiff_t count,
+                             uint8_t *visibility) {
   for (ptrdiff_t b = 0; b < blocks(head->key_count); b++) {
     ptrdiff_t rest = head->key_count - b * BLOCK, keys = rest < BLOCK ? rest : BLOCK;
-    ptrdiff_t row = first / head->sharing, end = (first + count - 1) / head->sharing + 1;
+    ptrdiff_t row = first / head->group_size, end = (first + count - 1) / head->group_size + 1;
     int32_t seen = 0, hidden = 0, all = (int32_t)((end - row) * keys);
     for (; row < end; row++) {
       const float *mask = head->mask + row * head->mask_stride + b * BLOCK;
@@ -185,63 +186,64 @@ KERNEL void look(const Head *head, ptrdiff_t first, ptrdiff_t count, uint8_t *si
         hidden += mask[key] <= HIDDEN;
       }
     }
-    sight[b] = seen == all ? SEES_ALL : hidden == all ? SEES_NOTHING : SEES_SOME;
+    visibility[b] = seen == all ? SEES_ALL : hidden == all ? SEES_NOTHING : SEES_SOME;
   }
 }
 
-INLINE void attend(const Head *head, const uint32_t *keys, const uint32_t *values, int in_bytes,
-                   const uint8_t *sight, ptrdiff_t first, ptrdiff_t count) {
+INLINE void attend(const Head *head, const uint32_t *keys, const uint32_t *values, int is_int8,
+                   const uint8_t *visibility, ptrdiff_t first, ptrdiff_t count) {
   _Alignas(64) uint32_t weights[BLOCK / 2 * QUERIES];
   _Alignas(64) float scores[BLOCK * QUERIES], sums[LARGEST_HEAD * QUERIES], inverse[QUERIES];
   Queries queries;
   Mask mask = {NULL};
   ptrdiff_t size = padded(head->size);
-  pack_queries(head, in_bytes, first, count, &queries);
-  if (sight) mask = mask_of(head, first, count);
-  Lanes highest, total, steps;
+  pack_queries(head, is_int8, first, count, &queries);
+  if (visibility) mask = mask_of(head, first, count);
+  Lanes highest, total, scales;
   EACH_VECTOR(v) {
-    steps[v] = _mm512_load_ps(queries.steps + v * LANES);
+    scales[v] = _mm512_load_ps(queries.scales + v * LANES);
     highest[v] = _mm512_set1_ps(-INFINITY);
     total[v] = _mm512_setzero_ps();
   }
   memset(sums, 0, sizeof(float) * (size_t)(size * QUERIES));
   for (ptrdiff_t b = 0; b < blocks(head->key_count); b++, mask.first += BLOCK) {
-    if (sight && sight[b] == SEES_NOTHING) continue;
-    const uint32_t *block = keys + b * BLOCK / TILE * tile_words(size, in_bytes);
+    if (visibility && visibility[b] == SEES_NOTHING) continue;
+    const uint32_t *block = keys + b * BLOCK / TILE * tile_words(size, is_int8);
     Lanes before, shrink;
     EACH_VECTOR(v) before[v] = highest[v];
-    score(block, queries.words, steps, head->key_count - b * BLOCK, size, in_bytes,
-          sight && sight[b] == SEES_SOME ? &mask : NULL, scores, highest);
+    score(block, queries.words, scales, head->key_count - b * BLOCK, size, is_int8,
+          visibility && visibility[b] == SEES_SOME ? &mask : NULL, scores, highest);
     EACH_VECTOR(v) {
       shrink[v] = power_of_two(_mm512_sub_ps(before[v], highest[v]));
       total[v] = _mm512_mul_ps(total[v], shrink[v]);
     }
-    weigh(scores, highest, weights, total);
-    gather(values + packed_words(b * BLOCK, size), weights, size, shrink, sums);
+    softmax(scores, highest, weights, total);
+    weighted_sum(values + packed_words(b * BLOCK, size), weights, size, shrink, sums);
   }
   EACH_VECTOR(v) _mm512_store_ps(inverse + v * LANES, _mm512_div_ps(_mm512_set1_ps(1), total[v]));
   for (ptrdiff_t i = 0; i < count; i++) {
     ptrdiff_t r = first + i;
-    float *to = head->out + r / head->sharing * head->out_stride + r % head->sharing * head->size;
+    float *to = head->out + r / head->group_size * head->out_stride +
+                r % head->group_size * head->size;
     for (ptrdiff_t d = 0; d < head->size; d++) to[d] = sums[d * QUERIES + i] * inverse[i];
   }
 }
 
 /* Three copies, each without the others' products and masks. */
-KERNEL void attend_rows(const Head *head, const uint32_t *keys, const uint32_t *values, int in_bytes,
-                        const uint8_t *sight, ptrdiff_t first, ptrdiff_t count) {
-  if (sight) attend(head, keys, values, 0, sight, first, count);
-  else if (in_bytes) attend(head, keys, values, 1, NULL, first, count);
+KERNEL void attend_rows(const Head *head, const uint32_t *keys, const uint32_t *values, int is_int8,
+                        const uint8_t *visibility, ptrdiff_t first, ptrdiff_t count) {
+  if (visibility) attend(head, keys, values, 0, visibility, first, count);
+  else if (is_int8) attend(head, keys, values, 1, NULL, first, count);
   else attend(head, keys, values, 0, NULL, first, count);
 }
 #else
-int has_instructions(void) { return 0; }
+int attention_has_instructions(void) { return 0; }
 int has_amx_bf16(void) { return 0; }
-void look(const Head *head, ptrdiff_t first, ptrdiff_t count, uint8_t *sight) {
-  (void)head, (void)first, (void)count, (void)sight;
+void block_visibility(const Head *head, ptrdiff_t first, ptrdiff_t count, uint8_t *visibility) {
+  (void)head, (void)first, (void)count, (void)visibility;
 }
-void attend_rows(const Head *head, const uint32_t *keys, const uint32_t *values, int in_bytes,
-                 const uint8_t *sight, ptrdiff_t first, ptrdiff_t count) {
-  (void)head, (void)keys, (void)values, (void)in_bytes, (void)sight, (void)first, (void)count;
+void attend_rows(const Head *head, const uint32_t *keys, const uint32_t *values, int is_int8,
+                 const uint8_t *visibility, ptrdiff_t first, ptrdiff_t count) {
+  (void)head, (void)keys, (void)values, (void)is_int8, (void)visibility, (void)first, (void)count;
 }
 #endif

@@ -1,29 +1,30 @@
-/* Softmax attention of one head of one layer; `attention_kernel.c` says how, `attention_pack.c` in
+/* Softmax attention of one head of one layer; `attention_kernel.c` says how, `pack_qkv.c` in
  * which order it reads.
  */
-#ifndef EDGE_MEDGEMMA_ATTENTION_KERNEL_H
-#define EDGE_MEDGEMMA_ATTENTION_KERNEL_H
+#ifndef ATTENTION_KERNEL_H
+#define ATTENTION_KERNEL_H
 
 #include <stddef.h>
 #include <stdint.h>
 
 #include "softmax.h"
 
-#define BLOCK 128 /* keys per pass */
+#define BLOCK 128 /* keys that are attended at a time */
 #define TILE 8 /* rows of a product that registers hold */
 #define VECTORS 2
 #define LANES 16
 #define QUERIES (VECTORS * LANES)
 #define LARGEST_HEAD 256
 
-/* Keys and values of a head, and the queries that meet them: those of `sharing` heads side by side,
- * so that query r is number r % sharing of row r / sharing. Strides are of rows, in numbers.
+/* Keys and values of one head, and the queries that attend to them: those of `group_size` heads side
+ * by side, so that query r is number r % group_size of row r / group_size. Strides are of rows, in
+ * numbers.
  */
 typedef struct {
   const float *queries, *keys, *values;
   float *out; /* like the queries */
   ptrdiff_t query_stride, key_stride, out_stride;
-  ptrdiff_t query_count, key_count, sharing, size;
+  ptrdiff_t query_count, key_count, group_size, size;
   float scale;       /* of scores */
   const float *mask; /* added to scores, a row for each of the queries; NULL where all see all */
   ptrdiff_t mask_stride;
@@ -33,10 +34,10 @@ typedef struct {
 enum { SEES_NOTHING, SEES_SOME, SEES_ALL };
 
 /* QUERIES queries as scores are computed from them, so that these come out as powers of two:
- * [size / 2 or size / 4][QUERIES], and what a unit of each is worth in bytes. */
+ * [size / 2 or size / 4][QUERIES], and the int8 scale of each. */
 typedef struct {
   _Alignas(64) uint32_t words[LARGEST_HEAD / 2 * QUERIES];
-  _Alignas(64) float steps[QUERIES];
+  _Alignas(64) float scales[QUERIES];
 } Queries;
 
 /* The head size in whole tiles. */
@@ -49,33 +50,33 @@ static inline ptrdiff_t packed_words(ptrdiff_t key_count, ptrdiff_t size) {
 }
 
 /* Keys of TILE rows as they were packed, in numbers of 32 bits. */
-static inline ptrdiff_t tile_words(ptrdiff_t size, int in_bytes) {
-  return TILE * (in_bytes ? padded(size) / 4 + 2 : padded(size) / 2);
+static inline ptrdiff_t tile_words(ptrdiff_t size, int is_int8) {
+  return TILE * (is_int8 ? padded(size) / 4 + 2 : padded(size) / 2);
 }
 
 /* Whether this processor runs those below. */
-int has_instructions(void);
+int attention_has_instructions(void);
 
 /* Whether it has a matrix unit, which libraries use better than this kernel its vectors. */
 int has_amx_bf16(void);
 
-/* Packs keys and values; returns whether the keys are in 8 bits, which `attend_rows` must know. */
+/* Packs keys and values; returns whether the keys are in int8, which `attend_rows` must know. */
 int pack_head(const Head *head, uint32_t *keys, uint32_t *values);
 
 /* Packs blocks `first` .. `last` of keys and values, in bfloat16. */
 void pack_blocks(const Head *head, ptrdiff_t first, ptrdiff_t last, uint32_t *keys,
                  uint32_t *values);
 
-/* Packs queries `first` .. `first + count`, count <= QUERIES; zeros behind the last. */
-void pack_queries(const Head *head, int in_bytes, ptrdiff_t first, ptrdiff_t count, Queries *out);
+/* Packs queries `first` .. `first + count`, count <= QUERIES; zeros past the last. */
+void pack_queries(const Head *head, int is_int8, ptrdiff_t first, ptrdiff_t count, Queries *out);
 
-/* What the mask lets queries `first` .. `first + count` see of each block. */
-void look(const Head *head, ptrdiff_t first, ptrdiff_t count, uint8_t *sight);
+/* SEES_* of each block of keys for queries `first` .. `first + count`, by the mask. */
+void block_visibility(const Head *head, ptrdiff_t first, ptrdiff_t count, uint8_t *visibility);
 
-/* Attention of queries `first` .. `first + count`, count <= QUERIES. `sight` is what `look` found,
- * NULL where there is no mask. */
-void attend_rows(const Head *head, const uint32_t *keys, const uint32_t *values, int in_bytes,
-                 const uint8_t *sight, ptrdiff_t first, ptrdiff_t count);
+/* Attention of queries `first` .. `first + count`, count <= QUERIES. `visibility` is written by
+ * `block_visibility`; NULL where there is no mask. */
+void attend_rows(const Head *head, const uint32_t *keys, const uint32_t *values, int is_int8,
+                 const uint8_t *visibility, ptrdiff_t first, ptrdiff_t count);
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #include <immintrin.h>

@@ -1,4 +1,4 @@
-"""The compiled part of `backends.attention`; rows are those of all heads, [rows, 3 * heads * size].
+"""The compiled part of `kernels.attention`; rows are those of all heads, [rows, 3 * heads * size].
 
 `attention_module.c`: contiguous float32 in and out. All raise ValueError where a buffer does not
 have the length that the other arguments ask for.
@@ -25,7 +25,7 @@ def pack(
     head: int,
     /,
 ) -> bool:
-    """Write keys and values of one head as `attend` reads them; whether the keys are in 8 bits.
+    """Write keys and values of one head as `attend` reads them; whether the keys are in int8.
 
     They are where rounding moves the scores of every row by less than 0.05, root mean square.
     """
@@ -38,7 +38,7 @@ def attend(
     rows: int,
     heads: int,
     head: int,
-    in_bytes: bool,
+    is_int8: bool,
     first: int,
     last: int,
     /,

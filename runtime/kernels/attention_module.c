@@ -22,21 +22,21 @@ static int is_sound(Shape *s, Py_buffer *joined, Py_buffer *keys, Py_buffer *val
              s->head < s->heads && keys->len == packed_words(s->rows, s->size) * 4 &&
              values->len == keys->len && (!out || out->len * 3 == joined->len);
   if (!fits) PyErr_SetString(PyExc_ValueError, "buffers do not fit rows, heads and head");
-  else if (!has_instructions())
+  else if (!attention_has_instructions())
     PyErr_SetString(PyExc_ValueError, "this processor lacks AVX512_BF16");
-  return fits && has_instructions();
+  return fits && attention_has_instructions();
 }
 
 /* The head in rows of queries, keys and values side by side. */
 static Head head_of(const Shape *s, const float *joined, float *out) {
-  Py_ssize_t width = s->heads * s->size, own = s->head * s->size;
-  Head head = {.queries = joined + own};
+  Py_ssize_t width = s->heads * s->size, offset = s->head * s->size;
+  Head head = {.queries = joined + offset};
   head.keys = head.queries + width, head.values = head.keys + width;
   head.query_stride = head.key_stride = 3 * width;
   head.query_count = head.key_count = s->rows;
-  head.out = out ? out + own : NULL;
+  head.out = out ? out + offset : NULL;
   head.out_stride = width;
-  head.sharing = 1;
+  head.group_size = 1;
   head.size = s->size;
   head.scale = 1 / sqrtf((float)s->size);
   return head;
@@ -55,15 +55,15 @@ static PyObject *pack(PyObject *self, PyObject *args) {
   Shape s = {0, 0, 0, 0};
   if (!PyArg_ParseTuple(args, "y*w*w*nnn", &joined, &keys, &values, &s.rows, &s.heads, &s.head))
     return NULL;
-  int in_bytes = 0, sound = is_sound(&s, &joined, &keys, &values, NULL);
+  int is_int8 = 0, sound = is_sound(&s, &joined, &keys, &values, NULL);
   if (sound) {
     Head head = head_of(&s, joined.buf, NULL);
     Py_BEGIN_ALLOW_THREADS
-    in_bytes = pack_head(&head, keys.buf, values.buf);
+    is_int8 = pack_head(&head, keys.buf, values.buf);
     Py_END_ALLOW_THREADS
   }
   PyBuffer_Release(&joined), PyBuffer_Release(&keys), PyBuffer_Release(&values);
-  return sound ? PyBool_FromLong(in_bytes) : NULL;
+  return sound ? PyBool_FromLong(is_int8) : NULL;
 }
 
 static PyObject *attend(PyObject *self, PyObject *args) {
@@ -71,9 +71,9 @@ static PyObject *attend(PyObject *self, PyObject *args) {
   Py_buffer joined, keys, values, out;
   Shape s = {0, 0, 0, 0};
   Py_ssize_t first, last;
-  int in_bytes;
+  int is_int8;
   if (!PyArg_ParseTuple(args, "y*y*y*w*nnnpnn", &joined, &keys, &values, &out, &s.rows, &s.heads,
-                        &s.head, &in_bytes, &first, &last))
+                        &s.head, &is_int8, &first, &last))
     return NULL;
   int sound = is_sound(&s, &joined, &keys, &values, &out);
   if (sound && (first < 0 || last > s.rows)) {
@@ -84,7 +84,7 @@ static PyObject *attend(PyObject *self, PyObject *args) {
     Head head = head_of(&s, joined.buf, out.buf);
     Py_BEGIN_ALLOW_THREADS
     for (Py_ssize_t row = first; row < last; row += QUERIES)
-      attend_rows(&head, keys.buf, values.buf, in_bytes, NULL, row,
+      attend_rows(&head, keys.buf, values.buf, is_int8, NULL, row,
                   last - row < QUERIES ? last - row : QUERIES);
     Py_END_ALLOW_THREADS
   }
@@ -96,15 +96,16 @@ static PyObject *attend(PyObject *self, PyObject *args) {
 
 static PyObject *supported(PyObject *self, PyObject *args) {
   (void)self, (void)args;
-  return PyBool_FromLong(has_instructions() && !has_amx_bf16());
+  return PyBool_FromLong(attention_has_instructions() && !has_amx_bf16());
 }
 
 static PyMethodDef methods[] = {
     {"supported", supported, METH_NOARGS, "Whether this processor runs `attend`, and no better."},
     {"packed_size", packed_size, METH_VARARGS, "(rows, head_size): 32-bit words of packed keys."},
-    {"pack", pack, METH_VARARGS, "(joined, keys, values, rows, heads, head): packs one head; whether keys are bytes."},
+    {"pack", pack, METH_VARARGS, 
+     "(joined, keys, values, rows, heads, head): packs one head; whether keys are int8."},
     {"attend", attend, METH_VARARGS,
-     "(joined, keys, values, out, rows, heads, head, in_bytes, first, last): some rows of one head."},
+     "(joined, keys, values, out, rows, heads, head, is_int8, first, last): some rows of one head."},
     {NULL, NULL, 0, NULL}};
 
 static struct PyModuleDef module = {

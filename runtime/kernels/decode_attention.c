@@ -1,44 +1,44 @@
-/* GroupQueryAttention of one row over caches in bytes: a token of an answer. */
+/* GroupQueryAttention of one row over caches in int8: decode. */
 #include <stdlib.h>
 
+#include "attention_op.h"
 #include "decode_kernel.h"
-#include "attention_call.h"
 
-int answer_is_ours(void) { return answer_has_instructions(); }
+int decode_is_supported(void) { return decode_has_instructions(); }
 
-int is_decode(const Grouped *kernel, const Call *call) {
-  return kernel->is_in_bytes && call->rows == 1 && call->size <= ANSWER_LARGEST &&
-         call->size % ANSWER_UNIT == 0;
+int is_decode(const AttentionOp *kernel, const Call *call) {
+  return kernel->is_int8 && call->rows == 1 && call->size <= DECODE_LARGEST_HEAD &&
+         call->size % DECODE_UNIT == 0;
 }
 
-OrtStatus *attend_answer(const Grouped *kernel, const Call *call, OrtKernelContext *context) {
+OrtStatus *decode_attention(const AttentionOp *kernel, const Call *call, OrtKernelContext *context) {
   const OrtApi *api = kernel->api;
-  Answer answer = {.query = call->in[QUERY],
-                   .new_key = call->in[KEY],
-                   .new_value = call->in[VALUE],
-                   .keys = call->in[PAST_KEY],
-                   .values = call->in[PAST_VALUE],
-                   .key_steps = call->in[KEY_STEPS],
-                   .value_steps = call->in[VALUE_STEPS],
-                   .mask = call->in[MASK],
-                   .out = call->out[OUT],
-                   .kv_heads = kernel->kv_heads,
-                   .sharing = kernel->heads / kernel->kv_heads,
-                   .size = call->size,
-                   .capacity = call->capacity,
-                   .key_count = call->total,
-                   .scale = call->scale};
-  size_t tasks = (size_t)(answer.kv_heads * answer_spans(&answer));
-  size_t parts = tasks * (size_t)answer.sharing, size = (size_t)answer.size;
+  DecodeStep step = {.query = call->in[QUERY],
+                     .new_key = call->in[KEY],
+                     .new_value = call->in[VALUE],
+                     .keys = call->in[PAST_KEY],
+                     .values = call->in[PAST_VALUE],
+                     .key_scales = call->in[KEY_SCALES],
+                     .value_scales = call->in[VALUE_SCALES],
+                     .mask = call->in[MASK],
+                     .out = call->out[OUT],
+                     .kv_heads = kernel->kv_heads,
+                     .group_size = kernel->heads / kernel->kv_heads,
+                     .size = call->size,
+                     .capacity = call->capacity,
+                     .key_count = call->total,
+                     .scale = call->scale};
+  size_t tasks = (size_t)(step.kv_heads * decode_spans(&step));
+  size_t parts = tasks * (size_t)step.group_size, size = (size_t)step.size;
   float *scratch = malloc(((size_t)kernel->heads * size + parts * (size + 2)) * sizeof *scratch);
   if (!scratch) return api->CreateStatus(ORT_FAIL, NO_MEMORY);
-  answer.queries = scratch;
-  answer.sums = answer.queries + (size_t)kernel->heads * size;
-  answer.highest = answer.sums + parts * size;
-  answer.totals = answer.highest + parts;
-  answer_begin(&answer);
-  OrtStatus *status = api->KernelContext_ParallelFor(context, answer_attend, tasks, tasks, &answer);
-  if (!status) answer_end(&answer);
+  step.queries = scratch;
+  step.sums = step.queries + (size_t)kernel->heads * size;
+  step.highest = step.sums + parts * size;
+  step.totals = step.highest + parts;
+  decode_begin(&step);
+  OrtStatus *status = api->KernelContext_ParallelFor(context, decode_attend, tasks, tasks, &step);
+  if (!status) decode_end(&step);
   free(scratch);
   return status;
 }

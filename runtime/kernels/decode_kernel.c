@@ -1,4 +1,4 @@
-/* What an answer costs beside the weights is reading the caches. So the query takes in the keys' steps,
+/* What decode costs beside the weights is reading the caches. So the query takes in the keys' scales,
  * and sums of values are multiplied by theirs at the end: a number of a cache is made a float32 once for
  * the queries that share it and added with one instruction for each. Keys are read in one stream, then
  * values: a processor foresees few changes between streams.
@@ -10,19 +10,19 @@
 
 #include "softmax.h"
 
-#define LANES ANSWER_UNIT
-#define SPAN ANSWER_SPAN
-#define PAIR 2  /* queries that meet a key at once */
+#define LANES DECODE_UNIT
+#define SPAN DECODE_SPAN
+#define PAIR 2  /* queries that a key is multiplied with at once */
 #define KEYS 8  /* whose products with a pair of queries registers hold */
 #define WIDTH 8 /* vectors of sums of a pair that registers hold */
-#define RUN 16  /* values that are gathered before sums are put down: larger runs break the stream */
+#define RUN 16  /* values that are added before sums are stored: larger runs break the stream */
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #include <immintrin.h>
 #define KERNEL __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq")))
 #define INLINE KERNEL static inline __attribute__((always_inline))
 
-int answer_has_instructions(void) {
+int decode_has_instructions(void) {
   __builtin_cpu_init();
   return __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
          __builtin_cpu_supports("avx512dq");
@@ -86,19 +86,19 @@ INLINE void score(const int8_t *keys, const float *query, ptrdiff_t size, const 
   if (queries == PAIR) _mm256_storeu_ps(scores + SPAN, _mm512_extractf32x8_ps(all, 1));
 }
 
-INLINE void score_all(const int8_t *keys, ptrdiff_t count, const float *query, ptrdiff_t size,
+INLINE void scores_of(const int8_t *keys, ptrdiff_t count, const float *query, ptrdiff_t size,
                       const int queries, float *scores) {
   ptrdiff_t whole = count / KEYS * KEYS;
   for (ptrdiff_t k = 0; k < whole; k += KEYS)
     score(keys + k * size, query, size, queries, scores + k);
   if (whole == count) return;
-  int8_t last[KEYS * ANSWER_LARGEST] = {0}; /* the caches may end with these keys */
+  int8_t last[KEYS * DECODE_LARGEST_HEAD] = {0}; /* the caches may end with these keys */
   memcpy(last, keys + whole * size, (size_t)((count - whole) * size));
   score(last, query, size, queries, scores + whole);
 }
 
 /* Scores to weights, powers of two of scores less the highest; `total` becomes their sum. */
-INLINE float weigh(float *scores, const float *mask, ptrdiff_t count, float *total) {
+INLINE float softmax(float *scores, const float *mask, ptrdiff_t count, float *total) {
   __m512 top = _mm512_set1_ps(-INFINITY), sum = _mm512_setzero_ps();
   for (ptrdiff_t k = 0; k < count; k += LANES) {
     __mmask16 some = count - k < LANES ? (__mmask16)((1u << (count - k)) - 1) : 0xffff;
@@ -119,7 +119,7 @@ INLINE float weigh(float *scores, const float *mask, ptrdiff_t count, float *tot
 }
 
 /* sums[query][size] += weights * values, for `vectors` vectors of them. */
-INLINE void gather(const int8_t *values, ptrdiff_t count, ptrdiff_t size, const float *weights,
+INLINE void weighted_sum(const int8_t *values, ptrdiff_t count, ptrdiff_t size, const float *weights,
                    const int queries, const int vectors, float *sums) {
   __m512 held[PAIR][WIDTH];
   for (int q = 0; q < queries; q++)
@@ -134,36 +134,36 @@ INLINE void gather(const int8_t *values, ptrdiff_t count, ptrdiff_t size, const 
     for (int v = 0; v < vectors; v++) _mm512_storeu_ps(sums + q * size + v * LANES, held[q][v]);
 }
 
-INLINE void gather_all(const int8_t *values, ptrdiff_t count, ptrdiff_t size, const float *weights,
+INLINE void weighted_sum_all(const int8_t *values, ptrdiff_t count, ptrdiff_t size, const float *weights,
                        const int queries, float *sums) {
   for (ptrdiff_t k = 0; k < count; k += RUN) {
     const int8_t *some = values + k * size;
     ptrdiff_t number = count - k < RUN ? count - k : RUN, d = 0;
     for (; d + WIDTH * LANES <= size; d += WIDTH * LANES)
-      gather(some + d, number, size, weights + k, queries, WIDTH, sums + d);
+      weighted_sum(some + d, number, size, weights + k, queries, WIDTH, sums + d);
     for (; d < size; d += LANES)
-      gather(some + d, number, size, weights + k, queries, 1, sums + d);
+      weighted_sum(some + d, number, size, weights + k, queries, 1, sums + d);
   }
 }
 
 /* Keys `first` .. `first + count` of a head, for 1 or PAIR queries from `query` on. */
-INLINE void attend(const Answer *a, ptrdiff_t head, ptrdiff_t first, ptrdiff_t count, ptrdiff_t query,
+INLINE void attend(const DecodeStep *a, ptrdiff_t head, ptrdiff_t first, ptrdiff_t count, ptrdiff_t query,
                    ptrdiff_t part, const int queries) {
   float scores[PAIR * SPAN];
   ptrdiff_t size = a->size, row = (head * a->capacity + first) * size;
-  score_all(a->keys + row, count, a->queries + query * size, size, queries, scores);
+  scores_of(a->keys + row, count, a->queries + query * size, size, queries, scores);
   for (int q = 0; q < queries; q++)
-    a->highest[part + q] = weigh(scores + q * SPAN, a->mask + first, count, a->totals + part + q);
-  gather_all(a->values + row, count, size, scores, queries, a->sums + part * size);
+    a->highest[part + q] = softmax(scores + q * SPAN, a->mask + first, count, a->totals + part + q);
+  weighted_sum_all(a->values + row, count, size, scores, queries, a->sums + part * size);
 }
 
 static int is_hidden(float mask) { return mask <= HIDDEN; }
 
-KERNEL void answer_attend(void *data, size_t head_and_span) {
-  const Answer *a = data;
-  ptrdiff_t index = (ptrdiff_t)head_and_span, spans = answer_spans(a), head = index / spans;
-  ptrdiff_t first = index % spans * SPAN, end = first + SPAN, part = index * a->sharing;
-  ptrdiff_t query = head * a->sharing, left = a->sharing;
+KERNEL void decode_attend(void *data, size_t head_and_span) {
+  const DecodeStep *a = data;
+  ptrdiff_t index = (ptrdiff_t)head_and_span, spans = decode_spans(a), head = index / spans;
+  ptrdiff_t first = index % spans * SPAN, end = first + SPAN, part = index * a->group_size;
+  ptrdiff_t query = head * a->group_size, left = a->group_size;
   if (end > a->key_count) end = a->key_count;
   while (first < end && is_hidden(a->mask[first])) first++;
   while (first < end && is_hidden(a->mask[end - 1])) end--;
@@ -173,51 +173,51 @@ KERNEL void answer_attend(void *data, size_t head_and_span) {
   if (left) attend(a, head, first, end - first, query, part, 1);
 }
 
-INLINE void write_row(const float *x, const float *steps, ptrdiff_t size, int8_t *to) {
+INLINE void quantize_row(const float *x, const float *scales, ptrdiff_t size, int8_t *to) {
   __m512 lowest = _mm512_set1_ps(INT8_MIN), highest = _mm512_set1_ps(INT8_MAX);
   for (ptrdiff_t d = 0; d < size; d += LANES) {
-    __m512 whole = _mm512_div_ps(_mm512_loadu_ps(x + d), _mm512_loadu_ps(steps + d));
+    __m512 whole = _mm512_div_ps(_mm512_loadu_ps(x + d), _mm512_loadu_ps(scales + d));
     whole = _mm512_min_ps(_mm512_max_ps(whole, lowest), highest);
     _mm_storeu_si128((__m128i *)(to + d), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(whole)));
   }
 }
 
-KERNEL void answer_begin(const Answer *a) {
+KERNEL void decode_begin(const DecodeStep *a) {
   __m512 scale = _mm512_set1_ps(a->scale * LOG2_E);
   for (ptrdiff_t h = 0; h < a->kv_heads; h++) {
     ptrdiff_t row = h * a->size, last = (h * a->capacity + a->key_count - 1) * a->size;
-    write_row(a->new_key + row, a->key_steps + row, a->size, a->keys + last);
-    write_row(a->new_value + row, a->value_steps + row, a->size, a->values + last);
-    for (ptrdiff_t q = h * a->sharing; q < (h + 1) * a->sharing; q++)
+    quantize_row(a->new_key + row, a->key_scales + row, a->size, a->keys + last);
+    quantize_row(a->new_value + row, a->value_scales + row, a->size, a->values + last);
+    for (ptrdiff_t q = h * a->group_size; q < (h + 1) * a->group_size; q++)
       for (ptrdiff_t d = 0; d < a->size; d += LANES)
         _mm512_storeu_ps(a->queries + q * a->size + d,
-                         _mm512_mul_ps(_mm512_mul_ps(scale, _mm512_loadu_ps(a->key_steps + row + d)),
+                         _mm512_mul_ps(_mm512_mul_ps(scale, _mm512_loadu_ps(a->key_scales + row + d)),
                                        _mm512_loadu_ps(a->query + q * a->size + d)));
   }
 }
 
-KERNEL void answer_end(const Answer *a) {
-  ptrdiff_t spans = answer_spans(a);
-  for (ptrdiff_t q = 0; q < a->kv_heads * a->sharing; q++) {
-    ptrdiff_t head = q / a->sharing, first = head * spans * a->sharing + q % a->sharing;
+KERNEL void decode_end(const DecodeStep *a) {
+  ptrdiff_t spans = decode_spans(a);
+  for (ptrdiff_t q = 0; q < a->kv_heads * a->group_size; q++) {
+    ptrdiff_t head = q / a->group_size, first = head * spans * a->group_size + q % a->group_size;
     float best = -INFINITY, total = 0, *out = a->out + q * a->size;
     for (ptrdiff_t s = 0; s < spans; s++) {
-      float one = a->highest[first + s * a->sharing];
+      float one = a->highest[first + s * a->group_size];
       if (one > best) best = one;
     }
     memset(out, 0, sizeof(float) * (size_t)a->size);
     for (ptrdiff_t s = 0; s < spans; s++) {
-      ptrdiff_t part = first + s * a->sharing;
+      ptrdiff_t part = first + s * a->group_size;
       float weight = power(a->highest[part] - best);
       total += weight * a->totals[part];
       for (ptrdiff_t d = 0; d < a->size; d++) out[d] += weight * a->sums[part * a->size + d];
     }
-    for (ptrdiff_t d = 0; d < a->size; d++) out[d] *= a->value_steps[head * a->size + d] / total;
+    for (ptrdiff_t d = 0; d < a->size; d++) out[d] *= a->value_scales[head * a->size + d] / total;
   }
 }
 #else
-int answer_has_instructions(void) { return 0; }
-void answer_begin(const Answer *answer) { (void)answer; }
-void answer_attend(void *data, size_t head_and_span) { (void)data, (void)head_and_span; }
-void answer_end(const Answer *answer) { (void)answer; }
+int decode_has_instructions(void) { return 0; }
+void decode_begin(const DecodeStep *step) { (void)step; }
+void decode_attend(void *data, size_t head_and_span) { (void)data, (void)head_and_span; }
+void decode_end(const DecodeStep *step) { (void)step; }
 #endif

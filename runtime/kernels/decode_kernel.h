@@ -1,37 +1,37 @@
-/* Softmax attention of one row over keys and values in 8 bits, which have a step for every channel. */
-#ifndef ANSWER_KERNEL_H
-#define ANSWER_KERNEL_H
+/* Softmax attention of one row over keys and values in int8, which have a scale for every channel. */
+#ifndef DECODE_KERNEL_H
+#define DECODE_KERNEL_H
 #include <stddef.h>
 #include <stdint.h>
 
-#define ANSWER_SPAN 512 /* keys of a head that are attended in one call */
-#define ANSWER_UNIT 16  /* head sizes are multiples of it */
-#define ANSWER_LARGEST 256
+#define DECODE_SPAN 512 /* keys of a head that are attended in one call */
+#define DECODE_UNIT 16  /* head sizes are multiples of it */
+#define DECODE_LARGEST_HEAD 256
 
 typedef struct {
-  const float *query, *new_key, *new_value; /* [kv_heads * sharing][size], twice [kv_heads][size] */
+  const float *query, *new_key, *new_value; /* [kv_heads * group_size][size], twice [kv_heads][size] */
   int8_t *keys, *values;                    /* [kv_heads][capacity][size] */
-  const float *key_steps, *value_steps;     /* [kv_heads][size] */
+  const float *key_scales, *value_scales;   /* [kv_heads][size] */
   const float *mask;                        /* [key_count], added to scores */
   float *out;                               /* like the query */
-  ptrdiff_t kv_heads, sharing, size, capacity, key_count;
+  ptrdiff_t kv_heads, group_size, size, capacity, key_count;
   float scale;    /* of scores */
   float *queries; /* like the query, so that scores come out as powers of two */
-  float *sums;    /* [kv_heads][spans][sharing][size], of weighted values in their steps */
-  float *highest; /* [kv_heads][spans][sharing], scores */
+  float *sums;    /* [kv_heads][spans][group_size][size], of weighted values in their scales */
+  float *highest; /* [kv_heads][spans][group_size], scores */
   float *totals;  /* likewise, of weights: powers of two of scores less the highest */
-} Answer;
+} DecodeStep;
 
-static inline ptrdiff_t answer_spans(const Answer *answer) {
-  return (answer->key_count + ANSWER_SPAN - 1) / ANSWER_SPAN;
+static inline ptrdiff_t decode_spans(const DecodeStep *step) {
+  return (step->key_count + DECODE_SPAN - 1) / DECODE_SPAN;
 }
 
 /* Whether this processor runs those below. */
-int answer_has_instructions(void);
+int decode_has_instructions(void);
 
-/* The steps of an answer: the new row to the caches, then each span of each head, then their sum. A
- * row that sees no key at all is not a number. */
-void answer_begin(const Answer *answer);
-void answer_attend(void *data, size_t head_and_span);
-void answer_end(const Answer *answer);
+/* One step of decode: the new row to the caches, then each span of each head, then their sum. A row
+ * that sees no key at all is not a number. */
+void decode_begin(const DecodeStep *step);
+void decode_attend(void *data, size_t head_and_span);
+void decode_end(const DecodeStep *step);
 #endif

@@ -1,8 +1,8 @@
 /* MatMulNBits of onnxruntime for processors with AVX512_VNNI: 4-bit and 8-bit weights as they lie in
  * the engine's file, inputs rounded to 8 bits block by block.
  *
- * Few rows read the weights where they are, once. Many rows meet TILE outputs at a time, whose weights
- * are turned so that outputs lie across the vector: a sum then needs no addition over lanes, and the
+ * Few rows read the weights where they are, once. Many rows compute TILE outputs at a time, whose
+ * weights are transposed so that outputs lie across the vector: a sum then needs no addition over lanes, and the
  * scales of a block are applied to whole vectors.
  */
 #include "linear_kernel.h"
@@ -26,8 +26,8 @@ int linear_has_instructions(void) {
          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
 }
 
-/* A block of a row to integers within 127 of 0; returns their step, NaN where a number is none. */
-INLINE float narrow(const float *x, int64_t count, int8_t *out, int32_t *sum) {
+/* A block of a row to integers within 127 of 0; returns their scale, NaN where a number is none. */
+INLINE float quantize(const float *x, int64_t count, int8_t *out, int32_t *sum) {
   __m512 largest = _mm512_setzero_ps(), nothing = largest, zero = largest;
   for (int64_t i = 0; i < count; i += LANES) {
     __m512 some = _mm512_loadu_ps(x + i);
@@ -47,7 +47,7 @@ INLINE float narrow(const float *x, int64_t count, int8_t *out, int32_t *sum) {
 }
 
 /* In each group the even inputs first: the low halves of bytes of 4-bit weights are those. */
-INLINE void part_odd(int8_t *integers, int64_t count, int64_t group) {
+INLINE void separate_odd(int8_t *integers, int64_t count, int64_t group) {
   int8_t odd[64];
   for (int8_t *some = integers; some < integers + count; some += group) {
     for (int64_t i = 0; i < group / 2; i++) odd[i] = some[2 * i + 1];
@@ -56,12 +56,12 @@ INLINE void part_odd(int8_t *integers, int64_t count, int64_t group) {
   }
 }
 
-/* Rows `first` .. `first + count` to integers [inputs / 4][count][4], with steps and starts in
+/* Rows `first` .. `first + count` to integers [inputs / 4][count][4], with scales and zero-point terms in
  * [blocks][count].
  */
 INLINE void prepare(Product *p, int64_t first, int64_t count, int64_t group) {
-  const Linear *map = &p->map;
-  int64_t blocks = blocks_of(map), zero = 1 << (map->bits - 1), width = padded(map);
+  const LinearLayer *layer = &p->layer;
+  int64_t blocks = blocks_of(layer), zero = 1 << (layer->bits - 1), width = padded(layer);
   char *tile = (char *)(p->integers + first * width);
   int8_t *row = calloc((size_t)width, 1);
   if (!row) {
@@ -70,13 +70,13 @@ INLINE void prepare(Product *p, int64_t first, int64_t count, int64_t group) {
   }
   for (int64_t r = 0; r < count; r++) {
     for (int64_t b = 0; b < blocks; b++) {
-      const float *x = p->x + (first + r) * map->inputs + b * map->block;
+      const float *x = p->x + (first + r) * layer->inputs + b * layer->block;
       int64_t place = first * blocks + b * count + r;
       int32_t sum;
-      p->steps[place] = narrow(x, map->block, row + b * map->block, &sum);
-      p->starts[place] = (int32_t)(-zero * sum);
+      p->x_scales[place] = quantize(x, layer->block, row + b * layer->block, &sum);
+      p->zero_point_terms[place] = (int32_t)(-zero * sum);
     }
-    if (map->bits == 4) part_odd(row, width, group);
+    if (layer->bits == 4) separate_odd(row, width, group);
     for (int64_t i = 0; i < width / 4; i++) memcpy(tile + (i * count + r) * 4, row + 4 * i, 4);
   }
   free(row);
@@ -84,7 +84,7 @@ INLINE void prepare(Product *p, int64_t first, int64_t count, int64_t group) {
 
 KERNEL void linear_prepare_row(void *data, size_t row) {
   Product *p = data;
-  prepare(p, (int64_t)row, 1, group_of(&p->map));
+  prepare(p, (int64_t)row, 1, group_of(&p->layer));
 }
 
 KERNEL void linear_prepare_tile(void *data, size_t tile) {
@@ -94,7 +94,7 @@ KERNEL void linear_prepare_tile(void *data, size_t tile) {
 }
 
 /* whole[i] += the product with a vector of the weights of SIDE outputs. */
-INLINE void meet(__m512i whole[SIDE], const uint8_t *weights[SIDE], int64_t byte, __mmask64 bytes,
+INLINE void multiply(__m512i whole[SIDE], const uint8_t *weights[SIDE], int64_t byte, __mmask64 bytes,
                  const int8_t *x, const int bits) {
   const __m512i low = _mm512_set1_epi8(15);
   __m512i near = _mm512_loadu_si512(x);
@@ -113,34 +113,34 @@ INLINE void meet(__m512i whole[SIDE], const uint8_t *weights[SIDE], int64_t byte
 /* Outputs `output`, `output + APART` .. of one row, from weights as they lie: each of the SIDE streams
  * of weights goes on where the call before ended.
  */
-INLINE void dots(const Product *p, int64_t row, int64_t output, const int bits) {
-  const Linear *map = &p->map;
-  const int64_t blocks = blocks_of(map), group = 512 / bits, stride = map->inputs * bits / 8;
-  const int8_t *x = p->integers + row * padded(map);
-  const float *steps = p->steps + row * blocks;
-  const int32_t *starts = p->starts + row * blocks;
+INLINE void dot_products(const Product *p, int64_t row, int64_t output, const int bits) {
+  const LinearLayer *layer = &p->layer;
+  const int64_t blocks = blocks_of(layer), group = 512 / bits, stride = layer->inputs * bits / 8;
+  const int8_t *x = p->integers + row * padded(layer);
+  const float *x_scales = p->x_scales + row * blocks;
+  const int32_t *zero_point_terms = p->zero_point_terms + row * blocks;
   const uint8_t *weights[SIDE];
   const float *scales[SIDE];
   __m512 sums[SIDE];
   for (int i = 0; i < SIDE; i++) {
-    int64_t here = output + i * APART < map->outputs ? output + i * APART : output;
+    int64_t here = output + i * APART < layer->outputs ? output + i * APART : output;
     weights[i] = p->weights + here * stride;
     scales[i] = p->scales + here * blocks;
     sums[i] = _mm512_setzero_ps();
   }
-  if (map->block >= group) {
-    int64_t vectors = map->block / group, byte = 0;
+  if (layer->block >= group) {
+    int64_t vectors = layer->block / group, byte = 0;
     for (int64_t b = 0; b < blocks; b++) {
       __m512i whole[SIDE];
-      for (int i = 0; i < SIDE; i++) whole[i] = _mm512_maskz_set1_epi32(1, starts[b]);
+      for (int i = 0; i < SIDE; i++) whole[i] = _mm512_maskz_set1_epi32(1, zero_point_terms[b]);
       for (int64_t v = 0; v < vectors; v++, byte += 64, x += group)
-        meet(whole, weights, byte, ~0ull, x, bits);
+        multiply(whole, weights, byte, ~0ull, x, bits);
       for (int i = 0; i < SIDE; i++)
         sums[i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(whole[i]),
-                                  _mm512_set1_ps(scales[i][b] * steps[b]), sums[i]);
+                                  _mm512_set1_ps(scales[i][b] * x_scales[b]), sums[i]);
     }
   } else { /* several blocks to a vector */
-    int64_t share = group / map->block, lanes = LANES / share, byte = 0;
+    int64_t share = group / layer->block, lanes = LANES / share, byte = 0;
     __m512i lane = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
     __m512i block = _mm512_srl_epi32(lane, _mm_cvtsi32_si128(__builtin_ctz((unsigned)lanes)));
     __mmask16 firsts = 0;
@@ -149,36 +149,36 @@ INLINE void dots(const Product *p, int64_t row, int64_t output, const int bits) 
       __mmask16 some = blocks - b < share ? (__mmask16)((1u << (blocks - b)) - 1)
                                           : (__mmask16)((1u << share) - 1);
       __mmask64 bytes = stride - byte < 64 ? (1ull << (stride - byte)) - 1 : ~0ull;
-      __m512 step = _mm512_maskz_loadu_ps(some, steps + b);
-      __m512i start = _mm512_maskz_loadu_epi32(some, starts + b), whole[SIDE];
+      __m512 x_scale = _mm512_maskz_loadu_ps(some, x_scales + b);
+      __m512i zero_point = _mm512_maskz_loadu_epi32(some, zero_point_terms + b), whole[SIDE];
       for (int i = 0; i < SIDE; i++)
-        whole[i] = _mm512_maskz_permutexvar_epi32(firsts, block, start);
-      meet(whole, weights, byte, bytes, x, bits);
+        whole[i] = _mm512_maskz_permutexvar_epi32(firsts, block, zero_point);
+      multiply(whole, weights, byte, bytes, x, bits);
       for (int i = 0; i < SIDE; i++) {
-        __m512 both = _mm512_mul_ps(step, _mm512_maskz_loadu_ps(some, scales[i] + b));
+        __m512 both = _mm512_mul_ps(x_scale, _mm512_maskz_loadu_ps(some, scales[i] + b));
         sums[i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(whole[i]),
                                   _mm512_permutexvar_ps(block, both), sums[i]);
       }
     }
   }
-  for (int64_t i = 0; i < SIDE && output + i * APART < map->outputs; i++)
-    p->y[row * map->outputs + output + i * APART] = _mm512_reduce_add_ps(sums[i]);
+  for (int64_t i = 0; i < SIDE && output + i * APART < layer->outputs; i++)
+    p->y[row * layer->outputs + output + i * APART] = _mm512_reduce_add_ps(sums[i]);
 }
 
 KERNEL void linear_few_rows(void *data, size_t span) {
   const Product *p = data;
   int64_t first = (int64_t)span * SPAN, last = first + APART;
-  if (last > p->map.outputs) last = p->map.outputs;
+  if (last > p->layer.outputs) last = p->layer.outputs;
   for (int64_t output = first; output < last; output++)
     for (int64_t row = 0; row < p->rows; row++)
-      if (p->map.bits == 4)
-        dots(p, row, output, 4);
+      if (p->layer.bits == 4)
+        dot_products(p, row, output, 4);
       else
-        dots(p, row, output, 8);
+        dot_products(p, row, output, 8);
 }
 
 /* Columns of 16 rows to rows. */
-INLINE void transpose(__m512i r[LANES]) {
+INLINE void transpose_square(__m512i r[LANES]) {
   __m512i t[LANES], u[LANES];
   for (int i = 0; i < LANES; i += 2) {
     t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
@@ -201,11 +201,11 @@ INLINE void transpose(__m512i r[LANES]) {
 }
 
 /* Weights of TILE outputs to [words][TILE], scales to [blocks][TILE]; zeros beyond the last. */
-INLINE void turn(const Product *p, int64_t first, uint32_t *weights, float *scales) {
-  const Linear *map = &p->map;
-  int64_t words = map->inputs * map->bits / 32, blocks = blocks_of(map);
+INLINE void transpose_weights(const Product *p, int64_t first, uint32_t *weights, float *scales) {
+  const LinearLayer *layer = &p->layer;
+  int64_t words = layer->inputs * layer->bits / 32, blocks = blocks_of(layer);
   for (int64_t i = 0; i < TILE; i++) {
-    int exists = first + i < map->outputs;
+    int exists = first + i < layer->outputs;
     for (int64_t b = 0; b < blocks; b++)
       scales[b * TILE + i] = exists ? p->scales[(first + i) * blocks + b] : 0;
   }
@@ -215,11 +215,11 @@ INLINE void turn(const Product *p, int64_t first, uint32_t *weights, float *scal
       __m512i square[LANES];
       for (int64_t i = 0; i < LANES; i++) {
         int64_t output = first + v * LANES + i;
-        __mmask16 valid = output < map->outputs ? (__mmask16)((1u << count) - 1) : 0;
+        __mmask16 valid = output < layer->outputs ? (__mmask16)((1u << count) - 1) : 0;
         const uint8_t *from = p->weights + (output * words + begin) * 4;
         square[i] = _mm512_maskz_loadu_epi32(valid, from);
       }
-      transpose(square);
+      transpose_square(square);
       for (int64_t i = 0; i < count; i++)
         _mm512_store_si512(weights + (begin + i) * TILE + v * LANES, square[i]);
     }
@@ -240,17 +240,18 @@ INLINE void add(__m512i whole[HEIGHT][VECTORS], const int height, const __m512i 
 /* `height` rows of a tile. */
 INLINE void rows_of_tile(const Product *p, int64_t first, const int height, const int bits,
                          int64_t output, const uint32_t *weights, const float *scales) {
-  const Linear *map = &p->map;
-  int64_t blocks = blocks_of(map), words = map->block * bits / 32;
-  const int32_t *x = (const int32_t *)(p->integers + first * padded(map));
-  const float *steps = p->steps + first * blocks;
-  const int32_t *starts = p->starts + first * blocks;
+  const LinearLayer *layer = &p->layer;
+  int64_t blocks = blocks_of(layer), words = layer->block * bits / 32;
+  const int32_t *x = (const int32_t *)(p->integers + first * padded(layer));
+  const float *x_scales = p->x_scales + first * blocks;
+  const int32_t *zero_point_terms = p->zero_point_terms + first * blocks;
   const __m512i low = _mm512_set1_epi8(15);
   __m512 sums[HEIGHT][VECTORS];
   EACH_ROW EACH_VECTOR sums[r][v] = _mm512_setzero_ps();
-  for (int64_t b = 0; b < blocks; b++, steps += height, starts += height, scales += TILE) {
+  for (int64_t b = 0; b < blocks;
+       b++, x_scales += height, zero_point_terms += height, scales += TILE) {
     __m512i whole[HEIGHT][VECTORS];
-    EACH_ROW EACH_VECTOR whole[r][v] = _mm512_set1_epi32(starts[r]);
+    EACH_ROW EACH_VECTOR whole[r][v] = _mm512_set1_epi32(zero_point_terms[r]);
     for (int64_t w = 0; w < words; w++, weights += TILE) {
       __m512i near[VECTORS], odd[VECTORS];
       EACH_VECTOR near[v] = _mm512_load_si512(weights + v * LANES);
@@ -266,16 +267,16 @@ INLINE void rows_of_tile(const Product *p, int64_t first, const int height, cons
       }
     }
     EACH_ROW {
-      __m512 step = _mm512_set1_ps(steps[r]);
+      __m512 x_scale = _mm512_set1_ps(x_scales[r]);
       EACH_VECTOR sums[r][v] =
-          _mm512_fmadd_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(whole[r][v]), step),
+          _mm512_fmadd_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(whole[r][v]), x_scale),
                           _mm512_load_ps(scales + v * LANES), sums[r][v]);
     }
   }
   EACH_ROW EACH_VECTOR {
-    int64_t count = map->outputs - output - v * LANES;
+    int64_t count = layer->outputs - output - v * LANES;
     __mmask16 valid = count >= LANES ? 0xffff : count > 0 ? (__mmask16)((1u << count) - 1) : 0;
-    float *y = p->y + (first + r) * map->outputs + output + v * LANES;
+    float *y = p->y + (first + r) * layer->outputs + output + v * LANES;
     _mm512_mask_storeu_ps(y, valid, sums[r][v]);
   }
 }
@@ -294,17 +295,17 @@ INLINE void all_rows(const Product *p, const int bits, int64_t output, const uin
 
 KERNEL void linear_many_rows(void *data, size_t tile) {
   Product *p = data;
-  int64_t words = p->map.inputs * p->map.bits / 32, output = (int64_t)tile * TILE;
+  int64_t words = p->layer.inputs * p->layer.bits / 32, output = (int64_t)tile * TILE;
   size_t weight_bytes = (size_t)(words * TILE) * 4;
-  char *memory = aligned_alloc(64, weight_bytes + (size_t)(blocks_of(&p->map) * TILE) * 4);
+  char *memory = aligned_alloc(64, weight_bytes + (size_t)(blocks_of(&p->layer) * TILE) * 4);
   if (!memory) {
     p->lacks_memory = 1;
     return;
   }
   uint32_t *weights = (uint32_t *)memory;
   float *scales = (float *)(memory + weight_bytes);
-  turn(p, output, weights, scales);
-  if (p->map.bits == 4)
+  transpose_weights(p, output, weights, scales);
+  if (p->layer.bits == 4)
     all_rows(p, 4, output, weights, scales);
   else
     all_rows(p, 8, output, weights, scales);

@@ -1,6 +1,6 @@
 /* Rows of queries, keys and values in the order and the precision in which attention reads them.
  *
- * In 8 bits every row has a step of its own, and the keys stand without their mean, which would
+ * In int8 every row has a scale of its own, and the keys stand without their mean, which would
  * move all scores of a query alike (Zhang et al., SageAttention, arXiv 2410.02367).
  */
 #include "attention_kernel.h"
@@ -10,7 +10,7 @@
 
 #ifdef HAS_KERNEL
 #define LARGEST 127.0f /* of a signed byte */
-/* Limit of what bytes may do to the scores of any row, root mean square: 5 % of a key's weight. */
+/* Limit of what int8 may do to the scores of any row, root mean square: 5 % of a key's weight. */
 #define LARGEST_NOISE 0.05
 
 typedef union {
@@ -21,7 +21,8 @@ typedef union {
 static const float no_mean[LARGEST_HEAD];
 
 static const float *query_of(const Head *head, ptrdiff_t r) {
-  return head->queries + r / head->sharing * head->query_stride + r % head->sharing * head->size;
+  return head->queries + r / head->group_size * head->query_stride +
+         r % head->group_size * head->size;
 }
 
 static const float *key_of(const Head *head, ptrdiff_t row) {
@@ -33,7 +34,7 @@ INLINE __mmask16 within(ptrdiff_t size, ptrdiff_t d) {
   return size - d >= LANES ? 0xffff : size > d ? (__mmask16)((1u << (size - d)) - 1) : 0;
 }
 
-/* 16 numbers of a row from `d` on, zeros behind its end; zeros where there is no row. */
+/* 16 numbers of a row from `d` on, zeros past its end; zeros where there is no row. */
 INLINE __m512 part_of(const float *row, ptrdiff_t size, ptrdiff_t d) {
   return row ? _mm512_maskz_loadu_ps(within(size, d), row + d) : _mm512_setzero_ps();
 }
@@ -43,8 +44,8 @@ INLINE __m512 centred(const float *row, const float *mean, ptrdiff_t size, ptrdi
   return _mm512_sub_ps(part_of(row, size, d), part_of(mean, size, d));
 }
 
-/* The step of a row in bytes: what a unit is worth. Its squares are added to `squares`. */
-INLINE float step_of(const float *row, const float *mean, ptrdiff_t size, __m512 *squares) {
+/* The int8 scale of a row. Its squares are added to `squares`. */
+INLINE float scale_of(const float *row, const float *mean, ptrdiff_t size, __m512 *squares) {
   __m512 top = _mm512_setzero_ps();
   for (ptrdiff_t d = 0; d < size; d += LANES) {
     __m512 x = centred(row, mean, size, d);
@@ -54,22 +55,22 @@ INLINE float step_of(const float *row, const float *mean, ptrdiff_t size, __m512
   return _mm512_reduce_max_ps(top) / LARGEST;
 }
 
-/* A row less `mean` in bytes; returns its step. */
-INLINE float to_bytes(const float *row, const float *mean, ptrdiff_t size, int8_t *out) {
+/* A row less `mean` in int8; returns its scale. */
+INLINE float quantize(const float *row, const float *mean, ptrdiff_t size, int8_t *out) {
   __m512 unused = _mm512_setzero_ps();
-  float step = step_of(row, mean, size, &unused), inverse = step > 1e-30f ? 1 / step : 0;
+  float scale = scale_of(row, mean, size, &unused), inverse = scale > 1e-30f ? 1 / scale : 0;
   for (ptrdiff_t d = 0; d < size; d += LANES) {
     __m512 x = _mm512_mul_ps(centred(row, mean, size, d), _mm512_set1_ps(inverse));
     _mm512_mask_cvtsepi32_storeu_epi8(out + d, within(size, d), _mm512_cvtps_epi32(x));
   }
-  return step;
+  return scale;
 }
 
-/* By how much bytes would move the scores of the worst query and of the worst key, root mean square;
- * not a number where one of them is none. An error of rounding is spread evenly over a step.
+/* By how much int8 would move the scores of the worst query and of the worst key, root mean square;
+ * not a number where one of them is none. An error of rounding is spread evenly over a unit.
  * `mean` becomes that of the keys. */
 KERNEL static double rounding_noise(const Head *head, float *mean) {
-  double squares[2] = {0, 0}, steps[2] = {0, 0};
+  double squares[2] = {0, 0}, scales[2] = {0, 0};
   ptrdiff_t counts[2] = {head->query_count, head->key_count};
   memset(mean, 0, sizeof(float) * (size_t)head->size);
   for (ptrdiff_t row = 0; row < head->key_count; row++)
@@ -78,46 +79,46 @@ KERNEL static double rounding_noise(const Head *head, float *mean) {
   for (int part = 0; part < 2; part++)
     for (ptrdiff_t row = 0; row < counts[part]; row++) {
       __m512 sum = _mm512_setzero_ps();
-      float step = part ? step_of(key_of(head, row), mean, head->size, &sum)
-                        : step_of(query_of(head, row), no_mean, head->size, &sum);
+      float scale = part ? scale_of(key_of(head, row), mean, head->size, &sum)
+                        : scale_of(query_of(head, row), no_mean, head->size, &sum);
       squares[part] += _mm512_reduce_add_ps(sum) / (double)counts[part];
-      if (step > steps[part]) steps[part] = step;
+      if (scale > scales[part]) scales[part] = scale;
     }
-  double both = squares[0] * steps[1] * steps[1] + squares[1] * steps[0] * steps[0];
+  double both = squares[0] * scales[1] * scales[1] + squares[1] * scales[0] * scales[0];
   return head->scale * sqrt(both / 12);
 }
 
-/* Keys in bytes to [rows / TILE] of [size / 4][TILE] fours along the head, [TILE] times what a sum
- * begins with and [TILE] steps. Queries are 128 too large, for the product of unsigned by signed. */
-KERNEL static void pack_byte_keys(const Head *head, const float *mean, uint32_t *out) {
+/* Keys in int8 to [rows / TILE] of [size / 4][TILE] fours along the head, [TILE] zero-point terms,
+ * with which a sum begins, and [TILE] scales. Queries are 128 too large, for the product of unsigned by signed. */
+KERNEL static void pack_int8_keys(const Head *head, const float *mean, uint32_t *out) {
   ptrdiff_t fours = padded(head->size) / 4;
   Row row = {{0}};
   for (ptrdiff_t r = 0; r < blocks(head->key_count) * BLOCK; r++) {
     uint32_t *to = out + r / TILE * (fours + 2) * TILE + r % TILE;
-    float step = 0;
-    int32_t begin = 0;
-    if (r < head->key_count) step = to_bytes(key_of(head, r), mean, head->size, row.bytes);
+    float scale = 0;
+    int32_t term = 0;
+    if (r < head->key_count) scale = quantize(key_of(head, r), mean, head->size, row.bytes);
     for (ptrdiff_t d = 0; d < fours; d++) to[d * TILE] = row.fours[d];
-    for (ptrdiff_t d = 0; d < head->size; d++) begin -= 128 * row.bytes[d];
-    memcpy(to + fours * TILE, &begin, 4);
-    memcpy(to + (fours + 1) * TILE, &step, 4);
+    for (ptrdiff_t d = 0; d < head->size; d++) term -= 128 * row.bytes[d];
+    memcpy(to + fours * TILE, &term, 4);
+    memcpy(to + (fours + 1) * TILE, &scale, 4);
   }
 }
 
-/* Up to 16 words, `step` apart. */
-INLINE void spread(uint32_t *to, ptrdiff_t step, ptrdiff_t count, __m512i words) {
+/* Up to 16 words, `stride` apart. */
+INLINE void spread(uint32_t *to, ptrdiff_t stride, ptrdiff_t count, __m512i words) {
   __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-  __m512i places = _mm512_mullo_epi32(lanes, _mm512_set1_epi32((int)step));
+  __m512i places = _mm512_mullo_epi32(lanes, _mm512_set1_epi32((int)stride));
   _mm512_mask_i32scatter_epi32(to, within(count, 0), places, words, 4);
 }
 
-/* A row times `scale` to pairs along the head, `step` words apart; zeros where there is none. */
-INLINE void pack_pairs(const float *row, ptrdiff_t size, float scale, ptrdiff_t step, uint32_t *to) {
+/* A row times `scale` to pairs along the head, `stride` words apart; zeros where there is none. */
+INLINE void pack_pairs(const float *row, ptrdiff_t size, float scale, ptrdiff_t stride, uint32_t *to) {
   __m512 times = _mm512_set1_ps(scale);
   for (ptrdiff_t d = 0; d < padded(size); d += 2 * LANES) {
     __m512 low = _mm512_mul_ps(part_of(row, size, d), times);
     __m512 high = _mm512_mul_ps(part_of(row, size, d + LANES), times);
-    spread(to + d / 2 * step, step, (padded(size) - d) / 2, bfloat16_of(low, high));
+    spread(to + d / 2 * stride, stride, (padded(size) - d) / 2, bfloat16_of(low, high));
   }
 }
 
@@ -165,23 +166,23 @@ KERNEL int pack_head(const Head *head, uint32_t *keys, uint32_t *values) {
     pack_blocks(head, 0, count, keys, values);
     return 0;
   }
-  pack_byte_keys(head, mean, keys);
+  pack_int8_keys(head, mean, keys);
   for (ptrdiff_t block = 0; block < count; block++) pack_values(head, block, values);
   return 1;
 }
 
-KERNEL void pack_queries(const Head *head, int in_bytes, ptrdiff_t first, ptrdiff_t count,
+KERNEL void pack_queries(const Head *head, int is_int8, ptrdiff_t first, ptrdiff_t count,
                          Queries *out) {
   float scale = LOG2_E * head->scale;
   Row row = {{0}};
-  memset(out->steps, 0, sizeof out->steps);
+  memset(out->scales, 0, sizeof out->scales);
   for (ptrdiff_t i = 0; i < QUERIES; i++) {
     const float *query = i < count ? query_of(head, first + i) : NULL;
-    if (!in_bytes) {
+    if (!is_int8) {
       pack_pairs(query, head->size, scale, QUERIES, out->words + i);
       continue;
     }
-    if (query) out->steps[i] = scale * to_bytes(query, no_mean, head->size, row.bytes);
+    if (query) out->scales[i] = scale * quantize(query, no_mean, head->size, row.bytes);
     for (ptrdiff_t d = 0; d < padded(head->size) / 4; d++)
       out->words[d * QUERIES + i] = row.fours[d] ^ 0x80808080; /* 128 more, unsigned */
   }
@@ -194,7 +195,7 @@ void pack_blocks(const Head *head, ptrdiff_t first, ptrdiff_t last, uint32_t *ke
                  uint32_t *values) {
   (void)head, (void)first, (void)last, (void)keys, (void)values;
 }
-void pack_queries(const Head *head, int in_bytes, ptrdiff_t first, ptrdiff_t count, Queries *out) {
-  (void)head, (void)in_bytes, (void)first, (void)count, (void)out;
+void pack_queries(const Head *head, int is_int8, ptrdiff_t first, ptrdiff_t count, Queries *out) {
+  (void)head, (void)is_int8, (void)first, (void)count, (void)out;
 }
 #endif

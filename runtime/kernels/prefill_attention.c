@@ -1,32 +1,32 @@
-/* GroupQueryAttention of many rows over caches of float32: tokens of a prompt. Keys and values are
+/* GroupQueryAttention of many rows over caches of float32: prefill. Keys and values are
  * packed once for all the queries of the heads that share them.
  */
 #include <stdlib.h>
 #include <string.h>
 
-#include "attention_call.h"
+#include "attention_op.h"
 #include "attention_kernel.h"
 
-#define MANY_ROWS 48 /* fewer are attended sooner than keys and values are packed */
+#define MANY_ROWS 48 /* packing keys and values does not pay for fewer */
 
 /* The rows of a call, all heads after one another. */
 typedef struct {
-  Head head; /* the one whose turn it is */
+  Head head; /* the current one */
   const float *new_keys, *new_values;
   float *keys, *values; /* caches [kv_heads][capacity][size] */
   ptrdiff_t kv_heads, capacity, rows;
   uint32_t *packed_keys, *packed_values;
-  uint8_t *sight; /* [groups of queries][blocks] */
+  uint8_t *visibility; /* [groups of queries][blocks] */
 } Job;
 
-int prompt_is_ours(void) { return has_instructions(); }
+int prefill_is_supported(void) { return attention_has_instructions(); }
 
-int is_prompt(const Grouped *kernel, const Call *call) {
-  return !kernel->is_in_bytes && call->rows >= MANY_ROWS && call->size <= LARGEST_HEAD &&
+int is_prefill(const AttentionOp *kernel, const Call *call) {
+  return !kernel->is_int8 && call->rows >= MANY_ROWS && call->size <= LARGEST_HEAD &&
          call->total <= INT32_MAX / QUERIES;
 }
 
-/* New rows of a head to the caches. */
+/* Writes the new rows of a head to the caches. */
 static void write_rows(void *data, size_t index) {
   Job *job = data;
   ptrdiff_t size = job->head.size, width = job->kv_heads * size;
@@ -45,19 +45,19 @@ static ptrdiff_t queries_at(const Head *head, ptrdiff_t first) {
   return head->query_count - first < QUERIES ? head->query_count - first : QUERIES;
 }
 
-static void look_at_group(void *data, size_t index) {
+static void group_visibility(void *data, size_t index) {
   const Job *job = data;
   ptrdiff_t first = (ptrdiff_t)index * QUERIES;
-  look(&job->head, first, queries_at(&job->head, first),
-       job->sight + (ptrdiff_t)index * blocks(job->head.key_count));
+  block_visibility(&job->head, first, queries_at(&job->head, first),
+                   job->visibility + (ptrdiff_t)index * blocks(job->head.key_count));
 }
 
-/* A block of keys and values, if any group sees of it. */
-static void pack_seen(void *data, size_t index) {
+/* Packs a block of keys and values that any group of queries sees. */
+static void pack_visible(void *data, size_t index) {
   Job *job = data;
   ptrdiff_t count = blocks(job->head.key_count), block = (ptrdiff_t)index;
   for (ptrdiff_t cell = block; cell < groups_of(&job->head) * count; cell += count)
-    if (job->sight[cell] != SEES_NOTHING) {
+    if (job->visibility[cell] != SEES_NOTHING) {
       pack_blocks(&job->head, block, block + 1, job->packed_keys, job->packed_values);
       return;
     }
@@ -67,27 +67,28 @@ static void attend_group(void *data, size_t index) {
   const Job *job = data;
   ptrdiff_t first = (ptrdiff_t)index * QUERIES;
   attend_rows(&job->head, job->packed_keys, job->packed_values, 0,
-              job->sight + (ptrdiff_t)index * blocks(job->head.key_count), first,
+              job->visibility + (ptrdiff_t)index * blocks(job->head.key_count), first,
               queries_at(&job->head, first));
 }
 
 static OrtStatus *attend_heads(const OrtApi *api, OrtKernelContext *context, Job *job) {
   Head *head = &job->head;
   size_t groups = (size_t)groups_of(head), parts = (size_t)blocks(head->key_count);
-#define EACH(step, number) TRY(api->KernelContext_ParallelFor(context, step, number, number, job))
+#define EACH(part, number) TRY(api->KernelContext_ParallelFor(context, part, number, number, job))
   EACH(write_rows, (size_t)job->kv_heads);
-  EACH(look_at_group, groups);
+  EACH(group_visibility, groups);
   for (ptrdiff_t i = 0; i < job->kv_heads; i++) {
-    EACH(pack_seen, parts);
+    EACH(pack_visible, parts);
     EACH(attend_group, groups);
-    head->queries += head->sharing * head->size, head->out += head->sharing * head->size;
+    head->queries += head->group_size * head->size, head->out += head->group_size * head->size;
     head->keys += job->capacity * head->size, head->values += job->capacity * head->size;
   }
   return NULL;
 }
 
-OrtStatus *attend_prompt(const Grouped *kernel, const Call *call, OrtKernelContext *context) {
-  ptrdiff_t sharing = kernel->heads / kernel->kv_heads, width = kernel->heads * call->size;
+OrtStatus *prefill_attention(const AttentionOp *kernel, const Call *call,
+                             OrtKernelContext *context) {
+  ptrdiff_t group_size = kernel->heads / kernel->kv_heads, width = kernel->heads * call->size;
   Head head = {.queries = call->in[QUERY],
                .keys = call->in[PAST_KEY],
                .values = call->in[PAST_VALUE],
@@ -95,9 +96,9 @@ OrtStatus *attend_prompt(const Grouped *kernel, const Call *call, OrtKernelConte
                .query_stride = width,
                .key_stride = call->size,
                .out_stride = width,
-               .query_count = call->rows * sharing,
+               .query_count = call->rows * group_size,
                .key_count = call->total,
-               .sharing = sharing,
+               .group_size = group_size,
                .size = call->size,
                .scale = call->scale,
                .mask = call->in[MASK],
@@ -115,7 +116,7 @@ OrtStatus *attend_prompt(const Grouped *kernel, const Call *call, OrtKernelConte
   job.packed_keys = malloc(2 * words * sizeof *job.packed_keys + cells);
   if (!job.packed_keys) return kernel->api->CreateStatus(ORT_FAIL, NO_MEMORY);
   job.packed_values = job.packed_keys + words;
-  job.sight = (uint8_t *)(job.packed_values + words);
+  job.visibility = (uint8_t *)(job.packed_values + words);
   OrtStatus *status = attend_heads(kernel->api, context, &job);
   free(job.packed_keys);
   return status;

@@ -25,9 +25,9 @@ from edge_medgemma.runtime.backends.onnx_writer import (
 )
 
 try:
-    from edge_medgemma.runtime.kernels import ort_operators
+    from edge_medgemma.runtime.kernels import ort_custom_ops
 except ImportError:  # no C compiler was there when the package was installed
-    ort_operators = None  # type: ignore[assignment]
+    ort_custom_ops = None  # type: ignore[assignment]
 
 LARGEST_DIFFERENCE = 1e-4
 """Of products and answers, as a part of the largest. Sums in another order leave 1e-6; a wrong weight
@@ -68,16 +68,16 @@ _CACHES = ("key", "value")
 
 def operators_absence() -> str | None:
     """Why they are not used here; None where they are."""
-    if ort_operators is None:
+    if ort_custom_ops is None:
         return "no kernels for the decoder: there was no C compiler at installation"
-    if not ort_operators.supported():
+    if not ort_custom_ops.supported():
         return "no kernels for the decoder: they are for processors with AVX512_VNNI"
-    return _failure(ort_operators.__file__)
+    return _failure(ort_custom_ops.__file__)
 
 
 def has_attention() -> bool:
     """Whether attention of many rows is computed here, in bfloat16."""
-    return operators_absence() is None and ort_operators.has_attention()
+    return operators_absence() is None and ort_custom_ops.has_attention()
 
 
 def operators_in_use() -> str:
@@ -91,7 +91,7 @@ def operators_library() -> str | None:
 
     An operator of a library stands before the one of the same name in onnxruntime.
     """
-    return None if operators_absence() else ort_operators.__file__
+    return None if operators_absence() else ort_custom_ops.__file__
 
 
 @cache

@@ -11,14 +11,14 @@ from support.grouped_attention import (
     reference,
 )
 
-from edge_medgemma.runtime.backends.onnxruntime.custom_ops import ort_operators
+from edge_medgemma.runtime.backends.onnxruntime.custom_ops import ort_custom_ops
 from edge_medgemma.runtime.generation.masks import HIDDEN
 
 needs_kernel = pytest.mark.skipif(
-    ort_operators is None or not ort_operators.supported(),
+    ort_custom_ops is None or not ort_custom_ops.supported(),
     reason="this processor, or installation, has no kernels for the decoder",
 )
-LIBRARY = ort_operators and ort_operators.__file__
+LIBRARY = ort_custom_ops and ort_custom_ops.__file__
 """Not `operators_library`, which is None where the kernel is wrong."""
 
 LIMIT = 1e-5

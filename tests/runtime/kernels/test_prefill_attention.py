@@ -13,14 +13,14 @@ from support.grouped_attention import (
     reference,
 )
 
-from edge_medgemma.runtime.backends.onnxruntime.custom_ops import ort_operators
+from edge_medgemma.runtime.backends.onnxruntime.custom_ops import ort_custom_ops
 from edge_medgemma.runtime.generation.masks import HIDDEN
 
 needs_attention = pytest.mark.skipif(
-    ort_operators is None or not ort_operators.has_attention(),
+    ort_custom_ops is None or not ort_custom_ops.has_attention(),
     reason="this processor, or installation, computes no attention in bfloat16",
 )
-LIBRARY = ort_operators and ort_operators.__file__
+LIBRARY = ort_custom_ops and ort_custom_ops.__file__
 """Not `operators_library`, which is None where the kernel is wrong."""
 
 LIMIT = 2**-7

@@ -22,7 +22,7 @@ Usage = namedtuple("Usage", "total used free")
 
 @pytest.fixture(autouse=True)
 def pack_any_size(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr(operators, "ort_operators", None)  # with it nothing is packed
+    monkeypatch.setattr(operators, "ort_custom_ops", None)  # with it nothing is packed
     monkeypatch.setattr(prepacked, "MINIMUM_BYTES", 0)
     caplog.set_level(logging.INFO, prepacked.LOG.name)
 

@@ -1,6 +1,6 @@
-/* Operators of ours that stand before onnxruntime's of the same name. */
-#ifndef ORT_OPERATORS_H
-#define ORT_OPERATORS_H
+/* Custom operators that onnxruntime takes before its own of the same name. */
+#ifndef ORT_CUSTOM_OPS_H
+#define ORT_CUSTOM_OPS_H
 #include "onnxruntime_abi.h"
 
 #define DOMAIN "com.microsoft"
@@ -12,15 +12,15 @@
   } while (0)
 
 /* MatMulNBits of float32 rows and weights of 4 or 8 bits. */
-extern const OrtCustomOp linear_operator;
+extern const OrtCustomOp linear_op;
 
-/* GroupQueryAttention over caches of float32 and over caches in 8 bits. */
-extern const OrtCustomOp attention_operator, attention_in_bytes_operator;
+/* GroupQueryAttention over caches of float32 and over caches in int8. */
+extern const OrtCustomOp attention_op, attention_int8_op;
 
 /* Whether this processor has what they compute with. */
-int linear_is_ours(void);
-int prompt_is_ours(void);
-int answer_is_ours(void);
+int linear_is_supported(void);
+int prefill_is_supported(void);
+int decode_is_supported(void);
 
 /* What onnxruntime asks of each of them. */
 static inline const char *on_cpu(const OrtCustomOp *op) { return (void)op, "CPUExecutionProvider"; }

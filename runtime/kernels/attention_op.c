@@ -1,17 +1,17 @@
 /* GroupQueryAttention as decoder graphs write it: a mask that is given, no rotation, keys and values
- * written in place. All else, few rows over float32 and many over bytes, onnxruntime computes.
+ * written in place. All else, few rows over float32 and many over int8, is left to onnxruntime.
  */
 #include <limits.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "attention_call.h"
+#include "attention_op.h"
 
 #define ATTRIBUTES (COUNT(integers) + COUNT(reals) + COUNT(texts))
 #define COUNT(table) (sizeof(table) / sizeof(*(table)))
 #define WORD 32 /* longest text of an attribute */
-#define STEPS "PER_CHANNEL"
+#define QUANT_TYPE "PER_CHANNEL"
 #define NAME "GroupQueryAttention"
 
 enum { HEADS, KV_HEADS, BIT_WIDTH = 8, SCALE = 0 };
@@ -26,7 +26,7 @@ static const struct {
                 {"rotary_interleaved", 0, 0},
                 {"qk_output", 0, 0},
                 {"smooth_softmax", 0, 0},
-                {"kv_cache_bit_width", 0, 0}}; /* 8 of caches in bytes */
+                {"kv_cache_bit_width", 0, 0}}; /* 8 of caches in int8 */
 static const char *const reals[] = {"scale", "softcap"};
 static const char *const texts[] = {"k_quant_type", "v_quant_type"};
 
@@ -49,7 +49,7 @@ static int has(const OrtApi *api, OrtStatus *status) {
   return !status;
 }
 
-static OrtStatus *read_attributes(const OrtKernelInfo *info, Grouped *kernel, Attributes *to) {
+static OrtStatus *read_attributes(const OrtKernelInfo *info, AttentionOp *kernel, Attributes *to) {
   const OrtApi *api = kernel->api;
   int64_t number;
   float real;
@@ -59,41 +59,41 @@ static OrtStatus *read_attributes(const OrtKernelInfo *info, Grouped *kernel, At
     else number = integers[i].otherwise;
     if (i == HEADS) kernel->heads = number;
     else if (i == KV_HEADS) kernel->kv_heads = number;
-    else if (i == BIT_WIDTH && kernel->is_in_bytes) kernel->is_known &= number == CHAR_BIT;
-    else kernel->is_known &= number == integers[i].known;
+    else if (i == BIT_WIDTH && kernel->is_int8) kernel->is_supported &= number == CHAR_BIT;
+    else kernel->is_supported &= number == integers[i].known;
   }
   for (size_t i = 0; i < COUNT(reals); i++) {
     if (!has(api, api->KernelInfoGetAttribute_float(info, reals[i], &real))) continue;
     TRY(keep(to, reals[i], &real, 1, ORT_ATTR_FLOAT));
     if (i == SCALE) kernel->scale = real;
-    else kernel->is_known &= real == 0;
+    else kernel->is_supported &= real == 0;
   }
   for (size_t i = 0; i < COUNT(texts); i++) {
     char text[WORD];
     size_t size = WORD;
     int given = has(api, api->KernelInfoGetAttribute_string(info, texts[i], text, &size));
-    kernel->is_known &= given ? kernel->is_in_bytes && !strcmp(text, STEPS) : !kernel->is_in_bytes;
+    kernel->is_supported &= given ? kernel->is_int8 && !strcmp(text, QUANT_TYPE) : !kernel->is_int8;
     if (given) TRY(keep(to, texts[i], text, size - 1, ORT_ATTR_STRING));
   }
-  kernel->is_known &= kernel->kv_heads > 0 && kernel->heads % kernel->kv_heads == 0;
+  kernel->is_supported &= kernel->kv_heads > 0 && kernel->heads % kernel->kv_heads == 0;
   return NULL;
 }
 
 static OrtStatus *create(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info,
                          void **out) {
-  Grouped *kernel = calloc(1, sizeof *kernel);
+  AttentionOp *kernel = calloc(1, sizeof *kernel);
   Attributes attributes = {.api = api};
   if (!kernel) return api->CreateStatus(ORT_FAIL, NO_MEMORY);
   const char *types[] = {"T", "T_CACHE", "M"};
   int values[] = {ORT_FLOAT, op->GetInputType(op, PAST_KEY), ORT_INT32};
   kernel->api = api;
-  kernel->is_in_bytes = values[1] == ORT_INT8;
-  kernel->is_known = kernel->is_in_bytes ? answer_is_ours() : prompt_is_ours();
+  kernel->is_int8 = values[1] == ORT_INT8;
+  kernel->is_supported = kernel->is_int8 ? decode_is_supported() : prefill_is_supported();
   OrtStatus *status = read_attributes(info, kernel, &attributes);
   if (!status)
     status = api->CreateOp(info, NAME, DOMAIN, 1, types, values, COUNT(types),
                            (const OrtOpAttr *const *)attributes.all, attributes.count, INPUTS, OUTPUTS,
-                           &kernel->own);
+                           &kernel->fallback_op);
   for (int i = 0; i < attributes.count; i++) api->ReleaseOpAttr(attributes.all[i]);
   if (status) free(kernel);
   else *out = kernel;
@@ -101,8 +101,8 @@ static OrtStatus *create(const OrtCustomOp *op, const OrtApi *api, const OrtKern
 }
 
 static void destroy(void *data) {
-  Grouped *kernel = data;
-  kernel->api->ReleaseOp(kernel->own);
+  AttentionOp *kernel = data;
+  kernel->api->ReleaseOp(kernel->fallback_op);
   free(kernel);
 }
 
@@ -144,14 +144,14 @@ static int has_shape(const Call *call, int input, size_t axes, int64_t a, int64_
 }
 
 /* Whether it is a call like those of decoder graphs: a mask, no rotation, caches in place. */
-static int read_sizes(const Grouped *kernel, Call *call) {
-  if (!kernel->is_known || call->axes[QUERY] != 3 || call->axes[PAST_KEY] != 4) return 0;
+static int read_sizes(const AttentionOp *kernel, Call *call) {
+  if (!kernel->is_supported || call->axes[QUERY] != 3 || call->axes[PAST_KEY] != 4) return 0;
   for (int i = TOTAL + 1; i < INPUTS; i++)
-    if ((i == MASK || (kernel->is_in_bytes && i >= KEY_STEPS)) == !call->inputs[i]) return 0;
+    if ((i == MASK || (kernel->is_int8 && i >= KEY_SCALES)) == !call->inputs[i]) return 0;
   int64_t rows = call->shapes[QUERY][1], capacity = call->shapes[PAST_KEY][2];
   int64_t size = call->shapes[PAST_KEY][3], kv_width = kernel->kv_heads * size;
   int64_t total = (int64_t)*(int32_t *)call->in[LAST_ROW] + 1;
-  for (int i = KEY_STEPS; i < INPUTS; i++)
+  for (int i = KEY_SCALES; i < INPUTS; i++)
     if (call->inputs[i] && !has_shape(call, i, 1, kv_width, 0, 0, 0)) return 0;
   if (!has_shape(call, QUERY, 3, 1, rows, kernel->heads * size, 0) ||
       !has_shape(call, KEY, 3, 1, rows, kv_width, 0) ||
@@ -169,19 +169,20 @@ static int read_sizes(const Grouped *kernel, Call *call) {
 }
 
 static OrtStatus *compute(void *data, OrtKernelContext *context) {
-  const Grouped *kernel = data;
+  const AttentionOp *kernel = data;
   Call call = {.inputs = {NULL}};
   TRY(read_call(kernel->api, context, &call));
   if (read_sizes(kernel, &call)) {
-    if (is_prompt(kernel, &call)) return attend_prompt(kernel, &call, context);
-    if (is_decode(kernel, &call)) return attend_answer(kernel, &call, context);
+    if (is_prefill(kernel, &call)) return prefill_attention(kernel, &call, context);
+    if (is_decode(kernel, &call)) return decode_attention(kernel, &call, context);
   }
-  return kernel->api->InvokeOp(context, kernel->own, call.inputs, INPUTS, call.outputs, OUTPUTS);
+  return kernel->api->InvokeOp(context, kernel->fallback_op, call.inputs, INPUTS, call.outputs,
+                               OUTPUTS);
 }
 
 static const char *name(const OrtCustomOp *op) { return (void)op, NAME; }
 static int cache_type(const OrtCustomOp *op) {
-  return op == &attention_in_bytes_operator ? ORT_INT8 : ORT_FLOAT;
+  return op == &attention_int8_op ? ORT_INT8 : ORT_FLOAT;
 }
 static int input_type(const OrtCustomOp *op, size_t index) {
   if (index == PAST_KEY || index == PAST_VALUE) return cache_type(op);
@@ -197,7 +198,7 @@ static int characteristic(const OrtCustomOp *op, size_t index) {
   return (void)op, index > TOTAL ? ORT_OPTIONAL : ORT_REQUIRED;
 }
 
-#define OPERATOR                                    \
+#define CUSTOM_OP                                   \
   {.version = ORT_VERSION,                          \
    .GetName = name,                                 \
    .GetExecutionProviderType = on_cpu,              \
@@ -218,5 +219,5 @@ static int characteristic(const OrtCustomOp *op, size_t index) {
    .GetStartVersion = one,                          \
    .GetEndVersion = one}
 
-const OrtCustomOp attention_operator = OPERATOR;
-const OrtCustomOp attention_in_bytes_operator = OPERATOR;
+const OrtCustomOp attention_op = CUSTOM_OP;
+const OrtCustomOp attention_int8_op = CUSTOM_OP;

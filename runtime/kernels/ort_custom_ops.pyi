@@ -1,4 +1,4 @@
-"""The compiled part of `backends.operators`: as a library, onnxruntime finds operators in it."""
+"""The compiled part of `backends.onnxruntime.custom_ops`: onnxruntime's operators come from it."""
 
 def supported() -> bool:
     """Whether this processor has AVX512_VNNI."""

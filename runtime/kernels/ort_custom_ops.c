@@ -3,7 +3,7 @@
 #define Py_LIMITED_API 0x030B0000
 #include <Python.h>
 
-#include "ort_operators.h"
+#include "ort_custom_ops.h"
 
 /* What onnxruntime looks for in a library of operators. The domain lives as long as the process. */
 __attribute__((visibility("default"))) OrtStatus *RegisterCustomOps(OrtSessionOptions *options,
@@ -13,21 +13,21 @@ __attribute__((visibility("default"))) OrtStatus *RegisterCustomOps(OrtSessionOp
   if (!api) return NULL; /* too old: it then computes with its own */
   if (!domain) {
     TRY(api->CreateCustomOpDomain(DOMAIN, &domain));
-    TRY(api->CustomOpDomain_Add(domain, &linear_operator));
-    TRY(api->CustomOpDomain_Add(domain, &attention_operator));
-    TRY(api->CustomOpDomain_Add(domain, &attention_in_bytes_operator));
+    TRY(api->CustomOpDomain_Add(domain, &linear_op));
+    TRY(api->CustomOpDomain_Add(domain, &attention_op));
+    TRY(api->CustomOpDomain_Add(domain, &attention_int8_op));
   }
   return api->AddCustomOpDomain(options, domain);
 }
 
 static PyObject *supported(PyObject *self, PyObject *args) {
   (void)self, (void)args;
-  return PyBool_FromLong(linear_is_ours());
+  return PyBool_FromLong(linear_is_supported());
 }
 
 static PyObject *has_attention(PyObject *self, PyObject *args) {
   (void)self, (void)args;
-  return PyBool_FromLong(prompt_is_ours());
+  return PyBool_FromLong(prefill_is_supported());
 }
 
 static PyMethodDef methods[] = {
@@ -36,6 +36,6 @@ static PyMethodDef methods[] = {
     {NULL, NULL, 0, NULL}};
 
 static struct PyModuleDef module = {
-    PyModuleDef_HEAD_INIT, "ort_operators", NULL, 0, methods, NULL, NULL, NULL, NULL};
+    PyModuleDef_HEAD_INIT, "ort_custom_ops", NULL, 0, methods, NULL, NULL, NULL, NULL};
 
-PyMODINIT_FUNC PyInit_ort_operators(void) { return PyModule_Create(&module); }
+PyMODINIT_FUNC PyInit_ort_custom_ops(void) { return PyModule_Create(&module); }

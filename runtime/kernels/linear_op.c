@@ -1,0 +1,118 @@
+/* MatMulNBits, computed by the linear kernel. */
+#include <stdlib.h>
+
+#include "linear_kernel.h"
+#include "ort_custom_ops.h"
+
+#define LARGEST_AXES 8
+#define LARGEST_BLOCK 4096 /* whose sums fit into 32 bits */
+
+static size_t tiles(int64_t count, int64_t size) { return (size_t)((count + size - 1) / size); }
+
+static OrtStatus *multiply_all(Product *p, OrtKernelContext *context) {
+  const OrtApi *api = p->layer.api;
+  size_t numbers = (size_t)(p->rows * padded(&p->layer)); /* a multiple of 64 */
+  size_t all = (size_t)(p->rows * blocks_of(&p->layer));
+  p->integers = malloc(numbers + all * 8);
+  if (!p->integers) return api->CreateStatus(ORT_FAIL, NO_MEMORY);
+  p->x_scales = (float *)(p->integers + numbers);
+  p->zero_point_terms = (int32_t *)(p->x_scales + all);
+  OrtStatus *status;
+  if (p->rows <= FEW_ROWS) {
+    for (int64_t row = 0; row < p->rows; row++) linear_prepare_row(p, (size_t)row);
+    status = api->KernelContext_ParallelFor(context, linear_few_rows,
+                                            tiles(p->layer.outputs, SPAN), 0, p);
+  } else {
+    status = api->KernelContext_ParallelFor(context, linear_prepare_tile, tiles(p->rows, HEIGHT), 0,
+                                            p);
+    if (!status)
+      status = api->KernelContext_ParallelFor(context, linear_many_rows,
+                                              tiles(p->layer.outputs, TILE), 64, p);
+  }
+  free(p->integers);
+  if (!status && p->lacks_memory) status = api->CreateStatus(ORT_FAIL, NO_MEMORY);
+  return status;
+}
+
+static OrtStatus *compute(void *kernel, OrtKernelContext *context) {
+  Product p = {.layer = *(const LinearLayer *)kernel};
+  const OrtApi *api = p.layer.api;
+  const OrtValue *inputs[3];
+  void *data[3];
+  for (size_t i = 0; i < 3; i++) {
+    TRY(api->KernelContext_GetInput(context, i, &inputs[i]));
+    TRY(api->GetTensorMutableData((OrtValue *)inputs[i], &data[i]));
+  }
+  p.x = data[0], p.weights = data[1], p.scales = data[2];
+  OrtShape *shape;
+  int64_t dimensions[LARGEST_AXES];
+  size_t count = 0;
+  TRY(api->GetTensorTypeAndShape(inputs[0], &shape));
+  OrtStatus *status = api->GetDimensionsCount(shape, &count);
+  if (!status && (count < 1 || count > LARGEST_AXES))
+    status = api->CreateStatus(ORT_FAIL, "1 to 8 axes");
+  if (!status) status = api->GetDimensions(shape, dimensions, count);
+  api->ReleaseTensorTypeAndShapeInfo(shape);
+  if (status) return status;
+  if (dimensions[count - 1] != p.layer.inputs)
+    return api->CreateStatus(ORT_FAIL, "the input's last axis is not K");
+  p.rows = 1;
+  for (size_t i = 0; i + 1 < count; i++) p.rows *= dimensions[i];
+  dimensions[count - 1] = p.layer.outputs;
+  OrtValue *out;
+  TRY(api->KernelContext_GetOutput(context, 0, dimensions, count, &out));
+  TRY(api->GetTensorMutableData(out, (void **)&p.y));
+  return p.rows ? multiply_all(&p, context) : NULL;
+}
+
+static OrtStatus *create(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info,
+                         void **kernel) {
+  (void)op;
+  LinearLayer layer = {.api = api};
+  TRY(api->KernelInfoGetAttribute_int64(info, "K", &layer.inputs));
+  TRY(api->KernelInfoGetAttribute_int64(info, "N", &layer.outputs));
+  TRY(api->KernelInfoGetAttribute_int64(info, "bits", &layer.bits));
+  TRY(api->KernelInfoGetAttribute_int64(info, "block_size", &layer.block));
+  if (!linear_is_supported()) return api->CreateStatus(ORT_FAIL, "no AVX512_VNNI");
+  if ((layer.bits != 4 && layer.bits != 8) || layer.block < 16 || layer.block > LARGEST_BLOCK ||
+      layer.block & (layer.block - 1) || layer.inputs <= 0 || layer.inputs % layer.block ||
+      layer.outputs <= 0)
+    return api->CreateStatus(ORT_FAIL, "4 or 8 bits, blocks of 16 to 4096, a power of 2");
+  LinearLayer *made = malloc(sizeof layer);
+  if (!made) return api->CreateStatus(ORT_FAIL, NO_MEMORY);
+  *made = layer;
+  *kernel = made;
+  return NULL;
+}
+
+int linear_is_supported(void) { return linear_has_instructions(); }
+
+static const char *name(const OrtCustomOp *op) { return (void)op, "MatMulNBits"; }
+static int input_type(const OrtCustomOp *op, size_t index) {
+  return (void)op, index == 1 ? ORT_UINT8 : ORT_FLOAT;
+}
+static size_t input_count(const OrtCustomOp *op) { return (void)op, 3; }
+static int output_type(const OrtCustomOp *op, size_t index) {
+  return (void)op, (void)index, ORT_FLOAT;
+}
+static size_t output_count(const OrtCustomOp *op) { return (void)op, 1; }
+
+const OrtCustomOp linear_op = {.version = ORT_VERSION,
+                               .GetName = name,
+                               .GetExecutionProviderType = on_cpu,
+                               .GetInputType = input_type,
+                               .GetInputTypeCount = input_count,
+                               .GetOutputType = output_type,
+                               .GetOutputTypeCount = output_count,
+                               .KernelDestroy = free,
+                               .GetInputCharacteristic = is_required,
+                               .GetOutputCharacteristic = is_required,
+                               .GetInputMemoryType = in_memory,
+                               .GetVariadicInputMinArity = one,
+                               .GetVariadicInputHomogeneity = one,
+                               .GetVariadicOutputMinArity = one,
+                               .GetVariadicOutputHomogeneity = one,
+                               .CreateKernelV2 = create,
+                               .KernelComputeV2 = compute,
+                               .GetStartVersion = one,
+                               .GetEndVersion = one};
