@@ -127,8 +127,6 @@ def command(
 
     CHECKPOINT is a folder with config.json and .safetensors files, or a hub id. Any
     Gemma3ForConditionalGeneration is taken; MedGemma 1.5 exists as 4B, MedGemma 1 also as 27B.
-    The first use on a processor without AVX512-VNNI adds packed weights in devices/, about three
-    times decoder.data.
     """
     if (checkpoint is None) == (synthetic is None):
         raise click.UsageError("give either CHECKPOINT or --synthetic")

@@ -1,4 +1,4 @@
-"""Which library runs which part, and the door to all of them."""
+"""Libraries of the CPU: their names, and which of them runs which part of an engine."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -44,7 +44,7 @@ OPENVINO_FROM_BYTES = 64 * 2**20
 second longer than onnxruntime, which a tower of this size wins back within a slice."""
 
 FASTER_VISION = {Provider.OPENVINO: OPENVINO_FROM_BYTES}
-"""What `auto` tries before onnxruntime, the fastest first, and from which size of the tower on."""
+"""Libraries that `auto` tries before onnxruntime, the fastest first, by the least bytes of a tower."""
 
 LOG = logging.getLogger(__name__)
 
@@ -93,8 +93,9 @@ def open_vision(
 ) -> OpenedVision:
     """The vision graph of an engine directory on a library of the CPU.
 
-    GPUs are chosen before, see `backends.devices`. `auto` takes OpenVINO where the tower is large enough to be worth its start, the library is
-    installed and sees what onnxruntime sees; the result says why it did not.
+    GPUs are chosen before, see `backends.gpu`. `auto` takes OpenVINO where the tower is large
+    enough to be worth its start, the library is installed and its image tokens agree with
+    onnxruntime's; the result says why it was not taken.
 
     Raises:
         DependencyError: the provider's library is not installed.
@@ -135,11 +136,18 @@ def open_decoder(
     manifest: Manifest,
     provider: Provider,
     threads: int | None,
-    *,
-    is_packed: bool = False,
 ) -> DecoderModel:
-    """The decoder graph; see `open_vision`. `is_packed` keeps weights on disk as they are used."""
-    return _DECODER[provider](directory, manifest, threads, is_packed)
+    """The decoder graph on onnxruntime, the only library of the CPU that runs it.
+
+    Raises:
+        EngineError: the graph does not load.
+        ProviderError: the provider is not one of the CPU's.
+    """
+    if provider not in (Provider.AUTO, Provider.CPU):
+        raise ProviderError(f"{provider} does not run the decoder on a CPU; use --provider cpu")
+    from edge_medgemma.runtime.backends.onnxruntime.decoder import OrtDecoder
+
+    return OrtDecoder(directory, manifest, threads)
 
 
 def _ort_vision(directory: Path, manifest: Manifest, threads: int | None) -> VisionModel:
@@ -160,21 +168,9 @@ def _openvino_vision(directory: Path, manifest: Manifest, threads: int | None) -
     )
 
 
-def _ort_decoder(
-    directory: Path, manifest: Manifest, threads: int | None, is_packed: bool
-) -> DecoderModel:
-    from edge_medgemma.runtime.backends.onnxruntime.decoder import OrtDecoder
-
-    return OrtDecoder(directory, manifest, threads, is_packed=is_packed)
-
-
 _VISION: Mapping[Provider, Callable[[Path, Manifest, int | None], VisionModel]] = {
     Provider.CPU: _ort_vision,
     Provider.OPENVINO: _openvino_vision,
-}
-_DECODER: Mapping[Provider, Callable[[Path, Manifest, int | None, bool], DecoderModel]] = {
-    Provider.AUTO: _ort_decoder,
-    Provider.CPU: _ort_decoder,
 }
 
 

@@ -63,8 +63,6 @@ class Engine:
         threads: int | None,
         providers: Providers,
         recorder: SpanRecorder,
-        *,
-        is_checked: bool,
         devices: Devices,
     ) -> None:
         """Use `Engine.open`, which checks the files."""
@@ -79,7 +77,6 @@ class Engine:
         self._providers = providers
         self._devices = devices
         self._choice: BackendSelection | None = None
-        self._is_checked = is_checked
         self._recorder = recorder
         self._embedding = Embedding(directory, manifest)
         self._vision: VisionModel | None = None
@@ -105,8 +102,7 @@ class Engine:
             directory: holds `manifest.json`
             threads: of the compute pool; None leaves the choice to the library
             providers: which library runs which part
-            check_files: compare every file with its SHA-256 first; only then are packed weights
-                kept beside a large engine
+            check_files: compare every file with its SHA-256 first
             recorder: gets the times of checking, loading and resizing
             devices: GPUs that may run it, the first choice first
 
@@ -118,15 +114,7 @@ class Engine:
         if check_files:
             with recorder.span("check files"):
                 check_engine(directory, manifest)
-        return cls(
-            directory,
-            manifest,
-            threads,
-            providers,
-            recorder,
-            is_checked=check_files,
-            devices=devices,
-        )
+        return cls(directory, manifest, threads, providers, recorder, devices)
 
     def encode_images(
         self,
@@ -300,10 +288,6 @@ class Engine:
                     self._decoder = device.open_decoder(self.directory, self.manifest)
                 else:
                     self._decoder = open_decoder(
-                        self.directory,
-                        self.manifest,
-                        provider,
-                        self._threads,
-                        is_packed=self._is_checked,
+                        self.directory, self.manifest, provider, self._threads
                     )
         return self._decoder

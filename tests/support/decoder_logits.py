@@ -1,4 +1,4 @@
-"""What a decoder on the CPU says to drawn embeddings."""
+"""Logits of a decoder on the CPU for random embeddings."""
 
 from pathlib import Path
 
@@ -8,11 +8,9 @@ from edge_medgemma.runtime.backends.onnxruntime.decoder import OrtDecoder
 from edge_medgemma.runtime.manifest import Manifest
 
 
-def decoder_logits(
-    directory: Path, manifest: Manifest, tokens: int, *, is_packed: bool
-) -> np.ndarray:
+def decoder_logits(directory: Path, manifest: Manifest, tokens: int) -> np.ndarray:
     """[tokens, vocabulary] after tokens that all see each other."""
-    decoder = OrtDecoder(directory, manifest, 1, is_packed=is_packed)
+    decoder = OrtDecoder(directory, manifest, 1)
     caches = decoder.new_caches()
     for lane in ("global", "local"):
         caches.reserve(lane, tokens, 0)

@@ -1,5 +1,7 @@
 """The decoder on ONNX Runtime's CPU provider, with its caches bound in place."""
 
+import contextlib
+import ctypes
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -12,17 +14,13 @@ from numpy.typing import NDArray
 from edge_medgemma.runtime.backends.base import AttentionKind, Caches
 from edge_medgemma.runtime.backends.decoder_inputs import chunk_feeds
 from edge_medgemma.runtime.backends.onnxruntime.custom_ops import has_attention, operators_library
-from edge_medgemma.runtime.backends.onnxruntime.memory_trim import trim_heap
-from edge_medgemma.runtime.backends.onnxruntime.prepacked import (
-    GRAPH_NAME,
-    forget,
-    prepacked_decoder,
-)
 from edge_medgemma.runtime.backends.onnxruntime.session import import_onnxruntime, open_session
 from edge_medgemma.runtime.errors import EngineError
 from edge_medgemma.runtime.manifest import Manifest
 
 LOG = logging.getLogger(__name__)
+
+GRAPH_NAME = "decoder.onnx"
 
 KERNEL_PRECISIONS = ("int4", "int8")
 """Of weights that MatMulNBits multiplies where activations are float32."""
@@ -46,12 +44,11 @@ blocks that are never joined, and image features that were read. At 22,000 rows 
 class OrtDecoder:
     """`decoder.onnx`: token embeddings, masks and caches to logits."""
 
-    def __init__(
-        self, directory: Path, manifest: Manifest, threads: int | None, *, is_packed: bool
-    ) -> None:
+    def __init__(self, directory: Path, manifest: Manifest, threads: int | None) -> None:
         """Open the graph of an engine directory.
 
-        `is_packed` keeps packed weights on disk, where the kernels of `operators` are not used.
+        Raises:
+            EngineError: the graph does not load, or is in bfloat16.
         """
         if manifest.precision.cache == "bf16":
             raise EngineError(
@@ -60,8 +57,6 @@ class OrtDecoder:
             )
         session = _open_with_operators(directory, manifest, threads)
         self.has_bf16_attention = session is not None and has_attention()
-        if session is None and is_packed:
-            session = _open_packed(directory, manifest, threads)
         self._session: Any = session or open_session(directory / GRAPH_NAME, threads)
         self._manifest = manifest
         self._threads = threads
@@ -113,7 +108,7 @@ class OrtDecoder:
             options = import_onnxruntime().RunOptions()
             options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
             self._session.run_with_iobinding(binding, options)
-            trim_heap()
+            _trim_heap()
         else:
             self._session.run_with_iobinding(binding)
         return logits
@@ -141,20 +136,10 @@ def _open_with_operators(directory: Path, manifest: Manifest, threads: int | Non
         return None
 
 
-def _open_packed(directory: Path, manifest: Manifest, threads: int | None) -> Any:
-    """A session on packed weights; None where there are none."""
-
-    def save(path: Path) -> None:
-        open_session(directory / GRAPH_NAME, threads, packed=path)
-
-    graph = prepacked_decoder(directory, manifest, save)
-    if graph.parent == directory:
-        return None
-    try:
-        return open_session(graph, threads)
-    except EngineError:
-        forget(graph)
-        return None
+def _trim_heap() -> None:
+    """Return to the system what was freed between blocks still in use; only glibc can."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 class OrtCaches:

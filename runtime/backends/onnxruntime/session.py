@@ -6,14 +6,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_medgemma.runtime.backends.onnxruntime.memory_trim import release_mapped
 from edge_medgemma.runtime.errors import DependencyError, EngineError
 
 SPIN_DURATION_US = 200
 """Idle threads of the pool sleep after this long: no slower, a third of the power of the default."""
-
-PACKED_BYTES = 1024
-"""Smaller tensors stay in the graph file."""
 
 
 class OrtVision:
@@ -40,16 +36,13 @@ def library_version() -> str:
     return f"onnxruntime {import_onnxruntime().__version__}"
 
 
-def open_session(
-    path: Path, threads: int | None, *, packed: Path | None = None, library: str | None = None
-) -> Any:
+def open_session(path: Path, threads: int | None, *, library: str | None = None) -> Any:
     """An ONNX Runtime session on the CPU.
 
     Args:
         path: of the graph
         threads: of the compute pool; None leaves the choice to the library
-        packed: also write the graph as it is after loading there, weights in a file beside it
-        library: operators that stand before onnxruntime's own of the same name
+        library: its operators are taken before onnxruntime's own of the same name
 
     Raises:
         DependencyError: no onnxruntime is installed.
@@ -62,23 +55,13 @@ def open_session(
     options.log_severity_level = 3
     options.enable_mem_pattern = False  # shapes differ from pass to pass
     options.add_session_config_entry("session.intra_op.spin_duration_us", str(SPIN_DURATION_US))
-    if packed is not None:
-        options.optimized_model_filepath = str(packed)
-        for key, value in {
-            "save_external_prepacked_constant_initializers": "1",
-            "optimized_model_external_initializers_file_name": f"{packed.stem}.data",
-            "optimized_model_external_initializers_min_size_in_bytes": str(PACKED_BYTES),
-        }.items():
-            options.add_session_config_entry(f"session.{key}", value)
     try:
         if library is not None:
             options.register_custom_ops_library(library)
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # noqa: BLE001 onnxruntime's exceptions share no base
         reason = str(error).splitlines()[0]
         raise EngineError(f"'{path}' does not load ({reason}); export the engine again") from None
-    release_mapped(path.parent)
-    return session
 
 
 def import_onnxruntime() -> Any:

@@ -163,7 +163,7 @@ def test_an_export_for_cuda_has_both_graphs(tiny_checkpoint: Path, tmp_path: Pat
         target=Target("ort", "fp16"),
     )
     assert {PREFILL_GRAPH, DECODE_GRAPH} <= set(manifest.files)
-    reference = OrtDecoder(directory, manifest, 1, is_packed=False)
+    reference = OrtDecoder(directory, manifest, 1)
     device = HostDevice()
     decoder = open_decoder(directory, device)
     logprobs = []

@@ -186,11 +186,11 @@ def test_a_decoder_says_with_them_what_it_says_without(
         return registered(path, threads, **options)
 
     monkeypatch.setattr(ort_decoder, "open_session", noted)
-    given = decoder_logits(BUILTIN_ENGINE, manifest, tokens, is_packed=False)
+    given = decoder_logits(BUILTIN_ENGINE, manifest, tokens)
     broken = tmp_path / "empty.so"
     broken.write_bytes(b"")
     monkeypatch.setattr(ort_decoder, "operators_library", lambda: str(broken))
-    expected = decoder_logits(BUILTIN_ENGINE, manifest, tokens, is_packed=False)
+    expected = decoder_logits(BUILTIN_ENGINE, manifest, tokens)
     assert opened_with == [LIBRARY, str(broken), None]
     assert "runs without its kernels" in caplog.text
     difference = np.abs(given - expected) / np.abs(expected).max()
