@@ -82,14 +82,11 @@ class CudaBackend:
             )
 
     def identity(self, directory: Path, manifest: Manifest) -> str:
-        """See `DeviceBackend.identity`; looks for kernels before an operator misses them."""
-        from edge_medgemma.runtime.backends.cuda.device import CudaDevice
+        """See `DeviceBackend.identity`; computes one node before an engine is loaded."""
         from edge_medgemma.runtime.backends.onnxruntime.session import library_version
-        from edge_medgemma.runtime.backends.probe import check_kernels, require_cuda_kernels
+        from edge_medgemma.runtime.backends.probe import require_cuda
 
-        kernels = require_cuda_kernels()
-        device = CudaDevice().properties()
-        check_kernels(kernels, device)
+        device = require_cuda()
         return f"{library_version()} {device.identity}"
 
     def room(self, directory: Path, manifest: Manifest) -> DeviceBudget:

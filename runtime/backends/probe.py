@@ -1,4 +1,4 @@
-"""What runs here: one node computed by every library, and why those that do not work do not."""
+"""One node computed by every library: which of them work here, and why the others do not."""
 
 import importlib.metadata
 import importlib.util
@@ -8,9 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge_medgemma.runtime.backends.cuda.device import CudaDevice, DeviceProperties
-from edge_medgemma.runtime.backends.cuda.fat_binary import Kernels, read_kernels
+from edge_medgemma.runtime.backends.cuda.session import (
+    cuda_session,
+    device_errors,
+    require_cuda_provider,
+)
 from edge_medgemma.runtime.backends.onnxruntime.custom_ops import operators_in_use
 from edge_medgemma.runtime.backends.onnxruntime.session import import_onnxruntime, open_session
 from edge_medgemma.runtime.backends.tensorrt.library import find_tensorrt
@@ -33,7 +38,7 @@ ONNXRUNTIME_PACKAGES = (
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What one library did."""
+    """One library and whether it works."""
 
     name: str
     works: bool
@@ -74,7 +79,7 @@ def installed_onnxruntimes() -> dict[str, str]:
 
 
 def onnxruntime_conflict(installed: Mapping[str, str]) -> str:
-    """What is wrong with these packages and how to mend it; empty when nothing is."""
+    """The fault of this set of packages and how to mend it; empty where there is none."""
     if len(installed) < 2:
         return ""
     names = " ".join(installed)
@@ -84,47 +89,25 @@ def onnxruntime_conflict(installed: Mapping[str, str]) -> str:
     )
 
 
-def cuda_kernels() -> Kernels | None:
-    """Kernels of the installed onnxruntime's CUDA library; None where it has none."""
-    spec = importlib.util.find_spec("onnxruntime")
-    if spec is None or not spec.submodule_search_locations:
-        return None
-    library = Path(spec.submodule_search_locations[0]) / "capi/libonnxruntime_providers_cuda.so"
-    return read_kernels(library) if library.is_file() else None
+def require_cuda() -> DeviceProperties:
+    """The first CUDA device, on which onnxruntime has just computed one node.
 
-
-def require_cuda_kernels() -> Kernels:
-    """Kernels of the installed onnxruntime's CUDA library.
+    A wheel lists CUDA among its providers whether or not it has kernels for the card.
 
     Raises:
-        DependencyError: it has none, or several packages are mixed.
+        DependencyError: onnxruntime has no CUDA, or several packages of it are mixed.
+        ProviderError: no device, or onnxruntime does not compute on it.
     """
     conflict = onnxruntime_conflict(installed_onnxruntimes())
     if conflict:
         raise DependencyError(conflict)
-    kernels = cuda_kernels()
-    if kernels is None:
-        raise DependencyError(
-            "the installed onnxruntime has no CUDA; run: pip uninstall -y onnxruntime, then "
-            "from a checkout: pip install '.[gpu]'"
-        )
-    return kernels
-
-
-def check_kernels(kernels: Kernels, device: DeviceProperties) -> None:
-    """Refuse a library without kernels for the device, before its first operator fails.
-
-    Raises:
-        ProviderError: there are none.
-    """
-    if kernels.run_on(device.compute_capability):
-        return
-    capability = "{}.{}".format(*device.compute_capability)
-    names = ", ".join(f"{sm // 10}.{sm % 10}" for sm in sorted(kernels.compiled))
-    raise ProviderError(
-        f"this onnxruntime has kernels for compute capability {names}; {device.name} has "
-        f"{capability}; use TensorRT there (edge-medgemma build) or --provider cpu"
-    )
+    require_cuda_provider()
+    device = CudaDevice().properties()
+    session = cuda_session(PROBE)
+    with device_errors():
+        result = _square(session)
+    _check(result)
+    return device
 
 
 def _probe_tensorrt() -> str:
@@ -134,12 +117,7 @@ def _probe_tensorrt() -> str:
 
 
 def _probe_cuda() -> str:
-    from edge_medgemma.runtime.backends.cuda.session import cuda_session
-
-    kernels = require_cuda_kernels()
-    device = CudaDevice().properties()
-    check_kernels(kernels, device)
-    _square(cuda_session(PROBE))
+    device = require_cuda()
     return f"onnxruntime {import_onnxruntime().__version__} on {device.name}"
 
 
@@ -161,15 +139,16 @@ def _probe_openvino() -> str:
 
 
 def _probe_cpu() -> str:
-    _square(open_session(PROBE, 1))
+    _check(_square(open_session(PROBE, 1)))
     return f"onnxruntime {import_onnxruntime().__version__}; {operators_in_use()}"
 
 
-def _square(session: Any) -> None:
-    _check(session.run(None, {"x": np.full(4, 3, np.float32)})[0])
+def _square(session: Any) -> NDArray[np.float32]:
+    result: NDArray[np.float32] = session.run(None, {"x": np.full(4, 3, np.float32)})[0]
+    return result
 
 
-def _check(result: np.ndarray[Any, Any]) -> None:
+def _check(result: NDArray[np.float32]) -> None:
     if not (result == 9).all():
         raise ProviderError(f"computes 3 * 3 = {result[0]}; do not use it")
 

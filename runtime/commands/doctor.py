@@ -14,7 +14,6 @@ from edge_medgemma import __version__
 from edge_medgemma.runtime.backends.gpu import DEVICES, DeviceBudget, choose
 from edge_medgemma.runtime.backends.probe import (
     Probe,
-    cuda_kernels,
     installed_onnxruntimes,
     onnxruntime_conflict,
     probe_all,
@@ -73,8 +72,6 @@ class Diagnosis:
     onnxruntime_packages: dict[str, str]
     """Version of each installed distribution of onnxruntime."""
     nvidia_driver: str | None
-    cuda_kernels: tuple[int, ...]
-    """Compute capabilities times ten for which the installed onnxruntime has kernels."""
     providers: tuple[Probe, ...]
     engine: EngineDiagnosis
     problems: tuple[str, ...]
@@ -116,7 +113,6 @@ def diagnose(engine_directory: Path) -> Diagnosis:
     engine = diagnose_engine(engine_directory, manifest, probes)
     if engine.decoder_provider is None:
         problems.append(f"no provider runs the engine: {engine.fallbacks[-1].reason}")
-    kernels = cuda_kernels()
     return Diagnosis(
         schema_version=1,
         program_version=__version__,
@@ -127,7 +123,6 @@ def diagnose(engine_directory: Path) -> Diagnosis:
         available_bytes=available_bytes(),
         onnxruntime_packages=packages,
         nvidia_driver=_nvidia_driver(),
-        cuda_kernels=tuple(sorted(kernels.compiled)) if kernels else (),
         providers=probes,
         engine=engine,
         problems=tuple(problems),
@@ -211,7 +206,6 @@ def _print(found: Diagnosis) -> None:
     packages = ", ".join(
         f"{name} {version}" for name, version in found.onnxruntime_packages.items()
     )
-    kernels = ", ".join(f"{sm // 10}.{sm % 10}" for sm in found.cuda_kernels)
     lines = [
         f"edge-medgemma {found.program_version}, Python {found.python_version}, {found.system}",
         f"processor: {found.processor}, {found.cores} cores",
@@ -219,8 +213,6 @@ def _print(found: Diagnosis) -> None:
         f"onnxruntime packages: {packages or 'none'}",
         f"NVIDIA driver: {found.nvidia_driver or 'none'}",
     ]
-    if kernels:
-        lines.append(f"CUDA kernels of onnxruntime: compute capability {kernels}")
     lines += map(printable, _engine_lines(found.engine))
     lines += [f"PROBLEM: {problem}" for problem in found.problems]
     print_table(table, *map(Text, lines))

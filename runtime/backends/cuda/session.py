@@ -10,12 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_medgemma.runtime.backends.onnxruntime.session import import_onnxruntime
-from edge_medgemma.runtime.errors import DeviceMemoryError, ProviderError
+from edge_medgemma.runtime.errors import DependencyError, DeviceMemoryError, ProviderError
 
 CUDA = "CUDAExecutionProvider"
 
 OUT_OF_MEMORY_WORDS = ("Failed to allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-"""How onnxruntime, CUDA and cuBLAS say it."""
+"""Words of onnxruntime, CUDA and cuBLAS where memory is full."""
+
+NO_KERNEL_WORDS = "no kernel image"
+"""Words of CUDA where a library holds no code for the card (cudaErrorNoKernelImageForDevice)."""
 
 
 class CudaVision:
@@ -30,7 +33,7 @@ class CudaVision:
 
     def run(self, pixel_values: NDArray[np.float32]) -> NDArray[np.float32]:
         """See `VisionModel.run`."""
-        with _device_errors():
+        with device_errors():
             (features,) = self._session.run(None, {"pixel_values": pixel_values})
         return np.asarray(features, np.float32)
 
@@ -46,8 +49,21 @@ class CudaSessions:
 
     def run(self, session: Any, binding: Any, options: Any = None) -> None:
         """Run a session on a binding, its exceptions ours."""
-        with _device_errors():
+        with device_errors():
             session.run_with_iobinding(binding, options)
+
+
+def require_cuda_provider() -> None:
+    """Refuse an onnxruntime without CUDA.
+
+    Raises:
+        DependencyError: no onnxruntime is installed, or it has no CUDA.
+    """
+    if CUDA not in import_onnxruntime().get_available_providers():
+        raise DependencyError(
+            "the installed onnxruntime has no CUDA; run: pip uninstall -y onnxruntime, then "
+            "from a checkout: pip install '.[gpu]'"
+        )
 
 
 def cuda_session(graph: Path | bytes, *, grows: bool = False, is_recorded: bool = False) -> Any:
@@ -59,16 +75,12 @@ def cuda_session(graph: Path | bytes, *, grows: bool = False, is_recorded: bool 
         is_recorded: run as a CUDA graph from the second run on with the same addresses
 
     Raises:
-        DependencyError: no onnxruntime is installed.
-        ProviderError: it has no CUDA, or none that works here.
+        DependencyError: no onnxruntime is installed, or it has no CUDA.
+        ProviderError: CUDA does not work here.
         EngineError: the graph does not load.
     """
     onnxruntime = import_onnxruntime()
-    if CUDA not in onnxruntime.get_available_providers():
-        raise ProviderError(
-            "this onnxruntime has no CUDA; run: pip uninstall onnxruntime, then from a "
-            "checkout: pip install '.[gpu]'"
-        )
+    require_cuda_provider()
     with redirect_stdout(sys.stderr):  # it prints what it misses; our output may be JSON
         onnxruntime.preload_dlls(cudnn=False)  # CUDA of the wheels, where the system has none
     options = onnxruntime.SessionOptions()
@@ -80,7 +92,7 @@ def cuda_session(graph: Path | bytes, *, grows: bool = False, is_recorded: bool 
     settings = {"device_id": "0", "arena_extend_strategy": strategy, "use_tf32": "0"}
     if is_recorded:
         settings["enable_cuda_graph"] = "1"
-    with _device_errors():
+    with device_errors():
         session = onnxruntime.InferenceSession(
             graph, options, providers=[(CUDA, settings), "CPUExecutionProvider"]
         )
@@ -93,8 +105,13 @@ def cuda_session(graph: Path | bytes, *, grows: bool = False, is_recorded: bool 
 
 
 @contextmanager
-def _device_errors() -> Iterator[None]:
-    """Turn onnxruntime's exceptions, which share no base, into ours."""
+def device_errors() -> Iterator[None]:
+    """Turn onnxruntime's exceptions, which share no base, into ours.
+
+    Raises:
+        DeviceMemoryError: the device's memory is full.
+        ProviderError: anything else failed.
+    """
     try:
         yield
     except Exception as error:  # noqa: BLE001
@@ -102,5 +119,10 @@ def _device_errors() -> Iterator[None]:
         if any(word in str(error) for word in OUT_OF_MEMORY_WORDS):
             raise DeviceMemoryError(
                 "the GPU's memory is full; use fewer --slices, an int4 engine or --provider cpu"
+            ) from None
+        if NO_KERNEL_WORDS in str(error):
+            raise ProviderError(
+                "this onnxruntime has no kernels for this GPU; use TensorRT there (edge-medgemma "
+                "build) or --provider cpu"
             ) from None
         raise ProviderError(f"onnxruntime failed on CUDA ({reason}); use --provider cpu") from None

@@ -22,7 +22,12 @@ from edge_medgemma.runtime.backends.cuda.decoder import CudaDecoder, sees_all
 from edge_medgemma.runtime.backends.cuda.session import CudaVision, cuda_session
 from edge_medgemma.runtime.backends.gpu import CudaBackend
 from edge_medgemma.runtime.backends.onnxruntime.decoder import OrtDecoder
-from edge_medgemma.runtime.errors import DeviceMemoryError, EngineError, ProviderError
+from edge_medgemma.runtime.errors import (
+    DependencyError,
+    DeviceMemoryError,
+    EngineError,
+    ProviderError,
+)
 from edge_medgemma.runtime.generation.embedding import Embedding
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.generation.masks import HIDDEN
@@ -260,7 +265,7 @@ def test_an_onnxruntime_without_cuda_says_what_to_install(tiny_engine_directory:
 
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this onnxruntime has CUDA")
-    with pytest.raises(ProviderError, match=r"\.\[gpu\]"):
+    with pytest.raises(DependencyError, match=r"\.\[gpu\]"):
         cuda_session(tiny_engine_directory / "decoder.onnx")
 
 
