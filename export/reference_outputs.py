@@ -12,7 +12,10 @@ from edge_medgemma.export.graphs.writer import write_bytes
 from edge_medgemma.export.quantisation.quant_scheme import ExportPlan, plan_export
 from edge_medgemma.export.target import CPU, Target
 from edge_medgemma.runtime.backends.select import Provider, Providers
-from edge_medgemma.runtime.backends.self_test.reference_outputs import GOLDEN_NAME, dump_golden
+from edge_medgemma.runtime.backends.self_test.reference_outputs import (
+    REFERENCE_OUTPUTS_NAME,
+    dump_reference_outputs,
+)
 from edge_medgemma.runtime.files import new_directory
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.generation.self_test import make_reference_outputs
@@ -59,8 +62,10 @@ def add_golden(engine: Path, folder: Path, manifest: Manifest, threads: int | No
     """Write the golden outputs of the CPU engine into `folder`, and them into its manifest."""
     on_cpu = Providers(Provider.CPU, Provider.CPU)
     with Engine.open(engine, threads=threads, providers=on_cpu, check_files=False) as opened:
-        record = write_bytes(folder / GOLDEN_NAME, dump_golden(make_reference_outputs(opened)))
-    files = dict(sorted({**manifest.files, GOLDEN_NAME: record}.items()))
+        record = write_bytes(
+            folder / REFERENCE_OUTPUTS_NAME, dump_reference_outputs(make_reference_outputs(opened))
+        )
+    files = dict(sorted({**manifest.files, REFERENCE_OUTPUTS_NAME: record}.items()))
     manifest = replace(manifest, files=files)
     write_bytes(folder / MANIFEST_NAME, dump_manifest(manifest).encode())
     return manifest

@@ -1,4 +1,4 @@
-"""What every backend offers: the contract of `runtime.manifest` as calls on numpy arrays."""
+"""Protocols of every backend: the contract of `runtime.manifest` as calls on numpy arrays."""
 
 from collections.abc import Iterable, Mapping
 from typing import Literal, Protocol
@@ -26,27 +26,27 @@ class VisionModel(Protocol):
 class Caches(Protocol):
     """Key and value buffers of every layer for one sequence of tokens."""
 
-    def capacity(self, lane: AttentionKind) -> int:
-        """Rows that the buffers of a lane hold."""
+    def capacity(self, attention: AttentionKind) -> int:
+        """Rows that the buffers of a attention hold."""
         ...
 
-    def reserve(self, lane: AttentionKind, rows: int, used: int) -> None:
-        """Make room for `rows` rows, keeping the first `used`."""
+    def reserve(self, attention: AttentionKind, rows: int, used: int) -> None:
+        """Allocate `rows` rows, keeping the first `used`."""
         ...
 
-    def drop(self, lane: AttentionKind, count: int, used: int) -> None:
+    def drop(self, attention: AttentionKind, count: int, used: int) -> None:
         """Move rows `count` .. `used` to the front."""
         ...
 
-    def view(self, lane: AttentionKind, used: int) -> list[NDArray[np.floating]]:
+    def view(self, attention: AttentionKind, used: int) -> list[NDArray[np.floating]]:
         """The first `used` rows of every layer: key, value, key, ... of [1, K, used, D].
 
         Not copied where the caches are in host memory: valid until they change.
         """
         ...
 
-    def restore(self, lane: AttentionKind, saved: Iterable[NDArray[np.floating]]) -> None:
-        """Put back what `view` gave, at the front; there must be room for it.
+    def restore(self, attention: AttentionKind, saved: Iterable[NDArray[np.floating]]) -> None:
+        """Put back what `view` gave, at the front; the buffers must hold it.
 
         Raises:
             ValueError: the number, shape or dtype of the arrays is not that of these caches.
@@ -62,14 +62,17 @@ class DecoderModel(Protocol):
         ...
 
     def decode_kv_caches(
-        self, caches: Caches, rows: Mapping[AttentionKind, slice], room: Mapping[AttentionKind, int]
+        self,
+        caches: Caches,
+        rows: Mapping[AttentionKind, slice],
+        spare_rows: Mapping[AttentionKind, int],
     ) -> Caches | None:
-        """A copy of what was read, in the form that is fastest to read for one token at a time.
+        """A copy of what was prefilled, in the form that is fastest to read for one token at a time.
 
         Args:
             caches: made by this model
             rows: to copy, of each geometry; at least one
-            room: rows of each geometry for what follows
+            spare_rows: rows of each geometry for what follows
 
         Returns:
             Caches for `run` that begin with the copied rows; None where there is no faster form.

@@ -1,4 +1,4 @@
-"""Inputs of decoder.onnx for one chunk, in each dialect's spelling."""
+"""Inputs of decoder.onnx for one chunk, in each dialect."""
 
 from collections.abc import Mapping
 
@@ -17,13 +17,15 @@ def chunk_feeds(
     mask_local: NDArray[np.float32],
     logit_rows: NDArray[np.int64],
 ) -> dict[str, NDArray[np.generic]]:
-    """What `DecoderModel.run` is given, by tensor name, C-contiguous; `dialect` is `ort` or `trt`.
+    """Arguments of `DecoderModel.run` by tensor name, C-contiguous; `dialect` is `ort` or `trt`.
 
     Raises:
         ValueError: the chunk does not fit the caches.
     """
     masks: dict[AttentionKind, NDArray[np.float32]] = {"global": mask_global, "local": mask_local}
-    capacity: dict[AttentionKind, int] = {lane: caches.capacity(lane) for lane in masks}
+    capacity: dict[AttentionKind, int] = {
+        attention: caches.capacity(attention) for attention in masks
+    }
     feeds = {
         "embeddings": embeddings[None],
         "position_ids": position_ids[None],
@@ -49,17 +51,17 @@ def cache_feeds(
         ValueError: T rows do not fit the capacity.
     """
     feeds: dict[str, NDArray[np.generic]] = {}
-    for lane, mask in masks.items():
+    for attention, mask in masks.items():
         tokens, total = mask.shape[-2:]
         if dialect == "ort":
-            feeds[f"mask_{lane}"] = mask
-            feeds[f"seqlen_{lane}"] = np.array([total - 1], np.int32)
-            feeds[f"total_{lane}"] = np.array(total, np.int32)
+            feeds[f"mask_{attention}"] = mask
+            feeds[f"seqlen_{attention}"] = np.array([total - 1], np.int32)
+            feeds[f"total_{attention}"] = np.array(total, np.int32)
             continue
-        if total > capacity[lane]:
-            raise ValueError(f"{total} rows do not fit {lane} caches of {capacity[lane]}")
-        visible = np.zeros((1, 1, tokens, capacity[lane]), np.bool_)
+        if total > capacity[attention]:
+            raise ValueError(f"{total} rows do not fit {attention} caches of {capacity[attention]}")
+        visible = np.zeros((1, 1, tokens, capacity[attention]), np.bool_)
         visible[..., :total] = mask == 0
-        feeds[f"mask_{lane}"] = visible
-        feeds[f"write_{lane}"] = np.array([total - tokens], np.int64)
+        feeds[f"mask_{attention}"] = visible
+        feeds[f"write_{attention}"] = np.array([total - tokens], np.int64)
     return feeds

@@ -19,13 +19,13 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class DeviceBudget:
-    """What a device can hold, before anything of an engine is on it."""
+    """Memory of a device before anything of an engine is on it."""
 
     free_bytes: int
     is_shared: bool
-    """With the host: what one takes the other lacks"""
+    """Whether it is the host's memory, too: what one takes the other lacks."""
     rows: int | None = None
-    """Of the global caches that its plans were built for; None where caches grow"""
+    """Rows of the global caches that its plans were built for; None where caches grow."""
 
 
 class DeviceBackend(Protocol):
@@ -48,12 +48,12 @@ class DeviceBackend(Protocol):
         """
         ...
 
-    def room(self, directory: Path, manifest: Manifest) -> DeviceBudget:
-        """What the device can hold now; raises as `identity` does."""
+    def budget(self, directory: Path, manifest: Manifest) -> DeviceBudget:
+        """Memory that the device has now; raises as `identity` does."""
         ...
 
     def peaks(self, manifest: Manifest) -> "DevicePeaks":
-        """What the device can do in the type of the engine's activations; raises as `room` does."""
+        """Measured peaks in the type of the engine's activations; raises as `budget` does."""
         ...
 
     def open_vision(self, directory: Path, manifest: Manifest) -> VisionModel:
@@ -89,8 +89,8 @@ class CudaBackend:
         device = require_cuda()
         return f"{library_version()} {device.identity}"
 
-    def room(self, directory: Path, manifest: Manifest) -> DeviceBudget:
-        """See `DeviceBackend.room`."""
+    def budget(self, directory: Path, manifest: Manifest) -> DeviceBudget:
+        """See `DeviceBackend.budget`."""
         from edge_medgemma.runtime.backends.cuda.device import CudaDevice
 
         found = CudaDevice().properties()
@@ -137,8 +137,8 @@ class TensorRtBackend:
 
         return plan_record(directory, manifest).identity
 
-    def room(self, directory: Path, manifest: Manifest) -> DeviceBudget:
-        """See `DeviceBackend.room`."""
+    def budget(self, directory: Path, manifest: Manifest) -> DeviceBudget:
+        """See `DeviceBackend.budget`."""
         from edge_medgemma.runtime.backends.cuda.device import CudaDevice
         from edge_medgemma.runtime.backends.tensorrt.plan_runner import plan_record
 
@@ -175,27 +175,27 @@ class TensorRtBackend:
 Devices = Mapping[Provider, DeviceBackend]
 
 DEVICES: Devices = {Provider.TENSORRT: TensorRtBackend(), Provider.CUDA: CudaBackend()}
-"""In the order in which `auto` tries them; no engine fits both."""
+"""GPU libraries in the order in which `auto` tries them; no engine fits both."""
 
 
 @dataclass(frozen=True, slots=True)
 class BackendSelection:
-    """What runs each part of an engine."""
+    """Libraries that run the parts of an engine."""
 
     vision: Provider
-    """`auto` where the CPU's libraries are still to choose from"""
+    """`auto` where a library of the CPU is still to be chosen."""
     decoder: Provider
     identities: Mapping[Provider, str] = field(default_factory=dict)
-    """Of the devices among them"""
-    rooms: Mapping[Provider, DeviceBudget] = field(default_factory=dict)
-    """Of the devices among them, before anything was loaded"""
+    """Identity of each GPU among them."""
+    budgets: Mapping[Provider, DeviceBudget] = field(default_factory=dict)
+    """Memory of each GPU among them before anything was loaded."""
     fallbacks: tuple[Fallback, ...] = ()
-    """Devices that `auto` did not take"""
+    """GPUs that `auto` did not take, and why."""
 
     @property
     def decoder_budget(self) -> DeviceBudget | None:
-        """Of the device that runs the decoder; None on a CPU."""
-        return self.rooms.get(self.decoder)
+        """Memory of the GPU that runs the decoder; None on a CPU."""
+        return self.budgets.get(self.decoder)
 
 
 def choose(
@@ -212,9 +212,9 @@ def choose(
     for provider in (wanted.vision, wanted.decoder):
         if provider in devices:
             devices[provider].check(manifest)
-            found[provider] = _identity_and_room(devices[provider], directory, manifest)
+            found[provider] = _identity_and_budget(devices[provider], directory, manifest)
     if Provider.AUTO not in (wanted.vision, wanted.decoder):
-        return _choice(wanted, Provider.AUTO, found, ())
+        return _selection(wanted, Provider.AUTO, found, ())
     fallbacks: list[Fallback] = []
     for provider, device in devices.items():
         try:
@@ -223,30 +223,33 @@ def choose(
             fallbacks.append(Fallback(provider, str(error)))
             continue
         try:
-            found[provider] = _identity_and_room(device, directory, manifest)
-            return _choice(wanted, provider, found, fallbacks)
+            found[provider] = _identity_and_budget(device, directory, manifest)
+            return _selection(wanted, provider, found, fallbacks)
         except EdgeMedgemmaError as error:
             fallbacks.append(Fallback(provider, str(error)))
             LOG.warning("the engine runs on the CPU, not on %s: %s", provider, error)
-    return _choice(wanted, on_cpu(manifest, fallbacks), found, fallbacks)
+    return _selection(wanted, on_cpu(manifest, fallbacks), found, fallbacks)
 
 
-def without_devices(choice: BackendSelection, manifest: Manifest, reason: str) -> BackendSelection:
-    """The same on the CPU, after its devices failed.
+def without_devices(
+    selection: BackendSelection, manifest: Manifest, reason: str
+) -> BackendSelection:
+    """The same on the CPU, after its GPUs failed.
 
     Raises:
         ProviderError: a CPU does not run the engine.
     """
-    fallbacks = (*choice.fallbacks, *(Fallback(one, reason) for one in choice.identities))
+    fallbacks = (*selection.fallbacks, *(Fallback(one, reason) for one in selection.identities))
     cpu = on_cpu(manifest, fallbacks)
     vision, decoder = (
-        cpu if part in choice.identities else part for part in (choice.vision, choice.decoder)
+        cpu if part in selection.identities else part
+        for part in (selection.vision, selection.decoder)
     )
     return BackendSelection(vision, decoder, fallbacks=fallbacks)
 
 
 def on_cpu(manifest: Manifest, fallbacks: Sequence[Fallback]) -> Provider:
-    """What runs an engine where no device does; `auto` chooses among the CPU's libraries.
+    """The provider of an engine where no GPU runs it; `auto` leaves open which library of the CPU.
 
     Raises:
         ProviderError: a CPU does not run it.
@@ -260,25 +263,25 @@ def on_cpu(manifest: Manifest, fallbacks: Sequence[Fallback]) -> Provider:
     return Provider.AUTO if manifest.dialect == "ort" else Provider.CPU
 
 
-def _identity_and_room(
+def _identity_and_budget(
     device: DeviceBackend, directory: Path, manifest: Manifest
 ) -> tuple[str, DeviceBudget]:
-    return device.identity(directory, manifest), device.room(directory, manifest)
+    return device.identity(directory, manifest), device.budget(directory, manifest)
 
 
-def _choice(
+def _selection(
     wanted: Providers,
     automatic: Provider,
     found: Mapping[Provider, tuple[str, DeviceBudget]],
     fallbacks: Sequence[Fallback],
 ) -> BackendSelection:
-    """What was wanted, `automatic` in the place of `auto`."""
+    """The wanted providers, `automatic` in the place of `auto`."""
     vision, decoder = (
         automatic if part is Provider.AUTO else part for part in (wanted.vision, wanted.decoder)
     )
     identities = {provider: identity for provider, (identity, _) in found.items()}
-    rooms = {provider: room for provider, (_, room) in found.items()}
-    return BackendSelection(vision, decoder, identities, rooms, tuple(fallbacks))
+    budgets = {provider: budget for provider, (_, budget) in found.items()}
+    return BackendSelection(vision, decoder, identities, budgets, tuple(fallbacks))
 
 
 def _described(manifest: Manifest) -> str:

@@ -1,4 +1,4 @@
-"""What a GPU can do at most: copies within its memory, and one large product in 16 bits."""
+"""Peaks of a GPU: copies within its memory, and one large product in 16 bits."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -17,19 +17,19 @@ COPY_BYTES = 256 * 2**20
 """More than any cache of a GPU."""
 
 SIDE = 8192
-"""Of square matrices: 1.1 TFLOP, a millisecond on the fastest cards."""
+"""Rows of the square matrices: 1.1 TFLOP a product, a millisecond on the fastest cards."""
 
 ROUNDS = 20
 """The best of so many is the peak."""
 
 REPEATS = 8
-"""Copies between two looks at the clock."""
+"""Copies between two readings of the clock."""
 
 ELEMENTS = {"fp16": ("float16", 10), "bf16": ("bfloat16", 16)}
 """Names and onnx.TensorProto.DataType of 16-bit types."""
 
 Product = Callable[[int, int, int], AbstractContextManager[Callable[[], None]]]
-"""From the addresses of two matrices and their product to what multiplies and waits for it."""
+"""Takes the addresses of two matrices and their product; gives a call that multiplies and waits."""
 
 
 @dataclass(frozen=True, slots=True)

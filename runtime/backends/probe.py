@@ -16,7 +16,7 @@ from edge_medgemma.runtime.backends.cuda.session import (
     device_errors,
     require_cuda_provider,
 )
-from edge_medgemma.runtime.backends.onnxruntime.custom_ops import operators_in_use
+from edge_medgemma.runtime.backends.onnxruntime.custom_ops import custom_ops_in_use
 from edge_medgemma.runtime.backends.onnxruntime.session import import_onnxruntime, open_session
 from edge_medgemma.runtime.backends.tensorrt.library import find_tensorrt
 from edge_medgemma.runtime.errors import DependencyError, EdgeMedgemmaError, ProviderError
@@ -140,7 +140,7 @@ def _probe_openvino() -> str:
 
 def _probe_cpu() -> str:
     _check(_square(open_session(PROBE, 1)))
-    return f"onnxruntime {import_onnxruntime().__version__}; {operators_in_use()}"
+    return f"onnxruntime {import_onnxruntime().__version__}; {custom_ops_in_use()}"
 
 
 def _square(session: Any) -> NDArray[np.float32]:

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from edge_medgemma.runtime.backends.base import DecoderModel, VisionModel
-from edge_medgemma.runtime.backends.onnxruntime.custom_ops import operators_in_use
+from edge_medgemma.runtime.backends.onnxruntime.custom_ops import custom_ops_in_use
 from edge_medgemma.runtime.errors import DependencyError, ProviderError
 from edge_medgemma.runtime.kernels.attention import attention_in_use
 from edge_medgemma.runtime.manifest import Manifest
@@ -186,4 +186,4 @@ def provider_identity(provider: Provider) -> str:
         openvino = version("openvino")
     except PackageNotFoundError:
         openvino = "none"
-    return f"{provider} {library_version()} {operators_in_use()} openvino {openvino} {attention_in_use()}"
+    return f"{provider} {library_version()} {custom_ops_in_use()} openvino {openvino} {attention_in_use()}"

@@ -47,20 +47,20 @@ def command(engine_directory: Path, slices: int, workspace_mb: int | None) -> No
 
     ENGINE was exported with --target tensorrt. Building takes minutes to an hour; the plans stand
     in ENGINE/devices and work with this library, driver and device only. They are compared with
-    the CPU's answers before they are accepted.
+    the CPU's outputs before they are accepted.
     """
     with Engine.open(engine_directory) as engine:
         check_buildable(engine.manifest, available_bytes())
         if load_reference_outputs(engine_directory) is None:
             raise EngineError(
-                f"'{engine_directory}' has no golden outputs, by which its plans would be tested; "
-                "export it again without --no-golden"
+                f"'{engine_directory}' has no reference outputs, by which its plans would be tested; "
+                "export it again without --no-reference-outputs"
             )
         shapes = prompt_shapes(engine, slices)
     library, device = find_tensorrt(), CudaDevice()
     found = device.properties()
-    room = DeviceBudget(found.free_bytes, found.is_integrated)
-    require_device_memory(engine.manifest, slices, DEFAULT_SHAPE, room, available_bytes())
+    budget = DeviceBudget(found.free_bytes, found.is_integrated)
+    require_device_memory(engine.manifest, slices, DEFAULT_SHAPE, budget, available_bytes())
     with named_progress("building the plans") as progress:
         record = build_plans(
             engine_directory,
@@ -73,7 +73,7 @@ def command(engine_directory: Path, slices: int, workspace_mb: int | None) -> No
         )
     chosen = Providers(Provider.TENSORRT, Provider.TENSORRT)
     with Engine.open(engine_directory, providers=chosen, check_files=False) as engine:
-        _ = engine.choice  # compares them with the CPU's answers
+        _ = engine.choice  # compares them with the CPU's outputs
     size = sum(file.bytes for file in record.files.values())
     click.echo(f"{plan_folder(engine_directory)}: {size / 1e9:.2f} GB for {record.place.device}")
 

@@ -53,7 +53,7 @@ class Engine:
     """Vision tower, decoder, tokenizer and prompt of one engine directory.
 
     Sessions open when they are first needed. An engine that is large for the device never holds
-    both: encode all slices of a scan first, then read them.
+    both: encode all slices of a scan first, then prefill them.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Engine:
         self._embedding = Embedding(directory, manifest)
         self._vision: VisionModel | None = None
         self.vision_provider: Provider | None = None
-        """What `auto` took; None until the first slice."""
+        """Library that runs the vision tower; None until the first slice."""
         self._decoder: DecoderModel | None = None
         self._takes_turns_on_cpu = not fits_together(manifest, available_bytes())
 
@@ -155,17 +155,17 @@ class Engine:
 
     @property
     def vision_identity(self) -> str:
-        """What image features depend on besides the pixels."""
+        """All that image features depend on besides the pixels."""
         return self._identity(self.choice.vision)
 
     @property
     def decoder_identity(self) -> str:
-        """What keys and values depend on besides tokens and image features."""
+        """All that keys and values depend on besides tokens and image features."""
         return self._identity(self.choice.decoder)
 
     @property
     def choice(self) -> BackendSelection:
-        """What runs each part; a device has given the CPU's answers here before.
+        """Library of each part; a device has passed its self-test.
 
         Raises:
             DependencyError: the library of a named device is not installed.
@@ -187,14 +187,14 @@ class Engine:
             ResourceError: too little memory, or the plans of the device hold fewer slices; the
                 message says what would fit.
         """
-        room, available = self.choice.decoder_budget, available_bytes()
-        if room is not None:
+        budget, available = self.choice.decoder_budget, available_bytes()
+        if budget is not None:
             try:
-                require_device_memory(self.manifest, slices, shape, room, available)
+                require_device_memory(self.manifest, slices, shape, budget, available)
                 return
             except ResourceError as error:
                 is_named = self._providers.decoder is not Provider.AUTO
-                holds_some = largest_device_slices(self.manifest, room, available, shape) > 0
+                holds_some = largest_device_slices(self.manifest, budget, available, shape) > 0
                 if is_named or holds_some or not self.fall_back(str(error)):
                     raise
         require_memory(self.manifest, slices, shape, available)
@@ -256,10 +256,10 @@ class Engine:
             return fallen
 
     def _takes_turns(self) -> bool:
-        room = self.choice.decoder_budget
-        if room is None:
+        budget = self.choice.decoder_budget
+        if budget is None:
             return self._takes_turns_on_cpu
-        return not fits_together_on_device(self.manifest, room, available_bytes())
+        return not fits_together_on_device(self.manifest, budget, available_bytes())
 
     def _vision_model(self) -> VisionModel:
         if self._vision is None:

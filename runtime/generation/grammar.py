@@ -1,4 +1,4 @@
-"""What the model may say next: a JSON schema, a regular expression or a choice as a token mask.
+"""Tokens that the model may choose next: a JSON schema, a regular expression or a choice as a token mask.
 
 llguidance (MIT, one abi3 wheel of 3 MB per platform, no dependencies) rather than xgrammar, whose
 wheel pulls in torch and transformers.
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
 
 JSON_SPACING = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
-"""As `json.dumps` writes: a free choice of white space would cost tokens and invite loops."""
+"""White space as `json.dumps` writes it: a free choice of white space would cost tokens and invite loops."""
 
 
 class Constraint(Protocol):
-    """What generation asks before each token; one object serves one answer."""
+    """Mask of the tokens allowed next, asked before each token; one object serves one answer."""
 
     def forced(self) -> Sequence[int]:
         """The only tokens that can follow, a stop id where nothing may; empty where there is a choice."""

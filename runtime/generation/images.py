@@ -19,8 +19,8 @@ def to_pixel_values(pixels: NDArray[np.uint8], vision: VisionSpec) -> NDArray[np
     """
     size = vision.image_size
     resized = np.empty((len(pixels), size, size, 3), np.float32)
-    for i, picture in enumerate(pixels):
-        image = Image.fromarray(picture)
+    for i, one in enumerate(pixels):
+        image = Image.fromarray(one)
         if image.size != (size, size):
             image = image.resize((size, size), Image.Resampling.BILINEAR)
         resized[i] = np.asarray(image)

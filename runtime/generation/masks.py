@@ -1,4 +1,4 @@
-"""Who sees whom: the additive masks of one pass, from what each cache row holds."""
+"""Additive masks of one pass, from the token that each cache row holds."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ NO_BRANCH = -1
 
 @dataclass(frozen=True, slots=True)
 class TokenMeta:
-    """What a run of tokens is: four parallel arrays [n] of int64."""
+    """Metadata of a run of tokens: four parallel arrays [n] of int64."""
 
     positions: NDArray[np.int64]
     """Absolute position, which rotary embedding and the window go by."""

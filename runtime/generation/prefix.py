@@ -1,4 +1,4 @@
-"""What the model has read so far: a scan read once, asked many times."""
+"""Prefix of a scan in the KV cache: prefilled once, asked many times."""
 
 import time
 from collections.abc import Collection, Generator, Iterator, Sequence
@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from edge_medgemma.runtime.backends.base import AttentionKind, DecoderModel
 from edge_medgemma.runtime.generation.embedding import Embedding
 from edge_medgemma.runtime.generation.grammar import Constraint
-from edge_medgemma.runtime.generation.kv_index import LayerGroupCache
-from edge_medgemma.runtime.generation.kv_snapshot import PrefixSnapshot
+from edge_medgemma.runtime.generation.kv_index import LayerGroupCache, PrefixSnapshot
 from edge_medgemma.runtime.generation.masks import (
     NO_BRANCH,
     NO_IMAGE,
@@ -19,9 +18,8 @@ from edge_medgemma.runtime.generation.masks import (
     additive_mask,
 )
 from edge_medgemma.runtime.generation.outputs import FinishReason, Step
-from edge_medgemma.runtime.generation.prefill_chunks import passes
+from edge_medgemma.runtime.generation.prefill_chunks import QuestionTree, passes
 from edge_medgemma.runtime.generation.prompt import Chunk
-from edge_medgemma.runtime.generation.question_tree import QuestionTree
 from edge_medgemma.runtime.generation.sampling import Sampling, choose_token
 from edge_medgemma.runtime.manifest import Manifest
 from edge_medgemma.runtime.memory.cache_geometry import (
@@ -30,8 +28,8 @@ from edge_medgemma.runtime.memory.cache_geometry import (
     MAX_PREFILL_ROWS,
 )
 
-ANSWER_SLACK_ROWS = 128
-"""The same in the caches of an answer, whose rows are a quarter as large."""
+DECODE_SLACK_ROWS = 128
+"""Spare rows of local caches in decode, whose rows are a quarter as large as in prefill."""
 
 
 class Prefix:
@@ -48,19 +46,19 @@ class Prefix:
         self._decoder = decoder
         self._embedding = embedding
         self._manifest = manifest
-        self._read_caches = self._caches = decoder.new_caches()
+        self._prefill_caches = self._caches = decoder.new_caches()
         self._global = LayerGroupCache(None)
         self._local = LayerGroupCache(manifest.text.sliding_window)
         self._images = 0
         self._chunks = 0
         self._expected_tokens = expected_tokens
         self._asking = False
-        self._is_answer = False
+        self._is_decoding = False
         self._saved: list[NDArray[np.floating]] | None = None
 
     @property
     def length(self) -> int:
-        """Tokens read."""
+        """Tokens prefilled."""
         return self._global.used
 
     def compact(self) -> None:
@@ -72,7 +70,7 @@ class Prefix:
         self._compact(self.length)
 
     def snapshot(self) -> PrefixSnapshot:
-        """What `restore` takes; its arrays are views of the caches, valid until the next call."""
+        """Snapshot for `restore`; its arrays are views of the caches, valid until the next call."""
         return PrefixSnapshot(
             self._global.rows,
             self._local.rows,
@@ -106,7 +104,7 @@ class Prefix:
         *,
         wants_logits: bool = True,
     ) -> NDArray[np.float32]:
-        """Read one chunk.
+        """Prefill one chunk.
 
         Args:
             chunk: token ids, image tokens included
@@ -209,8 +207,8 @@ class Prefix:
                     allowed = constraint.allowed() if constraint else None
                     logits = self._read_text(unread)
                     unread = []
-                    if not self._is_answer:
-                        answer.enter_context(self._answer(max_tokens))
+                    if not self._is_decoding:
+                        answer.enter_context(self._decoding(max_tokens))
                     chosen = [choose_token(logits, sampling, generator, allowed)]
                 for token, logprob in chosen:
                     if token in self._manifest.tokens.stop and not sampling.ignore_stop:
@@ -236,7 +234,7 @@ class Prefix:
 
     @contextmanager
     def _question(self, tokens: int) -> Iterator[None]:
-        """What is read inside is forgotten at the end."""
+        """Tokens read inside are forgotten at the end."""
         if self._asking:
             raise RuntimeError("a question is still open; close its generator first")
         if self._local.used + tokens > self._caches.capacity("local"):
@@ -254,26 +252,29 @@ class Prefix:
             self._asking = False
 
     @contextmanager
-    def _answer(self, tokens: int) -> Iterator[None]:
-        """What is read inside goes to caches that are fast for single tokens, where there are any."""
+    def _decoding(self, tokens: int) -> Iterator[None]:
+        """Tokens read inside go to caches that are fast for single tokens, where there are any."""
         unseen = self._local.num_evictable(self.length)
         rows: dict[AttentionKind, slice] = {
             "global": slice(0, self._global.used),
             "local": slice(unseen, self._local.used),
         }
-        room: dict[AttentionKind, int] = {"global": tokens, "local": min(tokens, ANSWER_SLACK_ROWS)}
-        caches = self._decoder.decode_kv_caches(self._caches, rows, room)
+        spare_rows: dict[AttentionKind, int] = {
+            "global": tokens,
+            "local": min(tokens, DECODE_SLACK_ROWS),
+        }
+        caches = self._decoder.decode_kv_caches(self._caches, rows, spare_rows)
         read = self._global.rows, self._local.rows
         if caches is not None:
             self._caches = caches
             self._local.drop(unseen)
-        self._is_answer = True
+        self._is_decoding = True
         try:
             yield
         finally:
-            self._caches = self._read_caches
+            self._caches = self._prefill_caches
             self._global.rows, self._local.rows = read
-            self._is_answer = False
+            self._is_decoding = False
 
     def _run(
         self,
@@ -287,8 +288,8 @@ class Prefix:
         self._global.append(rows)
         self._local.append(rows)
         masks = [
-            additive_mask(rows, lane.rows, lane.window, hidden_chunks)
-            for lane in (self._global, self._local)
+            additive_mask(rows, group.rows, group.window, hidden_chunks)
+            for group in (self._global, self._local)
         ]
         try:
             return self._decoder.run(
@@ -298,7 +299,7 @@ class Prefix:
                 masks[0],
                 masks[1],
                 logit_rows,
-                is_decode=self._is_answer,
+                is_decode=self._is_decoding,
             )
         except BaseException:
             self._global.truncate(used[0])
@@ -326,7 +327,7 @@ class Prefix:
     def _compact(self, position: int) -> None:
         count = self._local.num_evictable(position)
         if count:
-            is_own = self._caches is not self._read_caches
+            is_own = self._caches is not self._prefill_caches
             if self._asking and not is_own and self._saved is None:
                 view = self._caches.view("local", self._local.used)
                 self._saved = [array.copy() for array in view]

@@ -17,7 +17,7 @@ from edge_medgemma.runtime.generation.tokenizer import Tokenizer
 from edge_medgemma.runtime.manifest import Manifest
 
 IMAGE_PLACEHOLDER = "<start_of_image>"
-"""What the Gemma 3 chat template writes for an image item."""
+"""Text that the Gemma 3 chat template writes for an image item."""
 
 _SLOT = re.compile("(\ue000\\d+\ue001|" + re.escape(IMAGE_PLACEHOLDER) + ")")
 

@@ -1,4 +1,4 @@
-"""From one row of logits to one token."""
+"""Choice of one token from one row of logits."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""An engine on its golden picture: what makes the reference, and what a device is asked."""
+"""An engine on its reference image: makes the reference outputs, or compares a device with them."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -30,8 +30,8 @@ QUESTION = "Based on the slice provided above, is there an abnormality? Answer y
 STEPS = 8
 """Tokens of the answer."""
 
-PICTURE_SIDE = 64
-"""The picture is resized to the tower's size as any other slice."""
+IMAGE_SIDE = 64
+"""The image is resized to the tower's size as any other slice."""
 
 
 class EngineUnderTest(Protocol):
@@ -53,21 +53,21 @@ class EngineUnderTest(Protocol):
 
 def make_reference_outputs(engine: EngineUnderTest) -> ReferenceOutputs:
     """The reference from an engine on the CPU."""
-    picture = reference_image()
-    features = engine.encode_images(picture[None])
+    image = reference_image()
+    features = engine.encode_images(image[None])
     rounded = features.astype(np.float16).astype(np.float32)
     logprobs, tokens = _answer(engine, rounded, None)
-    return reference_outputs_of(picture, features[0], tokens, logprobs)
+    return reference_outputs_of(image, features[0], tokens, logprobs)
 
 
 def compare_with_reference(
-    engine: EngineUnderTest, golden: ReferenceOutputs
+    engine: EngineUnderTest, reference: ReferenceOutputs
 ) -> ReferenceComparison:
     """An engine on its device against the reference."""
-    features = engine.encode_images(golden.picture[None])[0]
-    stored = golden.features.astype(np.float32)[None]
-    logprobs, _ = _answer(engine, stored, golden.tokens)
-    return compare(golden, features, logprobs)
+    features = engine.encode_images(reference.image[None])[0]
+    stored = reference.features.astype(np.float32)[None]
+    logprobs, _ = _answer(engine, stored, reference.tokens)
+    return compare(reference, features, logprobs)
 
 
 def require_agreement(engine: EngineUnderTest, name: str, identity: str) -> None:
@@ -79,19 +79,19 @@ def require_agreement(engine: EngineUnderTest, name: str, identity: str) -> None
         identity: of what runs both parts; the verdict is kept in the user's cache folder
 
     Raises:
-        ProviderError: it is too far off, or the engine has no golden outputs to tell by.
-        EngineError: the golden outputs are damaged.
+        ProviderError: it is too far off, or the engine has no reference outputs to tell by.
+        EngineError: the reference outputs are damaged.
     """
-    golden = load_reference_outputs(engine.directory)
-    if golden is None:
+    reference = load_reference_outputs(engine.directory)
+    if reference is None:
         raise ProviderError(
-            f"the engine has no golden outputs, by which {name} would be tested; export it again "
-            "without --no-golden, or use --provider cpu"
+            f"the engine has no reference outputs, by which {name} would be tested; export it again "
+            "without --no-reference-outputs, or use --provider cpu"
         )
     stamp = CachedVerdict(engine.manifest.sha256, identity)
     kept = stamp.read("smallest_cosine", "kl_nats", "greedy_equal", "steps")
     if kept is None:
-        comparison = compare_with_reference(engine, golden)
+        comparison = compare_with_reference(engine, reference)
         stamp.write(asdict(comparison))
     else:
         cosine, kl_nats, greedy_equal, steps = kept
@@ -100,18 +100,18 @@ def require_agreement(engine: EngineUnderTest, name: str, identity: str) -> None
 
 
 def reference_image() -> NDArray[np.uint8]:
-    """[PICTURE_SIDE, PICTURE_SIDE, 3]: an ellipse in a ring, a bright wedge, three windows' levels.
+    """[IMAGE_SIDE, IMAGE_SIDE, 3]: an ellipse in a ring, a bright wedge, three windows' levels.
 
     Integers only, so that it is the same everywhere.
     """
-    row, column = np.mgrid[:PICTURE_SIDE, :PICTURE_SIDE] - PICTURE_SIDE // 2
+    row, column = np.mgrid[:IMAGE_SIDE, :IMAGE_SIDE] - IMAGE_SIDE // 2
     radius = 4 * row**2 + 5 * column**2
     grey = np.where(radius < 3600, 90 + row + column, 0)
     grey = np.where((radius >= 3600) & (radius < 4400), 250, grey)
     grey = np.where((radius < 900) & (row > column), 170, grey)
     channels = np.stack([grey, (grey * 3) // 4, 255 - grey], axis=-1)
-    picture: NDArray[np.uint8] = np.clip(channels, 0, 255).astype(np.uint8)
-    return picture
+    image: NDArray[np.uint8] = np.clip(channels, 0, 255).astype(np.uint8)
+    return image
 
 
 def _answer(

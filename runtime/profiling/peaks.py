@@ -14,7 +14,7 @@ from edge_medgemma.runtime.backends.onnx_writer import (
     one_node_model,
     product_model,
 )
-from edge_medgemma.runtime.backends.onnxruntime.custom_ops import operators_library
+from edge_medgemma.runtime.backends.onnxruntime.custom_ops import custom_ops_library
 from edge_medgemma.runtime.backends.openvino.vision import has_bfloat16, openvino_core
 from edge_medgemma.runtime.errors import DependencyError
 from edge_medgemma.runtime.manifest import Manifest
@@ -62,7 +62,7 @@ def measure_peaks(manifest: Manifest, threads: int) -> Peaks:
         weight_only_flop_per_s=(
             None
             if bits is None
-            else _product(threads, _weight_only_model(bits), {"x": a}, operators_library())
+            else _product(threads, _weight_only_model(bits), {"x": a}, custom_ops_library())
         ),
         bf16_flop_per_s=_bf16_product(threads, float_model, a),
     )

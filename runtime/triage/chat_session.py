@@ -10,10 +10,9 @@ from typing import Any
 from edge_medgemma.runtime.errors import AnswerError, ScanError
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.generation.grammar import Constraint
-from edge_medgemma.runtime.generation.outputs import FinishReason
+from edge_medgemma.runtime.generation.outputs import FinishReason, stop_repetition
 from edge_medgemma.runtime.generation.prefix import Prefix
 from edge_medgemma.runtime.generation.reasoning_split import Reply
-from edge_medgemma.runtime.generation.repetition import stop_repetition
 from edge_medgemma.runtime.generation.sampling import Sampling
 from edge_medgemma.runtime.slicing.scan import find_series
 from edge_medgemma.runtime.slicing.volume import Problem

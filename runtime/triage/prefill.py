@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edge_medgemma.runtime.errors import EngineError
 from edge_medgemma.runtime.generation.engine import Engine
-from edge_medgemma.runtime.generation.kv_snapshot import PrefixSnapshot
+from edge_medgemma.runtime.generation.kv_index import PrefixSnapshot
 from edge_medgemma.runtime.generation.masks import TokenMeta
 from edge_medgemma.runtime.generation.prefix import Prefix
 from edge_medgemma.runtime.generation.scan_keys import features_key, prefix_key

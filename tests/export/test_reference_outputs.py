@@ -10,7 +10,7 @@ from edge_medgemma.export.calibrated_export import Budget, export_calibrated
 from edge_medgemma.export.checkpoint.loader import open_checkpoint
 from edge_medgemma.export.target import Target
 from edge_medgemma.runtime.backends.self_test.reference_outputs import (
-    GOLDEN_NAME,
+    REFERENCE_OUTPUTS_NAME,
     check,
     load_reference_outputs,
 )
@@ -56,7 +56,7 @@ def test_a_bfloat16_engine_has_the_outputs_of_its_weights_in_float32(tmp_path):
 def test_golden_outputs_are_optional(tmp_path):
     made = export(tmp_path / "engine", "--target", "tensorrt", "--no-golden")
     assert made.exit_code == 0, made.output
-    assert GOLDEN_NAME not in load_manifest(tmp_path / "engine").files
+    assert REFERENCE_OUTPUTS_NAME not in load_manifest(tmp_path / "engine").files
     assert load_reference_outputs(tmp_path / "engine") is None
 
 

@@ -7,7 +7,7 @@ from typing import Self
 import numpy as np
 
 from edge_medgemma.runtime.errors import ProtocolError
-from edge_medgemma.runtime.generation.kv_snapshot import PrefixSnapshot
+from edge_medgemma.runtime.generation.kv_index import PrefixSnapshot
 from edge_medgemma.runtime.generation.masks import NO_TOKENS, TokenMeta
 from edge_medgemma.runtime.generation.outputs import FinishReason, Step
 from edge_medgemma.runtime.generation.prompt import Chunk

@@ -1,4 +1,4 @@
-"""TensorRT's place as `backends.devices` sees it, taken by the fake that computes."""
+"""TensorRT as `backends.gpu` uses it, replaced by the stand-in that computes."""
 
 from pathlib import Path
 
@@ -55,7 +55,7 @@ class HostBackend:
     def identity(self, directory: Path, manifest: Manifest) -> str:
         return f"host driver {self._driver}"
 
-    def room(self, directory: Path, manifest: Manifest) -> DeviceBudget:
+    def budget(self, directory: Path, manifest: Manifest) -> DeviceBudget:
         return self._room
 
     def peaks(self, manifest: Manifest) -> DevicePeaks:

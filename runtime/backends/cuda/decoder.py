@@ -32,7 +32,7 @@ ELEMENT_TYPES = {
 """onnx.TensorProto.DataType by the name that a session gives it."""
 
 MOST_RECORDINGS = 32
-"""Of one session, which keeps each until it is closed: one for each place that caches had."""
+"""Recordings of one session, which keeps each until it is closed: one for each place of the caches."""
 
 
 class Sessions(Protocol):
@@ -40,7 +40,7 @@ class Sessions(Protocol):
 
     @property
     def device_type(self) -> str:
-        """What onnxruntime calls the place of the addresses."""
+        """Name that onnxruntime gives to the memory of the addresses."""
         ...
 
     def open(self, graph: Path | bytes, *, grows: bool = False, is_recorded: bool = False) -> Any:
@@ -80,7 +80,10 @@ class CudaDecoder:
         return DeviceCaches(self._device, self._manifest, self._stream)
 
     def decode_kv_caches(
-        self, caches: Caches, rows: Mapping[AttentionKind, slice], room: Mapping[AttentionKind, int]
+        self,
+        caches: Caches,
+        rows: Mapping[AttentionKind, slice],
+        spare_rows: Mapping[AttentionKind, int],
     ) -> None:
         """See `DecoderModel.decode_kv_caches`: there is no faster form."""
 
@@ -133,7 +136,7 @@ class _Graph:
 
     @property
     def metadata(self) -> Mapping[str, str]:
-        """Of the graph file."""
+        """Metadata of the graph file."""
         metadata: Mapping[str, str] = self.session.get_modelmeta().custom_metadata_map
         return metadata
 
@@ -155,7 +158,7 @@ class _Graph:
     def bind_caches(self, caches: DeviceCaches) -> None:
         """Keys and values, read and written in place."""
         for name, address in caches.addresses.items():
-            shape = caches.shape(caches.lane_of(name))
+            shape = caches.shape(caches.attention_of(name))
             self.bind(f"past_{name}", shape, address)
             self.bind_result(f"present_{name}", shape, address)
 
@@ -225,8 +228,8 @@ class _TokenGraph:
         graph = self._graph or self._open()
         if bound != self._bound:
             graph.bind_caches(caches)
-            for lane, rows in zip(("global", "local"), capacities, strict=True):
-                graph.binding.bind_cpu_input(f"total_{lane}", np.array(rows, np.int32))
+            for attention, rows in zip(("global", "local"), capacities, strict=True):
+                graph.binding.bind_cpu_input(f"total_{attention}", np.array(rows, np.int32))
             self._bound = bound
             self._recordings += 1
         options = import_onnxruntime().RunOptions()

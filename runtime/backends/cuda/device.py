@@ -24,12 +24,12 @@ REASONS = {
 
 @dataclass(frozen=True, slots=True)
 class DeviceProperties:
-    """What a device is."""
+    """Name, abilities and memory of a device."""
 
     name: str
     compute_capability: tuple[int, int]
     driver_version: int
-    """As cudaDriverGetVersion says: 1000 * major + 10 * minor."""
+    """1000 * major + 10 * minor, as cudaDriverGetVersion says."""
     free_bytes: int
     total_bytes: int
     is_integrated: bool = False
@@ -43,7 +43,7 @@ class DeviceProperties:
 
 
 class Device(Protocol):
-    """What a backend asks of a device. Addresses are device pointers, streams opaque numbers."""
+    """Memory, copies and streams of a device. Addresses are device pointers, streams opaque numbers."""
 
     def properties(self) -> DeviceProperties:
         """Name, capability and memory now."""
@@ -58,7 +58,7 @@ class Device(Protocol):
         ...
 
     def release(self, address: int) -> None:
-        """Give memory back."""
+        """Release memory."""
         ...
 
     def new_stream(self) -> int:
@@ -97,7 +97,7 @@ class Device(Protocol):
         ...
 
     def record(self, stream: int, work: Callable[[], None]) -> int | None:
-        """What `work` gives to the stream, not yet done; None where it cannot be recorded."""
+        """Recording of what `work` gives to the stream, not yet done; None where it cannot be recorded."""
         ...
 
     def replay(self, recording: int, stream: int) -> None:
@@ -152,7 +152,7 @@ class CudaDevice:
         self._call("cudaMemsetAsync", address, 0, size_bytes, stream)
 
     def upload(self, address: int, array: NDArray[Any], stream: int) -> None:
-        """From pageable memory, which CUDA stages before the call returns (API docs, §3.1)."""
+        """Copy from pageable memory, which CUDA stages before the call returns (API docs, §3.1)."""
         kind = self._cuda.cudaMemcpyKind.cudaMemcpyHostToDevice
         self._call("cudaMemcpyAsync", address, array.ctypes.data, array.nbytes, kind, stream)
 

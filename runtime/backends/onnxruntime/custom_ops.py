@@ -6,7 +6,7 @@ file; its numbers are onnxruntime's but for the order of float32 sums.
 
 It computes attention in float32, with all scores in memory. Where the processor has AVX512_BF16,
 those of 48 rows and more are products of bfloat16 here, the type that the model was trained in, and
-never leave the cache. A token of an answer meets its 8-bit caches at nearly the pace of memory; its
+never leave the cache. Decode reads its int8 caches at nearly the bandwidth of memory; its
 numbers are onnxruntime's but for the order of float32 sums. Other attention is onnxruntime's.
 """
 
@@ -30,15 +30,16 @@ except ImportError:  # no C compiler was there when the package was installed
     ort_custom_ops = None  # type: ignore[assignment]
 
 LARGEST_DIFFERENCE = 1e-4
-"""Of products and answers, as a part of the largest. Sums in another order leave 1e-6; a wrong weight
-leaves 1e-2."""
+"""Largest difference of products and decode attention, relative to the largest number. Sums in another
+order leave 1e-6; a wrong weight leaves 1e-2."""
 
 LARGEST_BF16_DIFFERENCE = 2**-7
-"""Of prompts, as a part of the norm. Rounding to bfloat16 leaves 3e-3; one wrong key leaves 1e-1."""
+"""Norm of the difference of prefill attention, relative to the norm. Rounding to bfloat16 leaves 3e-3;
+one wrong key leaves 1e-1."""
 
 _INPUTS, _OUTPUTS, _BLOCK_SIZE = 256, 45, 128
 _ROWS = (1, 23)
-"""The kernel has a way for few rows and another for many."""
+"""The kernel has one path for few rows and another for many."""
 
 _HEADS, _KEY_HEADS = 6, 2
 _SPARE_ROWS = 10
@@ -54,20 +55,20 @@ class _Attention:
     cache: str
 
 
-_PROMPT = _Attention(queries=50, keys=150, head_size=40, cache="float32")
+_PREFILL = _Attention(queries=50, keys=150, head_size=40, cache="float32")
 """More queries than are left to onnxruntime, and more than one block of keys."""
 
-_ANSWER = _Attention(queries=1, keys=600, head_size=144, cache="int8")
+_DECODE = _Attention(queries=1, keys=600, head_size=144, cache="int8")
 """More than one span of keys; head and heads are cut into parts, the last of them smaller."""
 
 _HIDDEN = np.float32(-1e30)
-"""As `generation.masks` hides a key."""
+"""Added to the score of a hidden key, as in `generation.masks`."""
 
 _CACHES = ("key", "value")
 
 
-def operators_absence() -> str | None:
-    """Why they are not used here; None where they are."""
+def custom_ops_absence() -> str | None:
+    """The reason why custom operators are not used here; None where they are."""
     if ort_custom_ops is None:
         return "no kernels for the decoder: there was no C compiler at installation"
     if not ort_custom_ops.supported():
@@ -77,26 +78,26 @@ def operators_absence() -> str | None:
 
 def has_attention() -> bool:
     """Whether attention of many rows is computed here, in bfloat16."""
-    return operators_absence() is None and ort_custom_ops.has_attention()
+    return custom_ops_absence() is None and ort_custom_ops.has_attention()
 
 
-def operators_in_use() -> str:
-    """Which, or why none: the numbers of a decoder depend on it."""
+def custom_ops_in_use() -> str:
+    """Custom operators in use, or why none: the numbers of a decoder depend on it."""
     attention = ", attention of many rows in bfloat16" if has_attention() else ""
-    return operators_absence() or f"with the linear kernel{attention}"
+    return custom_ops_absence() or f"with the linear kernel{attention}"
 
 
-def operators_library() -> str | None:
+def custom_ops_library() -> str | None:
     """Path of the library that onnxruntime takes them from; None where it takes its own.
 
     An operator of a library stands before the one of the same name in onnxruntime.
     """
-    return None if operators_absence() else ort_custom_ops.__file__
+    return None if custom_ops_absence() else ort_custom_ops.__file__
 
 
 @cache
 def _failure(library: str) -> str | None:
-    """What is wrong with the library, tried beside onnxruntime's own on a few numbers."""
+    """The fault of the library, compared with onnxruntime's own on a few numbers; None where there is none."""
     try:
         import onnxruntime
     except ImportError:
@@ -106,8 +107,8 @@ def _failure(library: str) -> str | None:
         for bits in (4, 8)
         for rows in _ROWS
     ]
-    attempts.append((partial(_attended, onnxruntime, _PROMPT), LARGEST_BF16_DIFFERENCE, None))
-    attempts.append((partial(_attended, onnxruntime, _ANSWER), LARGEST_DIFFERENCE, np.inf))
+    attempts.append((partial(_attended, onnxruntime, _PREFILL), LARGEST_BF16_DIFFERENCE, None))
+    attempts.append((partial(_attended, onnxruntime, _DECODE), LARGEST_DIFFERENCE, np.inf))
     for compute, allowed, norm in attempts:
         try:
             expected, given = (compute(one).ravel() for one in (None, library))
@@ -124,7 +125,7 @@ def _failure(library: str) -> str | None:
 
 
 def _product(module: Any, bits: int, rows: int, library: str | None) -> NDArray[np.float32]:
-    """Drawn rows times drawn weights."""
+    """Random rows times random weights."""
     generator = np.random.default_rng(bits)
     blocks = _INPUTS // _BLOCK_SIZE
     shape = (_OUTPUTS, blocks, _BLOCK_SIZE * bits // 8)
@@ -136,17 +137,17 @@ def _product(module: Any, bits: int, rows: int, library: str | None) -> NDArray[
 
 
 def _attended(module: Any, attention: _Attention, library: str | None) -> NDArray[np.float32]:
-    """Drawn queries to drawn keys, the last of them new: wrong where they are not written, too."""
+    """Random queries to random keys, the last of them new: wrong, too, where they are not written."""
     generator = np.random.default_rng(0)
     draw = generator.standard_normal
     session = _session(module, _attention_model(attention), library)
     binding = session.io_binding()
     shape = (1, _KEY_HEADS, attention.keys + _SPARE_ROWS, attention.head_size)
-    steps = {}
+    scales = {}
     if attention.cache == "int8":
         caches = {name: generator.integers(-127, 128, shape, np.int8) for name in _CACHES}
-        steps = {
-            f"{name}_step": generator.random(shape[1] * shape[3], np.float32) for name in _CACHES
+        scales = {
+            f"{name}_scale": generator.random(shape[1] * shape[3], np.float32) for name in _CACHES
         }
     else:
         caches = {name: draw(shape, np.float32) for name in _CACHES}
@@ -164,7 +165,7 @@ def _attended(module: Any, attention: _Attention, library: str | None) -> NDArra
         "last": np.array([keys - 1], np.int32),
         "total": np.array(keys, np.int32),
         "mask": np.where(seen, np.float32(0), _HIDDEN)[None, None],
-        **steps,
+        **scales,
     }
     for name, array in feeds.items():
         binding.bind_cpu_input(name, array)
@@ -182,9 +183,9 @@ def _attention_model(attention: _Attention) -> bytes:
         "causal": 0,
         "local_window_size": -1,
     }
-    steps: dict[str, Value | None] = {}
+    scales: dict[str, Value | None] = {}
     if attention.cache == "int8":
-        steps = {"sink": None, **{f"{name}_step": Value("float32", 1) for name in _CACHES}}
+        scales = {"sink": None, **{f"{name}_scale": Value("float32", 1) for name in _CACHES}}
         attributes |= {"k_quant_type": "PER_CHANNEL", "v_quant_type": "PER_CHANNEL"}
         attributes["kv_cache_bit_width"] = 8
     return one_node_model(
@@ -201,7 +202,7 @@ def _attention_model(attention: _Attention) -> bytes:
             "sin": None,
             "positions": None,
             "mask": Value("float32", 4),
-            **steps,
+            **scales,
         },
         {},
         {"attended": Value("float32", 3), **{f"present_{name}": cache_value for name in _CACHES}},

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from edge_medgemma.runtime.backends.base import AttentionKind, Caches
 from edge_medgemma.runtime.backends.decoder_inputs import chunk_feeds
-from edge_medgemma.runtime.backends.onnxruntime.custom_ops import has_attention, operators_library
+from edge_medgemma.runtime.backends.onnxruntime.custom_ops import custom_ops_library, has_attention
 from edge_medgemma.runtime.backends.onnxruntime.session import import_onnxruntime, open_session
 from edge_medgemma.runtime.errors import EngineError
 from edge_medgemma.runtime.manifest import Manifest
@@ -23,12 +23,12 @@ LOG = logging.getLogger(__name__)
 GRAPH_NAME = "decoder.onnx"
 
 KERNEL_PRECISIONS = ("int4", "int8")
-"""Of weights that MatMulNBits multiplies where activations are float32."""
+"""Precisions of weights that MatMulNBits multiplies where activations are float32."""
 
 INT8_LEVELS = 127
 
 INT8_MARGIN = np.float32(2)
-"""Room for keys and values of an answer beyond the largest of what was read; more is clipped."""
+"""Range of int8 keys and values in decode over the largest of prefill; more is clipped."""
 
 INT8_MINIMUM_ROWS = 512
 """Fewer rows cost no time worth saving, and are too few to tell the range of what will follow."""
@@ -37,8 +37,8 @@ QUANTISED_ROWS = 512
 """Rows that are quantised at once: they stay in the processor's cache."""
 
 SHRINK_ROWS = 4096
-"""After so many more rows of context, memory is given back: scratch, which grows with the context in
-blocks that are never joined, and image features that were read. At 22,000 rows they are 0.3 GB."""
+"""Rows of context after which memory is released: scratch, which grows with the context in blocks that
+are never joined, and image features that were prefilled. At 22,000 rows they are 0.3 GB."""
 
 
 class OrtDecoder:
@@ -67,7 +67,10 @@ class OrtDecoder:
         return OrtCaches(self._session, self._manifest, is_int8=False)
 
     def decode_kv_caches(
-        self, caches: Caches, rows: Mapping[AttentionKind, slice], room: Mapping[AttentionKind, int]
+        self,
+        caches: Caches,
+        rows: Mapping[AttentionKind, slice],
+        spare_rows: Mapping[AttentionKind, int],
     ) -> "OrtCaches | None":
         """See `DecoderModel.decode_kv_caches`."""
         assert isinstance(caches, OrtCaches)
@@ -75,12 +78,12 @@ class OrtDecoder:
             return None
         if rows["global"].stop - rows["global"].start < INT8_MINIMUM_ROWS:
             return None
-        answer = OrtCaches(self._session, self._manifest, is_int8=True)
-        with ThreadPoolExecutor(self._threads) as pool:  # numpy lets go of the interpreter lock
-            for lane, some in rows.items():
-                answer.reserve(lane, some.stop - some.start + room[lane], 0)
-                list(pool.map(*answer.copies(lane, caches, some)))
-        return answer
+        int8_caches = OrtCaches(self._session, self._manifest, is_int8=True)
+        with ThreadPoolExecutor(self._threads) as pool:  # numpy releases the interpreter lock
+            for attention, some in rows.items():
+                int8_caches.reserve(attention, some.stop - some.start + spare_rows[attention], 0)
+                list(pool.map(*int8_caches.copies(attention, caches, some)))
+        return int8_caches
 
     def run(
         self,
@@ -126,7 +129,7 @@ def _open_with_operators(directory: Path, manifest: Manifest, threads: int | Non
     """A session with our operators; None where they are not used, or nothing is there to use them."""
     precision = manifest.precision
     has_maps = precision.decoder in KERNEL_PRECISIONS and precision.activations == "fp32"
-    library = operators_library() if has_maps and manifest.dialect == "ort" else None
+    library = custom_ops_library() if has_maps and manifest.dialect == "ort" else None
     if library is None:
         return None
     try:
@@ -157,42 +160,42 @@ class OrtCaches:
         if manifest.precision.decode_kv_cache == "int8":
             self._bind_unused(is_int8)
 
-    def capacity(self, lane: AttentionKind) -> int:
-        """Rows that the buffers of a lane hold."""
-        return self._capacity[lane]
+    def capacity(self, attention: AttentionKind) -> int:
+        """Rows that the buffers of a attention hold."""
+        return self._capacity[attention]
 
-    def reserve(self, lane: AttentionKind, rows: int, used: int) -> None:
-        """Make room for `rows` rows, keeping the first `used`."""
-        for kind, layer in self._names(lane):
+    def reserve(self, attention: AttentionKind, rows: int, used: int) -> None:
+        """Allocate `rows` rows, keeping the first `used`."""
+        for kind, layer in self._names(attention):
             old = self._buffers.pop(f"{kind}.{layer}", None)
             new = np.zeros((1, self._text.kv_heads, rows, self._text.head_dim), self._dtype)
             if old is not None:
                 new[:, :, :used] = old[:, :, :used]
             self._buffers[f"{kind}.{layer}"] = new
             self._bind(f"{kind}{self._suffix}.{layer}", new)
-        self._capacity[lane] = rows
+        self._capacity[attention] = rows
 
-    def drop(self, lane: AttentionKind, count: int, used: int) -> None:
+    def drop(self, attention: AttentionKind, count: int, used: int) -> None:
         """Move rows `count` .. `used` to the front."""
-        for buffer in self._lane(lane):
+        for buffer in self._buffers_of(attention):
             buffer[:, :, : used - count] = buffer[:, :, count:used]
 
-    def view(self, lane: AttentionKind, used: int) -> list[NDArray[np.floating]]:
+    def view(self, attention: AttentionKind, used: int) -> list[NDArray[np.floating]]:
         """The first `used` rows of every layer, not copied."""
-        return [buffer[:, :, :used] for buffer in self._lane(lane)]
+        return [buffer[:, :, :used] for buffer in self._buffers_of(attention)]
 
-    def restore(self, lane: AttentionKind, saved: Iterable[NDArray[np.floating]]) -> None:
+    def restore(self, attention: AttentionKind, saved: Iterable[NDArray[np.floating]]) -> None:
         """Put back what `view` gave, at the front."""
-        for buffer, rows in zip(self._lane(lane), saved, strict=True):
+        for buffer, rows in zip(self._buffers_of(attention), saved, strict=True):
             place = buffer[:, :, : rows.shape[2]]
             if (rows.shape, rows.dtype) != (place.shape, place.dtype):
                 raise ValueError(
-                    f"a {lane} array is {rows.dtype} {rows.shape}, the caches take {place.dtype} "
+                    f"a {attention} array is {rows.dtype} {rows.shape}, the caches take {place.dtype} "
                     f"{place.shape}"
                 )
             place[...] = rows
 
-    def copies(self, lane: AttentionKind, source: "OrtCaches", rows: slice) -> tuple[Any, Any]:
+    def copies(self, attention: AttentionKind, source: "OrtCaches", rows: slice) -> tuple[Any, Any]:
         """A function and what to call it with, in any order, to fill these int8 caches."""
 
         def copy(name: tuple[str, int]) -> None:
@@ -201,7 +204,7 @@ class OrtCaches:
             scale = quantise(values, self._buffers[f"{kind}.{layer}"])
             self.binding.bind_cpu_input(f"{kind}_scale.{layer}", scale)
 
-        return copy, self._names(lane)
+        return copy, self._names(attention)
 
     def _bind(self, name: str, buffer: NDArray[Any]) -> None:
         value = _shared(buffer)
@@ -220,14 +223,14 @@ class OrtCaches:
                     scale = np.ones(heads * size, np.float32)
                     self.binding.bind_cpu_input(f"{kind}_scale.{layer}", scale)
 
-    def _lane(self, lane: AttentionKind) -> Iterator[NDArray[Any]]:
-        return (self._buffers[f"{kind}.{layer}"] for kind, layer in self._names(lane))
+    def _buffers_of(self, attention: AttentionKind) -> Iterator[NDArray[Any]]:
+        return (self._buffers[f"{kind}.{layer}"] for kind, layer in self._names(attention))
 
-    def _names(self, lane: AttentionKind) -> list[tuple[str, int]]:
+    def _names(self, attention: AttentionKind) -> list[tuple[str, int]]:
         layers = [
             i
             for i, is_global in enumerate(self._text.layer_is_global)
-            if is_global == (lane == "global")
+            if is_global == (attention == "global")
         ]
         return [(kind, i) for i in layers for kind in ("key", "value")]
 
@@ -241,16 +244,16 @@ def quantise(values: NDArray[np.floating], out: NDArray[np.int8]) -> NDArray[np.
     """Write `values` [1, K, n, D] to the first rows of `out` [1, K, >= n, D].
 
     Returns:
-        [K * D], the step of each channel: value = step * integer.
+        [K * D], the scale of each channel: value = scale * integer.
     """
     count = values.shape[2]
     parts = [slice(i, min(i + QUANTISED_ROWS, count)) for i in range(0, count, QUANTISED_ROWS)]
     largest = np.zeros((1, values.shape[1], 1, values.shape[3]), np.float32)
     for part in parts:
         np.maximum(largest, np.abs(values[:, :, part]).max(axis=2, keepdims=True), out=largest)
-    step: NDArray[np.float32] = np.maximum(
+    scale: NDArray[np.float32] = np.maximum(
         largest * (INT8_MARGIN / INT8_LEVELS), np.finfo(np.float32).tiny
     )
     for part in parts:
-        out[:, :, part] = np.rint(values[:, :, part] / step)
-    return step.reshape(-1)
+        out[:, :, part] = np.rint(values[:, :, part] / scale)
+    return scale.reshape(-1)

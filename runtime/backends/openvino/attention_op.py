@@ -48,7 +48,7 @@ class KernelAttention(Op):  # type: ignore[misc]  # OpenVINO publishes no types
 
 
 def kernel_conversion(kernel: AttentionKernel, made: list[KernelAttention]) -> ConversionExtension:
-    """What makes OpenVINO read every MultiHeadAttention as a KernelAttention.
+    """Extension by which OpenVINO reads every MultiHeadAttention as a KernelAttention.
 
     Args:
         kernel: computes

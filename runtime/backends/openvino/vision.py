@@ -50,8 +50,8 @@ class OpenVinoVision:
         path = directory / "vision.onnx"
         try:
             graph = core.read_model(path)
-            _, *picture = graph.input(0).get_partial_shape()
-            graph.reshape([1, *picture])  # fixed shapes compile to faster kernels
+            _, *axes = graph.input(0).get_partial_shape()
+            graph.reshape([1, *axes])  # fixed shapes compile to faster kernels
             self._request = core.compile_model(graph, "CPU", settings).create_infer_request()
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]
@@ -69,7 +69,7 @@ class OpenVinoVision:
 
 
 def openvino_identity() -> str:
-    """What the numbers depend on besides the engine: library version, CPU, float type and kernel.
+    """Library version, CPU, float type and kernel: all that the numbers depend on besides the engine.
 
     Raises:
         DependencyError: OpenVINO is not installed.

@@ -1,1 +1,1 @@
-"""What an engine has to answer on a device before the device is trusted."""
+"""Self-tests that a device or library passes before it is trusted with an engine."""

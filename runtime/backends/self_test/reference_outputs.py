@@ -1,7 +1,7 @@
-"""What an engine answers to one fixed picture, by which a device is judged before it is trusted.
+"""Outputs of the CPU for one fixed image, with which a device is compared before it is trusted.
 
 The file holds the CPU's image features, its greedy answer and its most likely tokens at each step.
-A device encodes the picture, reads the prompt with the features of the file, is given the tokens
+A device encodes the image, prefills the prompt with the features of the file, is given the tokens
 of the file one by one, and is compared: each part by itself.
 """
 
@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from edge_medgemma.runtime.errors import EngineError, ProviderError
 
-GOLDEN_NAME = "self_test.npz"
+REFERENCE_OUTPUTS_NAME = "self_test.npz"
 
 TOP_TOKENS = 64
 """Tokens of each step whose probability is kept; the others are compared as one."""
 
 MIN_COSINE = 0.99
-"""Of an image token. 16-bit towers and int8 ones stay above 0.999; a wrong layer falls below 0.9."""
+"""Least cosine of an image token. 16-bit towers and int8 ones stay above 0.999; a wrong layer falls below 0.9."""
 
 MAX_KL_NATS = 0.02
 """Mean over the steps. Reading images causally costs Gemma 0.03 to 0.09
@@ -33,9 +33,9 @@ TIE_NATS = 0.1
 
 @dataclass(frozen=True, slots=True)
 class ReferenceOutputs:
-    """The reference: one picture, one question."""
+    """The reference: one image, one question."""
 
-    picture: NDArray[np.uint8]
+    image: NDArray[np.uint8]
     """[rows, columns, 3]"""
     features: NDArray[np.float16]
     """[tokens_per_image, hidden]"""
@@ -52,7 +52,7 @@ class ReferenceComparison:
     """How far a device is from the reference; NaN where it gave no number."""
 
     smallest_cosine: float
-    """Of an image token"""
+    """Least cosine of an image token."""
     kl_nats: float
     """Mean KL(reference || device) over the steps"""
     greedy_equal: int
@@ -61,7 +61,7 @@ class ReferenceComparison:
 
 
 def reference_outputs_of(
-    picture: NDArray[np.uint8],
+    image: NDArray[np.uint8],
     features: NDArray[np.float32],
     tokens: NDArray[np.int64],
     logprobs: NDArray[np.float64],
@@ -70,15 +70,15 @@ def reference_outputs_of(
     top_ids = np.argsort(-logprobs, axis=-1, kind="stable")[:, :TOP_TOKENS]
     top = np.take_along_axis(logprobs, top_ids, axis=-1)
     return ReferenceOutputs(
-        picture, features.astype(np.float16), tokens, top_ids.astype(np.int64), top.astype("<f4")
+        image, features.astype(np.float16), tokens, top_ids.astype(np.int64), top.astype("<f4")
     )
 
 
-def dump_golden(golden: ReferenceOutputs) -> bytes:
+def dump_reference_outputs(reference: ReferenceOutputs) -> bytes:
     """The file's contents; the same arrays give the same bytes."""
     buffer = io.BytesIO()
     np.savez(
-        buffer, **{field.name: getattr(golden, field.name) for field in fields(ReferenceOutputs)}
+        buffer, **{field.name: getattr(reference, field.name) for field in fields(ReferenceOutputs)}
     )
     return buffer.getvalue()
 
@@ -87,47 +87,47 @@ def load_reference_outputs(directory: Path) -> ReferenceOutputs | None:
     """The reference of an engine directory; None where it was exported without.
 
     Raises:
-        EngineError: the file is not one of `dump_golden`.
+        EngineError: the file is not one of `dump_reference_outputs`.
     """
-    path = directory / GOLDEN_NAME
+    path = directory / REFERENCE_OUTPUTS_NAME
     if not path.is_file():
         return None
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            golden = ReferenceOutputs(
+            reference = ReferenceOutputs(
                 **{field.name: arrays[field.name] for field in fields(ReferenceOutputs)}
             )
     except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise EngineError(
-            f"'{path}' holds no golden outputs ({error}); export the engine again"
+            f"'{path}' holds no reference outputs ({error}); export the engine again"
         ) from None
-    shape = (len(golden.tokens), golden.top_ids.shape[-1])
-    if golden.top_ids.shape != shape or golden.top_logprobs.shape != shape:
+    shape = (len(reference.tokens), reference.top_ids.shape[-1])
+    if reference.top_ids.shape != shape or reference.top_logprobs.shape != shape:
         raise EngineError(f"'{path}' is inconsistent; export the engine again")
-    return golden
+    return reference
 
 
 def compare(
-    golden: ReferenceOutputs, features: NDArray[np.float32], logprobs: NDArray[np.float64]
+    reference: ReferenceOutputs, features: NDArray[np.float32], logprobs: NDArray[np.float64]
 ) -> ReferenceComparison:
     """A device against the reference.
 
     Args:
-        golden: the reference
-        features: [tokens_per_image, hidden] of the device for the golden picture
-        logprobs: [steps, vocabulary] of the device, fed the golden features and tokens
+        reference: the reference
+        features: [tokens_per_image, hidden] of the device for the reference image
+        logprobs: [steps, vocabulary] of the device, fed the reference's features and tokens
     """
-    expected = golden.features.astype(np.float32)
+    expected = reference.features.astype(np.float32)
     lengths = np.linalg.norm(expected, axis=-1) * np.linalg.norm(features, axis=-1)
     cosine = (expected * features).sum(axis=-1) / lengths
-    own = np.take_along_axis(logprobs, golden.top_ids, axis=-1)
-    p, q = (_with_rest(top) for top in (golden.top_logprobs, own))
+    own = np.take_along_axis(logprobs, reference.top_ids, axis=-1)
+    p, q = (_with_rest(top) for top in (reference.top_logprobs, own))
     kl = (p * (np.log(p) - np.log(q))).sum(axis=-1)
     return ReferenceComparison(
         smallest_cosine=float(cosine.min()),
         kl_nats=float(kl.mean()),
-        greedy_equal=int(_agrees(golden, logprobs).sum()),
-        steps=len(golden.tokens),
+        greedy_equal=int(_agrees(reference, logprobs).sum()),
+        steps=len(reference.tokens),
     )
 
 
@@ -155,10 +155,10 @@ def _with_rest(logprobs: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.maximum(joined, 1e-12)  # NaN stays NaN
 
 
-def _agrees(golden: ReferenceOutputs, logprobs: NDArray[np.float64]) -> NDArray[np.bool_]:
+def _agrees(reference: ReferenceOutputs, logprobs: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Steps whose most likely token is the reference's or within TIE_NATS of it there."""
     chosen = logprobs.argmax(axis=-1)
-    lead = golden.top_logprobs[:, :1] - golden.top_logprobs
-    is_tied = (golden.top_ids == chosen[:, None]) & (lead < TIE_NATS)
+    lead = reference.top_logprobs[:, :1] - reference.top_logprobs
+    is_tied = (reference.top_ids == chosen[:, None]) & (lead < TIE_NATS)
     agrees: NDArray[np.bool_] = is_tied.any(axis=-1) & np.isfinite(logprobs).all(axis=-1)
     return agrees

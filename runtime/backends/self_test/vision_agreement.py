@@ -1,4 +1,4 @@
-"""Does another library see what onnxruntime sees? Tried once per engine, library and machine."""
+"""Agreement of another library's image tokens with onnxruntime's, tried once per engine and machine."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from edge_medgemma.runtime.manifest import Manifest
 from edge_medgemma.runtime.store.verdict_cache import CachedVerdict
 
 LOWEST_COSINE = 0.999
-"""Of every single image token. On the 4B shape bfloat16 leaves 0.99996 and the int8 tower 0.99994; a
+"""Least cosine of every image token. On the 4B shape bfloat16 leaves 0.99996 and the int8 tower 0.99994; a
 tower that bfloat16 treats worse than this costs more than int8 does (0.9999) and stays where it is."""
 
 Features = NDArray[np.float32]
@@ -38,7 +38,7 @@ def open_tested(
     open_candidate: Callable[[], VisionModel],
     open_reference: Callable[[], VisionModel],
 ) -> VisionModel:
-    """The candidate, if its features of a drawn picture are those of the reference.
+    """The candidate, if its features of a synthetic image are those of the reference.
 
     The verdict is kept in the user's cache folder. Only one of the two is loaded at a time.
 

@@ -19,7 +19,7 @@ from edge_medgemma.runtime.errors import (
 )
 
 MODULES = ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings")
-"""In order of preference: on a Jetson the first is JetPack's own."""
+"""Modules in order of preference: on a Jetson the first is JetPack's own."""
 
 MINIMUM_VERSION = (10, 15)
 """The first with TensorScatter, RotaryEmbedding and RMSNormalization (release notes)."""
@@ -41,7 +41,7 @@ class BuildOptions:
     workspace_bytes: int | None = None
     """Most scratch memory of the builder's kernels; None leaves it to the library."""
     timing_cache: bytes = b""
-    """What an earlier build measured on this device."""
+    """Times of kernels that an earlier build measured on this device."""
 
 
 @dataclass(frozen=True, slots=True)

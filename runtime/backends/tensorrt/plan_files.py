@@ -34,7 +34,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class PlanRecord:
-    """What stands beside the plans."""
+    """Place, shapes and files of plans; stands beside them."""
 
     place: Place
     global_rows: Count
@@ -47,7 +47,7 @@ class PlanRecord:
 
     @property
     def identity(self) -> str:
-        """Of these plans at their place: a builder chooses other kernels each time."""
+        """Identity of these plans at their place: a builder chooses other kernels each time."""
         place, plans = self.place, "".join(file.sha256 for file in self.files.values())
         sha256 = hashlib.sha256(plans.encode()).hexdigest()
         return (

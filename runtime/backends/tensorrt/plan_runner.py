@@ -87,7 +87,7 @@ class TensorRtVision:
 
 
 class TensorRtDecoder:
-    """decoder.plan, spelt in the `trt` dialect; see the contract in `runtime.manifest`."""
+    """decoder.plan, in the `trt` dialect; see the contract in `runtime.manifest`."""
 
     def __init__(
         self, device: Device, plan: OpenedPlan, manifest: Manifest, shapes: DecoderShapes
@@ -120,7 +120,10 @@ class TensorRtDecoder:
         return DeviceCaches(self._device, self._manifest, self._stream, rows)
 
     def decode_kv_caches(
-        self, caches: Caches, rows: Mapping[AttentionKind, slice], room: Mapping[AttentionKind, int]
+        self,
+        caches: Caches,
+        rows: Mapping[AttentionKind, slice],
+        spare_rows: Mapping[AttentionKind, int],
     ) -> None:
         """See `DecoderModel.decode_kv_caches`: there is no faster form."""
 
@@ -167,7 +170,7 @@ class TensorRtDecoder:
         self._chunk = self._token = None
 
     def __del__(self) -> None:
-        """A recording is not the garbage collector's; the last prefix gives it back."""
+        """A recording is not the garbage collector's; the last prefix releases it."""
         self.close()
 
     def _execute(
@@ -202,7 +205,7 @@ def _run(context: Any, stream: int) -> None:
 
 
 def plan_record(directory: Path, manifest: Manifest) -> PlanRecord:
-    """Of the plans of an engine directory; raises as `open_tensorrt_vision` does."""
+    """Record of the plans of an engine directory; raises as `open_tensorrt_vision` does."""
     device, library = CudaDevice(), find_tensorrt()
     place = current_place(library, device, manifest)
     return read_record(directory, place, contents=False)

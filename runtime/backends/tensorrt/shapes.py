@@ -25,7 +25,7 @@ class VisionShapes:
         return next(i for i, largest in enumerate(self.batches) if batch <= largest)
 
     def profiles(self, manifest: Manifest) -> tuple[Profile, ...]:
-        """As the builder takes them, in the order of `batches`."""
+        """Optimisation profiles for the builder, in the order of `batches`."""
         size = manifest.vision.image_size
         found = []
         least = 1

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edge_medgemma.runtime.generation.engine import Engine
-from edge_medgemma.runtime.generation.outputs import FinishReason
+from edge_medgemma.runtime.generation.outputs import FinishReason, stop_repetition
 from edge_medgemma.runtime.generation.prefix import Prefix
 from edge_medgemma.runtime.generation.reasoning_split import Reply
-from edge_medgemma.runtime.generation.repetition import stop_repetition
 from edge_medgemma.runtime.generation.sampling import Sampling
 from edge_medgemma.runtime.manifest import Manifest
 from edge_medgemma.runtime.slicing.volume import Problem

@@ -15,7 +15,7 @@ from edge_medgemma.runtime.backends.gpu import (
     choose,
 )
 from edge_medgemma.runtime.backends.select import AUTOMATIC, Provider, Providers
-from edge_medgemma.runtime.backends.self_test.reference_outputs import GOLDEN_NAME
+from edge_medgemma.runtime.backends.self_test.reference_outputs import REFERENCE_OUTPUTS_NAME
 from edge_medgemma.runtime.backends.tensorrt.shapes import DecoderShapes, may_have_decode_profile
 from edge_medgemma.runtime.errors import DependencyError, EngineError, ProviderError
 from edge_medgemma.runtime.generation.engine import Engine
@@ -150,14 +150,14 @@ def test_a_device_with_other_answers_is_refused_with_the_numbers(
     assert caplog.text.count("runs on the CPU, not on tensorrt: tensorrt fails its self-test") == 1
 
 
-def test_an_engine_without_golden_outputs_is_not_trusted_to_a_device(
+def test_an_engine_without_reference_outputs_is_not_trusted_to_a_device(
     tiny_tensorrt_directory: Path, tmp_path: Path
 ) -> None:
     directory = tmp_path / "engine"
     shutil.copytree(tiny_tensorrt_directory, directory)
-    (directory / GOLDEN_NAME).unlink()
+    (directory / REFERENCE_OUTPUTS_NAME).unlink()
     engine = open_on(HostBackend(), directory, TENSORRT)
-    with pytest.raises(ProviderError, match="without --no-golden"):
+    with pytest.raises(ProviderError, match="without --no-reference-outputs"):
         _ = engine.choice
     with open_on(HostBackend(), directory) as engine:
         assert engine.choice.decoder == "cpu"

@@ -11,7 +11,7 @@ from support.host_device import HostDevice
 
 from edge_medgemma.runtime.backends.cuda import device as cuda_device
 from edge_medgemma.runtime.backends.gpu import DeviceBudget
-from edge_medgemma.runtime.backends.self_test.reference_outputs import GOLDEN_NAME
+from edge_medgemma.runtime.backends.self_test.reference_outputs import REFERENCE_OUTPUTS_NAME
 from edge_medgemma.runtime.backends.tensorrt import plan_runner
 from edge_medgemma.runtime.backends.tensorrt.plan_files import (
     DECODER_PLAN,
@@ -102,16 +102,16 @@ def test_a_gpu_that_cannot_hold_the_slices_is_refused(
     assert not (tiny_tensorrt_directory / "devices").exists()
 
 
-def test_an_engine_without_golden_outputs_is_refused(
+def test_an_engine_without_reference_outputs_is_refused(
     tiny_tensorrt_directory: Path, tmp_path: Path
 ) -> None:
     copy = tmp_path / "engine"
     shutil.copytree(tiny_tensorrt_directory, copy)
-    (copy / GOLDEN_NAME).unlink()
+    (copy / REFERENCE_OUTPUTS_NAME).unlink()
     manifest = json.loads((copy / "manifest.json").read_text())
-    del manifest["files"][GOLDEN_NAME]
+    del manifest["files"][REFERENCE_OUTPUTS_NAME]
     (copy / "manifest.json").write_text(json.dumps(manifest))
-    assert "without --no-golden" in str(refusal(copy))
+    assert "without --no-reference-outputs" in str(refusal(copy))
 
 
 def test_no_device_is_refused(tiny_tensorrt_directory: Path) -> None:

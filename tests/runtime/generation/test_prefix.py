@@ -9,7 +9,7 @@ import pytest
 from edge_medgemma.runtime.generation import prefill_chunks as passes_module
 from edge_medgemma.runtime.generation import prefix as prefix_module
 from edge_medgemma.runtime.generation.engine import Engine
-from edge_medgemma.runtime.generation.kv_snapshot import PrefixSnapshot
+from edge_medgemma.runtime.generation.kv_index import PrefixSnapshot
 from edge_medgemma.runtime.generation.outputs import Step
 from edge_medgemma.runtime.generation.prefix import Prefix
 from edge_medgemma.runtime.generation.prompt import Chunk

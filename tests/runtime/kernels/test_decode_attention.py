@@ -19,7 +19,7 @@ needs_kernel = pytest.mark.skipif(
     reason="this processor, or installation, has no kernels for the decoder",
 )
 LIBRARY = ort_custom_ops and ort_custom_ops.__file__
-"""Not `operators_library`, which is None where the kernel is wrong."""
+"""Not `custom_ops_library`, which is None where the kernel is wrong."""
 
 LIMIT = 1e-5
 """Of the largest number: sums in float32 leave 2e-6. Rounding a score or a weight to 16 bits leaves

@@ -21,7 +21,7 @@ needs_attention = pytest.mark.skipif(
     reason="this processor, or installation, computes no attention in bfloat16",
 )
 LIBRARY = ort_custom_ops and ort_custom_ops.__file__
-"""Not `operators_library`, which is None where the kernel is wrong."""
+"""Not `custom_ops_library`, which is None where the kernel is wrong."""
 
 LIMIT = 2**-7
 """Of the norm: operands of bfloat16 leave half of it."""

@@ -6,8 +6,7 @@ from support.fake_engine import THOUGHT_BEGIN, THOUGHT_END, FakeEngine
 from support.synthetic_series import write_head_ct
 
 from edge_medgemma.runtime.errors import EngineError, ProtocolError, ResourceError, ScanError
-from edge_medgemma.runtime.generation.outputs import FinishReason
-from edge_medgemma.runtime.generation.repetition import MINIMUM_TOKENS
+from edge_medgemma.runtime.generation.outputs import MINIMUM_TOKENS, FinishReason
 from edge_medgemma.runtime.triage.chat_session import open_scan
 from edge_medgemma.runtime.triage.options import TriageOptions
 from edge_medgemma.runtime.triage.protocol import load_protocol

@@ -12,9 +12,9 @@ from edge_medgemma.runtime.backends.onnx_writer import blocks_product_model
 from edge_medgemma.runtime.backends.onnxruntime import custom_ops as operators
 from edge_medgemma.runtime.backends.onnxruntime import decoder as ort_decoder
 from edge_medgemma.runtime.backends.onnxruntime.custom_ops import (
-    operators_absence,
-    operators_in_use,
-    operators_library,
+    custom_ops_absence,
+    custom_ops_in_use,
+    custom_ops_library,
 )
 from edge_medgemma.runtime.backends.onnxruntime.session import open_session
 from edge_medgemma.runtime.backends.probe import probe_all
@@ -26,7 +26,7 @@ needs_kernel = pytest.mark.skipif(
     reason="this processor, or installation, has no kernels for the decoder",
 )
 LIBRARY = operators.ort_custom_ops and operators.ort_custom_ops.__file__
-"""Not `operators_library`, which is None where a kernel is wrong."""
+"""Not `custom_ops_library`, which is None where a kernel is wrong."""
 
 
 def drawn_map(inputs: int, outputs: int, bits: int, block: int) -> tuple[bytes, np.ndarray]:
@@ -125,11 +125,11 @@ def test_sessions_that_ask_for_it_take_it(tmp_path: Path):
 
 @needs_kernel
 def test_what_this_processor_can_is_in_use():
-    assert operators_absence() is None
+    assert custom_ops_absence() is None
     words = "with the linear kernel"
     if operators.ort_custom_ops.has_attention():
         words += ", attention of many rows in bfloat16"
-    assert (operators_in_use(), operators_library()) == (words, LIBRARY)
+    assert (custom_ops_in_use(), custom_ops_library()) == (words, LIBRARY)
 
 
 @needs_kernel
@@ -138,8 +138,8 @@ def test_what_this_processor_can_is_in_use():
     [
         ("_product", 4, np.inf, "1.0e-02"),
         ("_product", 8, np.inf, "1.0e-02"),
-        ("_attended", operators._PROMPT, None, "1.1e-02"),
-        ("_attended", operators._ANSWER, np.inf, "1.0e-02"),
+        ("_attended", operators._PREFILL, None, "1.1e-02"),
+        ("_attended", operators._DECODE, np.inf, "1.0e-02"),
     ],
 )
 def test_a_kernel_that_is_wrong_is_not_used(name, which, order, words, monkeypatch):
@@ -155,8 +155,8 @@ def test_a_kernel_that_is_wrong_is_not_used(name, which, order, words, monkeypat
     monkeypatch.setattr(operators, name, one_number_off)
     operators._failure.cache_clear()
     try:
-        assert f"they differ from onnxruntime by {words}" in operators_in_use()
-        assert operators_library() is None
+        assert f"they differ from onnxruntime by {words}" in custom_ops_in_use()
+        assert custom_ops_library() is None
         (cpu,) = [probe for probe in probe_all() if probe.name == "cpu"]
         assert cpu.works and "differ" in cpu.detail
         assert providers.provider_identity(providers.Provider.CPU) != identity
@@ -189,7 +189,7 @@ def test_a_decoder_says_with_them_what_it_says_without(
     given = decoder_logits(BUILTIN_ENGINE, manifest, tokens)
     broken = tmp_path / "empty.so"
     broken.write_bytes(b"")
-    monkeypatch.setattr(ort_decoder, "operators_library", lambda: str(broken))
+    monkeypatch.setattr(ort_decoder, "custom_ops_library", lambda: str(broken))
     expected = decoder_logits(BUILTIN_ENGINE, manifest, tokens)
     assert opened_with == [LIBRARY, str(broken), None]
     assert "runs without its kernels" in caplog.text
@@ -200,7 +200,7 @@ def test_a_decoder_says_with_them_what_it_says_without(
 
 def test_without_them_onnxruntime_computes_alone(monkeypatch, tmp_path):
     monkeypatch.setattr(operators, "ort_custom_ops", None)
-    assert "no C compiler" in str(operators_absence())
+    assert "no C compiler" in str(custom_ops_absence())
     model, weights = drawn_map(256, 40, 4, 32)
     (tmp_path / "decoder.onnx").write_bytes(model)
     x = np.random.default_rng(0).standard_normal((2, 256), np.float32)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from edge_medgemma.runtime.generation.masks import NO_BRANCH, additive_mask
-from edge_medgemma.runtime.generation.question_tree import QuestionTree
+from edge_medgemma.runtime.generation.prefill_chunks import QuestionTree
 
 QUESTIONS = [(5, 6, 7, 8), (5, 6, 9), (5, 6, 7)]
 

@@ -5,11 +5,12 @@ from collections.abc import Generator, Sequence
 import numpy as np
 import pytest
 
-from edge_medgemma.runtime.generation.outputs import FinishReason, Step
-from edge_medgemma.runtime.generation.repetition import (
+from edge_medgemma.runtime.generation.outputs import (
     MAXIMUM_PERIOD,
     MINIMUM_TOKENS,
     REPEATS,
+    FinishReason,
+    Step,
     stop_repetition,
 )
 
