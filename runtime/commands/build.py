@@ -18,7 +18,7 @@ from edge_medgemma.runtime.errors import EngineError
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.host import available_bytes
 from edge_medgemma.runtime.memory.device_memory import (
-    QUESTION_ROWS,
+    QUESTION_SLOTS,
     decoder_shapes,
     require_device_memory,
 )
@@ -82,4 +82,4 @@ def prompt_shapes(engine: Engine, slices: int) -> DecoderShapes:
     """Capacities for so many slices, with a prompt of which more tokens are text than usual too."""
     shapes = decoder_shapes(engine.manifest, slices)
     read = sum(len(chunk.ids) for chunk in engine.prompt.prefix("", slices))
-    return replace(shapes, global_rows=max(shapes.global_rows, read + QUESTION_ROWS))
+    return replace(shapes, global_rows=max(shapes.global_rows, read + QUESTION_SLOTS))

@@ -7,18 +7,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_medgemma.runtime.generation.masks import NO_BRANCH, NO_IMAGE, TokenMeta
-from edge_medgemma.runtime.memory.cache_geometry import MAX_PREFILL_ROWS
+from edge_medgemma.runtime.memory.cache_geometry import MAX_PREFILL_TOKENS
 
 
 def passes(images: NDArray[np.int64]) -> Iterator[slice]:
-    """Parts of at most MAX_PREFILL_ROWS tokens, cut outside images (an image may exceed it).
+    """Parts of at most MAX_PREFILL_TOKENS tokens, cut outside images (an image may exceed it).
 
     Args:
         images: number of the image of each token, NO_IMAGE for text
     """
     start = 0
     while start < len(images):
-        stop = min(start + MAX_PREFILL_ROWS, len(images))
+        stop = min(start + MAX_PREFILL_TOKENS, len(images))
         while start < stop < len(images) and images[stop] != NO_IMAGE:
             if images[stop] != images[stop - 1]:
                 break

@@ -23,9 +23,9 @@ from edge_medgemma.runtime.generation.prompt import Chunk
 from edge_medgemma.runtime.generation.sampling import Sampling, choose_token
 from edge_medgemma.runtime.manifest import Manifest
 from edge_medgemma.runtime.memory.cache_geometry import (
-    GLOBAL_GROWTH_ROWS,
-    LOCAL_SLACK_ROWS,
-    MAX_PREFILL_ROWS,
+    GLOBAL_GROWTH_SLOTS,
+    LOCAL_SLACK_SLOTS,
+    MAX_PREFILL_TOKENS,
 )
 
 DECODE_SLACK_ROWS = 128
@@ -168,7 +168,7 @@ class Prefix:
             tree = QuestionTree(questions[first : first + 1], hidden[first : first + 1])
             for last in range(first + 2, len(questions) + 1):
                 larger = QuestionTree(questions[first:last], hidden[first:last])
-                if len(larger.ids) > MAX_PREFILL_ROWS:
+                if len(larger.ids) > MAX_PREFILL_TOKENS:
                     break
                 tree = larger
             with self._question(len(tree.ids)):
@@ -315,14 +315,14 @@ class Prefix:
     def _reserve_global(self, tokens: int) -> None:
         wanted = self._global.used + tokens
         if wanted > self._caches.capacity("global"):
-            rows = max(wanted, self._expected_tokens) + GLOBAL_GROWTH_ROWS
+            rows = max(wanted, self._expected_tokens) + GLOBAL_GROWTH_SLOTS
             self._caches.reserve("global", rows, self._global.used)
 
     def _reserve_local(self, tokens: int) -> None:
         wanted = self._local.used + tokens
         if wanted > self._caches.capacity("local"):
             window = self._manifest.text.sliding_window
-            self._caches.reserve("local", max(wanted, window + LOCAL_SLACK_ROWS), self._local.used)
+            self._caches.reserve("local", max(wanted, window + LOCAL_SLACK_SLOTS), self._local.used)
 
     def _compact(self, position: int) -> None:
         count = self._local.num_evictable(position)

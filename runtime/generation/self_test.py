@@ -21,7 +21,7 @@ from edge_medgemma.runtime.generation.prompt import Chunk, PromptBuilder
 from edge_medgemma.runtime.generation.sampling import log_softmax
 from edge_medgemma.runtime.generation.tokenizer import Tokenizer
 from edge_medgemma.runtime.manifest import Manifest
-from edge_medgemma.runtime.memory.cache_geometry import LOCAL_SLACK_ROWS
+from edge_medgemma.runtime.memory.cache_geometry import LOCAL_SLACK_SLOTS
 from edge_medgemma.runtime.store.verdict_cache import CachedVerdict
 
 INSTRUCTION = "You are a radiologist. Please review the slice provided below carefully."
@@ -138,5 +138,5 @@ def _answer(
 
 def _instruction(engine: EngineUnderTest) -> str:
     """INSTRUCTION so often that the local caches are compacted and the answer sees a whole window."""
-    rows = engine.manifest.text.sliding_window + LOCAL_SLACK_ROWS
+    rows = engine.manifest.text.sliding_window + LOCAL_SLACK_SLOTS
     return " ".join([INSTRUCTION] * (rows // len(engine.tokenizer.encode(INSTRUCTION)) + 1))

@@ -15,9 +15,9 @@ from edge_medgemma.runtime.backends.tensorrt.shapes import (
 from edge_medgemma.runtime.errors import ResourceError
 from edge_medgemma.runtime.manifest import Manifest
 from edge_medgemma.runtime.memory.cache_geometry import (
-    GLOBAL_GROWTH_ROWS,
-    LOCAL_SLACK_ROWS,
-    MAX_PREFILL_ROWS,
+    GLOBAL_GROWTH_SLOTS,
+    LOCAL_SLACK_SLOTS,
+    MAX_PREFILL_TOKENS,
 )
 from edge_medgemma.runtime.memory.host_memory import (
     DEFAULT_SHAPE,
@@ -45,7 +45,7 @@ ARENA_FACTOR = 2.2
 """Size of onnxruntime's blocks for the decoder, which double where more is asked for, over what is
 used: of the 4B shape 0.5 GB for 8 slices and 1.3 for 85."""
 
-QUESTION_ROWS = 3072
+QUESTION_SLOTS = 3072
 """Slots of the global caches beyond the slices: instruction, questions of a protocol, an answer."""
 
 ELEMENT_BYTES = 2
@@ -90,13 +90,13 @@ def plan_device_memory(manifest: Manifest, slices: int) -> DeviceMemoryPlan:
 def decoder_shapes(manifest: Manifest, slices: int) -> DecoderShapes:
     """Shapes of plans for `slices`, their questions and an answer, or of caches that grow to them."""
     tokens = slices * (manifest.vision.tokens_per_image + TOKENS_OF_TEXT)
-    local_rows = manifest.text.sliding_window + LOCAL_SLACK_ROWS
+    local_rows = manifest.text.sliding_window + LOCAL_SLACK_SLOTS
     if manifest.dialect == "trt":
         has_decode_profile = may_have_decode_profile(manifest)
         return DecoderShapes(
-            tokens + QUESTION_ROWS, local_rows, has_decode_profile=has_decode_profile
+            tokens + QUESTION_SLOTS, local_rows, has_decode_profile=has_decode_profile
         )
-    return DecoderShapes(tokens + GLOBAL_GROWTH_ROWS, local_rows, MAX_PREFILL_ROWS)
+    return DecoderShapes(tokens + GLOBAL_GROWTH_SLOTS, local_rows, MAX_PREFILL_TOKENS)
 
 
 def require_device_memory(
@@ -172,7 +172,7 @@ def _free_bytes(budget: DeviceBudget, available_bytes: int) -> int:
 
 def _slices_of(manifest: Manifest, rows: int) -> int:
     """Slices that fit into `rows` slots of the global caches."""
-    return max(rows - QUESTION_ROWS, 0) // (manifest.vision.tokens_per_image + TOKENS_OF_TEXT)
+    return max(rows - QUESTION_SLOTS, 0) // (manifest.vision.tokens_per_image + TOKENS_OF_TEXT)
 
 
 def _vision_bytes(manifest: Manifest) -> int:

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from edge_medgemma.runtime.errors import ResourceError
 from edge_medgemma.runtime.manifest import Manifest, TextSpec
 from edge_medgemma.runtime.memory.cache_geometry import (
-    GLOBAL_GROWTH_ROWS,
-    LOCAL_SLACK_ROWS,
-    MAX_PREFILL_ROWS,
+    GLOBAL_GROWTH_SLOTS,
+    LOCAL_SLACK_SLOTS,
+    MAX_PREFILL_TOKENS,
 )
 from edge_medgemma.runtime.slicing.sampling import MAX_SLICES
 
@@ -78,7 +78,7 @@ def plan_memory(
     text, vision = manifest.text, manifest.vision
     features = vision.tokens_per_image * text.hidden_size * FLOAT_BYTES
     pixels = math.prod(shape) * (FLOAT_BYTES + 3)  # decoded values, and three colours
-    tokens = slices * (vision.tokens_per_image + TOKENS_OF_TEXT) + MAX_PREFILL_ROWS
+    tokens = slices * (vision.tokens_per_image + TOKENS_OF_TEXT) + MAX_PREFILL_TOKENS
     return MemoryPlan(
         program_bytes=PROGRAM_BYTES,
         pixels_bytes=slices * pixels,
@@ -104,9 +104,9 @@ def cache_bytes(manifest: Manifest, tokens: int) -> int:
     itemsize = 4 if manifest.precision.cache == "fp32" else 2
     row = 2 * text.kv_heads * text.head_dim * itemsize
     global_layers = sum(text.layer_is_global)
-    local_rows = text.sliding_window + LOCAL_SLACK_ROWS
+    local_rows = text.sliding_window + LOCAL_SLACK_SLOTS
     local_layers = text.layers - global_layers
-    return row * (global_layers * (tokens + GLOBAL_GROWTH_ROWS) + local_layers * local_rows)
+    return row * (global_layers * (tokens + GLOBAL_GROWTH_SLOTS) + local_layers * local_rows)
 
 
 def require_memory(
@@ -190,7 +190,7 @@ def _vision_workspace_bytes(manifest: Manifest) -> int:
 def _decoder_workspace_bytes(manifest: Manifest, tokens: int) -> int:
     """Bytes of the widest pass: masks, scores of all heads over all tokens, activations."""
     text = manifest.text
-    rows = max(MAX_PREFILL_ROWS, manifest.vision.tokens_per_image + TOKENS_OF_TEXT)
+    rows = max(MAX_PREFILL_TOKENS, manifest.vision.tokens_per_image + TOKENS_OF_TEXT)
     over_tokens = (2 + text.heads) * tokens
     activations = 4 * text.intermediate_size + 4 * text.hidden_size
     return rows * (over_tokens + activations) * FLOAT_BYTES

@@ -27,7 +27,7 @@ from edge_medgemma.runtime.generation.prefix import Prefix
 from edge_medgemma.runtime.generation.prompt import Chunk
 from edge_medgemma.runtime.generation.sampling import Sampling
 from edge_medgemma.runtime.manifest import DECODE_GRAPH, PREFILL_GRAPH, Manifest, load_manifest
-from edge_medgemma.runtime.memory.cache_geometry import MAX_PREFILL_ROWS
+from edge_medgemma.runtime.memory.cache_geometry import MAX_PREFILL_TOKENS
 from edge_medgemma.runtime.memory.device_memory import plan_device_memory
 
 AMPLE_BYTES = 48 * 2**30
@@ -240,7 +240,7 @@ def test_the_memory_of_a_scan_is_what_was_planned(
 
     for number in range(slices):
         read(rows, number * rows, 0)
-    read(MAX_PREFILL_ROWS, slices * rows, 32)
+    read(MAX_PREFILL_TOKENS, slices * rows, 32)
     for number in range(3):
         read(1, slices * rows + number, 1)
     ours = sum(block.size for block in device.blocks.values())

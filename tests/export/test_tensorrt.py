@@ -29,7 +29,7 @@ from edge_medgemma.runtime.backends.tensorrt.cache_axes import (
 from edge_medgemma.runtime.backends.tensorrt.library import BuildOptions, find_tensorrt
 from edge_medgemma.runtime.backends.tensorrt.shapes import FUSED_ROWS, DecoderShapes
 from edge_medgemma.runtime.manifest import load_manifest
-from edge_medgemma.runtime.memory.device_memory import QUESTION_ROWS
+from edge_medgemma.runtime.memory.device_memory import QUESTION_SLOTS
 
 INPUTS, OUTPUTS = 256, 192
 ROWS = 64
@@ -222,7 +222,7 @@ def test_a_free_capacity_does_not_parse(engine):
         plan_bytes((folder / "decoder.onnx").read_bytes(), folder)
 
 
-@pytest.mark.parametrize("rows", [FUSED_ROWS, 85 * 266 + QUESTION_ROWS])
+@pytest.mark.parametrize("rows", [FUSED_ROWS, 85 * 266 + QUESTION_SLOTS])
 def test_the_longest_scan_builds_as_build_does_it(engine, rows):
     """One row more than FUSED_ROWS is an error without the permission that the library gives."""
     pytest.importorskip("tensorrt_rtx_bindings", reason="the tensorrt-rtx wheel is absent")

@@ -66,7 +66,7 @@ def settings_words(benchmark: Benchmark) -> str:
 def machine_words(benchmark: Benchmark) -> str:
     """Hardware, power mode, temperature and software."""
     machine, before, after = benchmark.machine, benchmark.thermal_before, benchmark.thermal_after
-    memory = f"{machine.memory_bytes / 1e9:.1f} GB" if machine.memory_bytes else "memory unknown"
+    memory = f"{machine.memory_bytes / 1e9:.1f} GB"
     hot = before.hottest_celsius, after.hottest_celsius
     heat = f"{hot[0]:.0f} to {hot[1]:.0f} °C" if hot[0] and hot[1] else "temperature not available"
     libraries = ", ".join(f"{name} {version}" for name, version in machine.libraries.items())

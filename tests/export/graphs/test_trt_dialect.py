@@ -80,7 +80,7 @@ def report(name, found, expected, limit):
 @pytest.fixture(autouse=True)
 def little_slack(monkeypatch):
     """Local caches that fill up within a short prompt."""
-    monkeypatch.setattr(prefix_module, "LOCAL_SLACK_ROWS", 64)
+    monkeypatch.setattr(prefix_module, "LOCAL_SLACK_SLOTS", 64)
 
 
 def test_float32_is_the_same_model(answers):

@@ -79,7 +79,7 @@ def test_all_in_one_pass_is_one_by_one(tiny_engine: Engine, scan, questions) -> 
 def test_questions_leave_the_prefix_as_it_was(
     tiny_engine: Engine, scan, questions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prefix_module, "LOCAL_SLACK_ROWS", 48)  # compaction while generating
+    monkeypatch.setattr(prefix_module, "LOCAL_SLACK_SLOTS", 48)  # compaction while generating
     chunks, features = scan
     prefix = _read(tiny_engine, chunks, features)
     length, before = prefix.length, prefix.score(questions)
@@ -100,8 +100,8 @@ def test_compaction_of_the_window_changes_nothing(
 ) -> None:
     chunks, features = scan
     expected = _read(tiny_engine, chunks, features).score(questions)
-    monkeypatch.setattr(prefix_module, "LOCAL_SLACK_ROWS", 30)
-    monkeypatch.setattr(prefix_module, "GLOBAL_GROWTH_ROWS", 1)
+    monkeypatch.setattr(prefix_module, "LOCAL_SLACK_SLOTS", 30)
+    monkeypatch.setattr(prefix_module, "GLOBAL_GROWTH_SLOTS", 1)
     prefix = _read(tiny_engine, chunks, features)
     _assert_close(prefix.score(questions), expected)
 
@@ -113,7 +113,7 @@ def test_long_passes_are_cut_between_images(
     expected = _read(tiny_engine, chunks, features).score(questions)
     for rows in (7, 16, 40):  # shorter than an image, an image, two images
         for module in (prefix_module, passes_module):
-            monkeypatch.setattr(module, "MAX_PREFILL_ROWS", rows)
+            monkeypatch.setattr(module, "MAX_PREFILL_TOKENS", rows)
         _assert_close(_read(tiny_engine, [_one_chunk(chunks)], features).score(questions), expected)
 
 

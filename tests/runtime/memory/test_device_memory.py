@@ -14,7 +14,7 @@ from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.manifest import FileRecord, Manifest, load_manifest
 from edge_medgemma.runtime.memory.device_memory import (
     CONTEXT_BYTES,
-    QUESTION_ROWS,
+    QUESTION_SLOTS,
     fits_together_on_device,
     largest_device_slices,
     plan_device_memory,
@@ -103,7 +103,7 @@ def test_a_shared_memory_holds_the_program_too(manifest: Manifest) -> None:
 
 
 def test_plans_of_fewer_slices_say_so(manifest: Manifest) -> None:
-    room = DeviceBudget(10**12, is_shared=False, rows=24 * 266 + QUESTION_ROWS)
+    room = DeviceBudget(10**12, is_shared=False, rows=24 * 266 + QUESTION_SLOTS)
     assert largest_device_slices(manifest, room, PLENTY) == 24
     with pytest.raises(ResourceError, match=r"hold 24 slices, 25.*build.*--slices 25"):
         require_device_memory(manifest, 25, SHAPE, room, PLENTY)
@@ -133,7 +133,7 @@ def test_what_a_device_cannot_hold_is_refused_with_a_number_that_it_can(
     tiny_tensorrt_directory: Path, providers: Providers
 ) -> None:
     tokens = load_manifest(tiny_tensorrt_directory).vision.tokens_per_image
-    room = DeviceBudget(10**12, is_shared=False, rows=QUESTION_ROWS + 5 * (tokens + 10))
+    room = DeviceBudget(10**12, is_shared=False, rows=QUESTION_SLOTS + 5 * (tokens + 10))
     with open_on(room, tiny_tensorrt_directory, providers) as engine:
         engine.require_memory(5, SHAPE)
         with pytest.raises(ResourceError, match="use --slices 5 or"):

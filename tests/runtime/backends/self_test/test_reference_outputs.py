@@ -23,7 +23,7 @@ from edge_medgemma.runtime.generation.self_test import (
     compare_with_reference,
     make_reference_outputs,
 )
-from edge_medgemma.runtime.memory.cache_geometry import LOCAL_SLACK_ROWS
+from edge_medgemma.runtime.memory.cache_geometry import LOCAL_SLACK_SLOTS
 
 
 @pytest.fixture
@@ -132,4 +132,4 @@ def test_the_prompt_is_longer_than_the_local_caches(tiny_engine):
     """Else neither a window that is ignored on a device nor a compaction gone wrong would show."""
     text = self_test._instruction(tiny_engine)
     read = sum(len(chunk.ids) for chunk in tiny_engine.prompt.prefix(text, 1))
-    assert read > tiny_engine.manifest.text.sliding_window + LOCAL_SLACK_ROWS
+    assert read > tiny_engine.manifest.text.sliding_window + LOCAL_SLACK_SLOTS
