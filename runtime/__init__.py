@@ -1,4 +1,4 @@
-"""What a device installs: read a scan, run an engine, triage, report.
+"""The part that a device installs: read a scan, run an engine, triage, report.
 
 The names of `__all__` are loaded when they are first used, so that importing this package, and with
 it `edge-medgemma --help`, costs no numpy and no onnxruntime.

@@ -153,13 +153,13 @@ class Precision:
     block_size: Size
     """Rows of the input axis that share one scale; 0 where nothing is quantised in blocks."""
     cache: FloatKind = "fp32"
-    """Of keys and values: `fp32`, `fp16` or `bf16`"""
+    """Type of keys and values: `fp32`, `fp16` or `bf16`"""
     activations: FloatKind = "fp32"
-    """What the graphs compute in: `fp32`, `fp16` or `bf16`"""
+    """Type that the graphs compute in: `fp32`, `fp16` or `bf16`"""
     decode_kv_cache: WeightKind | None = None
-    """Of keys and values while an answer is generated: `int8`, or None for those of `cache`"""
+    """Type of keys and values during decode: `int8`, or None for that of `cache`"""
     draft_head: WeightKind | None = None
-    """Of the head that drafts the tokens of an answer, or None"""
+    """Weights of the head that drafts decoded tokens, or None"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +184,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Demonstration:
-    """What an engine that knows only part of the protocols may be asked; absent for MedGemma."""
+    """Scope of an engine that knows only part of the protocols; absent for MedGemma."""
 
     notice: str
     findings: tuple[str, ...]

@@ -18,7 +18,7 @@ class Parity:
     """The worst of the prompts that `verify` compared."""
 
     manifest_sha256: Sha256
-    """Of the engine that was compared; the stamp says nothing of any other."""
+    """Hash of the engine that was compared; the record says nothing of any other."""
     reference: str
     kl_nats: Finite
     """Largest mean KL(reference || engine) of a prompt."""
@@ -38,7 +38,7 @@ def write_parity(directory: Path, parity: Parity) -> None:
 
 
 def parity_words(directory: Path, manifest: Manifest) -> str:
-    """What is on record of this very engine, in a few words; UNVERIFIED where nothing is.
+    """Parity on record of this very engine, in a few words; UNVERIFIED where there is none.
 
     A stamp of `verify` comes before the loss that a calibrated export measured.
     """

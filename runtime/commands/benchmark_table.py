@@ -26,7 +26,7 @@ _STYLES = {"slower": "bold red", "faster": "green"}
 
 
 def benchmark_tables(benchmark: Benchmark) -> list[RenderableType]:
-    """What the terminal is shown, in order."""
+    """Tables and lines for the terminal, in order."""
     parts: list[RenderableType] = [
         Text(settings_words(benchmark)),
         Text(machine_words(benchmark)),

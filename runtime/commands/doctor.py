@@ -58,7 +58,7 @@ class EngineDiagnosis:
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """What runs on this device, with which software, and what is broken."""
+    """Report on the device: the backends that run here, the software, and what is broken."""
 
     schema_version: Literal[1]
     program_version: str

@@ -26,7 +26,7 @@ class InspectedVolume:
     """A series, and what decoding all of it showed."""
 
     key: str
-    """What `--series` of the other commands takes."""
+    """Key of the series, as `--series` of the other commands takes it."""
     series: Series
     value_range: tuple[float, float] | None
     """Lowest and highest value after rescale, padding of a CT taken as air; None: undecodable."""

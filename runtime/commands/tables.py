@@ -1,4 +1,4 @@
-"""What goes to stdout as tables and lines keeps its figures whole, also in a pipe."""
+"""Output on stdout: tables and lines keeps its figures whole, also in a pipe."""
 
 from rich.console import Console, RenderableType
 

@@ -42,7 +42,7 @@ class Comparison:
     missing: tuple[str, ...]
     """Rows that only one of the runs measured."""
     differences: tuple[str, ...]
-    """What differs beside the build: a comparison across these says little."""
+    """Differences beside the build: a comparison across these says little."""
 
     @property
     def slower(self) -> tuple[Change, ...]:

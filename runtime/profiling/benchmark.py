@@ -70,7 +70,7 @@ SUITES = {
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to measure."""
+    """Engine and settings of a run."""
 
     directory: Path
     providers: Providers
@@ -225,7 +225,7 @@ class _Run:
         return f"about {estimate_s:.0f} s, and a quick run has {max(left_s, 0):.0f} s left; --suite full"
 
     def _scan_estimate_s(self, slices: int, blank_slices: int) -> float:
-        """From what a slice and a prompt token took: to encode and to read."""
+        """Estimate from the measured seconds of a slice and of a prompt token."""
         tokens = self._manifest.vision.tokens_per_image + TOKENS_OF_TEXT
         slice_s = self._median_s.get("ve1", 0.0)
         read_s = tokens * self._median_s.get(f"pp{PROMPT_TOKENS}", 0.0) / PROMPT_TOKENS
@@ -252,7 +252,7 @@ class _Run:
             yield from decoder_rows(decoder, embedding, manifest, depths, self._meter, peaks)
 
     def _peaks(self, engine: Engine, provider: Provider) -> Peaks:
-        """Of what runs a part; a GPU's are measured before the engine takes its memory."""
+        """Peaks of the device that runs a part; a GPU's are measured before the engine takes its memory."""
         device = engine.device_of(provider)
         if device is None:
             return self.peaks

@@ -1,4 +1,4 @@
-"""What a fresh process costs up to its first token, part by part."""
+"""Start of a fresh process up to its first token, part by part."""
 
 import os
 import statistics

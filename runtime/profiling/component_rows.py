@@ -76,7 +76,7 @@ def vision_row(engine: Engine, slices: int, meter: Meter, peaks: Peaks) -> Row:
 
 
 def decoder_row_names(depths: tuple[int, ...]) -> tuple[str, ...]:
-    """What `decoder_rows` measures, in its order."""
+    """Names of the rows of `decoder_rows`, in its order."""
     return tuple(
         f"{kind}{_at_context(depth)}"
         for depth in depths

@@ -11,7 +11,7 @@ BAND_FLOOR = 0.10
 clocks, other tenants and page placement change between runs, not within one."""
 
 SINGLE_BAND = 0.15
-"""Of a row that ran once, whose spread nobody knows."""
+"""Noise band of a row that ran once, whose spread nobody knows."""
 
 BAND_SPREADS = 3.0
 """Standard errors of the median that the band covers."""

@@ -1,4 +1,4 @@
-"""What the measurements were made on; nothing that names its owner."""
+"""The machine that was measured; nothing that names its owner."""
 
 import platform
 import shutil

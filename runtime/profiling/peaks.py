@@ -1,4 +1,4 @@
-"""What this very machine can do at most: bandwidth and matrix products, with the run's threads."""
+"""Measured peaks of this machine: bandwidth and matrix products, with the run's threads."""
 
 import time
 from collections.abc import Callable, Mapping

@@ -46,7 +46,7 @@ class PowerReaders:
         return "not available: " + "; ".join(self.reasons)
 
     def joules(self) -> list[float]:
-        """Of each reader, since any fixed moment."""
+        """Joules of each reader, since any fixed moment."""
         return [reader.joules() for reader in self.readers]
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What a benchmark found, as plain records; files and tables are made of it elsewhere."""
+"""Results of a benchmark, as plain records; files and tables are made of them elsewhere."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ SCHEMA_VERSION: Final = 2
 
 
 class Layer(StrEnum):
-    """What a row's clock goes around; the two are never compared with each other."""
+    """Extent of a row's clock; the two are never compared with each other."""
 
     COMPONENT = "component"
     """One part of the engine; nothing of the scan is read from disk."""
@@ -40,7 +40,7 @@ class TokenTiming:
 
 @dataclass(frozen=True, slots=True)
 class Energy:
-    """What one repetition took, as one reader saw it."""
+    """Energy of one repetition, as one reader saw it."""
 
     reader: str
     joules: float
@@ -56,7 +56,7 @@ class Row:
     name: str
     layer: Layer
     includes: str
-    """What is inside the clock, in a few words."""
+    """Work inside the clock, in a few words."""
     reason: str = ""
     """Why it was not measured; empty where it was."""
     latency: Distribution | None = None
@@ -78,7 +78,7 @@ class Row:
     stages_s: Mapping[str, float] | None = None
     """Seconds per stage of the repetition with the median latency; they add up to it."""
     peak_bytes: int | None = None
-    """Of the process, while the row ran; the benchmark's own 0.2 GB included."""
+    """Peak resident bytes of the process while the row ran; the benchmark's own 0.2 GB included."""
     peak_method: str = "not available"
     energy: tuple[Energy, ...] = ()
     ceiling: Ceiling | None = None
@@ -112,7 +112,7 @@ class EngineUnderTest:
     precision: Mapping[str, str]
     bytes: int
     parity: str
-    """What is known of its agreement with the model it was made of, in a few words."""
+    """Agreement with the model it was made of, as far as it is known, in a few words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,4 +147,4 @@ class Benchmark:
     """Readers in use, or why there is none."""
     rows: tuple[Row, ...]
     device_peaks: Peaks | None = None
-    """Of the GPU that ran a part"""
+    """Peaks of the GPU that ran a part"""

@@ -31,7 +31,7 @@ class Peaks:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What has to be done, whoever does it."""
+    """Bytes and operations that the mathematics needs, whoever does them."""
 
     bytes: float
     """Weights and cache rows to read."""
@@ -108,7 +108,7 @@ def decoder_bytes(manifest: Manifest, *, is_decode: bool = False) -> int:
 
 
 def _head_bytes(manifest: Manifest, kind: str) -> int:
-    """Of the head or its draft in blocks, each with a float32 scale."""
+    """Bytes of the head or its draft in blocks, each with a float32 scale."""
     bits = {"int4": 4, "int8": 8}[kind]
     return round(head_parameters(manifest.text) * (bits / 8 + 4 / manifest.precision.block_size))
 
@@ -170,7 +170,7 @@ def vision_ceiling(
     is_bf16: bool = False,
     has_byte_scores: bool = False,
 ) -> Ceiling | None:
-    """Of `slices` slices; attention is in float also where the linear layers are int8.
+    """Ceiling of `slices` slices; attention is in float also where the linear layers are int8.
 
     `is_bf16`: what runs the tower computes float layers in bfloat16. `has_byte_scores`: and the
     scores, which are half of attention, in 8 bits.
@@ -185,7 +185,7 @@ def vision_ceiling(
 def decoder_ceiling(
     manifest: Manifest, work: Work, peaks: Peaks, median_s: float, *, is_bf16: bool = False
 ) -> Ceiling | None:
-    """Of a pass or many; weights of int4 and int8 are multiplied as MatMulNBits does.
+    """Ceiling of a pass or many; weights of int4 and int8 are multiplied as MatMulNBits does.
 
     `is_bf16`: attention is computed in bfloat16.
     """

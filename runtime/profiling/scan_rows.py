@@ -38,7 +38,7 @@ class ScanRun:
     """One repetition."""
 
     ttff_s: float
-    """From the start to the first score."""
+    """Seconds from the start to the first score."""
     stages_s: dict[str, float]
 
 
@@ -60,7 +60,7 @@ class ScanBench:
         self._threads = threads
         self._folder = work_folder
         self._kept: dict[int, Path] = {}
-        """By number of slices: what the cold scan left behind."""
+        """Folders that cold scans left behind, by number of slices."""
 
     def cold(self, slices: int, meter: Meter) -> Row:
         """Opened inside the clock, nothing kept of earlier scans.

@@ -9,7 +9,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 ROWS = 512
 EXTENT_MM = 170.0
-"""From the skull base upwards; slices are spread over it, however many there are."""
+"""Extent from the skull base upwards; slices are spread over it, however many there are."""
 
 AIR_HU, BONE_HU, BRAIN_HU = -1000.0, 900.0, 35.0
 NOISE_HU = 6.0

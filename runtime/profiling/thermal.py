@@ -13,7 +13,7 @@ class Thermal:
     """A moment's state; what a machine does not tell is empty or None."""
 
     zones_celsius: dict[str, float]
-    """By type of the thermal zone, the hottest of each."""
+    """Temperature by type of the thermal zone, the hottest of each."""
     clock_mhz: float | None
     """Mean over the cores."""
     maximum_clock_mhz: float | None
@@ -22,7 +22,7 @@ class Thermal:
 
     @property
     def hottest_celsius(self) -> float | None:
-        """Of all zones."""
+        """Highest temperature of all zones."""
         return max(self.zones_celsius.values(), default=None)
 
 

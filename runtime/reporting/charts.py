@@ -14,7 +14,7 @@ BAR_LABEL_WIDTH = 88
 
 TICKS = 5
 LABEL_WIDTH_PER_LETTER = 6.6
-"""Of the page's 12 px sans-serif, rather too much than too little."""
+"""Width of a letter of the page's 12 px sans-serif, rather too much than too little."""
 LABEL_HEIGHT = 13
 
 
@@ -87,7 +87,7 @@ def bar_chart(bars: Sequence[Bar], names: Sequence[str], title: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Scale:
-    """From values to pixels."""
+    """Map of values to pixels."""
 
     low: float
     high: float

@@ -1,4 +1,4 @@
-"""What enumerations and numbers are called where a human reads them."""
+"""Names of enumerations and numbers for human readers."""
 
 import math
 from datetime import datetime

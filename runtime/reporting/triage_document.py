@@ -1,4 +1,4 @@
-"""What stands in `triage.json`: one dataclass for each object of the document."""
+"""The document `triage.json`: one dataclass for each object of the document."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class EngineEntry:
     precision: Mapping[str, str]
     """Part of the model to the way its weights are stored; `head`: in the table of the head."""
     demo_notice: str | None
-    """What an engine for demonstration says about itself; null for others."""
+    """Notice of a demo engine about itself; null for others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class SliceEntry:
 
 @dataclass(frozen=True, slots=True)
 class PassEntry:
-    """What stood after so many slices; later passes only add slices."""
+    """State of a study after so many slices; later passes only add slices."""
 
     slices: Count
     largest_gap_mm: float | None
@@ -135,7 +135,7 @@ class FindingEntry:
 
 @dataclass(frozen=True, slots=True)
 class CacheHitsEntry:
-    """What was taken from the scan cache of an earlier run."""
+    """Work that the scan cache of an earlier run spared."""
 
     slices: Size
     """Slices that were not encoded anew."""
@@ -186,7 +186,7 @@ class StudyEntry:
 
 @dataclass(frozen=True, slots=True)
 class TriageDocument:
-    """What 'edge-medgemma triage' found in one scan: an aid to prioritisation, not a diagnosis."""
+    """Findings of 'edge-medgemma triage' in one scan: an aid to prioritisation, not a diagnosis."""
 
     schema_version: Literal[2]
     intended_use: str

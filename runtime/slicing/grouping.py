@@ -25,7 +25,7 @@ LOCALIZER_MAX_SLICES = 5
 """A series of several planes with no more slices in any of them is a localizer without the tag."""
 
 TIME_NAMES = ("time points", "acquisitions", "phases")
-"""Of `REPEAT_NAMES`, those that in MR are one volume at several times, not several volumes."""
+"""Those of `REPEAT_NAMES` that in MR are one volume at several times, not several volumes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ def _stacks_of_series(
 
 
 def _kind(header: SliceHeader) -> Hashable:
-    """What all slices of a volume share."""
+    """Key that all slices of a volume share."""
     spacing = header.pixel_spacing_mm
     if header.modality in (Modality.CR, Modality.DX):
         return header.source.sop_instance_uid, header.source.frame

@@ -42,7 +42,7 @@ MIN_STEP_MM, MAX_STEP_MM = 1e-3, 1e3
 """Voxels outside these are damage."""
 
 MIN_DETERMINANT = 1e-3
-"""Of the unit directions of the axes: less, and two of them are all but parallel."""
+"""Least determinant of the unit directions of the axes: less, and two of them are all but parallel."""
 
 
 def read_nifti_series(path: Path) -> Series:

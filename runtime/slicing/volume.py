@@ -1,4 +1,4 @@
-"""What comes out of the slicing room: series found, volumes read, stacks of model-ready slices."""
+"""Results of slicing: series found, volumes read, stacks of model-ready slices."""
 
 from dataclasses import dataclass
 from enum import StrEnum

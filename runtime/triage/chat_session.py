@@ -75,7 +75,7 @@ class ChatSession:
     """Everything known to be wrong with the slices."""
     slices: int
     cache_hits: CacheHits
-    """What the scan cache spared."""
+    """Work that the scan cache spared."""
     spans: tuple[Span, ...]
     """Stages up to prefill."""
 

@@ -32,7 +32,7 @@ STAGES = {
     "ask": ("score", "evidence"),
     "rest": (),
 }
-"""What a bar shows, and the report's stages in it; `rest` takes all others."""
+"""Segments of a bar, and the report's stages in each; `rest` takes all others."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What the headers of one DICOM file say about each slice in it."""
+"""Headers of one DICOM file, for each slice in it."""
 
 import math
 import re
@@ -89,7 +89,7 @@ class SliceHeader:
 
 
 REPEAT_NAMES = ("b-values", "image types", "kernels", "time points", "acquisitions", "phases")
-"""What the values of `SliceHeader.repeats` are, in the order in which they are tried."""
+"""Names of the values of `SliceHeader.repeats`, in the order in which they are tried."""
 
 
 def read_slice_headers(path: Path) -> list[SliceHeader]:
@@ -249,7 +249,7 @@ def _is_hounsfield(frame: Frame) -> bool:
 
 
 def _body_part(frame: Frame) -> BodyPart:
-    """By body part examined (0018,0015), else by the code of the anatomic region (0008,2218)."""
+    """Body part examined (0018,0015), else by the code of the anatomic region (0008,2218)."""
     part = body_part_from_term(frame.term("BodyPartExamined"))
     if part is not BodyPart.UNKNOWN:
         return part

@@ -33,7 +33,7 @@ class Mosaic:
     count: int
     rows: int
     columns: int
-    """Of one tile."""
+    """Columns of one tile."""
     tiles_across: int
     step_mm: tuple[float, float, float]
     """LPS vector from one tile's slice to the next one's."""

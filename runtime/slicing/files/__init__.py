@@ -1,1 +1,1 @@
-"""From a folder, an archive or one file to a list of files."""
+"""Listing of a folder, an archive or one file."""

@@ -28,7 +28,7 @@ from edge_medgemma.runtime.slicing.files.limits import (
 )
 
 MAX_READ_BYTES = 16 * 1024**2
-"""Of one read: the directory of a zip of 20,000 members has 2 MB, a copied chunk one."""
+"""Most bytes of one read: the directory of a zip of 20,000 members has 2 MB, a copied chunk one."""
 
 CHUNK_BYTES = 1024**2
 
@@ -37,7 +37,7 @@ _LINK = "link in an archive, not followed"
 
 @dataclass(slots=True)
 class UnpackBudget:
-    """What all archives of a scan together may still unpack to."""
+    """Bytes that all archives of a scan together may still unpack to."""
 
     files_left: int
     bytes_left: int = MAX_UNPACKED_BYTES
@@ -112,7 +112,7 @@ _DAMAGE = (
     zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, ValueError, LookupError,
     NotImplementedError, RuntimeError,
 )  # fmt: skip
-"""What the two readers raise when they meet damage."""
+"""Exceptions of the two readers when they meet damage."""
 
 Member = tuple[str, IO[bytes] | None, str | None]
 """Name, content, or else the reason why it is left out; a folder has neither."""

@@ -20,13 +20,13 @@ ZIP_MAGICS = (b"PK\x03\x04", b"PK\x05\x06")
 """A local file header, or the end of an archive without any."""
 
 TAR_MAGIC_OFFSET = 257
-"""Of `ustar` in the first header of a POSIX or GNU archive."""
+"""Offset of `ustar` in the first header of a POSIX or GNU archive."""
 
 SNIFF_BYTES = 512
 
 
 class FileKind(Enum):
-    """What the content of a file is, whatever its name says."""
+    """Kind of a file's content, whatever its name says."""
 
     DICOM = "dicom"
     NIFTI = "nifti"

@@ -22,7 +22,7 @@ from edge_medgemma.runtime.slicing.pixels.jpeg12 import decode_jpeg12
 from edge_medgemma.runtime.slicing.volume import Modality
 
 AIR_HU = -1024.0
-"""What padding becomes in CT, and the floor of all values: scanners mark the corners outside the
+"""Value of padding in CT, and the floor of all values: scanners mark the corners outside the
 field of view with -1500 to -3024, which is no attenuation of anything."""
 
 
