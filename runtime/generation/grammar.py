@@ -35,7 +35,7 @@ class Constraint(Protocol):
         ...
 
     def accept(self, token_id: int) -> None:
-        """Go on behind a token; a stop id is never passed."""
+        """Go on after a token; a stop id is never passed."""
         ...
 
 

@@ -185,7 +185,7 @@ class Prefix:
         max_tokens: int,
         constraint: Constraint | None = None,
     ) -> Generator[Step, None, FinishReason]:
-        """Continue the prefix with `ids` and then with what the model says.
+        """Continue the prefix with `ids` and then with the tokens of the model.
 
         Ends at any stop id of the manifest (not yielded), unless they are ignored, or after
         `max_tokens`. The prefix is rewound when the generator ends or is closed. Tokens that

@@ -11,7 +11,7 @@ class Reply:
     """Token ids of a reply as they come, split at the two markers before anything is decoded.
 
     Decoding drops the markers and would glue reasoning and answer together. Only the first thought
-    is one; a missing end marker (budget spent) means that all behind its begin was reasoning.
+    is one; a missing end marker (budget spent) means that all after its begin was reasoning.
     """
 
     tokens: TokenSpec

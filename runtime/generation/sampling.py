@@ -18,7 +18,7 @@ class Sampling:
     """Gemma 3's published default."""
     seed: int = 0
     ignore_stop: bool = False
-    """Go on behind stop ids, for measurements of a fixed length."""
+    """Go on after stop ids, for measurements of a fixed length."""
 
     def __post_init__(self) -> None:
         if not self.temperature >= 0:

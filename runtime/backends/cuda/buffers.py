@@ -1,4 +1,4 @@
-"""Blocks of a device's memory that are given back when their owner goes."""
+"""Blocks of a device's memory that are released with their owner."""
 
 from edge_medgemma.runtime.backends.cuda.device import Device
 

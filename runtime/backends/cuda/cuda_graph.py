@@ -5,7 +5,7 @@ from collections.abc import Callable
 from edge_medgemma.runtime.backends.cuda.device import Device
 
 
-class RecordedWork:
+class CudaGraph:
     """A CUDA graph of one token's work: hundreds of launches become one."""
 
     def __init__(self, device: Device, stream: int) -> None:

@@ -17,7 +17,7 @@ class KernelAttention(Op):  # type: ignore[misc]  # OpenVINO publishes no types
     def __init__(
         self, kernel: AttentionKernel, heads: int, made: list["KernelAttention"], inputs: list[Any]
     ) -> None:
-        """Put it behind its input; `made` gets it, and every copy that OpenVINO makes of it."""
+        """Connect it to its input; `made` gets it, and every copy that OpenVINO makes of it."""
         super().__init__(self, inputs)
         self._kernel, self._heads, self._made = kernel, heads, made
         made.append(self)
@@ -42,7 +42,7 @@ class KernelAttention(Op):  # type: ignore[misc]  # OpenVINO publishes no types
         return True
 
     def evaluate(self, outputs: list[Any], inputs: list[Any]) -> bool:
-        """Compute. OpenVINO goes on where this is False: `raise_failure` says what went wrong."""
+        """Compute. OpenVINO goes on where this is False: `raise_failure` raises what failed."""
         joined, out = inputs[0].data[0], outputs[0].data[0]
         return self._kernel.attend_or_keep(joined, self._heads, out)
 

@@ -37,7 +37,7 @@ def check_buildable(manifest: Manifest, available_bytes: int) -> None:
     """
     if manifest.dialect != "trt":
         raise EngineError(
-            "this engine is spelt for onnxruntime; export it again with --target tensorrt"
+            "this engine is lowered for onnxruntime; export it again with --target tensorrt"
         )
     if manifest.precision.activations == "fp32":
         raise EngineError(

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from edge_medgemma.runtime.backends.base import AttentionKind, Caches
 from edge_medgemma.runtime.backends.cuda.buffers import DeviceBlocks
-from edge_medgemma.runtime.backends.cuda.cuda_graph import RecordedWork
+from edge_medgemma.runtime.backends.cuda.cuda_graph import CudaGraph
 from edge_medgemma.runtime.backends.cuda.device import CudaDevice, Device
 from edge_medgemma.runtime.backends.cuda.kv_caches import DeviceCaches
 from edge_medgemma.runtime.backends.decoder_inputs import chunk_feeds
@@ -98,7 +98,7 @@ class TensorRtDecoder:
         self._manifest = manifest
         self._shapes = shapes
         self._stream = device.new_stream()
-        self._recorded = RecordedWork(device, self._stream)
+        self._recorded = CudaGraph(device, self._stream)
         workspace = self._blocks.allocate(plan.workspace_bytes)
         # A context of its own keeps one token's shapes: a recording lasts only as long as they do.
         # Two contexts may have the same profile since TensorRT 10.0.
@@ -194,7 +194,7 @@ class TensorRtDecoder:
             )
         if tokens > shapes.prefill_rows or logit_rows > shapes.logit_rows:
             raise ResourceError(
-                f"the plan reads {shapes.prefill_rows} tokens and answers {shapes.logit_rows} "
+                f"the plan prefills {shapes.prefill_rows} tokens and answers {shapes.logit_rows} "
                 f"questions at once, {tokens} and {logit_rows} were given; build it again"
             )
 
