@@ -40,7 +40,7 @@ def test_a_killed_run_goes_on_where_it_stopped(
 ):
     output = tmp_path / "calibration.json"
     arguments = [str(tiny_engine_directory), str(output), str(stage), *map(str, scans)]
-    done = subprocess.run([sys.executable, "-c", KILLED_AT, *arguments], timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", KILLED_AT, *arguments], check=False)
     assert done.returncode == -signal.SIGKILL
     assert not output.exists()
     kept = {path: path.stat().st_mtime_ns for path in data_folder(output).glob("*.npz")}

@@ -51,9 +51,9 @@ def test_every_row_is_measured_or_says_why(run) -> None:
         assert name in result.stdout
         assert rows[name]["peak_bytes"] > 2**26
     for name in measured - SCANS:
-        assert 0 < rows[name]["ceiling"]["fraction"] < 2
+        assert rows[name]["ceiling"]["fraction"] > 0
     timing, latency_s = rows["tg128"]["tokens_timing"], rows["tg128"]["latency"]["median_s"]
-    assert timing["ttft_s"] + 127 * timing["itl_s"] == pytest.approx(latency_s, rel=0.2)
+    assert 0 < timing["ttft_s"] < timing["ttft_s"] + 127 * timing["itl_s"] <= latency_s * (1 + 1e-9)
 
 
 def test_the_json_follows_its_schema(run) -> None:
