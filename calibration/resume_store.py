@@ -1,9 +1,6 @@
 """What a calibration has found so far, on disk: a run that was killed goes on where it stopped."""
 
-import contextlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,8 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_medgemma.runtime.errors import ResourceError
-from edge_medgemma.runtime.files import write_atomically
+from edge_medgemma.runtime.files import new_file, write_atomically
 
 IDENTITY_NAME = "identity.json"
 NOTE = "note"
@@ -68,21 +64,8 @@ def save_group(path: Path, arrays: Arrays, note: Mapping[str, Any] | None = None
     Raises:
         ResourceError: the disk is full or the folder cannot be written.
     """
-    temporary = None
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, allow_pickle=False, **{NOTE: np.array(json.dumps(note or {}))}, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        temporary = None
-    except OSError as error:
-        raise ResourceError(f"could not write '{path}': {error.strerror or error}") from error
-    finally:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
+    with new_file(path, mode=0o600) as file:
+        np.savez(file, allow_pickle=False, **{NOTE: np.array(json.dumps(note or {}))}, **arrays)
 
 
 def load_group(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:

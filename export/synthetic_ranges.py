@@ -18,7 +18,7 @@ from edge_medgemma.export.graphs.vision import VisionWriter
 from edge_medgemma.export.graphs.weights import FLOAT32
 from edge_medgemma.export.graphs.writer import write_bytes, write_data
 from edge_medgemma.runtime.backends.self_test.test_image import synthetic_pixel_values
-from edge_medgemma.runtime.errors import ResourceError
+from edge_medgemma.runtime.files import write_errors
 
 
 def drawn_ranges(
@@ -34,7 +34,7 @@ def drawn_ranges(
     Raises:
         ResourceError: the disk is full or `scratch` cannot be written.
     """
-    try:
+    with write_errors(scratch):
         scratch.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=scratch, prefix=".float-vision.") as name:
             folder = Path(name)
@@ -42,10 +42,6 @@ def drawn_ranges(
             write_bytes(folder / "vision.onnx", graph.serialize("vision.data"))
             write_data(folder / "vision.data", graph.blobs, lambda _: None)
             return _layer_by_layer(checkpoint, folder, on_layer)
-    except OSError as error:
-        if isinstance(error, ResourceError):
-            raise
-        raise ResourceError(f"could not write '{scratch}': {error.strerror or error}") from error
 
 
 def _layer_by_layer(

@@ -12,6 +12,17 @@ from typing import BinaryIO
 from edge_medgemma.runtime.errors import ResourceError
 
 
+@contextlib.contextmanager
+def write_errors(path: Path) -> Iterator[None]:
+    """A block whose errors of the system are raised as a ResourceError that names `path`."""
+    try:
+        yield
+    except ResourceError:
+        raise
+    except OSError as error:
+        raise ResourceError(f"could not write '{path}': {error.strerror or error}") from error
+
+
 def write_atomically(path: Path, data: bytes | memoryview) -> None:
     """Write `data` to `path` through a temporary name, fsync and rename.
 
@@ -29,27 +40,46 @@ def new_file(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
     Raises:
         ResourceError: the disk is full or the folder cannot be written; `path` is as it was.
     """
-    temporary, lock = None, None
-    try:
+    with write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, lock, temporary = _new_temporary(path)
-        with os.fdopen(handle, "w+b") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, mode)
-        os.replace(temporary, path)
-        temporary = None
-    except OSError as error:
-        if isinstance(error, ResourceError):
-            raise
-        raise ResourceError(f"could not write '{path}': {error.strerror or error}") from error
-    finally:
-        if temporary is not None:
+        try:
+            with os.fdopen(handle, "w+b") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, mode)
+            os.replace(temporary, path)
+        except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
-        if lock is not None:
-            os.close(lock)
+            raise
+        finally:
+            if lock is not None:
+                os.close(lock)
+
+
+@contextlib.contextmanager
+def new_directory(path: Path) -> Iterator[Path]:
+    """A temporary directory beside `path` that becomes `path` when the block succeeds.
+
+    Raises:
+        ResourceError: `path` exists already, or the disk is full; nothing is left behind.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise ResourceError(f"'{path}' exists already; choose another place or remove it")
+    with write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+        try:
+            temporary.chmod(0o755)
+            yield temporary
+            if path.exists():
+                path.rmdir()
+            os.replace(temporary, path)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
 
 
 def remove_abandoned(temporary: Path) -> bool:
@@ -68,7 +98,7 @@ def remove_abandoned(temporary: Path) -> bool:
 
 
 def _new_temporary(path: Path) -> tuple[int, int | None, str]:
-    """Descriptor and name of a temporary file, and a second descriptor that holds its lock."""
+    """Descriptor of a temporary file, a second descriptor that holds its lock, and its path."""
     while True:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         if sys.platform == "win32":
@@ -87,31 +117,3 @@ def _lock(descriptor: int) -> None:
         import fcntl
 
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-@contextlib.contextmanager
-def new_directory(path: Path) -> Iterator[Path]:
-    """A temporary directory beside `path` that becomes `path` when the block succeeds.
-
-    Raises:
-        ResourceError: `path` exists already, or the disk is full; nothing is left behind.
-    """
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise ResourceError(f"'{path}' exists already; choose another place or remove it")
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-        temporary.chmod(0o755)
-        yield temporary
-        if path.exists():
-            path.rmdir()
-        os.replace(temporary, path)
-        temporary = None
-    except OSError as error:
-        if isinstance(error, ResourceError):
-            raise
-        raise ResourceError(f"could not write '{path}': {error.strerror or error}") from error
-    finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
