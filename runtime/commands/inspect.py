@@ -1,7 +1,6 @@
-"""`edge-medgemma inspect`: what a scan holds, and what was skipped and why."""
+"""`edge-medgemma inspect`: the volumes of a scan, and the files that were skipped and why."""
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -11,14 +10,41 @@ from rich.text import Text
 
 from edge_medgemma.runtime.commands.progress import progress_bar
 from edge_medgemma.runtime.commands.tables import print_table
+from edge_medgemma.runtime.documents import Count, Finite, dump_json
 from edge_medgemma.runtime.errors import ScanError
 from edge_medgemma.runtime.files import write_atomically
 from edge_medgemma.runtime.slicing.choose import series_keys
 from edge_medgemma.runtime.slicing.contact_sheet import contact_sheet_png
 from edge_medgemma.runtime.slicing.sampling import sample_slices
 from edge_medgemma.runtime.slicing.scan import find_series, measure_range, read_volume
-from edge_medgemma.runtime.slicing.volume import Problem, Series, SkippedFile, SliceStack
+from edge_medgemma.runtime.slicing.volume import Modality, Problem, Series, SkippedFile, SliceStack
 from edge_medgemma.runtime.slicing.windows import render_stack
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeListing:
+    """A volume as `inspect --json` prints it."""
+
+    key: str
+    """Key of the series, as `--series` of the other commands takes it."""
+    series_uid: str
+    modality: Modality
+    shape: tuple[Count, Count, Count]
+    """Slices, rows, columns."""
+    spacing_mm: tuple[Finite, Finite, Finite]
+    """Between slices (median), rows, columns."""
+    orientation: str
+    range: tuple[Finite, Finite] | None
+    """Lowest and highest value after rescale; null: undecodable."""
+    problems: tuple[Problem, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ScanListing:
+    """Output of `inspect --json`."""
+
+    volumes: tuple[VolumeListing, ...]
+    skipped: tuple[SkippedFile, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +67,7 @@ class InspectedVolume:
     "sheet_path",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="PNG",
-    help="Write a picture of the slices exactly as the model gets them.",
+    help="Write an image of the slices exactly as the model gets them.",
 )
 def command(scan: Path, as_json: bool, sheet_path: Path | None) -> None:
     """List every volume in a scan and every file skipped.
@@ -60,7 +86,7 @@ def command(scan: Path, as_json: bool, sheet_path: Path | None) -> None:
     if sheet_path is not None:
         write_atomically(sheet_path, contact_sheet_png(_stacks(volumes)))
     if as_json:
-        click.echo(json.dumps(_as_json(volumes, listing.skipped), indent=2))
+        click.echo(dump_json(_listing(volumes, listing.skipped)), nl=False)
     else:
         _print_tables(volumes, listing.skipped)
     if sheet_path is not None:
@@ -85,25 +111,24 @@ def _stacks(volumes: list[InspectedVolume]) -> list[SliceStack]:
     return stacks
 
 
-def _as_json(
-    volumes: list[InspectedVolume], skipped: tuple[SkippedFile, ...]
-) -> dict[str, list[dict[str, object]]]:
-    return {
-        "volumes": [
-            {
-                "key": volume.key,
-                "series_uid": volume.series.series_uid,
-                "modality": volume.series.modality.value,
-                "shape": list(volume.series.shape),
-                "spacing_mm": [round(spacing, 6) for spacing in volume.series.spacing_mm],
-                "orientation": volume.series.orientation,
-                "range": volume.value_range and list(volume.value_range),
-                "problems": [asdict(problem) for problem in volume.problems],
-            }
-            for volume in volumes
-        ],
-        "skipped": [asdict(file) for file in skipped],
-    }
+def _listing(volumes: list[InspectedVolume], skipped: tuple[SkippedFile, ...]) -> ScanListing:
+    listed = []
+    for volume in volumes:
+        series = volume.series
+        slice_mm, row_mm, column_mm = (round(spacing, 6) for spacing in series.spacing_mm)
+        listed.append(
+            VolumeListing(
+                volume.key,
+                series.series_uid,
+                series.modality,
+                series.shape,
+                (slice_mm, row_mm, column_mm),
+                series.orientation,
+                volume.value_range,
+                volume.problems,
+            )
+        )
+    return ScanListing(tuple(listed), skipped)
 
 
 def _print_tables(volumes: list[InspectedVolume], skipped: tuple[SkippedFile, ...]) -> None:

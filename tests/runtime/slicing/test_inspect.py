@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 from pydicom.encaps import encapsulate
+from support.schemas import assert_valid
 
 from edge_medgemma.runtime.cli import cli
 from edge_medgemma.runtime.errors import ResourceError, ScanError
@@ -34,7 +35,9 @@ def inspect(*arguments: object) -> Result:
 @pytest.mark.command("inspect")
 def test_json_has_the_documented_shape(phantom: Path) -> None:
     (phantom / "notes").write_text("x")
-    assert json.loads(inspect(phantom, "--json").output) == {
+    document = json.loads(inspect(phantom, "--json").output)
+    assert_valid(document, "inspect")
+    assert document == {
         "volumes": [
             {
                 "key": "1.2.3.4",
