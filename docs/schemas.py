@@ -11,6 +11,7 @@ from typing import Any, get_args, get_type_hints
 
 from edge_medgemma.calibration.record import CalibrationRecord
 from edge_medgemma.runtime.backends.tensorrt.plan_files import PlanRecord
+from edge_medgemma.runtime.commands.cache import CacheListing
 from edge_medgemma.runtime.commands.doctor import Diagnosis
 from edge_medgemma.runtime.commands.inspect import ScanListing
 from edge_medgemma.runtime.documents import json_schema
@@ -30,6 +31,7 @@ DOCUMENTS: dict[str, tuple[type, str]] = {
     "parity": (Parity, "parity.json of an engine directory"),
     "plans": (PlanRecord, "record.json beside TensorRT plans"),
     "inspect": (ScanListing, "Output of inspect --json"),
+    "cache": (CacheListing, "Output of cache list --json"),
     "protocol": (ProtocolFile, "A triage protocol, as TOML"),
     "doctor": (Diagnosis, "Output of 'edge-medgemma doctor --json'"),
 }

@@ -82,6 +82,12 @@ def test_children_of_every_package_import_each_other_one_way() -> None:
     assert not cycles
 
 
+def test_one_module_knows_the_places_on_disk() -> None:
+    paths = [path for folder in RANK for path in (ROOT / folder).rglob("*.py")]
+    named = [path.relative_to(ROOT) for path in paths if "platformdirs" in _imports(path)]
+    assert named == [Path("runtime/store/places.py")]
+
+
 def test_help_imports_no_heavy_library() -> None:
     code = (
         "import sys; from edge_medgemma.runtime.cli import cli\n"

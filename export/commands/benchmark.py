@@ -117,9 +117,8 @@ def synthetic_engine(size: str) -> Path:
         DependencyError: the `export` extra is not installed.
         ResourceError: the disk is full.
     """
-    import platformdirs
-
     from edge_medgemma.runtime.errors import DependencyError
+    from edge_medgemma.runtime.store.places import Place
 
     try:
         from edge_medgemma.export.checkpoint.synthetic import synthetic_checkpoint
@@ -131,7 +130,7 @@ def synthetic_engine(size: str) -> Path:
             f"'{error.name}' is not installed; from a checkout, run: pip install '.[export]'"
         ) from None
     checkpoint = synthetic_checkpoint(size)
-    folder = platformdirs.user_cache_path("edge-medgemma") / "engines"
+    folder = Place.ENGINES.folder
     key = hashlib.sha256(checkpoint.fingerprint().encode())
     for path in sorted(Path(__file__).parents[1].rglob("*.py")):
         key.update(path.read_bytes())

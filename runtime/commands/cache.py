@@ -1,64 +1,113 @@
-"""`edge-medgemma cache`: what earlier runs keep on disk."""
+"""`edge-medgemma cache`: files that earlier runs left on disk for later ones."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import click
-from rich.table import Table
+from rich.table import Column, Table
 
 from edge_medgemma.runtime.commands.tables import print_table
+from edge_medgemma.runtime.documents import Size, dump_json
 from edge_medgemma.runtime.reporting.labels import count
-from edge_medgemma.runtime.store.scan_cache import CacheEntry, ScanCache
-from edge_medgemma.runtime.triage.scoring.blank_baseline import BaselineCache
+from edge_medgemma.runtime.store.entries import cache_entries, delete_unused
+from edge_medgemma.runtime.store.places import Place, cache_folder, device_folder
 
 DAY_S = 86_400.0
-_SHORT_HASH_CHARACTERS = 12
+
+DEVICES = "devices"
+"""Kind of the files in ENGINE/devices, which no place of the user's cache holds."""
 
 
 @dataclass(frozen=True, slots=True)
-class _KeptFile:
-    """A file and the engine it is of; empty for what any engine of the machine left."""
+class CachePlace:
+    """A folder and the size of what is in it."""
 
-    entry: CacheEntry
-    engine_sha256: str
+    kind: str
+    path: str
+    files: Size
+    bytes: Size
+    unused_s: Size | None
+    """Seconds since a file of it was written or, in the scan cache, read; null: it has no file."""
 
 
-@click.group(epilog="Example: edge-medgemma cache clear --older-than 7")
+@dataclass(frozen=True, slots=True)
+class CacheListing:
+    """Output of `cache list --json`."""
+
+    folder: str
+    """The user's cache folder."""
+    bytes: Size
+    places: tuple[CachePlace, ...]
+
+
+engine_option = click.option(
+    "--engine", "engine_directory", type=click.Path(path_type=Path), metavar="DIR",
+    help=f"Also DIR/{DEVICES}: TensorRT plans of that engine.",
+)  # fmt: skip
+
+
+@click.group(epilog="Example: edge-medgemma cache clear --what scans --older-than 7")
 def command() -> None:
-    """List or delete what earlier runs keep so that the next ones are quick.
+    """List or delete files that make later runs quick.
 
-    'triage' and 'ask' keep what the model made of each slice (features), of all slices together
-    (prefix), and its answers about blank slices (control). Names of files are hashes and no text of
-    a scan is kept, but features and prefixes are derived from its pixels: treat them as you treat
-    the scan. Only you can read them.
+    \b
+    scans              image features and prefixes of 'triage' and 'ask'
+    blank-baselines    log-odds of the findings on blank slices
+    self-tests         results of self-tests of libraries and devices
+    checked-engines    hashes of large engines that were found intact
+    synthetic-engines  engines made by 'benchmark --synthetic'
+    benchmarks         leftovers of benchmarks that were killed
+
+    No name, path or text of a scan is in them, but scans are derived from its pixels: treat them as
+    you treat the scan. Only you can read them.
     """
 
 
 @command.command("list", epilog="Example: edge-medgemma cache list")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, file by file.")
-def list_files(as_json: bool) -> None:
-    """Print kind, engine, size and last use of what is kept."""
-    entries = [*ScanCache().entries(), *BaselineCache().entries()]
-    kept = [_KeptFile(entry, entry.read_engine_sha256()) for entry in entries]
+@engine_option
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def list_places(engine_directory: Path | None, as_json: bool) -> None:
+    """Print kind, path, number of files, size and age of what is cached."""
+    places = tuple(_measure(kind, path) for kind, path in _folders(engine_directory).items())
+    total = sum(place.bytes for place in places)
     if as_json:
-        total = sum(entry.bytes for entry in entries)
-        click.echo(json.dumps({"bytes": total, "files": [_as_json(k) for k in kept]}, indent=2))
-    else:
-        _print_table(kept)
+        click.echo(dump_json(CacheListing(str(cache_folder()), total, places)), nl=False)
+        return
+    table = Table("kind", Column("path", overflow="fold"), "files", "size", "last used")
+    for place in places:
+        last_used = "" if place.unused_s is None else age(place.unused_s)
+        table.add_row(place.kind, place.path, str(place.files), megabytes(place.bytes), last_used)
+    files = sum(place.files for place in places)
+    print_table(table, f"{count(files, 'file')}, {megabytes(total)} in all")
 
 
-@command.command(epilog="Example: edge-medgemma cache clear --older-than 7")
+@command.command(epilog="Example: edge-medgemma cache clear --what scans --older-than 7")
+@engine_option
+@click.option(
+    "--what", "kinds", multiple=True, type=click.Choice([*(place.value for place in Place), DEVICES]), metavar="KIND",
+    help="Only this kind; may be repeated.  [default: every kind]",
+)  # fmt: skip
 @click.option(
     "--older-than", "days", type=click.FloatRange(min=0), default=0.0, metavar="DAYS",
     help="Only what was not used for so many days.  [default: everything]",
 )  # fmt: skip
-def clear(days: float) -> None:
-    """Delete what is kept; the next run computes it again."""
-    unused_for_s = days * DAY_S
-    gone = [*ScanCache().clear(unused_for_s), *BaselineCache().clear(unused_for_s)]
-    freed = megabytes(sum(entry.bytes for entry in gone))
-    click.echo(f"{count(len(gone), 'file')} deleted, {freed} freed")
+def clear(engine_directory: Path | None, kinds: tuple[str, ...], days: float) -> None:
+    """Delete what is cached; later runs make it again.
+
+    What another run is writing stays.
+    """
+    folders = _folders(engine_directory)
+    if DEVICES in kinds and DEVICES not in folders:
+        raise click.UsageError(f"--what {DEVICES} needs --engine DIR: whose files?")
+    deleted = [
+        entry
+        for kind, folder in folders.items()
+        if not kinds or kind in kinds
+        for entry in delete_unused(cache_entries(folder), days * DAY_S)
+    ]
+    files = count(sum(entry.num_files for entry in deleted), "file")
+    click.echo(f"{files} deleted, {megabytes(sum(entry.bytes for entry in deleted))} freed")
 
 
 def megabytes(size: int) -> str:
@@ -74,29 +123,20 @@ def age(seconds: float) -> str:
     return f"{int(seconds)} s ago"
 
 
-def _print_table(kept: Sequence[_KeptFile]) -> None:
-    """One row for each kind and engine."""
-    groups: dict[tuple[str, str], list[CacheEntry]] = {}
-    for one in kept:
-        groups.setdefault((one.entry.kind, one.engine_sha256), []).append(one.entry)
-    table = Table("kind", "engine", "files", "size", "last used")
-    for (kind, engine), entries in sorted(groups.items()):
-        table.add_row(
-            kind,
-            engine[:_SHORT_HASH_CHARACTERS] or "not stated",
-            str(len(entries)),
-            megabytes(sum(entry.bytes for entry in entries)),
-            age(min(entry.unused_s for entry in entries)),
-        )
-    total = sum(one.entry.bytes for one in kept)
-    print_table(table, f"{count(len(kept), 'file')}, {megabytes(total)} in all")
+def _folders(engine_directory: Path | None) -> Mapping[str, Path]:
+    """Folder of each kind."""
+    folders = {place.value: place.folder for place in Place}
+    if engine_directory is not None:
+        folders[DEVICES] = device_folder(engine_directory)
+    return folders
 
 
-def _as_json(kept: _KeptFile) -> dict[str, object]:
-    return {
-        "name": kept.entry.path.name,
-        "kind": kept.entry.kind,
-        "engine_sha256": kept.engine_sha256 or None,
-        "bytes": kept.entry.bytes,
-        "unused_s": round(kept.entry.unused_s, 3),
-    }
+def _measure(kind: str, path: Path) -> CachePlace:
+    entries = cache_entries(path)
+    return CachePlace(
+        kind,
+        str(path),
+        sum(entry.num_files for entry in entries),
+        sum(entry.bytes for entry in entries),
+        int(entries[-1].unused_s) if entries else None,
+    )

@@ -1,6 +1,6 @@
 """An engine on its reference image: makes the reference outputs, or compares a device with them."""
 
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Protocol
 
@@ -22,7 +22,8 @@ from edge_medgemma.runtime.generation.sampling import log_softmax
 from edge_medgemma.runtime.generation.tokenizer import Tokenizer
 from edge_medgemma.runtime.manifest import Manifest
 from edge_medgemma.runtime.memory.cache_geometry import LOCAL_SLACK_SLOTS
-from edge_medgemma.runtime.store.verdict_cache import CachedVerdict
+from edge_medgemma.runtime.store.number_cache import CachedNumbers
+from edge_medgemma.runtime.store.places import Place
 
 INSTRUCTION = "You are a radiologist. Please review the slice provided below carefully."
 QUESTION = "Based on the slice provided above, is there an abnormality? Answer yes or no."
@@ -88,13 +89,13 @@ def require_agreement(engine: EngineUnderTest, name: str, identity: str) -> None
             f"the engine has no reference outputs, by which {name} would be tested; export it again "
             "without --no-reference-outputs, or use --provider cpu"
         )
-    stamp = CachedVerdict(engine.manifest.sha256, identity)
-    kept = stamp.read("smallest_cosine", "kl_nats", "greedy_equal", "steps")
-    if kept is None:
+    cache = CachedNumbers(Place.SELF_TESTS.folder, engine.manifest.sha256, identity)
+    cached = cache.read([field.name for field in fields(ReferenceComparison)])
+    if cached is None:
         comparison = compare_with_reference(engine, reference)
-        stamp.write(asdict(comparison))
+        cache.write(asdict(comparison))
     else:
-        cosine, kl_nats, greedy_equal, steps = kept
+        cosine, kl_nats, greedy_equal, steps = cached.values()
         comparison = ReferenceComparison(cosine, kl_nats, int(greedy_equal), int(steps))
     check(comparison, name)
 

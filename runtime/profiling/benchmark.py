@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-import platformdirs
-
 from edge_medgemma import __version__
 from edge_medgemma.runtime.backends.select import Provider, Providers
 from edge_medgemma.runtime.generation.embedding import Embedding
@@ -41,6 +39,7 @@ from edge_medgemma.runtime.profiling.roofline import Peaks
 from edge_medgemma.runtime.profiling.scan_rows import ScanBench
 from edge_medgemma.runtime.profiling.thermal import read_thermal
 from edge_medgemma.runtime.store.integrity import check_engine
+from edge_medgemma.runtime.store.places import Place
 
 SCAN_SLICES = (8, 32, 85)
 
@@ -100,8 +99,9 @@ def run_benchmark(request: Request, on_row: OnRow) -> Benchmark:
     power, load = find_power_readers(), BackgroundLoad()
     try:
         # Not in /tmp, which is memory on many devices: the scan cache of 85 slices is a gigabyte.
-        parent = platformdirs.user_cache_path("edge-medgemma", ensure_exists=True)
-        with tempfile.TemporaryDirectory(prefix="benchmark-", dir=parent) as folder:
+        parent = Place.BENCHMARKS.folder
+        parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".benchmark-", dir=parent) as folder:
             run = _Run(request, manifest, suite, Meter(limits, power), Path(folder))
             rows = tuple(run.rows(on_row))
     finally:

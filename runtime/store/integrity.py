@@ -1,4 +1,4 @@
-"""Is an engine directory what its manifest says? Hashing gigabytes once is enough."""
+"""Check of an engine directory against its manifest; a large one is hashed once."""
 
 import contextlib
 import hashlib
@@ -6,11 +6,10 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import platformdirs
-
 from edge_medgemma.runtime.errors import EdgeMedgemmaError
 from edge_medgemma.runtime.files import write_atomically
 from edge_medgemma.runtime.manifest import Manifest, verify_file
+from edge_medgemma.runtime.store.places import Place
 
 ALWAYS_HASHED_BYTES = 64 * 2**20
 """Engines up to this size are hashed at every start: it takes less than a tenth of a second."""
@@ -29,12 +28,12 @@ def check_engine(directory: Path, manifest: Manifest) -> None:
         verify_file(directory, name, record, contents=False)
     stamp = _stamp(directory, manifest)
     total = sum(record.bytes for record in manifest.files.values())
-    path = Path(platformdirs.user_cache_dir("edge-medgemma")) / "checked" / f"{manifest.sha256}.txt"
+    path = Place.CHECKED.folder / f"{manifest.sha256}.txt"
     if total > ALWAYS_HASHED_BYTES:
         with contextlib.suppress(OSError, UnicodeDecodeError):
             if path.read_text() == stamp:
                 return
-    with ThreadPoolExecutor() as pool:  # hashlib lets go of the interpreter lock
+    with ThreadPoolExecutor() as pool:  # hashlib releases the interpreter lock
         for _ in pool.map(lambda item: verify_file(directory, *item), manifest.files.items()):
             pass
     if total > ALWAYS_HASHED_BYTES:
@@ -43,6 +42,7 @@ def check_engine(directory: Path, manifest: Manifest) -> None:
 
 
 def _stamp(directory: Path, manifest: Manifest) -> str:
+    """Hash of whatever changes when a file is written to or replaced."""
     state = []
     for name in sorted(manifest.files):
         stat = (directory / name).stat()

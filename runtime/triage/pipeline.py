@@ -29,6 +29,8 @@ from edge_medgemma.runtime.slicing.sampling import sample_slices
 from edge_medgemma.runtime.slicing.scan import read_volume
 from edge_medgemma.runtime.slicing.volume import Problem, Series, SliceStack, Volume
 from edge_medgemma.runtime.slicing.windows import PRESETS, render_stack
+from edge_medgemma.runtime.store.number_cache import CachedNumbers
+from edge_medgemma.runtime.store.places import Place
 from edge_medgemma.runtime.triage.coverage import coverage_problems, sampling_problems
 from edge_medgemma.runtime.triage.options import TriageOptions
 from edge_medgemma.runtime.triage.prefill import (
@@ -47,11 +49,7 @@ from edge_medgemma.runtime.triage.report import (
     StudyReport,
 )
 from edge_medgemma.runtime.triage.report_builder import study_report
-from edge_medgemma.runtime.triage.scoring.blank_baseline import (
-    BaselineCache,
-    baseline_key,
-    blank_volume,
-)
+from edge_medgemma.runtime.triage.scoring.blank_baseline import blank_volume
 from edge_medgemma.runtime.triage.scoring.evidence import with_evidence
 from edge_medgemma.runtime.triage.scoring.findings import Answers, evaluate, result_problems
 from edge_medgemma.runtime.triage.scoring.questions import (
@@ -244,8 +242,7 @@ def blank_baseline(
             lambda _, done, total: steps(done, total),
         )
         log_odds = ask_fast(context.engine, prefix, context.findings).log_odds
-    cache = BaselineCache(context.options.baseline_folder)
-    cache.write(_baseline_key(context, slices), log_odds)
+    _baseline_cache(context, slices).write(log_odds)
     return log_odds
 
 
@@ -254,17 +251,23 @@ def cached_baseline(context: StudyContext, slices: int) -> Mapping[str, float] |
 
     No baseline applies after reasoning in words: a model reasons differently about nothing.
     """
-    codes = frozenset(finding.code for finding in context.findings)
+    codes = [finding.code for finding in context.findings]
     if context.options.effort is Effort.REASONED or not codes:
         return {}
-    cache = BaselineCache(context.options.baseline_folder)
-    return cache.read(_baseline_key(context, slices), codes)
+    return _baseline_cache(context, slices).read(codes)
 
 
-def _baseline_key(context: StudyContext, slices: int) -> str:
-    engine, protocol = context.engine.manifest.sha256, context.protocol.sha256
+def _baseline_cache(context: StudyContext, slices: int) -> CachedNumbers:
+    """Baseline on disk: it depends on engine, questions, preset and size of the slices, no scan."""
     series = context.series
-    return baseline_key(engine, protocol, PRESETS[series.modality], slices, series.shape[1:])
+    return CachedNumbers(
+        context.options.baseline_folder or Place.BASELINES.folder,
+        context.engine.manifest.sha256,
+        context.protocol.sha256,
+        PRESETS[series.modality],
+        str(slices),
+        *map(str, series.shape[1:]),
+    )
 
 
 def score(

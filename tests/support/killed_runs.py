@@ -16,7 +16,8 @@ from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.slicing.scan import find_series, read_volume
 from edge_medgemma.runtime.slicing.volume import SliceStack
 from edge_medgemma.runtime.slicing.windows import render_stack
-from edge_medgemma.runtime.store.scan_cache import UNFINISHED, Kind, ScanCache
+from edge_medgemma.runtime.store.entries import UNFINISHED, delete_unused
+from edge_medgemma.runtime.store.scan_cache import Kind, ScanCache
 from edge_medgemma.runtime.triage.prefill import FeatureStore, SlicePrefiller
 from edge_medgemma.runtime.triage.progress import StageTracker
 
@@ -57,7 +58,7 @@ def main(scan: Path, folder: Path) -> None:
     expected = finish(*start_reading(stack, None))
     assert expected, "the reading without a cache failed"
     for written in range(len(SLICES) + 1):
-        ScanCache(folder).clear()
+        delete_unused(ScanCache(folder).entries())
         assert finish(*start_reading(stack, ScanCache(folder), killed_at=written + 1)) == b""
         left = Counter(entry.kind for entry in ScanCache(folder).entries())
         assert left == Counter({Kind.FEATURES: written, UNFINISHED: 1}), left

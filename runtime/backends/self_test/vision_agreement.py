@@ -10,7 +10,8 @@ from edge_medgemma.runtime.backends.base import VisionModel
 from edge_medgemma.runtime.backends.self_test.test_image import synthetic_pixel_values
 from edge_medgemma.runtime.errors import ProviderError
 from edge_medgemma.runtime.manifest import Manifest
-from edge_medgemma.runtime.store.verdict_cache import CachedVerdict
+from edge_medgemma.runtime.store.number_cache import CachedNumbers
+from edge_medgemma.runtime.store.places import Place
 
 LOWEST_COSINE = 0.999
 """Least cosine of every image token. On the 4B shape bfloat16 leaves 0.99996 and the int8 tower 0.99994; a
@@ -51,16 +52,16 @@ def open_tested(
     Raises:
         ProviderError: the features differ, now or when they were compared.
     """
-    stamp = CachedVerdict(manifest.sha256, identity)
-    kept = stamp.read("cosine")
-    verdict = Verdict(*kept) if kept else None
+    cache = CachedNumbers(Place.SELF_TESTS.folder, manifest.sha256, identity)
+    cached = cache.read(["cosine"])
+    verdict = Verdict(**cached) if cached else None
     model = None
     if verdict is None:
         pixels = synthetic_pixel_values(manifest.vision)
         expected = open_reference().run(pixels)
         model = open_candidate()
         verdict = Verdict(lowest_cosine(model.run(pixels), expected))
-        stamp.write({"cosine": verdict.cosine})
+        cache.write({"cosine": verdict.cosine})
     if not verdict.passed:
         raise ProviderError(
             f"its image features differ from onnxruntime's: cosine {verdict.cosine:.4f}, at least "

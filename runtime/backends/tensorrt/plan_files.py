@@ -9,9 +9,10 @@ from edge_medgemma.runtime.backends.cuda.device import Device
 from edge_medgemma.runtime.backends.tensorrt.library import TensorRt
 from edge_medgemma.runtime.backends.tensorrt.shapes import DecoderShapes, VisionShapes
 from edge_medgemma.runtime.documents import Count, Sha256, dump_json, parse_json
-from edge_medgemma.runtime.errors import EngineError, ProviderError, ResourceError
-from edge_medgemma.runtime.files import write_atomically
+from edge_medgemma.runtime.errors import EngineError, ProviderError
+from edge_medgemma.runtime.files import write_atomically, write_errors
 from edge_medgemma.runtime.manifest import FileRecord, Manifest, verify_file
+from edge_medgemma.runtime.store.places import device_folder
 
 RECORD_NAME = "record.json"
 
@@ -74,7 +75,7 @@ class PlanRecord:
 
 def plan_folder(directory: Path) -> Path:
     """Where the plans of an engine directory stand."""
-    return directory / "devices" / "tensorrt"
+    return device_folder(directory) / "tensorrt"
 
 
 def current_place(library: TensorRt, device: Device, manifest: Manifest) -> Place:
@@ -129,10 +130,8 @@ def write_plans(
         ResourceError: no space or no permission; without a record no plan is used.
     """
     folder = plan_folder(directory)
-    try:
+    with write_errors(folder):
         (folder / RECORD_NAME).unlink(missing_ok=True)
-    except OSError as error:
-        raise ResourceError(f"could not write '{folder}': {error.strerror}") from error
     for name, data in contents.items():
         write_atomically(folder / name, data)
     files = {

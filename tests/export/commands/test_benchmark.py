@@ -15,6 +15,7 @@ from edge_medgemma.runtime.manifest import load_manifest
 from edge_medgemma.runtime.memory.host_memory import plan_memory
 from edge_medgemma.runtime.profiling import scan_rows
 from edge_medgemma.runtime.profiling.cold_start import ColdStart
+from edge_medgemma.runtime.store.places import Place
 
 SCANS = {f"ct{slices} {state}" for slices in (8, 32) for state in ("cold", "warm", "cached")}
 
@@ -76,6 +77,7 @@ def test_an_unreadable_baseline_costs_no_measurement(tmp_path: Path) -> None:
 def test_a_synthetic_engine_is_made_once(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     first = synthetic_engine("tiny")
+    assert first.parent == Place.ENGINES.folder
     stamp = (first / "manifest.json").stat().st_mtime_ns
     assert "kept for the next time" in capsys.readouterr().err
     assert synthetic_engine("tiny") == first

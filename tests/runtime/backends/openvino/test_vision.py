@@ -101,7 +101,7 @@ def test_a_verdict_is_kept_and_saves_the_reference(tiny_engine_directory, stamps
 
     open_tested(manifest, "identity", candidate, lambda: OrtVision(tiny_engine_directory, 1))
     (stamp,) = stamps.iterdir()
-    assert Verdict(json.loads(stamp.read_text())["cosine"]).passed
+    assert Verdict(json.loads(stamp.read_text())["numbers"]["cosine"]).passed
     open_tested(manifest, "identity", candidate, lambda: pytest.fail("tested again"))
 
 

@@ -9,6 +9,7 @@ from edge_medgemma.runtime.errors import EngineError
 from edge_medgemma.runtime.manifest import load_manifest
 from edge_medgemma.runtime.store import integrity
 from edge_medgemma.runtime.store.integrity import check_engine
+from edge_medgemma.runtime.store.places import Place
 
 
 def test_stamp_saves_the_second_hash_and_notices_a_change(
@@ -30,6 +31,7 @@ def test_stamp_saves_the_second_hash_and_notices_a_change(
     manifest = load_manifest(directory)
     check_engine(directory, manifest)
     assert sorted(hashed) == sorted(manifest.files)
+    assert len(list(Place.CHECKED.folder.iterdir())) == 1
     hashed.clear()
     check_engine(directory, manifest)
     assert hashed == []
