@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 RANK = {"runtime": 0, "calibration": 1, "export": 2}
-FORBIDDEN_IN_RUNTIME = {"torch", "transformers", "onnx", "onnx_ir", "safetensors"}
+FORBIDDEN_IN_RUNTIME = {"torch", "transformers", "onnx", "onnx_ir"}
 
 
 def _imports(path: Path, *, with_members: bool = False) -> list[str]:

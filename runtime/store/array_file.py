@@ -1,34 +1,34 @@
-"""Arrays in one file that says whether it is whole.
+"""Arrays in a safetensors file that says whether it is whole.
 
-SHA-256 of all that follows (32 bytes), length of the header (8 bytes, little-endian), header as
-JSON, then the arrays one after the other, row-major, little-endian. No pickle.
+The first entry of its metadata is the SHA-256 of every byte that follows that entry's value. It is
+written here, one array after the other, because the library's writer wants contiguous copies of
+all arrays at once, and a KV cache has gigabytes.
+Format: https://github.com/huggingface/safetensors#format
 """
 
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from math import prod
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
 
-FORMAT_VERSION = 1
+_DTYPES = {"float32": "F32", "float16": "F16", "int64": "I64", "int8": "I8", "uint8": "U8"}
+"""NumPy's name of a dtype -> the format's."""
 
-DTYPES = frozenset({"<f4", "<f2", "<i8", "|i1", "|u1"})
-
-_DIGEST_BYTES = hashlib.sha256().digest_size
 _LENGTH_BYTES = 8
-_MAXIMUM_HEADER_BYTES = 2**20
-"""A prefix of 34 layers has a header of 3 KB."""
+_BEFORE_DIGEST = b'{"__metadata__":{"sha256":"'
+_NO_DIGEST = "0" * 64
 
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """What a file says it holds."""
+    """Identity of a file's contents."""
 
     kind: str
     key: str
@@ -36,84 +36,74 @@ class Label:
 
 
 def encoded_header(label: Label, arrays: Sequence[NDArray[Any]]) -> bytes:
-    """The header of a file with these arrays."""
-    header = {
-        "version": FORMAT_VERSION,
-        "kind": label.kind,
-        "key": label.key,
-        "engine": label.engine_sha256,
-        "arrays": [[array.dtype.newbyteorder("<").str, list(array.shape)] for array in arrays],
-    }
-    return json.dumps(header).encode()
+    """Header of a file with these arrays, its digest still zeros."""
+    header: dict[str, object] = {"__metadata__": {"sha256": _NO_DIGEST, **asdict(label)}}
+    begin = 0
+    for index, array in enumerate(arrays):
+        end = begin + array.nbytes
+        header[str(index)] = {
+            "dtype": _DTYPES[array.dtype.name],
+            "shape": array.shape,
+            "data_offsets": [begin, end],
+        }
+        begin = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    return text + b" " * (-len(text) % 8)
 
 
 def file_bytes(label: Label, arrays: Sequence[NDArray[Any]]) -> int:
     """Size of the file that `write_arrays` makes."""
     header = encoded_header(label, arrays)
-    return _DIGEST_BYTES + _LENGTH_BYTES + len(header) + sum(array.nbytes for array in arrays)
+    return _LENGTH_BYTES + len(header) + sum(array.nbytes for array in arrays)
 
 
 def write_arrays(file: BinaryIO, label: Label, arrays: Sequence[NDArray[Any]]) -> None:
     """Write a whole file; arrays may be views, of which one at a time is copied."""
-    digest = hashlib.sha256()
     header = encoded_header(label, arrays)
-    file.write(bytes(_DIGEST_BYTES))
-    for part in (len(header).to_bytes(_LENGTH_BYTES, "little"), header):
-        digest.update(part)
-        file.write(part)
+    digest_end = len(_BEFORE_DIGEST) + len(_NO_DIGEST)
+    file.write(len(header).to_bytes(_LENGTH_BYTES, "little") + header)
+    digest = hashlib.sha256(header[digest_end:])
     for array in arrays:
-        little = array.astype(array.dtype.newbyteorder("<"), copy=False)
-        data = np.ascontiguousarray(little).reshape(-1).view(np.uint8).data
+        little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+        data = little.reshape(-1).view(np.uint8).data
         digest.update(data)
         file.write(data)
-    file.seek(0)
-    file.write(digest.digest())
+    file.seek(_LENGTH_BYTES + len(_BEFORE_DIGEST))
+    file.write(digest.hexdigest().encode())
 
 
 @contextmanager
 def open_arrays(path: Path, label: Label) -> Iterator[Iterator[NDArray[Any]]]:
-    """The arrays of a file, read one by one after the file was found whole.
+    """Arrays of a file, read one by one after the file was found whole.
 
     Raises:
         ValueError: cut short, altered, or not what `label` says.
         OSError: no such file, or it cannot be read.
     """
     with path.open("rb") as file:
-        stored = file.read(_DIGEST_BYTES)
-        if hashlib.file_digest(file, "sha256").digest() != stored:
-            raise ValueError("the file is cut short or altered")
-        file.seek(_DIGEST_BYTES)
-        found, specs = _read_header(file)
-        if found != label:
+        beginning = file.read(_LENGTH_BYTES + len(_BEFORE_DIGEST))
+        stored = file.read(len(_NO_DIGEST))
+        actual = hashlib.file_digest(file, "sha256").hexdigest().encode()
+    if beginning[_LENGTH_BYTES:] != _BEFORE_DIGEST or stored != actual:
+        raise ValueError("the file is cut short or altered")
+    with _opened(path) as tensors:
+        if tensors.metadata() != {"sha256": stored.decode(), **asdict(label)}:
             raise ValueError("the file holds something else than its name says")
-        yield (_read_array(file, dtype, shape) for dtype, shape in specs)
+        names = map(str, range(len(tensors.keys())))
+    yield (_read_array(path, name) for name in names)
 
 
-def read_label(path: Path) -> Label:
-    """What a file says it holds, its contents unchecked.
-
-    Raises:
-        ValueError: it has no such header.
-        OSError: no such file, or it cannot be read.
-    """
-    with path.open("rb") as file:
-        file.seek(_DIGEST_BYTES)
-        return _read_header(file)[0]
+def _read_array(path: Path, name: str) -> NDArray[Any]:
+    """A copy; the file is mapped for one array at a time, as mapped pages count as our memory."""
+    with _opened(path) as tensors:
+        array: NDArray[Any] = tensors.get_tensor(name)
+        return array
 
 
-def _read_header(file: BinaryIO) -> tuple[Label, list[tuple[np.dtype[Any], tuple[int, ...]]]]:
-    length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
-    if length > _MAXIMUM_HEADER_BYTES:
-        raise ValueError("the file has no header")
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     try:
-        header = json.loads(file.read(length))
-        if header["version"] != FORMAT_VERSION or not {d for d, _ in header["arrays"]} <= DTYPES:
-            raise ValueError("the file is of another version")
-        specs = [(np.dtype(dtype), tuple(map(int, shape))) for dtype, shape in header["arrays"]]
-        return Label(str(header["kind"]), str(header["key"]), str(header["engine"])), specs
-    except (KeyError, TypeError, UnicodeDecodeError) as error:
-        raise ValueError("the file has no header") from error
-
-
-def _read_array(file: BinaryIO, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-    return np.fromfile(file, dtype, prod(shape)).reshape(shape)
+        with safe_open(path, "numpy") as tensors:
+            yield tensors
+    except SafetensorError as error:
+        raise ValueError(f"the file is not safetensors: {error}") from error

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 from support.small_disk import small_disk
 
 from edge_medgemma.runtime.errors import EngineError
@@ -54,6 +55,12 @@ def test_what_is_written_is_read_bit_for_bit(cache: ScanCache, file: Path) -> No
         assert one.tobytes() == other.tobytes()
     assert read(cache, 2) is None
     assert not cache.write_error
+
+
+def test_safetensors_reads_the_file(file: Path) -> None:
+    tensors = load_file(file)
+    for index, array in enumerate(ARRAYS):
+        np.testing.assert_array_equal(tensors[str(index)], array)
 
 
 def test_only_the_user_can_read_it(cache: ScanCache, file: Path) -> None:
