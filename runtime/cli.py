@@ -27,7 +27,7 @@ SUMMARIES = {
     "triage": "Flag findings in a CT, MR or X-ray and say how urgent each study is.",
     "ask": "Ask a free question about a scan.",
     "inspect": "List every volume in a scan and every file skipped.",
-    "cache": "List or delete what earlier runs keep so that the next ones are quick.",
+    "cache": "List or delete files that make later runs quick.",
     "doctor": "Say what runs on this device, and what to install.",
     "export": "Convert a MedGemma checkpoint into an engine.",
     "build": "Build the plans of an engine on the device that will run them.",

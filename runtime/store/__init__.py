@@ -1,1 +1,1 @@
-"""Everything that is kept on disk between runs."""
+"""Caches on disk: files that runs leave for later runs."""

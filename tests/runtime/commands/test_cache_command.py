@@ -77,9 +77,7 @@ def one_file_of_each_kind(tmp_path) -> dict[str, Path]:
 
 @pytest.mark.command("cache list")
 def test_every_kind_is_listed_with_its_place(tmp_path, one_file_of_each_kind) -> None:
-    document = json.loads(
-        invoke(cli, "cache", "list", "--json", "--engine", tmp_path / "e").stdout
-    )
+    document = json.loads(invoke(cli, "cache", "list", "--json", "--engine", tmp_path / "e").stdout)
     assert_valid(document, "cache")
     assert document["folder"] == str(tmp_path / "cache" / "edge-medgemma")
     assert document["bytes"] == 1000 * len(one_file_of_each_kind)
