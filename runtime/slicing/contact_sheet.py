@@ -1,4 +1,4 @@
-"""One picture of all slices of some stacks, to see what the model sees."""
+"""One image of all slices of some stacks, to see what the model sees."""
 
 import io
 import math

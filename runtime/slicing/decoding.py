@@ -31,7 +31,7 @@ class Portion:
     path: Path
     frames: list[int]
     slots: list[int]
-    """Where each of them stands among the slices asked for."""
+    """Place of each among the slices asked for."""
 
 
 def decode_by_file(

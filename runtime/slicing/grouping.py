@@ -197,7 +197,7 @@ def _first_of_each(
 
 
 def _number(value: str) -> float:
-    """For sorting times; what is no number comes last."""
+    """Sort key of a time; what is no number comes last."""
     try:
         return float(value)
     except ValueError:

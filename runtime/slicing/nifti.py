@@ -127,7 +127,7 @@ def decode_nifti(path: Path, indices: Sequence[int]) -> NDArray[np.float32]:
 class _Layout:
     """How stored voxels [i, j, k] become slices, rows and columns as a viewer shows them.
 
-    Slices ascend towards left, posterior or head. Rows run down the picture: to the back in axial
+    Slices ascend towards left, posterior or head. Rows run down the image: to the back in axial
     slices, to the feet otherwise. Columns run to the patient's left, in sagittal ones to the back.
     """
 
@@ -152,7 +152,7 @@ def _layout(image: Any) -> _Layout:
     slice_axis = _slice_axis(counts, steps)
     order = {2: (2, 1, 0), 1: (1, 2, 0), 0: (0, 2, 1)}[slice_axis]
     axes = tuple(int(stored_axis[axis]) for axis in order)
-    # patient axes run to the left, back and head; rows of pictures that are not axial to the feet
+    # patient axes run to the left, back and head; rows of images that are not axial to the feet
     wanted_sign = np.where((np.array(order) == 2) & (slice_axis != 2), -1, 1)
     is_flipped = tuple(bool(flag) for flag in to_patient[list(axes), 1] != wanted_sign)
     shape = tuple(counts[axis] for axis in order)

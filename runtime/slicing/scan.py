@@ -1,4 +1,4 @@
-"""The door of this room: what a scan holds, and the slices of one of its series."""
+"""Entry point of the package: what a scan holds, and the slices of one of its series."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence

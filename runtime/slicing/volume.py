@@ -73,7 +73,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class SliceSource:
-    """Where the pixels of one slice are."""
+    """File and frame that hold the pixels of one slice."""
 
     path: Path
     frame: int
@@ -103,7 +103,7 @@ class Volume:
     problems: tuple[Problem, ...]
     """Those of the series and those found while decoding."""
     value_range: tuple[float, float] | None = None
-    """For MR, lowest and highest value of all slices of the series, read or not."""
+    """Lowest and highest value of all slices of an MR series, read or not; None for other modalities."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,7 +85,7 @@ class SliceHeader:
     is_localizer: bool
     is_sharp_kernel: bool
     is_hounsfield: bool
-    """For CT: the rescale that makes Hounsfield units is there."""
+    """Whether a CT has the rescale that makes Hounsfield units."""
 
 
 REPEAT_NAMES = ("b-values", "image types", "kernels", "time points", "acquisitions", "phases")
@@ -112,19 +112,19 @@ def _read(path: Path) -> list[SliceHeader]:
     return _tiles(path, headers[0]) if is_mosaic(dataset) else headers
 
 
-def _tiles(path: Path, picture: SliceHeader) -> list[SliceHeader]:
+def _tiles(path: Path, image: SliceHeader) -> list[SliceHeader]:
     """One header per tile of a mosaic."""
-    position, orientation = picture.position_mm, picture.orientation
-    if position is None or orientation is None or picture.pixel_spacing_mm is None:
+    position, orientation = image.position_mm, image.orientation
+    if position is None or orientation is None or image.pixel_spacing_mm is None:
         raise UnreadableFileError("mosaic of tiles without a position; export it as single slices")
     mosaic = read_mosaic(read_header(path)[0])
     return [
         replace(
-            picture,
-            source=replace(picture.source, frame=tile),
+            image,
+            source=replace(image.source, frame=tile),
             rows=mosaic.rows,
             columns=mosaic.columns,
-            position_mm=mosaic.corner_mm(tile, position, orientation, picture.pixel_spacing_mm),
+            position_mm=mosaic.corner_mm(tile, position, orientation, image.pixel_spacing_mm),
         )
         for tile in range(mosaic.count)
     ]
@@ -154,7 +154,7 @@ def _check_pixels(dataset: Dataset, frame_count: int, pixel_bytes: int | None) -
     if not 0 < frame_count <= MAX_FRAMES:
         raise UnreadableFileError(f"{frame_count} frames; expected 1 to {MAX_FRAMES}")
     if _count(dataset, "SamplesPerPixel", 1) != 1:
-        raise UnreadableFileError("colour picture, not a scan")
+        raise UnreadableFileError("colour image, not a scan")
     if pixel_bytes is None:
         raise UnreadableFileError("no pixel data; the file may be truncated")
     syntax = dataset.file_meta.get("TransferSyntaxUID", pydicom.uid.ImplicitVRLittleEndian)

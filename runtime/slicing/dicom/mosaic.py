@@ -1,4 +1,4 @@
-"""Siemens mosaics: one picture whose tiles are the slices of a volume.
+"""Siemens mosaics: one image whose tiles are the slices of a volume.
 
 Count, order and step of the tiles stand only in the private CSA header; the layout is that of the
 smallest square grid that holds them, row by row (as nibabel's `nicom` and dcm2niix read it).
@@ -28,7 +28,7 @@ UNIT_TOLERANCE = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class Mosaic:
-    """The tiles of one picture."""
+    """The tiles of one image."""
 
     count: int
     rows: int
@@ -41,30 +41,30 @@ class Mosaic:
     def corner_mm(
         self,
         tile: int,
-        picture_corner_mm: tuple[float, ...],
+        image_corner_mm: tuple[float, ...],
         orientation: tuple[float, ...],
         pixel_spacing_mm: tuple[float, float],
     ) -> tuple[float, ...]:
         """LPS of the centre of a tile's first pixel.
 
-        Image position (patient) of a mosaic is where the picture's corner would be if the whole
-        picture were one plane around the centre of the slice.
+        Image position (patient) of a mosaic is where the image's corner would be if the whole
+        image were one plane around the centre of the slice.
         """
         half_rows = self.rows * (self.tiles_across - 1) / 2
         half_columns = self.columns * (self.tiles_across - 1) / 2
         corner = (
-            np.array(picture_corner_mm)
+            np.array(image_corner_mm)
             + np.array(orientation[3:]) * pixel_spacing_mm[0] * half_rows
             + np.array(orientation[:3]) * pixel_spacing_mm[1] * half_columns
             + np.array(self.step_mm) * tile
         )
         return tuple(corner.tolist())
 
-    def cut(self, picture: NDArray[np.float32], tile: int) -> NDArray[np.float32]:
-        """Tile [rows, columns] of the picture."""
+    def cut(self, image: NDArray[np.float32], tile: int) -> NDArray[np.float32]:
+        """Tile [rows, columns] of the image."""
         top = tile // self.tiles_across * self.rows
         left = tile % self.tiles_across * self.columns
-        return picture[top : top + self.rows, left : left + self.columns]
+        return image[top : top + self.rows, left : left + self.columns]
 
 
 def is_mosaic(dataset: Dataset) -> bool:
@@ -76,7 +76,7 @@ def read_mosaic(dataset: Dataset) -> Mosaic:
     """The tiles of a data set that `is_mosaic`, read with its private elements.
 
     Raises:
-        UnreadableFileError: the private header is not there, or contradicts the picture.
+        UnreadableFileError: the private header is not there, or contradicts the image.
     """
     tags = _csa_tags(dataset)
     counts = _numbers(tags, "NumberOfImagesInMosaic", 1)
@@ -89,7 +89,7 @@ def read_mosaic(dataset: Dataset) -> Mosaic:
     tiles_across = math.ceil(math.sqrt(counts[0])) if counts[0] >= 1 else 0
     rows, columns = int(dataset.Rows), int(dataset.Columns)
     if not tiles_across or rows % tiles_across or columns % tiles_across:
-        raise _refusal("the picture is not a grid of as many tiles as it says")
+        raise _refusal("the image is not a grid of as many tiles as it says")
     across = np.cross(orientation[:3], orientation[3:])
     if abs(abs(across @ np.array(normal)) - 1) > UNIT_TOLERANCE:
         raise _refusal("its slice normal is not that of its plane")

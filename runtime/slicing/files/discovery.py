@@ -144,5 +144,5 @@ def _other_kind(start: bytes) -> str:
     if start[:4] == b"%PDF":
         return "PDF document"
     if start[:4] == b"\x89PNG" or start[:3] == b"\xff\xd8\xff":
-        return "PNG or JPEG picture, not a scan"
+        return "PNG or JPEG image, not a scan"
     return "neither DICOM nor NIfTI by its content"

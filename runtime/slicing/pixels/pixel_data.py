@@ -47,8 +47,8 @@ def _decode(
 ) -> list[NDArray[np.float32]]:
     if is_mosaic(dataset):
         mosaic = read_mosaic(dataset)
-        picture = _physical(Frame(dataset, 0), decode_stored(dataset, source, 0), modality)
-        return [mosaic.cut(picture, tile) for tile in frames]
+        image = _physical(Frame(dataset, 0), decode_stored(dataset, source, 0), modality)
+        return [mosaic.cut(image, tile) for tile in frames]
     return [
         _physical(Frame(dataset, frame), decode_stored(dataset, source, frame), modality)
         for frame in frames
@@ -131,7 +131,7 @@ def rescale(frame: Frame, stored: NDArray[np.int32], modality: Modality) -> NDAr
 
 
 def padding_mask(dataset: Dataset, stored: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """Where stored values are padding: pixel padding value (0028,0120) up to its range limit.
+    """Mask of the stored values that are padding: pixel padding value (0028,0120) up to its range limit.
 
     Compared modulo the stored width, since the tag is often written with the other sign
     (63536 as US for -2000 in signed pixels).

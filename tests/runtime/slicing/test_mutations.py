@@ -38,7 +38,7 @@ SIDE = 64
 REASONS = re.compile(
     r"damaged|truncated|pixels cannot be decoded|unsupported transfer syntax|not a CT, MR|"
     r"neither DICOM nor NIfTI|no pixel data|no series or object UID|expected (1 to|at most)|"
-    r"colour picture|not a DICOM image|sequences nested|header of more than|mosaic of tiles|"
+    r"colour image|not a DICOM image|sequences nested|header of more than|mosaic of tiles|"
     r"inflates to more|NIfTI (that|volume|whose|without)|empty file|takes more memory|"
     r"PNG or JPEG|JPEG Extended"
 )

@@ -59,7 +59,7 @@ def test_every_other_file_is_skipped_with_its_reason(
         "cut.dcm": "truncated: 668 of 768 bytes of pixel data are there",
         "scout": "localizer (scout)",
         "capture": "not a CT, MR, CR or DX image: Secondary Capture Image Storage",
-        "colour": "colour picture, not a scan",
+        "colour": "colour image, not a scan",
         "header only": "no pixel data; the file may be truncated",
         "link": "link to a file outside the scan folder, not followed",
         "folder": "link to a folder, not followed",

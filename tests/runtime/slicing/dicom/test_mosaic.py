@@ -39,10 +39,10 @@ def write_mosaic(
     write_slice: WriteSlice, csa: bytes | None, across: int = 3, index: int = 0
 ) -> Path:
     """Tile t is filled with the value 10·t + index."""
-    picture = np.zeros((across * TILE_ROWS, across * TILE_COLUMNS), np.int16)
+    image = np.zeros((across * TILE_ROWS, across * TILE_COLUMNS), np.int16)
     for tile in range(TILES):
         row, column = tile // across * TILE_ROWS, tile % across * TILE_COLUMNS
-        picture[row : row + TILE_ROWS, column : column + TILE_COLUMNS] = 10 * tile + index
+        image[row : row + TILE_ROWS, column : column + TILE_COLUMNS] = 10 * tile + index
     private = {}
     if csa is not None:
         block = Dataset().private_block(0x29, "SIEMENS CSA HEADER", create=True)
@@ -57,7 +57,7 @@ def write_mosaic(
         RescaleSlope=None,
         RescaleIntercept=None,
         elements=private,
-        pixels=picture,
+        pixels=image,
     )
 
 
@@ -69,7 +69,7 @@ def test_tiles_are_slices_with_their_own_corners(
     assert series.shape == (TILES, TILE_ROWS, TILE_COLUMNS)
     assert series.spacing_mm == (4, 0.5, 0.52)
     assert series.problems == ()
-    # the corner of the picture lies one tile before that of a slice, in rows and in columns
+    # the corner of the image lies one tile before that of a slice, in rows and in columns
     np.testing.assert_allclose(
         series.affine_lps_mm[:3, 3], [-100 + TILE_COLUMNS * 0.52, -50 + TILE_ROWS * 0.5, first_z_mm]
     )
@@ -94,8 +94,8 @@ def test_of_several_mosaics_the_first_time_point_is_read(write_slice: WriteSlice
         (None, "its private header was removed"),
         (csa_header(TILES, [0, 0, 1])[:90], "its private header is damaged"),
         (csa_header(TILES, [1, 0, 0]), "its slice normal is not that of its plane"),
-        (csa_header(17, [0, 0, 1]), "the picture is not a grid of as many tiles as it says"),
-        (csa_header(0, [0, 0, 1]), "the picture is not a grid of as many tiles as it says"),
+        (csa_header(17, [0, 0, 1]), "the image is not a grid of as many tiles as it says"),
+        (csa_header(0, [0, 0, 1]), "the image is not a grid of as many tiles as it says"),
         (csa_header(TILES, [0, 0]), "the private header does not give its tiles"),
     ],
     ids=["removed", "damaged", "normal", "many", "none", "short"],
