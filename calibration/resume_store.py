@@ -1,4 +1,4 @@
-"""What a calibration has found so far, on disk: a run that was killed goes on where it stopped."""
+"""Intermediate results of a calibration on disk: a run that was killed goes on where it stopped."""
 
 import json
 from collections.abc import Mapping

@@ -23,7 +23,7 @@ TIMING_CACHE = "timing.cache"
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a plan works: TensorRT opens it nowhere else."""
+    """Library, device and engine that a plan was built for: TensorRT opens it nowhere else."""
 
     library: str
     library_version: str
@@ -74,7 +74,7 @@ class PlanRecord:
 
 
 def plan_folder(directory: Path) -> Path:
-    """Where the plans of an engine directory stand."""
+    """Folder of an engine directory's plans."""
     return device_folder(directory) / "tensorrt"
 
 
