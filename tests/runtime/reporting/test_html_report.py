@@ -9,6 +9,7 @@ from PIL import Image
 
 from edge_medgemma.runtime.reporting.html_report import render_html, score_words, write_html_report
 from edge_medgemma.runtime.slicing.volume import Problem
+from edge_medgemma.runtime.triage.report import FindingStatus
 from edge_medgemma.runtime.triage.urgency import NO_FLAG_TEXT, Urgency
 
 VOID = {"meta", "img", "br"}
@@ -112,3 +113,12 @@ def test_scores_are_probabilities_only_where_calibrated(report) -> None:
 def test_the_page_is_written(report, tmp_path) -> None:
     write_html_report(report, tmp_path / "new" / "report.html")
     assert (tmp_path / "new" / "report.html").stat().st_size < 500_000
+
+
+def test_every_class_is_styled(report) -> None:
+    """A class that the style sheet does not know lays the page out wrong without an error."""
+    page = render_html(report)
+    style, body = page.split("</style>")
+    used = {name for names in re.findall(r'class="([^"]*)"', body) for name in names.split()}
+    known = set(re.findall(r"\.([a-z_]+)", style))
+    assert used - known <= {"name"} | {status.value for status in FindingStatus}
