@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_medgemma.calibration.gram import Gram
-from edge_medgemma.calibration.ranges import LEVELS
 from edge_medgemma.calibration.resume_store import load_group
+from edge_medgemma.calibration.search.gram import Gram
+from edge_medgemma.calibration.search.ranges import LEVELS
 from edge_medgemma.calibration.slices import CalibrationSlice
 from edge_medgemma.runtime.documents import Finite, Sha256, Size, dump_json, parse_json
 from edge_medgemma.runtime.errors import EngineError

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_medgemma import __version__
-from edge_medgemma.calibration.decoder_pass import DecoderPass
-from edge_medgemma.calibration.layer_runner import GraphStages
+from edge_medgemma.calibration.passes.decoder_pass import DecoderPass
+from edge_medgemma.calibration.passes.layer_runner import GraphStages
+from edge_medgemma.calibration.passes.vision_pass import VisionPass
 from edge_medgemma.calibration.prompts import Prompt, build_prompts, feeds_of
 from edge_medgemma.calibration.record import (
     SCHEMA_VERSION,
@@ -21,7 +22,6 @@ from edge_medgemma.calibration.record import (
 )
 from edge_medgemma.calibration.resume_store import State
 from edge_medgemma.calibration.slices import CalibrationSlice, SliceSet
-from edge_medgemma.calibration.vision_pass import VisionPass
 from edge_medgemma.runtime.errors import EngineError, ResourceError
 from edge_medgemma.runtime.generation.embedding import Embedding
 from edge_medgemma.runtime.generation.engine import Engine

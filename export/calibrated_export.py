@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edge_medgemma.calibration.quantization_error import Loss, measure_loss
+from edge_medgemma.calibration.loss.quantization_error import Loss, measure_loss
 from edge_medgemma.calibration.record import Calibration
 from edge_medgemma.export.checkpoint.checkpoint import Checkpoint
 from edge_medgemma.export.engine import Progress, write_engine

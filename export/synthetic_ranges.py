@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_medgemma.calibration.layer_runner import GraphStages, StageSession
+from edge_medgemma.calibration.passes.layer_runner import GraphStages, StageSession
 from edge_medgemma.export.checkpoint.checkpoint import Checkpoint
 from edge_medgemma.export.graphs.ort_dialect import OrtDialect
 from edge_medgemma.export.graphs.vision import VisionWriter

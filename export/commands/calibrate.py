@@ -129,7 +129,7 @@ def _report(
     model: str, output: Path, report: Path | None, block_size: int, threads: int | None
 ) -> None:
     """Print the summary and, where asked, measure engines and write the page."""
-    from edge_medgemma.calibration.loss_report import Measured, table, write_report
+    from edge_medgemma.calibration.loss.loss_report import Measured, table, write_report
     from edge_medgemma.calibration.record import load_calibration
     from edge_medgemma.export.calibrated_export import Budget, export_calibrated
     from edge_medgemma.export.checkpoint.loader import open_checkpoint

@@ -217,7 +217,7 @@ def export_measured(
 ) -> "Manifest":
     """Export, measure, print the loss and write the page."""
     try:
-        from edge_medgemma.calibration.loss_report import Measured, table, write_report
+        from edge_medgemma.calibration.loss.loss_report import Measured, table, write_report
         from edge_medgemma.calibration.record import load_calibration
         from edge_medgemma.export.calibrated_export import DEFAULT_MAX_KL, Budget, export_calibrated
     except ModuleNotFoundError as error:

@@ -13,8 +13,8 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_medgemma.calibration.gram import Gram
 from edge_medgemma.calibration.record import Calibration
+from edge_medgemma.calibration.search.gram import Gram
 from edge_medgemma.export.checkpoint.checkpoint import Checkpoint, Tensor
 
 Array = NDArray[np.float32]

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from edge_medgemma.calibration.record import Calibration
 from edge_medgemma.calibration.resume_store import load_group, save_group
-from edge_medgemma.calibration.weight_search import Rounding, choose_importance, gptq
+from edge_medgemma.calibration.search.weight_search import Rounding, choose_importance, gptq
 from edge_medgemma.export.graphs.weights import (
     BITS,
     StorageOf,

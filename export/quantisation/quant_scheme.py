@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_medgemma.calibration.ranges import LEVELS
 from edge_medgemma.calibration.record import Calibration
+from edge_medgemma.calibration.search.ranges import LEVELS
 from edge_medgemma.export.checkpoint.checkpoint import Checkpoint
 from edge_medgemma.export.checkpoint.tensor_names import HEAD
 from edge_medgemma.export.graphs.embedding import DATA_NAME

@@ -5,7 +5,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from edge_medgemma.calibration.layer_runner import GraphStages, StageSession
+from edge_medgemma.calibration.passes.layer_runner import GraphStages, StageSession
 from edge_medgemma.calibration.prompts import build_prompts, feeds_of
 from edge_medgemma.runtime.generation.embedding import Embedding
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edge_medgemma.calibration.loss.quantization_error import measure_loss
 from edge_medgemma.calibration.phantoms.dicom import write_dicom_series
 from edge_medgemma.calibration.phantoms.drawing import draw_phantom
-from edge_medgemma.calibration.quantization_error import measure_loss
 from edge_medgemma.calibration.run import calibrate_engine
 from edge_medgemma.calibration.slices import draw_slices
 from edge_medgemma.export.calibrated_export import Budget, export_calibrated

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_medgemma.calibration.layer_runner import GraphStages, StageSession
+from edge_medgemma.calibration.passes.layer_runner import GraphStages, StageSession
 from edge_medgemma.calibration.prompts import build_prompts
 from edge_medgemma.calibration.record import data_folder, load_calibration
 from edge_medgemma.calibration.run import calibrate_engine, check_memory

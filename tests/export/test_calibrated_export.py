@@ -80,7 +80,7 @@ def test_the_loss_is_measured_and_stamped(export, tmp_path, precision, max_kl, m
 
 
 def test_searched_int4_loses_less_than_nearest(export, tiny_checkpoint, calibration, tmp_path):
-    from edge_medgemma.calibration.quantization_error import measure_loss
+    from edge_medgemma.calibration.loss.quantization_error import measure_loss
 
     _, searched = export("int4", force=True)
     checkpoint = open_checkpoint(str(tiny_checkpoint))

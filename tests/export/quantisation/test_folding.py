@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from edge_medgemma.calibration.weight_search import choose_importance
+from edge_medgemma.calibration.search.weight_search import choose_importance
 from edge_medgemma.export.checkpoint.loader import open_checkpoint
 from edge_medgemma.export.engine import write_engine
 from edge_medgemma.export.quantisation.folding import scale_decoder, scale_residual, smooth_vision
@@ -44,7 +44,7 @@ class FakeCalibration:
         return self._scale(self._checkpoint.vision.hidden_size)
 
     def gram(self, linear):
-        from edge_medgemma.calibration.gram import Gram
+        from edge_medgemma.calibration.search.gram import Gram
 
         text = self._checkpoint.text
         width = {

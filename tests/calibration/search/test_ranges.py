@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from edge_medgemma.calibration.ranges import (
+from edge_medgemma.calibration.search.ranges import (
     candidate_ranges,
     entropy_range,
     mse_range,

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_medgemma.calibration.activation_statistics import InputStatistics, Peaks
-from edge_medgemma.calibration.layer_runner import GraphStages, Stage, StageSession
+from edge_medgemma.calibration.passes.activation_statistics import InputStatistics, Peaks
+from edge_medgemma.calibration.passes.layer_runner import GraphStages, Stage, StageSession
+from edge_medgemma.calibration.passes.vision_pass import reference_rows
 from edge_medgemma.calibration.prompts import Prompt
 from edge_medgemma.calibration.resume_store import State
-from edge_medgemma.calibration.vision_pass import reference_rows
 from edge_medgemma.runtime.manifest import TextSpec
 
 Array = NDArray[np.float32]

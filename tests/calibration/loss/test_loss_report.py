@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from edge_medgemma.calibration.loss_report import Measured, table, write_report
-from edge_medgemma.calibration.quantization_error import measure_loss
+from edge_medgemma.calibration.loss.loss_report import Measured, table, write_report
+from edge_medgemma.calibration.loss.quantization_error import measure_loss
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import jinja2
 import numpy as np
 from PIL import Image
 
-from edge_medgemma.calibration.quantization_error import Loss
+from edge_medgemma.calibration.loss.quantization_error import Loss
 from edge_medgemma.calibration.record import FP16_PEAK, Calibration
 from edge_medgemma.runtime.files import write_atomically
 

@@ -2,7 +2,7 @@
 
 Every method sees the magnitudes of one tensor and names the largest value that keeps its place;
 what is larger is clipped. Which method wins differs from tensor to tensor, so the error of the
-product decides (`calibration.smoothing`), not the method's own criterion.
+product decides (`calibration.search.smoothing`), not the method's own criterion.
 """
 
 import numpy as np

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_medgemma.calibration.gram import Gram
+from edge_medgemma.calibration.search.gram import Gram
 from edge_medgemma.runtime.errors import EngineError
 
 Array = NDArray[np.float32]

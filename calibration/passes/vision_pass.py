@@ -6,10 +6,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_medgemma.calibration.activation_statistics import SAMPLE_ROWS, InputStatistics, Peaks
-from edge_medgemma.calibration.layer_runner import GraphStages, Stage, StageSession
+from edge_medgemma.calibration.passes.activation_statistics import (
+    SAMPLE_ROWS,
+    InputStatistics,
+    Peaks,
+)
+from edge_medgemma.calibration.passes.layer_runner import GraphStages, Stage, StageSession
 from edge_medgemma.calibration.resume_store import State
-from edge_medgemma.calibration.smoothing import choose_activation
+from edge_medgemma.calibration.search.smoothing import choose_activation
 
 Array = NDArray[np.float32]
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_medgemma.calibration.gram import Gram
-from edge_medgemma.calibration.smoothing import SEARCH_COLUMNS, importance_scale
+from edge_medgemma.calibration.search.gram import Gram
+from edge_medgemma.calibration.search.smoothing import SEARCH_COLUMNS, importance_scale
 
 Array = NDArray[np.float32]
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_medgemma.calibration.layer_runner import GraphStages, StageSession
+from edge_medgemma.calibration.passes.layer_runner import GraphStages, StageSession
+from edge_medgemma.calibration.passes.vision_pass import reference_rows
 from edge_medgemma.calibration.prompts import Prompt, build_prompts, feeds_of
 from edge_medgemma.calibration.record import Calibration
 from edge_medgemma.calibration.slices import CalibrationSlice
-from edge_medgemma.calibration.vision_pass import reference_rows
 from edge_medgemma.runtime.errors import EngineError
 from edge_medgemma.runtime.generation.embedding import Embedding
 from edge_medgemma.runtime.generation.engine import Engine

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from edge_medgemma.calibration.gram import BLOCK_WIDTH, Gram
-from edge_medgemma.calibration.smoothing import choose_activation
-from edge_medgemma.calibration.weight_search import choose_importance, dequantize, gptq
+from edge_medgemma.calibration.search.gram import BLOCK_WIDTH, Gram
+from edge_medgemma.calibration.search.smoothing import choose_activation
+from edge_medgemma.calibration.search.weight_search import choose_importance, dequantize, gptq
 
 INPUTS, OUTPUTS, BLOCK, LARGEST = 128, 64, 32, 7
 

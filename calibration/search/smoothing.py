@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_medgemma.calibration.ranges import candidate_ranges, round_to_grid
+from edge_medgemma.calibration.search.ranges import candidate_ranges, round_to_grid
 
 Array = NDArray[np.float32]
 

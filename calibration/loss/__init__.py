@@ -1,0 +1,1 @@
+"""The cost of quantisation: measured on held-out slices, and its page."""

@@ -1,0 +1,1 @@
+"""The float model run over the slices, a layer at a time."""

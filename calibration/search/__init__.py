@@ -1,0 +1,1 @@
+"""Ranges, smoothing and integers that quantise the model with the least error."""
