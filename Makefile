@@ -3,9 +3,9 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 SHAPE ?= tiny
 PEERS ?= llama.cpp-q4_0 transformers-bf16 openvino-int4 optimum-onnx onnxruntime-genai
-PEERS_OPTIONS ?=
+COMPARISON_OPTIONS ?=
 
-.PHONY: triage test lint types schemas tiny-engine readme tensorrt-check cuda-check arm64 peers
+.PHONY: triage test lint types schemas tiny-engine readme tensorrt-check cuda-check arm64 comparisons
 
 triage: $(VENV)/.triage-ready
 	$(BIN)/edge-medgemma triage tests/data/ct_head --out triage-output
@@ -63,5 +63,5 @@ cuda-check:
 arm64: $(VENV)/.triage-ready
 	tests/arm64/triage.sh build/arm64
 
-peers: $(VENV)/.test-ready
-	PYTHONPATH=tests $(BIN)/python -m comparisons.compare --shape $(SHAPE) --peers $(PEERS) $(PEERS_OPTIONS)
+comparisons: $(VENV)/.test-ready
+	PYTHONPATH=tests $(BIN)/python -m comparisons.compare --shape $(SHAPE) --peers $(PEERS) $(COMPARISON_OPTIONS)

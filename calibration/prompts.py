@@ -26,7 +26,7 @@ class Prompt:
     ids: tuple[int, ...]
     rows: TokenMeta
     slices: tuple[int, ...]
-    """Which slices of the set its images are, in order"""
+    """Numbers of the slices that are its images, in order"""
     questions: tuple[Finding, ...]
     logit_rows: NDArray[np.int64]
     """[questions]: rows whose next token is the answer"""

@@ -27,7 +27,7 @@ FP16_PEAK = 16384.0
 
 @dataclass(frozen=True, slots=True)
 class SliceSummary:
-    """What the slices were, without saying whose."""
+    """The slices of a calibration, without saying whose."""
 
     scans: Size
     series: Size
@@ -35,7 +35,7 @@ class SliceSummary:
     held_out: Size
     seed: Size
     sha256: Sha256
-    """Of every pixel in order"""
+    """Hash of every pixel in order"""
     strata: Mapping[str, Size]
     """Slices by modality, window and position"""
     warnings: tuple[str, ...]
@@ -43,13 +43,13 @@ class SliceSummary:
 
 @dataclass(frozen=True, slots=True)
 class InputRange:
-    """How the input of one linear map of the vision tower is quantised."""
+    """Quantisation of the input of one linear layer of the vision tower."""
 
     limit: Finite
     """Range of the smoothed input; its step is limit / 127"""
     method: str
     exponent: Finite
-    """Of the smoothing; 0 for none"""
+    """Exponent of the smoothing; 0 for none"""
     error: Finite
     """Squared error of the product over its squared norm, on sampled rows"""
     plain_error: Finite
@@ -58,7 +58,7 @@ class InputRange:
 
 @dataclass(frozen=True, slots=True)
 class CalibrationRecord:
-    """What calibration.json says."""
+    """Contents of calibration.json."""
 
     schema_version: int
     program_version: str
@@ -66,7 +66,7 @@ class CalibrationRecord:
     checkpoint_name: str
     slices: SliceSummary
     vision: Mapping[str, InputRange]
-    """By linear layer"""
+    """Ranges by linear layer"""
     peaks: Mapping[str, Finite]
     """Largest magnitude of every value of both graphs, by name"""
     files: Mapping[str, Sha256]
@@ -93,13 +93,13 @@ class Calibration(CalibrationRecord):
         return 1.0 if ratio <= 1 else 2.0 ** math.ceil(math.log2(ratio))
 
     def smoothing(self, linear: str) -> NDArray[np.float32]:
-        """[K]: the input of a vision map is divided by it."""
+        """[K]: divisor of the input of a vision layer."""
         arrays, _ = self._group(f"vision.{_layer_of(linear)}")
         scale: NDArray[np.float32] = arrays[f"scale:{linear}"]
         return scale
 
     def gram(self, linear: str) -> Gram:
-        """Second moments of the input of a decoder map."""
+        """Second moments of the input of a linear layer of the decoder."""
         arrays, _ = self._group(f"decoder.{_layer_of(linear)}")
         keys = ("correlation", "diagonal", "rows")
         return Gram.unpacked({key: arrays[f"{key}:{linear}"] for key in keys})

@@ -37,7 +37,7 @@ WORKING_COPIES = 2
 
 def calibrate_engine(
     engine: Engine,
-    drawn: SliceSet,
+    slice_set: SliceSet,
     output: Path,
     *,
     threads: int | None = None,
@@ -58,16 +58,18 @@ def calibrate_engine(
             "exported with --precision fp32"
         )
     stages = {part: GraphStages(engine.directory, part) for part in ("vision", "decoder")}
-    check_memory(needed_bytes(engine.manifest, stages, len(drawn.slices) + len(drawn.held_out)))
+    check_memory(
+        needed_bytes(engine.manifest, stages, len(slice_set.slices) + len(slice_set.held_out))
+    )
     identity = {
         "engine": engine.manifest.sha256,
-        "slices": drawn.sha256,
-        "seed": drawn.seed,
+        "slices": slice_set.sha256,
+        "seed": slice_set.seed,
         "version": __version__,
         "schema": SCHEMA_VERSION,
     }
     state = State(data_folder(output), identity)
-    runner = _Run(engine, drawn, stages, state, threads, on_progress)
+    runner = _Run(engine, slice_set, stages, state, threads, on_progress)
     calibration = runner.run()
     save_calibration(output, calibration)
     return calibration
@@ -79,23 +81,23 @@ class _Run:
     def __init__(
         self,
         engine: Engine,
-        drawn: SliceSet,
+        slice_set: SliceSet,
         stages: dict[str, GraphStages],
         state: State,
         threads: int | None,
         on_progress: Progress | None,
     ) -> None:
         self._engine = engine
-        self._drawn = drawn
+        self._slice_set = slice_set
         self._stages = stages
         self._state = state
         self._threads = threads
         self._on_progress = on_progress
-        self._slices = (*drawn.slices, *drawn.held_out)
+        self._slices = (*slice_set.slices, *slice_set.held_out)
 
     def run(self) -> Calibration:
         engine, state = self._engine, self._state
-        calibrated, held = len(self._drawn.slices), len(self._drawn.held_out)
+        calibrated, held = len(self._slice_set.slices), len(self._slice_set.held_out)
         features = VisionPass(
             self._stages["vision"],
             state,
@@ -104,8 +106,8 @@ class _Run:
             self._threads,
         ).run(self._advance)
         numbers = list(range(calibrated + held))
-        first = build_prompts(engine, self._drawn.slices, numbers[:calibrated])
-        last = build_prompts(engine, self._drawn.held_out, numbers[calibrated:])
+        first = build_prompts(engine, self._slice_set.slices, numbers[:calibrated])
+        last = build_prompts(engine, self._slice_set.held_out, numbers[calibrated:])
         embedding = Embedding(engine.directory, engine.manifest)
 
         def feeds(prompt: Prompt) -> dict[str, NDArray[np.generic]]:
@@ -123,14 +125,14 @@ class _Run:
         offset = len(self._stages["vision"])
         passes.run(lambda layer: self._advance(offset + layer))
         state.save("features", {"held_out": features[calibrated:]})
-        save_held_out(state, self._drawn.held_out)
+        save_held_out(state, self._slice_set.held_out)
         for part in ("vision", "decoder"):
             for index in range(len(self._stages[part])):
                 state.drop(f"{part}_stream.{index}")
         return self._calibration()
 
     def _calibration(self) -> Calibration:
-        manifest, drawn, state = self._engine.manifest, self._drawn, self._state
+        manifest, slice_set, state = self._engine.manifest, self._slice_set, self._state
         vision: dict[str, InputRange] = {}
         peaks: dict[str, float] = {}
         for part in ("vision", "decoder"):
@@ -140,21 +142,21 @@ class _Run:
                 _, note = state.load(f"{part}.{index}")
                 peaks |= note["peaks"]
                 vision |= {k: InputRange(**v) for k, v in note.get("linears", {}).items()}
-        strata = Counter(" · ".join(one.stratum) for one in drawn.slices)
+        strata = Counter(" · ".join(one.stratum) for one in slice_set.slices)
         return Calibration(
             schema_version=SCHEMA_VERSION,
             program_version=__version__,
             checkpoint_sha256=manifest.source.sha256,
             checkpoint_name=manifest.source.name,
             slices=SliceSummary(
-                scans=drawn.scans,
-                series=drawn.series,
-                calibrated=len(drawn.slices),
-                held_out=len(drawn.held_out),
-                seed=drawn.seed,
-                sha256=drawn.sha256,
+                scans=slice_set.scans,
+                series=slice_set.series,
+                calibrated=len(slice_set.slices),
+                held_out=len(slice_set.held_out),
+                seed=slice_set.seed,
+                sha256=slice_set.sha256,
                 strata=dict(sorted(strata.items())),
-                warnings=drawn.warnings,
+                warnings=slice_set.warnings,
             ),
             vision=vision,
             peaks=peaks,

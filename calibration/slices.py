@@ -1,4 +1,4 @@
-"""Which slices calibration looks at: every kind of scan and every part of it, drawn by a seed."""
+"""The slices that calibration looks at: every kind of scan and every part of it, sampled by a seed."""
 
 import hashlib
 from collections import defaultdict
@@ -21,7 +21,7 @@ FLAT_DEVIATION = 2.0
 """A slice whose grey values deviate less than this (of 255) shows air or nothing."""
 
 HELD_OUT_SHARE = 0.25
-"""Of the slices drawn, rounded up: never looked at by calibration, kept to measure the loss."""
+"""Share of the sampled slices, rounded up, that calibration never sees: they measure the loss."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +40,13 @@ class CalibrationSlice:
 
     @property
     def stratum(self) -> tuple[str, str, str]:
-        """Slices are drawn evenly over these."""
+        """Slices are sampled evenly over these."""
         return self.modality, f"{self.preset} {self.body_part}", self.band
 
 
 @dataclass(frozen=True, slots=True)
 class SliceSet:
-    """The draw."""
+    """The sampled slices and where they came from."""
 
     slices: tuple[CalibrationSlice, ...]
     held_out: tuple[CalibrationSlice, ...]
@@ -57,7 +57,7 @@ class SliceSet:
 
     @property
     def sha256(self) -> str:
-        """Of every pixel, in order: the identity of the set, which says nothing of a patient."""
+        """Hash of every pixel, in order: the identity of the set, which says nothing of a patient."""
         digest = hashlib.sha256()
         for one in (*self.slices, *self.held_out):
             digest.update(repr((one.pixels.shape, one.stratum)).encode())
@@ -65,13 +65,13 @@ class SliceSet:
         return digest.hexdigest()
 
 
-def draw_slices(
+def sample_calibration_slices(
     scans: Sequence[Path],
     count: int,
     seed: int,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> SliceSet:
-    """Draw `count` slices and a quarter more to hold out, evenly over modality, window and position.
+    """Sample `count` slices and a quarter more to hold out, evenly over modality, window and position.
 
     Whole series are held out where a window has several, so that no neighbour of a calibration
     slice measures the loss.
@@ -119,7 +119,7 @@ def draw_slices(
 
 
 def _slices_per_series(wanted: int, series: int) -> int:
-    """Enough for the draw even if half of the series show nothing."""
+    """Slices enough for the sample even if half of the series show nothing."""
     return max(len(POSITION_BANDS), -(-2 * wanted // max(series, 1)))
 
 
@@ -161,7 +161,7 @@ def _held_out_places(
 def _evenly(
     slices: Sequence[CalibrationSlice], count: int, generator: np.random.Generator
 ) -> list[CalibrationSlice]:
-    """At most `count`, one stratum after the other, each in random order; the scan's order kept."""
+    """`count` slices at most, one stratum after the other, each in random order; the scan's order kept."""
     strata: dict[tuple[str, str, str], list[int]] = defaultdict(list)
     for i in generator.permutation(len(slices)).tolist():
         strata[slices[i].stratum].append(i)

@@ -10,8 +10,8 @@ from edge_medgemma.calibration.record import Calibration
 from edge_medgemma.export.checkpoint.checkpoint import Checkpoint
 from edge_medgemma.export.engine import Progress, write_engine
 from edge_medgemma.export.graphs.writer import write_bytes
-from edge_medgemma.export.quantisation.quant_scheme import MAPS, ExportPlan, plan_export
-from edge_medgemma.export.reference_outputs import add_golden, cpu_engine
+from edge_medgemma.export.quantisation.quant_scheme import LINEAR_LAYERS, ExportPlan, plan_export
+from edge_medgemma.export.reference_outputs import add_reference_outputs, cpu_engine
 from edge_medgemma.export.target import CPU, Target
 from edge_medgemma.runtime.errors import EngineError
 from edge_medgemma.runtime.files import new_directory
@@ -25,12 +25,12 @@ DEFAULT_MAX_KL = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """How much loss is taken."""
+    """The loss that is accepted."""
 
     max_kl: float = DEFAULT_MAX_KL
     """Nats; an engine above it is refused."""
     target_kl: float | None = None
-    """Nats; an int4 engine above it gets more maps in 8 bits, step by step."""
+    """Nats; an int4 engine above it gets more layers in int8, one group after the other."""
     force: bool = False
     """Keep an engine whatever it loses."""
 
@@ -45,15 +45,15 @@ def export_calibrated(
     budget: Budget,
     demonstration: Demonstration | None = None,
     target: Target = CPU,
-    golden: bool = False,
+    with_reference_outputs: bool = False,
     threads: int | None = None,
     on_progress: Progress | None = None,
     on_measure: Callable[[int, int], None] | None = None,
 ) -> tuple[Manifest, Loss]:
     """Write the engine directory `destination` with its measured loss in the manifest.
 
-    What a CPU cannot run is measured in float32 with the same weights. `golden` adds the outputs
-    by which a device is judged.
+    What a CPU cannot run is measured in float32 with the same weights. `with_reference_outputs`
+    adds the outputs by which a device is judged.
 
     Raises:
         EngineError: the loss is above the budget; nothing is left behind.
@@ -61,33 +61,35 @@ def export_calibrated(
         ResourceError: `destination` exists, or the disk is full; nothing is left behind.
     """
     with new_directory(destination) as folder:
-        for int8_layers in _steps(checkpoint, precision, budget):
-            plan = plan_export(checkpoint, precision, block_size, calibration, int8_layers, target)
-            manifest = write_engine(plan, folder, demonstration, on_progress)
-            with cpu_engine(plan, folder) as measured:
+        for int8_layers in _int8_choices(checkpoint, precision, budget):
+            export_plan = plan_export(
+                checkpoint, precision, block_size, calibration, int8_layers, target
+            )
+            manifest = write_engine(export_plan, folder, demonstration, on_progress)
+            with cpu_engine(export_plan, folder) as measured:
                 with Engine.open(measured, threads=threads, check_files=False) as engine:
                     loss = measure_loss(
                         engine,
                         calibration,
-                        residual_scale=plan.residual_scale,
+                        residual_scale=export_plan.residual_scale,
                         threads=threads,
                         on_progress=on_measure,
                     )
-                if golden:
-                    manifest = add_golden(measured, folder, manifest, threads)
+                if with_reference_outputs:
+                    manifest = add_reference_outputs(measured, folder, manifest, threads)
             if budget.target_kl is None or loss.kl_nats <= budget.target_kl:
                 break
         _check(loss, precision, budget)
-        record = calibration_record(calibration, plan, int8_layers, loss)
+        record = calibration_record(calibration, export_plan, int8_layers, loss)
         manifest = replace(manifest, calibration=record)
         write_bytes(folder / MANIFEST_NAME, dump_manifest(manifest).encode())
     return manifest, loss
 
 
 def calibration_record(
-    calibration: Calibration, plan: ExportPlan, int8_layers: frozenset[str], loss: Loss
+    calibration: Calibration, export_plan: ExportPlan, int8_layers: frozenset[str], loss: Loss
 ) -> dict[str, Any]:
-    """What the manifest says of a calibration and its cost."""
+    """The manifest's record of a calibration and its cost."""
     summary = {
         name: value
         for name, value in asdict(loss).items()
@@ -100,20 +102,22 @@ def calibration_record(
         "findings": [asdict(one) for one in loss.findings],
         "int8_layers": sorted(int8_layers),
         "residual_peak": calibration.residual_peak,
-        "residual_scale": plan.residual_scale,
-        "fp32_ops": list(plan.fp32_ops),
+        "residual_scale": export_plan.residual_scale,
+        "fp32_ops": list(export_plan.fp32_ops),
     }
 
 
-def _steps(checkpoint: Checkpoint, precision: str, budget: Budget) -> Iterator[frozenset[str]]:
-    """Decoder maps in 8 bits: none, the outer layers, every down_proj, attention, all."""
+def _int8_choices(
+    checkpoint: Checkpoint, precision: str, budget: Budget
+) -> Iterator[frozenset[str]]:
+    """Linear layers of the decoder in int8: none, the outer layers, every down_proj, attention, all."""
     chosen: frozenset[str] = frozenset()
     yield chosen
     if precision != "int4" or budget.target_kl is None:
         return
     layers = range(checkpoint.text.layers)
     outer = (layers[0], layers[-1])
-    chosen |= {f"text.layers.{i}.{name}" for i in outer for name in MAPS}
+    chosen |= {f"text.layers.{i}.{name}" for i in outer for name in LINEAR_LAYERS}
     yield chosen
     for name in ("mlp.down_proj", "self_attn.o_proj", "self_attn.qkv_proj", "mlp.gate_up_proj"):
         chosen |= {f"text.layers.{i}.{name}" for i in layers}

@@ -1,4 +1,4 @@
-"""From a checkpoint to an engine directory: graphs, weights, embedding, tokenizer, manifest."""
+"""An engine directory written from a checkpoint: graphs, weights, embedding, tokenizer, manifest."""
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +10,7 @@ from edge_medgemma.export.checkpoint.checkpoint import Checkpoint
 from edge_medgemma.export.checkpoint.tensor_names import EMBEDDING
 from edge_medgemma.export.graphs.decoder import Answers, DecoderWriter
 from edge_medgemma.export.graphs.dialect import Dialect
-from edge_medgemma.export.graphs.embedding import embedding_payloads
+from edge_medgemma.export.graphs.embedding import embedding_blobs
 from edge_medgemma.export.graphs.graph import GraphBuilder
 from edge_medgemma.export.graphs.mixed_precision import to_half
 from edge_medgemma.export.graphs.ort_decode import drafted_head
@@ -43,7 +43,7 @@ from edge_medgemma.runtime.manifest import (
 
 LICENCE = "Health AI Developer Foundations Terms of Use"
 DEMONSTRATION_LICENCE = "Apache-2.0"
-"""A demonstration network is trained by this project, from nothing; no published weights are in it."""
+"""A demo network is trained by this project, from nothing; no published weights are in it."""
 TERMS_URL = "https://developers.google.com/health-ai-developer-foundations/terms"
 
 Progress = Callable[[int, int], None]
@@ -67,10 +67,10 @@ def export_engine(
     Args:
         checkpoint: to export
         destination: of the engine
-        precision: one of `recipe.PRECISIONS`
+        precision: one of `quant_scheme.PRECISIONS`
         block_size: inputs that share a scale where weights alone are quantised
-        calibration: of this checkpoint; see `recipe.plan_export`
-        vision_limits: in place of a calibration; see `recipe.plan_export`
+        calibration: of this checkpoint; see `quant_scheme.plan_export`
+        vision_limits: in place of a calibration; see `quant_scheme.plan_export`
         demonstration: what an engine that is not MedGemma may be asked
         target: what runs it
         on_progress: called with bytes written and bytes there will be
@@ -80,7 +80,7 @@ def export_engine(
         CheckpointError: a weight is not finite or its size does not fit the blocks.
         ResourceError: `destination` exists, or the disk is full; nothing is left behind.
     """
-    plan = plan_export(
+    export_plan = plan_export(
         checkpoint,
         precision,
         block_size,
@@ -89,19 +89,19 @@ def export_engine(
         target=target,
     )
     with new_directory(destination) as folder:
-        return write_engine(plan, folder, demonstration, on_progress)
+        return write_engine(export_plan, folder, demonstration, on_progress)
 
 
 def write_engine(
-    plan: ExportPlan,
+    export_plan: ExportPlan,
     folder: Path,
     demonstration: Demonstration | None,
     on_progress: Progress | None,
 ) -> Manifest:
     """Write all files of an engine into `folder`, over those that are there."""
-    checkpoint = plan.checkpoint
-    notice = _notice(checkpoint, plan.recipe, demonstration)
-    engine = _EngineWriter(plan, folder, notice, on_progress)
+    checkpoint = export_plan.checkpoint
+    notice = _notice(checkpoint, export_plan.scheme, demonstration)
+    engine = _EngineWriter(export_plan, folder, notice, on_progress)
     files = engine.write()
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
@@ -121,7 +121,7 @@ def write_engine(
         files=dict(sorted(files.items())),
         licence=_licence(checkpoint, demonstration),
         demonstration=demonstration,
-        dialect=plan.target.dialect,
+        dialect=export_plan.target.dialect,
     )
     write_bytes(folder / MANIFEST_NAME, dump_manifest(manifest).encode())
     return manifest
@@ -131,10 +131,10 @@ class _EngineWriter:
     """Writes every file of one engine but the manifest."""
 
     def __init__(
-        self, plan: ExportPlan, folder: Path, notice: str, on_progress: Progress | None
+        self, export_plan: ExportPlan, folder: Path, notice: str, on_progress: Progress | None
     ) -> None:
-        self._plan = plan
-        self._checkpoint = plan.checkpoint
+        self._export_plan = export_plan
+        self._checkpoint = export_plan.checkpoint
         self._folder = folder
         self._notice = notice
         self._on_progress = on_progress
@@ -142,39 +142,41 @@ class _EngineWriter:
         self._total = 0
 
     def precision(self) -> Precision:
-        recipe = self._plan.recipe
+        scheme = self._export_plan.scheme
         return Precision(
-            decoder=recipe.decoder,
-            head=recipe.head,
-            embedding=recipe.embedding,
-            vision=recipe.vision,
-            block_size=self._plan.block_size,
-            cache=self._plan.target.activations,
-            activations=self._plan.target.activations,
-            decode_kv_cache=None if self._plan.draft is None else "int8",
-            draft_head=None if self._plan.draft is None else self._plan.draft.kind,
+            decoder=scheme.decoder,
+            head=scheme.head,
+            embedding=scheme.embedding,
+            vision=scheme.vision,
+            block_size=self._export_plan.block_size,
+            cache=self._export_plan.target.activations,
+            activations=self._export_plan.target.activations,
+            decode_kv_cache=None if self._export_plan.draft is None else "int8",
+            draft_head=None if self._export_plan.draft is None else self._export_plan.draft.kind,
         )
 
     def write(self) -> dict[str, FileRecord]:
         """Write the files; their records by name."""
-        checkpoint, plan = self._checkpoint, self._plan
-        ops = _dialect(plan.target)
-        if plan.target.dialect == "trt":
-            _check_attention(plan.fp32_ops)
-        vision = VisionWriter(checkpoint, ops, plan.vision).write()
-        answers = None if plan.draft is None else Answers(plan.draft, drafted_head)
-        decoder = DecoderWriter(checkpoint, ops, plan.decoder, plan.residual_scale, answers).write()
-        if plan.target.activations != CPU.activations:
+        checkpoint, export_plan = self._checkpoint, self._export_plan
+        ops = _dialect(export_plan.target)
+        if export_plan.target.dialect == "trt":
+            _check_attention(export_plan.fp32_ops)
+        vision = VisionWriter(checkpoint, ops, export_plan.vision).write()
+        answers = None if export_plan.draft is None else Answers(export_plan.draft, drafted_head)
+        decoder = DecoderWriter(
+            checkpoint, ops, export_plan.decoder, export_plan.residual_scale, answers
+        ).write()
+        if export_plan.target.activations != CPU.activations:
             for builder in (vision, decoder):
-                activations = plan.target.activations
-                to_half(builder, activations, plan.fp32_ops, wide_stream=ops.wide_stream)
+                activations = export_plan.target.activations
+                to_half(builder, activations, export_plan.fp32_ops, wide_stream=ops.wide_stream)
         contents: dict[str, list[WeightBlob]] = {
             "vision.data": vision.blobs,
             "decoder.data": decoder.blobs,
             **decoder.shared,
         }
-        if plan.recipe.embedding != SHARED:
-            embedding = embedding_payloads(checkpoint.tensors[EMBEDDING], plan.recipe.embedding)
+        if export_plan.scheme.embedding != SHARED:
+            embedding = embedding_blobs(checkpoint.tensors[EMBEDDING], export_plan.scheme.embedding)
             contents |= {name: [blob] for name, blob in embedding.items()}
         self._total = sum(data_bytes(blobs) for blobs in contents.values())
         self._require_space()
@@ -182,7 +184,7 @@ class _EngineWriter:
             "vision.onnx": self._graph(vision, "vision"),
             "decoder.onnx": self._graph(decoder, "decoder"),
         }
-        if plan.target.runs_on_cuda:
+        if export_plan.target.runs_on_cuda:
             files |= self._cuda_graphs(decoder)
         for name, blobs in contents.items():
             files[name] = write_data(self._folder / name, blobs, self._advance)
@@ -203,10 +205,14 @@ class _EngineWriter:
 
     def _cuda_graphs(self, decoder: GraphBuilder) -> dict[str, FileRecord]:
         """The decoder for chunks and for single tokens, over one copy of its weights."""
-        plan = self._plan
+        export_plan = self._export_plan
         ops = OrtTokenDialect(window=self._checkpoint.text.sliding_window)
-        token = DecoderWriter(self._checkpoint, ops, plan.decoder, plan.residual_scale).write()
-        to_half(token, plan.target.activations, plan.fp32_ops, wide_stream=ops.wide_stream)
+        token = DecoderWriter(
+            self._checkpoint, ops, export_plan.decoder, export_plan.residual_scale
+        ).write()
+        to_half(
+            token, export_plan.target.activations, export_plan.fp32_ops, wide_stream=ops.wide_stream
+        )
         return {
             name: write_bytes(self._folder / name, builder.serialize_fed("decoder.data"))
             for name, builder in ((PREFILL_GRAPH, decoder), (DECODE_GRAPH, token))
@@ -233,7 +239,7 @@ def _dialect(target: Target) -> Dialect:
 
 
 def _check_attention(fp32_ops: Sequence[str]) -> None:
-    """Refuse float32 islands around attention, which TensorRT has in 16 bits only.
+    """Refuse fp32_ops around attention, which TensorRT has in 16 bits only.
 
     Queries and keys of the decoder may be large: their norms stand between.
     """
@@ -253,7 +259,7 @@ def _licence(checkpoint: Checkpoint, demonstration: Demonstration | None) -> str
 
 
 def _notice(
-    checkpoint: Checkpoint, recipe: QuantScheme, demonstration: Demonstration | None
+    checkpoint: Checkpoint, scheme: QuantScheme, demonstration: Demonstration | None
 ) -> str:
     if demonstration is not None:
         return (
@@ -266,8 +272,8 @@ def _notice(
             "devices.\nThey contain nothing of MedGemma and know nothing of medicine.\n"
         )
     changes = (
-        f"decoder {recipe.decoder}, head {recipe.head}, embedding {recipe.embedding}, "
-        f"vision {recipe.vision}"
+        f"decoder {scheme.decoder}, head {scheme.head}, embedding {scheme.embedding}, "
+        f"vision {scheme.vision}"
     )
     adapter = "; a LoRA adapter was merged" if checkpoint.adapter_sha256 else ""
     return (

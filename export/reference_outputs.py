@@ -22,7 +22,7 @@ from edge_medgemma.runtime.generation.self_test import make_reference_outputs
 from edge_medgemma.runtime.manifest import MANIFEST_NAME, Manifest, dump_manifest
 
 
-def export_with_golden(
+def export_with_reference_outputs(
     checkpoint: Checkpoint,
     destination: Path,
     *,
@@ -34,32 +34,34 @@ def export_with_golden(
     on_progress: Progress | None = None,
 ) -> Manifest:
     """`export_engine` for a device, with the outputs by which it is judged there."""
-    plan = plan_export(
+    export_plan = plan_export(
         checkpoint, precision, block_size, target=target, vision_limits=vision_limits
     )
     with new_directory(destination) as folder:
-        manifest = write_engine(plan, folder, None, on_progress)
-        with cpu_engine(plan, folder) as measured:
-            return add_golden(measured, folder, manifest, threads)
+        manifest = write_engine(export_plan, folder, None, on_progress)
+        with cpu_engine(export_plan, folder) as measured:
+            return add_reference_outputs(measured, folder, manifest, threads)
 
 
 @contextmanager
-def cpu_engine(plan: ExportPlan, folder: Path) -> Iterator[Path]:
+def cpu_engine(export_plan: ExportPlan, folder: Path) -> Iterator[Path]:
     """A directory with the plan's weights that onnxruntime runs on a CPU.
 
-    It is `folder`, where the plan itself was written, or the same weights in float32 beside it,
+    It is `folder`, where the export_plan itself was written, or the same weights in float32 beside it,
     deleted at the end: for as long it takes the engine's size again.
     """
-    if plan.target.dialect == CPU.dialect and plan.target.activations != "bf16":
+    if export_plan.target.dialect == CPU.dialect and export_plan.target.activations != "bf16":
         yield folder
         return
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.cpu.") as name:
-        write_engine(replace(plan, target=CPU, fp32_ops=()), Path(name), None, None)
+        write_engine(replace(export_plan, target=CPU, fp32_ops=()), Path(name), None, None)
         yield Path(name)
 
 
-def add_golden(engine: Path, folder: Path, manifest: Manifest, threads: int | None) -> Manifest:
-    """Write the golden outputs of the CPU engine into `folder`, and them into its manifest."""
+def add_reference_outputs(
+    engine: Path, folder: Path, manifest: Manifest, threads: int | None
+) -> Manifest:
+    """Write the reference outputs of the CPU engine into `folder`, and them into its manifest."""
     on_cpu = Providers(Provider.CPU, Provider.CPU)
     with Engine.open(engine, threads=threads, providers=on_cpu, check_files=False) as opened:
         record = write_bytes(

@@ -1,4 +1,4 @@
-"""Ranges of a vision tower's activations on one drawn picture.
+"""Ranges of a vision tower's activations on one synthetic image.
 
 Enough to give random weights the int8 tower that a calibrated engine has, and its speed. For
 trained weights it would be a guess: their ranges come from `calibrate`, on real slices.
@@ -21,10 +21,10 @@ from edge_medgemma.runtime.backends.self_test.test_image import synthetic_pixel_
 from edge_medgemma.runtime.files import write_errors
 
 
-def drawn_ranges(
+def synthetic_vision_ranges(
     checkpoint: Checkpoint, scratch: Path, on_layer: Callable[[int, int], None] | None = None
 ) -> dict[str, float]:
-    """Largest magnitude of the input of every linear map of the tower's layers.
+    """Largest magnitude of the input of every linear layer of the tower's layers.
 
     Args:
         checkpoint: read as float32

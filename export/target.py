@@ -1,4 +1,4 @@
-"""Where an engine will run: how its graphs are spelt and what they compute in."""
+"""The device that an engine is for: how its graphs are lowered and what they compute in."""
 
 from dataclasses import dataclass
 

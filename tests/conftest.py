@@ -51,11 +51,13 @@ def tiny_tensorrt_directory(
 ) -> Path:
     """Its engine for TensorRT in float16, with reference outputs; the CPU runs it too."""
     from edge_medgemma.export.checkpoint.loader import open_checkpoint
-    from edge_medgemma.export.reference_outputs import export_with_golden
+    from edge_medgemma.export.reference_outputs import export_with_reference_outputs
     from edge_medgemma.export.target import Target
 
     directory = tmp_path_factory.mktemp("tensorrt") / "engine"
     checkpoint = open_checkpoint(str(tiny_checkpoint))
     target = Target("trt", "fp16")
-    export_with_golden(checkpoint, directory, precision="fp16", block_size=32, target=target)
+    export_with_reference_outputs(
+        checkpoint, directory, precision="fp16", block_size=32, target=target
+    )
     return directory

@@ -34,7 +34,7 @@ def test_an_engine_and_its_triage_follow_their_schemas(
     tmp_path: Path, target: str, precision: str
 ) -> None:
     engine, out = tmp_path / "engine", tmp_path / "out"
-    options = ["--target", target, "--precision", precision, "--no-golden"]
+    options = ["--target", target, "--precision", precision, "--no-reference-outputs"]
     options += [] if target == "cpu" else ["--activations", "fp16"]
     for arguments in (
         ["export", str(CHECKPOINT), "-o", str(engine), *options],

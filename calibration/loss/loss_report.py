@@ -149,7 +149,7 @@ def _plot(title: str, unit: str, values: dict[str, list[float]]) -> Plot:
 
 
 def _ranges(calibration: Calibration) -> list[dict[str, object]]:
-    """Vision maps, worst first."""
+    """Linear layers of the vision tower, worst first."""
     rows: list[dict[str, object]] = [
         {
             "name": name.removeprefix("vision.encoder."),

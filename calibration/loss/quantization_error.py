@@ -1,4 +1,4 @@
-"""What a quantised engine costs, on slices and prompts that calibration did not look at."""
+"""Cost of a quantised engine, on slices and prompts that calibration did not look at."""
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +25,7 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class LayerLoss:
-    """How far the residual stream is off after a layer."""
+    """Error of the residual stream after a layer."""
 
     part: str
     """`vision` or `decoder`"""

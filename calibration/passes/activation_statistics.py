@@ -1,4 +1,4 @@
-"""What is kept of the activations that pass by: bounded, however many slices there are."""
+"""Statistics of the activations that pass by: bounded, however many slices there are."""
 
 from collections.abc import Mapping
 
@@ -11,11 +11,11 @@ from edge_medgemma.runtime.errors import EngineError
 Array = NDArray[np.float32]
 
 SAMPLE_ROWS = 1024
-"""Rows of a linear map's input that are kept to try ranges on."""
+"""Rows of a linear layer's input that are kept to try ranges on."""
 
 
 class InputStatistics:
-    """The input of one linear map: largest magnitudes, and a sample or second moments."""
+    """The input of one linear layer: largest magnitudes, and a sample or second moments."""
 
     def __init__(self, width: int, *, keep_rows: bool, seed: int) -> None:
         self.largest: Array = np.zeros(width, np.float32)

@@ -17,12 +17,12 @@ CUT_SUFFIX = ".mlp_residual"
 """Name ending of the value that a layer hands to the next one, in both graphs."""
 
 PRODUCT_SUFFIX = ".product"
-"""Name ending of the MatMul of a linear map."""
+"""Name ending of the MatMul of a linear layer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Linear:
-    """A linear map of a stage."""
+    """A linear layer of a stage."""
 
     name: str
     input: str

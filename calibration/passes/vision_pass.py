@@ -18,7 +18,7 @@ from edge_medgemma.calibration.search.smoothing import choose_activation
 Array = NDArray[np.float32]
 
 SMOOTHABLE = ("self_attn.qkv_proj", "self_attn.out_proj", "mlp.fc1")
-"""Maps whose input is made by a LayerNorm or by the value projection, which take a division
+"""Linear layers whose input is made by a LayerNorm or by the value projection, which take a division
 exactly. fc2 reads a GELU, which does not."""
 
 REFERENCE_ROWS = 32

@@ -1,4 +1,4 @@
-"""What a phantom head is made of: every size, density and lesion, sampled from a seed.
+"""Contents of a phantom head: every size, density and lesion, sampled from a seed.
 
 Head frame: millimetres, origin in the middle of the skull, x to the patient's left, y to the back,
 z to the top (the directions of DICOM LPS). Densities are Hounsfield units of a head CT without
@@ -55,7 +55,7 @@ class Mass:
     shift_mm: float
     """Largest displacement of the midline; positive towards the patient's left."""
     ventricle_factor: float
-    """What is left of the width of the ventricle on the side of the mass."""
+    """Share left of the width of the ventricle on the side of the mass."""
 
 
 @dataclass(frozen=True, slots=True)

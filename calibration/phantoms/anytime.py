@@ -1,4 +1,4 @@
-"""What looking at fewer slices costs: coarse pass, `--slices auto` and all slices on unseen phantoms.
+"""Cost of looking at fewer slices: coarse pass, `--slices auto` and all slices on unseen phantoms.
 
 python -m edge_medgemma.calibration.phantoms.anytime --count 100
 """
@@ -30,7 +30,7 @@ MODES = ("coarse", "auto", "all")
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one way of looking said about one phantom."""
+    """Result of one way of looking at one phantom."""
 
     drawn: frozenset[str]
     flagged: frozenset[str]

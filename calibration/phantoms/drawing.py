@@ -1,4 +1,4 @@
-"""Synthetic head CTs drawn from a seed, for training and measuring the demonstration engine."""
+"""Synthetic head CTs drawn from a seed, for training and measuring the demo engine."""
 
 import math
 from collections.abc import Mapping
@@ -47,7 +47,7 @@ class Phantom:
     midline_shift_mm: NDArray[np.float32]
     """[slices]: largest in each slice, positive towards the patient's left."""
     slice_indices: tuple[int, ...]
-    """Which slices of the whole scan were drawn."""
+    """Numbers of the slices of the whole scan that were drawn."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""How well an engine finds in unseen phantoms what was drawn into them."""
+"""Accuracy of an engine on unseen phantoms, against what was drawn into them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class FindingQuality:
-    """How well one finding is told apart; intervals are 95 %."""
+    """Accuracy for one finding; intervals are 95 %."""
 
     code: str
     positives: int

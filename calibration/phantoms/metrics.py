@@ -1,4 +1,4 @@
-"""How well scores tell scans with a finding from scans without, and how surely that is known."""
+"""Separation of scans with a finding from scans without, and how surely it is known."""
 
 import math
 

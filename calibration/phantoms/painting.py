@@ -55,7 +55,7 @@ class _Canvas:
     """Millimetres inwards from the outer table along the ray from the origin."""
     azimuth: _Array
     radius: _Array
-    """In-plane distance from the z axis."""
+    """Distance in the plane from the z axis."""
     pixel_mm: float
 
     def paint(self, coverage: _Array, hounsfield: float | _Array) -> None:

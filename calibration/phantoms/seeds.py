@@ -1,4 +1,4 @@
-"""Which phantoms serve what: no seed serves two purposes."""
+"""Seeds of the phantoms by purpose: no seed serves two purposes."""
 
 TRAINING_SEEDS = range(1_000_000)
 LANGUAGE_FIRST_SEED = 500_000

@@ -1,4 +1,4 @@
-"""Second moments of a linear map's input: what makes an error in its weights cheap or dear.
+"""Second moments of a linear layer's input: what makes an error in its weights cheap or dear.
 
 The squared output error of weights W + D over all rows x seen is trace(Dᵀ G D) with
 G = sum(xᵀ x). Wide inputs keep only the blocks of `BLOCK_WIDTH` channels on the diagonal, which
@@ -27,18 +27,18 @@ class Gram:
 
     @classmethod
     def empty(cls, width: int) -> "Gram":
-        """Of an input with `width` channels, nothing seen."""
+        """Moments of an input with `width` channels, nothing seen."""
         count = next(n for n in range(1, width + 1) if width % n == 0 and width // n <= BLOCK_WIDTH)
         return cls(np.zeros((count, width // count, width // count), np.float32), 0)
 
     def plus(self, x: Array) -> "Gram":
-        """With the rows of x [R, K] added."""
+        """The moments with the rows of x [R, K] added."""
         count, width, _ = self.blocks.shape
         parts = x.reshape(len(x), count, width).transpose(1, 0, 2)
         return Gram(self.blocks + np.matmul(parts.transpose(0, 2, 1), parts), self.rows + len(x))
 
     def divided(self, scale: Array) -> "Gram":
-        """Of the input with channel j divided by scale[j]."""
+        """Moments of the input with channel j divided by scale[j]."""
         parts = scale.reshape(len(self.blocks), -1)
         return Gram(self.blocks / (parts[:, :, None] * parts[:, None, :]), self.rows)
 
@@ -56,7 +56,7 @@ class Gram:
 
     @classmethod
     def unpacked(cls, arrays: Mapping[str, NDArray[np.generic]]) -> "Gram":
-        """What `packed` gave."""
+        """The moments from what `packed` gave."""
         diagonal = np.maximum(arrays["diagonal"].astype(np.float32), np.finfo(np.float32).tiny)
         deviation = np.sqrt(diagonal)
         blocks = arrays["correlation"].astype(np.float32)

@@ -1,4 +1,4 @@
-"""Ranges of activations: how far a symmetric 8-bit grid reaches, and what the choice costs.
+"""Ranges of activations: how far a symmetric int8 grid reaches, and what the choice costs.
 
 Every method sees the magnitudes of one tensor and names the largest value that keeps its place;
 what is larger is clipped. Which method wins differs from tensor to tensor, so the error of the
@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 LEVELS = 127
-"""Steps on each side of zero; -128 stays unused, as TensorRT's symmetric int8 wants it."""
+"""Levels on each side of zero; -128 stays unused, as TensorRT's symmetric int8 wants it."""
 
 HISTOGRAM_BINS = 2048
-"""As in onnxruntime's and TensorRT's calibrators."""
+"""Bins of onnxruntime's and TensorRT's calibrators."""
 
 PERCENTILES = (99.9, 99.99, 99.999)
 MSE_SHARES = tuple(np.linspace(0.3, 1.0, 29).tolist())
@@ -39,8 +39,8 @@ def mse_range(magnitudes: NDArray[np.float32]) -> float:
     """The range with the least mean squared rounding and clipping error."""
     counts, centres = _histogram(magnitudes)
     limits = centres[-1] * np.array(MSE_SHARES)
-    steps = limits[:, None] / LEVELS
-    rounded = np.minimum(np.rint(centres / steps), LEVELS) * steps
+    scales = limits[:, None] / LEVELS
+    rounded = np.minimum(np.rint(centres / scales), LEVELS) * scales
     errors = ((rounded - centres) ** 2) @ counts
     return float(limits[errors.argmin()])
 
@@ -70,9 +70,9 @@ def entropy_range(magnitudes: NDArray[np.float32]) -> float:
 
 
 def round_to_grid(values: NDArray[np.float32], limit: float) -> NDArray[np.float32]:
-    """`values` as an 8-bit tensor of this range gives them back."""
-    step = np.float32(limit / LEVELS)
-    rounded: NDArray[np.float32] = np.clip(np.rint(values / step), -LEVELS, LEVELS) * step
+    """`values` as an int8 tensor of this range gives them back."""
+    scale = np.float32(limit / LEVELS)
+    rounded: NDArray[np.float32] = np.clip(np.rint(values / scale), -LEVELS, LEVELS) * scale
     return rounded
 
 

@@ -1,6 +1,6 @@
 """Moving the difficulty from activations into weights, exactly, and choosing how much by error.
 
-A channel j of a linear map's input is divided by s[j] and row j of its weights multiplied by it.
+A channel j of a linear layer's input is divided by s[j] and row j of its weights multiplied by it.
 The division is folded into whoever makes the input, so the float model stays the same.
 SmoothQuant (https://arxiv.org/abs/2211.10438) for W8A8, AWQ (https://arxiv.org/abs/2306.00978) for
 weights alone.
@@ -27,14 +27,14 @@ SEARCH_COLUMNS = 512
 
 @dataclass(frozen=True, slots=True)
 class ActivationChoice:
-    """How the input of one linear map is quantised, and what that costs on the sample."""
+    """Quantisation of the input of one linear layer, and what it costs on the sample."""
 
     scale: Array
     """[K], s; ones where smoothing does not help or has nowhere to go."""
     exponent: float
     method: str
     limit: float
-    """Range of the smoothed input; its step is limit / 127."""
+    """Range of the smoothed input; its scale is limit / 127."""
     error: float
     """Squared error of the product over its squared norm."""
     plain_error: float
@@ -103,8 +103,8 @@ def _centred(logarithm: Array, alive: NDArray[np.bool_]) -> Array:
 def round_columns(weight: Array) -> Array:
     """[K, N] on int8 grids, one symmetric grid for each column."""
     limit = np.maximum(np.abs(weight).max(axis=0), np.finfo(np.float32).tiny)
-    step = limit / np.float32(127)
-    rounded: Array = np.rint(weight / step) * step
+    scale = limit / np.float32(127)
+    rounded: Array = np.rint(weight / scale) * scale
     return rounded
 
 

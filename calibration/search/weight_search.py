@@ -98,9 +98,9 @@ def _gptq_block(
                     )
                 _, scale = rounding(block)
                 scales[row // block_size] = scale[0]
-            step = scales[row // block_size]
-            integers[row] = np.clip(np.rint(weight[row] / step), -largest, largest)
-            error = (weight[row] - integers[row] * step) / factor[row, row]
+            block_scale = scales[row // block_size]
+            integers[row] = np.clip(np.rint(weight[row] / block_scale), -largest, largest)
+            error = (weight[row] - integers[row] * block_scale) / factor[row, row]
             weight[row + 1 : stop] -= np.outer(factor[row, row + 1 : stop], error)
             errors[row - start] = error
         weight[stop:] -= factor[start:stop, stop:].T @ errors

@@ -110,7 +110,7 @@ def _tensors(text: TextSpec, vision: VisionSpec, seed: int) -> Mapping[str, Tens
 
 
 def _distribution(name: str, shape: tuple[int, ...]) -> tuple[float, float]:
-    """Centre and half-width that keep activations near 1: variance 1 / inputs for linear maps."""
+    """Centre and half-width that keep activations near 1: variance 1 / inputs for linear layers."""
     if len(shape) == 1:
         is_layer_norm = name.startswith("vision.") and "norm" in name and name.endswith(".weight")
         return (1.0 if is_layer_norm else 0.0), SPREAD

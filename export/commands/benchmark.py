@@ -108,7 +108,7 @@ def command(
 def synthetic_engine(size: str) -> Path:
     """The int4 engine of a synthetic checkpoint, made in the user's cache unless it is there.
 
-    Its vision tower is int8, as that of a calibrated engine; ranges come from one drawn picture.
+    Its vision tower is int8, as that of a calibrated engine; ranges come from one synthetic image.
 
     Its folder is named after a hash of the checkpoint and of the exporter's own sources: another
     build makes another engine, and the one of the earlier build is removed.
@@ -124,7 +124,7 @@ def synthetic_engine(size: str) -> Path:
         from edge_medgemma.export.checkpoint.synthetic import synthetic_checkpoint
         from edge_medgemma.export.commands.export import weights_progress_bar
         from edge_medgemma.export.engine import export_engine
-        from edge_medgemma.export.synthetic_ranges import drawn_ranges
+        from edge_medgemma.export.synthetic_ranges import synthetic_vision_ranges
     except ModuleNotFoundError as error:
         raise DependencyError(
             f"'{error.name}' is not installed; from a checkout, run: pip install '.[export]'"
@@ -142,7 +142,7 @@ def synthetic_engine(size: str) -> Path:
     click.echo(f"note: making {checkpoint.name} in {folder}; kept for the next time", err=True)
     folder.mkdir(parents=True, exist_ok=True)
     with progress_bar("vision ranges") as on_layer:
-        limits = drawn_ranges(checkpoint, folder, on_layer)
+        limits = synthetic_vision_ranges(checkpoint, folder, on_layer)
     with weights_progress_bar() as on_progress:
         export_engine(
             checkpoint,

@@ -66,13 +66,13 @@ def command(
     """Find the ranges of a model's activations on medical slices, for int8, int4 and fp16.
 
     MODEL is a checkpoint (folder or hub id) or an engine exported with --precision fp32. SCANS
-    are folders or files; slices are drawn evenly over modality, window and position. An
+    are folders or files; slices are sampled evenly over modality, window and position. An
     interrupted run goes on where it stopped. The folder beside calibration.json holds the
     held-out slices and the arrays that an export needs.
     """
     try:
         from edge_medgemma.calibration.run import calibrate_engine
-        from edge_medgemma.calibration.slices import draw_slices
+        from edge_medgemma.calibration.slices import sample_calibration_slices
         from edge_medgemma.runtime.generation.engine import Engine
     except ModuleNotFoundError as error:
         raise DependencyError(
@@ -81,13 +81,15 @@ def command(
     if report is not None and (Path(model) / MANIFEST_NAME).is_file():
         raise click.UsageError("--report makes engines, which needs a checkpoint as MODEL")
     with progress_bar("reading series") as on_progress:
-        drawn = draw_slices(scans, slices, seed, on_progress)
+        slice_set = sample_calibration_slices(scans, slices, seed, on_progress)
     with (
         _float_engine(model, output) as directory,
         Engine.open(directory, threads=threads) as engine,
         progress_bar("layers") as on_layer,
     ):
-        calibration = calibrate_engine(engine, drawn, output, threads=threads, on_progress=on_layer)
+        calibration = calibrate_engine(
+            engine, slice_set, output, threads=threads, on_progress=on_layer
+        )
     _report(model, output, report, int(block_size), threads)
     for warning in calibration.slices.warnings:
         click.echo(f"warning: {warning}", err=True)

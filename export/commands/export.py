@@ -69,7 +69,7 @@ Examples:
     help="What a GPU computes in; fp16 is safe with --calibration.  [default: bf16]",
 )
 @click.option(
-    "--golden/--no-golden",
+    "--reference-outputs/--no-reference-outputs",
     default=True,
     help="For a GPU: add the CPU's outputs, by which a device tests itself.",
 )
@@ -95,9 +95,7 @@ Examples:
     help="calibration.json of this checkpoint: int8 vision, searched int4, safe fp16.",
 )
 @click.option("--max-kl", type=float, help="Refuse an engine that loses more nats. [default: 0.05]")
-@click.option(
-    "--target-kl", type=float, help="Keep int4 maps in 8 bits until the loss is this low."
-)
+@click.option("--target-kl", type=float, help="Keep int4 maps in int8 until the loss is this low.")
 @click.option("--force", is_flag=True, help="Keep the engine whatever it loses.")
 @click.option(
     "--report",
@@ -112,7 +110,7 @@ def command(
     block_size: str,
     target: str,
     activations: str | None,
-    golden: bool,
+    with_reference_outputs: bool,
     lora: Path | None,
     synthetic: str | None,
     vision: str | None,
@@ -142,7 +140,7 @@ def command(
         from edge_medgemma.export.checkpoint.loader import open_checkpoint
         from edge_medgemma.export.checkpoint.synthetic import synthetic_checkpoint
         from edge_medgemma.export.engine import export_engine
-        from edge_medgemma.export.reference_outputs import export_with_golden
+        from edge_medgemma.export.reference_outputs import export_with_reference_outputs
         from edge_medgemma.export.target import choose_target
     except ModuleNotFoundError as error:
         raise DependencyError(
@@ -150,11 +148,11 @@ def command(
         ) from None
 
     device = choose_target(target, precision, activations)
-    golden = golden and target != "cpu"
-    if golden and importlib.util.find_spec("onnxruntime") is None:
+    with_reference_outputs = with_reference_outputs and target != "cpu"
+    if with_reference_outputs and importlib.util.find_spec("onnxruntime") is None:
         raise DependencyError(
-            "golden outputs are computed by onnxruntime, which is not installed; from a checkout, "
-            "run: pip install '.[cpu,export]', or give --no-golden"
+            "reference outputs are computed by onnxruntime, which is not installed; from a checkout, "
+            "run: pip install '.[cpu,export]', or give --no-reference-outputs"
         )
     start = time.perf_counter()
     if synthetic is not None:
@@ -162,14 +160,16 @@ def command(
     else:
         source = open_checkpoint(str(checkpoint), revision, lora)
     if calibration is not None:
-        options = MeasuredOptions(calibration, device, golden, max_kl, target_kl, force, report)
+        options = MeasuredOptions(
+            calibration, device, with_reference_outputs, max_kl, target_kl, force, report
+        )
         manifest = export_measured(source, engine, precision, int(block_size), options)
     elif max_kl is not None or target_kl is not None or force or report is not None:
         raise click.UsageError("--max-kl, --target-kl, --force and --report need --calibration")
     else:
         limits = _drawn_ranges(source, engine) if vision == "int8" else None
         with weights_progress_bar() as on_progress:
-            write = export_with_golden if golden else export_engine
+            write = export_with_reference_outputs if with_reference_outputs else export_engine
             manifest = write(
                 source,
                 engine,
@@ -190,13 +190,13 @@ def _drawn_ranges(source: "Checkpoint", engine: Path) -> dict[str, float]:
     try:
         import onnxruntime  # noqa: F401
 
-        from edge_medgemma.export.synthetic_ranges import drawn_ranges
+        from edge_medgemma.export.synthetic_ranges import synthetic_vision_ranges
     except ModuleNotFoundError as error:
         raise DependencyError(
             f"'{error.name}' is not installed; from a checkout, run: pip install '.[cpu,export]'"
         ) from None
     with progress_bar("vision ranges") as on_layer:
-        return drawn_ranges(source, engine.absolute().parent, on_layer)
+        return synthetic_vision_ranges(source, engine.absolute().parent, on_layer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +205,7 @@ class MeasuredOptions:
 
     calibration: Path
     target: "Target"
-    golden: bool
+    with_reference_outputs: bool
     max_kl: float | None
     target_kl: float | None
     force: bool
@@ -235,7 +235,7 @@ def export_measured(
             calibration=calibration,
             budget=Budget(max_kl, options.target_kl, options.force),
             target=options.target,
-            golden=options.golden,
+            with_reference_outputs=options.with_reference_outputs,
             on_progress=on_progress,
             on_measure=on_progress,
         )

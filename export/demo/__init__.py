@@ -1,1 +1,1 @@
-"""The training of the built-in demonstration engine."""
+"""The training of the demo engine."""

@@ -15,25 +15,25 @@ from edge_medgemma.export.demo.images import SliceTargets, pixel_values, slice_t
 
 SLICES_DRAWN = 6
 SLICES_KEPT = 4
-"""Of each phantom drawn; slices that show something are kept more often."""
+"""Slices of each phantom; those that show something are kept more often."""
 PREVALENCE = {HAEMORRHAGE: 0.4, MASS_EFFECT: 0.65, FRACTURE: 0.6}
-"""How often each finding is drawn for the vision tower: the harder to see, the more often."""
+"""Odds of each finding being drawn for the vision tower: the harder to see, the more often."""
 MOST_FRACTURES = 5
-"""In one skull: the more breaks, the more a slice teaches."""
+"""Breaks in one skull: the more breaks, the more a slice teaches."""
 TASKS_AHEAD = 4
 
 _Task = TypeVar("_Task")
-_Drawn = TypeVar("_Drawn")
+_Result = TypeVar("_Result")
 
 Batch = tuple[torch.Tensor, SliceTargets]
 """Pixel values [N, 3, size, size] and what there is to see on them."""
 
 
-def draw_ahead(draw: Callable[[_Task], _Drawn], tasks: Sequence[_Task]) -> Iterator[_Drawn]:
-    """What `draw`, a function of a module, makes of each task, in their order."""
+def draw_ahead(draw: Callable[[_Task], _Result], tasks: Sequence[_Task]) -> Iterator[_Result]:
+    """Results of `draw`, a function of a module, for each task, in their order."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        waiting: deque[Future[_Drawn]] = deque()
+        waiting: deque[Future[_Result]] = deque()
         for task in tasks:
             waiting.append(pool.submit(draw, task))
             if len(waiting) > TASKS_AHEAD:

@@ -50,7 +50,7 @@ def build_engine(checkpoint: Path, out: Path, precision: str = "int4") -> Manife
 
 
 def demonstration_of(checkpoint: Path) -> Demonstration:
-    """What an engine of a checkpoint that train.py wrote may be asked."""
+    """Scope of an engine of a checkpoint that train.py wrote."""
     record = read_json(checkpoint / RECORD_NAME)
     return Demonstration(
         notice=NOTICE,

@@ -23,7 +23,7 @@ PROTOCOLS = Path(next(iter(triage.__path__))) / "protocols"
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """How the checkpoint came about, kept beside its weights."""
+    """Origin of the checkpoint, kept beside its weights."""
 
     seed: int
     vision_seeds: tuple[int, int]

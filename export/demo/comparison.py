@@ -1,4 +1,4 @@
-"""What each precision costs the demonstration network, on phantoms that nothing was fitted to.
+"""Cost of each precision for the demo network, on phantoms that nothing was fitted to.
 
 `python -m edge_medgemma.export.demo.comparison --checkpoint FOLDER [--count 200]`
 """
@@ -21,7 +21,7 @@ from edge_medgemma.calibration.phantoms.seeds import EVALUATION_FIRST_SEED, TRAI
 from edge_medgemma.calibration.phantoms.volume import to_volume
 from edge_medgemma.calibration.record import Calibration
 from edge_medgemma.calibration.run import calibrate_engine
-from edge_medgemma.calibration.slices import draw_slices
+from edge_medgemma.calibration.slices import sample_calibration_slices
 from edge_medgemma.export.calibrated_export import Budget, export_calibrated
 from edge_medgemma.export.checkpoint.loader import open_checkpoint
 from edge_medgemma.export.demo.build import BLOCK_SIZE, build_engine, demonstration_of
@@ -51,7 +51,7 @@ class EngineQuality:
     flags_flipped: float
     """Share of all answers"""
     area_under_curve: dict[str, float]
-    """By finding"""
+    """Area under the ROC curve by finding"""
 
 
 def main() -> None:
@@ -116,14 +116,14 @@ def compare(
 
 
 def _calibrate(folder: Path, threads: int | None) -> Calibration:
-    """On scans of the training set, the other half of the calibration's world."""
+    """Calibration on scans of the training set, the other half of the calibration's world."""
     scans = folder / "scans"
     for seed in TRAINING_SEEDS[:CALIBRATION_SCANS]:
         (scans / str(seed)).mkdir(parents=True)
         write_dicom_series(draw_phantom(seed), scans / str(seed))
-    drawn = draw_slices(sorted(scans.iterdir()), CALIBRATION_SLICES, seed=0)
+    slice_set = sample_calibration_slices(sorted(scans.iterdir()), CALIBRATION_SLICES, seed=0)
     with Engine.open(folder / "fp32", threads=threads) as engine:
-        return calibrate_engine(engine, drawn, folder / "calibration.json", threads=threads)
+        return calibrate_engine(engine, slice_set, folder / "calibration.json", threads=threads)
 
 
 def _answers(

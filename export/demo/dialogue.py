@@ -43,7 +43,7 @@ NOTHING_FOUND = "No hemorrhage, no mass effect and no fracture is seen."
 
 
 def description(findings: frozenset[str]) -> str:
-    """What the engine is taught to say of a scan, in closed sentences."""
+    """Sentences that the engine is taught to say of a scan."""
     sentences = [SENTENCES[code] for code in FINDINGS if code in findings]
     return " ".join(sentences) or NOTHING_FOUND
 
@@ -70,7 +70,7 @@ class SpokenQuestion:
     """The finding that it asks to reason about; None asks for all."""
 
     def answer(self, findings: frozenset[str]) -> str:
-        """What is to be said of a scan with these findings."""
+        """The report of a scan with these findings."""
         if self.code is None:
             return description(findings)
         if self.code in findings:
@@ -93,7 +93,7 @@ class Layout:
     label_rows: torch.Tensor
     """[slices]: where each slice's label ends."""
     spoken: SpokenQuestion | None
-    """What the last branch asks, behind those of the findings."""
+    """The question of the last branch, behind those of the findings."""
     answers: tuple[slice, ...]
     """Per branch: where the answer stands, end of turn and padding included."""
 
@@ -112,7 +112,7 @@ class Dialogue:
         self._builder = builder
         self._instruction = instruction
         self._questions = tuple(questions)
-        """Of FINDINGS, in their order."""
+        """Presence of each of FINDINGS, in their order."""
         self._spoken_tokens = len(tokenizer.encode(description(frozenset(FINDINGS)))) + 1
         self.yes, self.no = (self._single(word) for word in ("Yes", "No"))
 

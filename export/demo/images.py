@@ -25,7 +25,7 @@ def pixel_values(hounsfield: NDArray[np.float32]) -> torch.Tensor:
 
 @dataclass(frozen=True, slots=True)
 class SliceTargets:
-    """What is to be seen on N slices, findings in the order of FINDINGS."""
+    """Findings visible on N slices, findings in the order of FINDINGS."""
 
     slices: torch.Tensor
     """[N, findings]: 1 where the slice shows the finding."""

@@ -1,4 +1,4 @@
-"""The demonstration network: transformers' own Gemma 3 vision-language class, made very small."""
+"""The demo network: transformers' own Gemma 3 vision-language class, made very small."""
 
 from functools import cache
 
@@ -30,7 +30,7 @@ MAX_POSITIONS = 4096
 
 
 def network_config() -> Gemma3Config:
-    """The configuration of the demonstration network."""
+    """The configuration of the demo network."""
     return Gemma3Config(
         text_config={
             "vocab_size": VOCABULARY_SIZE,
@@ -78,7 +78,7 @@ def new_network() -> Gemma3ForConditionalGeneration:
 
 
 def prompt_manifest() -> Manifest:
-    """What the runtime's prompt builder must know of the network before there is an engine."""
+    """The network's manifest for the runtime's prompt builder, before there is an engine."""
     config = network_config().to_dict()
     return Manifest(
         schema_version=SCHEMA_VERSION,

@@ -1,4 +1,4 @@
-"""How fast to learn, and for how long."""
+"""Learning rate over the length of the training."""
 
 import math
 from dataclasses import dataclass

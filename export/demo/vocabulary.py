@@ -1,4 +1,4 @@
-"""The demonstration engine's tokenizer: byte-level pairs learned from the words it will meet."""
+"""The demo engine's tokenizer: byte-level pairs learned from the words it will meet."""
 
 import re
 from collections.abc import Sequence

@@ -21,7 +21,7 @@ from edge_medgemma.export.graphs.dialect import (
     RopeTables,
 )
 from edge_medgemma.export.graphs.graph import GraphBuilder
-from edge_medgemma.export.graphs.weights import Matrix, StorageOf, WeightFormat, stacked
+from edge_medgemma.export.graphs.weights import Matrix, WeightFormat, WeightFormatOf, stacked
 
 BOOL = ir.DataType.BOOL
 FLOAT = ir.DataType.FLOAT
@@ -31,10 +31,10 @@ INT64 = ir.DataType.INT64
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What is read in fewer bytes while an answer is generated, besides int8 caches."""
+    """Weights read in fewer bytes while an answer is generated, besides int8 caches."""
 
     draft: WeightFormat
-    """Of a second head"""
+    """Format of a second head's weights"""
     head: Callable[
         [
             GraphBuilder,
@@ -50,7 +50,7 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class _LayerKind:
-    """What the layers of one kind, global or local, share."""
+    """Values that the layers of one kind, global or local, share."""
 
     geometry: Geometry
     tables: RopeTables
@@ -63,7 +63,7 @@ class DecoderWriter:
         self,
         checkpoint: Checkpoint,
         ops: Dialect,
-        storage_of: StorageOf,
+        format_of: WeightFormatOf,
         residual_scale: float = 1.0,
         answers: Answers | None = None,
     ) -> None:
@@ -71,8 +71,8 @@ class DecoderWriter:
 
         Args:
             checkpoint: gives the weights
-            ops: spells them
-            storage_of: storage of a linear map by its name
+            ops: lowers them
+            format_of: format of a linear layer by its name
             residual_scale: what the checkpoint's residual stream was divided by
             answers: how tokens of an answer are computed where that differs; the graph then takes
                 int8 caches as well
@@ -81,7 +81,7 @@ class DecoderWriter:
         self._checkpoint = checkpoint
         self._text = checkpoint.text
         self._ops = ops
-        self._storage_of = storage_of
+        self._format_of = format_of
         self._answers = answers
         self._stream_epsilon = checkpoint.text.rms_norm_eps / residual_scale**2
 
@@ -105,13 +105,13 @@ class DecoderWriter:
 
     def _head(self, x: ir.Value) -> ir.Value:
         head = stacked("head", self._checkpoint.head)
-        storage = self._storage_of(head.name)
+        weight_format = self._format_of(head.name)
         if self._answers is None:
-            return self._ops.linear(self.graph, x, head, storage)
+            return self._ops.linear(self.graph, x, head, weight_format)
         draft = stacked("head_draft", self._checkpoint.head)
         is_drafted = self.graph.input("use_draft_head", BOOL, [])
         return self._answers.head(
-            self.graph, x, (head, storage), (draft, self._answers.draft), is_drafted
+            self.graph, x, (head, weight_format), (draft, self._answers.draft), is_drafted
         )
 
     def _kinds(self, position_ids: ir.Value) -> dict[bool, _LayerKind]:
@@ -214,7 +214,7 @@ class DecoderWriter:
 
     def _linear(self, x: ir.Value, name: str, *parts: str) -> ir.Value:
         weights = (self._checkpoint.tensors[f"{part}.weight"] for part in parts)
-        return self._ops.linear(self.graph, x, stacked(name, *weights), self._storage_of(name))
+        return self._ops.linear(self.graph, x, stacked(name, *weights), self._format_of(name))
 
     def _split(self, x: ir.Value, sizes: list[int], name: str) -> list[ir.Value]:
         label = "split_" + "_".join(map(str, sizes))

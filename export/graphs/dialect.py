@@ -1,4 +1,4 @@
-"""What a target must be able to spell for the model files to be written for it.
+"""The layers that a target must lower for the model files to be written for it.
 
 `decoder.py` and `vision.py` call these and GraphBuilder's standard nodes, and name no target.
 Shapes: S tokens, H hidden size, N batch, P patches, D head size.
@@ -20,7 +20,7 @@ Weight = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Heads:
-    """How the rows of query, key and value divide into attention heads."""
+    """Attention heads into which the rows of query, key and value divide."""
 
     query: int
     key: int
@@ -44,7 +44,7 @@ class Geometry:
     mask: ir.Value | None
     """None where a single token sees its whole window."""
     place: tuple[ir.Value, ...]
-    """Where a chunk's rows lie in the caches, as the dialect's attention reads it."""
+    """Position of a chunk's rows in the caches, as the dialect's attention reads it."""
     window: int | None = None
     """Rows that a token without a mask sees, itself included; None for all"""
 
@@ -58,7 +58,7 @@ class Int8Cache:
     past_key: ir.Value
     past_value: ir.Value
     key_scale: ir.Value
-    """[kv heads * D], one step for a channel"""
+    """[kv heads * D], one scale for each channel"""
     value_scale: ir.Value
 
 
@@ -84,7 +84,7 @@ class CachedAttention:
 
 
 class Dialect(Protocol):
-    """One target's spelling of the layers."""
+    """The layers, lowered for one target."""
 
     @property
     def opsets(self) -> Mapping[str, int]:
@@ -109,10 +109,10 @@ class Dialect(Protocol):
         graph: GraphBuilder,
         x: ir.Value,
         matrix: Matrix,
-        storage: WeightFormat,
+        weight_format: WeightFormat,
         bias: Weight | None = None,
     ) -> ir.Value:
-        """x @ matrix (+ bias), the weights stored as `storage` says."""
+        """x @ matrix (+ bias), the weights stored as `weight_format` says."""
         ...
 
     def rms_norm(

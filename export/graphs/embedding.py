@@ -18,7 +18,7 @@ DATA_NAME = "embedding.data"
 SCALE_NAME = "embedding_scale.data"
 
 
-def embedding_payloads(embedding: Tensor, kind: str) -> dict[str, WeightBlob]:
+def embedding_blobs(embedding: Tensor, kind: str) -> dict[str, WeightBlob]:
     """File name -> contents: [V, H] float32, float16 or int8 and, for int8, [V] float32 scales.
 
     row = integers * scale; the embedding scale of the model is not in it. Write the files in this

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from edge_medgemma.export.graphs.weights import (
     WeightBlob,
-    array_payload,
+    array_blob,
 )
 from edge_medgemma.export.graphs.writer import external_tensors
 
@@ -28,13 +28,13 @@ class GraphBuilder:
         self.name = name
         self.blobs: list[WeightBlob] = []
         self.shared: dict[str, list[WeightBlob]] = {}
-        """By file name: weights that another part of the engine reads as well."""
+        """Weights that another part of the engine reads as well, by file name."""
         self.graph = ir.Graph([], [], nodes=[], name=name, opset_imports=dict(opsets))
         self._weights = self.graph.initializers
         self._parts: dict[str, tuple[ir.Value, int]] = {}
-        """By name: the weight whose rows a value has, and the first of them."""
+        """The weight whose rows a value has, and the first of them, by name."""
         self._arrays: set[str] = set()
-        """Names of weights that are no linear map: norms, biases, angles."""
+        """Names of weights that are no linear layer: norms, biases, angles."""
 
     def branch(self, name: str) -> "GraphBuilder":
         """A graph for an attribute of `If`; it reads this one's values and keeps its weights here."""
@@ -101,12 +101,12 @@ class GraphBuilder:
 
     def array(self, name: str, array: NDArray[np.float32]) -> ir.Value:
         """A float32 weight kept in the data file."""
-        (value,) = self.stored(array_payload(name, array))
+        (value,) = self.stored(array_blob(name, array))
         self._arrays.add(name)
         return value
 
     def stored(self, blob: WeightBlob, shared_file: str | None = None) -> list[ir.Value]:
-        """Weights kept in the data file, one value for each initializer of `payload`.
+        """Weights kept in the data file, one value for each initializer of `blob`.
 
         `shared_file` keeps them in a file of their own instead, for others to read.
         """
@@ -147,7 +147,7 @@ class GraphBuilder:
         return self._serialized({})
 
     def serialize_fed(self, data_name: str) -> bytes:
-        """The graph file with its linear maps as inputs, for several graphs over one copy of them.
+        """The graph file with its linear layers as inputs, for several graphs over one copy of them.
 
         Metadata says where each lies: `{name}` is `{file} {offset} {bytes}`. The graph is changed.
         """
@@ -164,7 +164,7 @@ class GraphBuilder:
         return self._serialized(places)
 
     def _tensors(self, data_name: str) -> dict[str, ir.ExternalTensor]:
-        """By name, where every stored weight will lie."""
+        """Place of every stored weight in its file, by name."""
         tensors: dict[str, ir.ExternalTensor] = {}
         for file, blobs in ({data_name: self.blobs} | self.shared).items():
             tensors |= external_tensors(file, blobs)
@@ -182,7 +182,7 @@ class GraphBuilder:
 
 
 def _rows_tensor(part: ir.Value, whole: ir.Value, first: int) -> ir.ExternalTensor:
-    """Where the rows of `whole` from `first` on, as many as `part` has, lie in its file."""
+    """Place in its file of the rows of `whole` from `first` on, as many as `part` has."""
     tensor = whole.const_value
     assert isinstance(tensor, ir.ExternalTensor) and part.shape is not None
     row_bytes = tensor.nbytes // tensor.shape.numpy()[0]

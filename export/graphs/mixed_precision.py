@@ -1,7 +1,7 @@
 """A float32 graph rewritten for 16 bits: exact up to rounding where nothing passes their range.
 
 Every value gets a type of its own. Float16 or bfloat16 is the rule; float32 are the rotary angles,
-whose positions 16 bits cannot count, and the islands: values that calibration saw above FP16_PEAK,
+whose positions 16 bits cannot count, and `fp32_ops`: values that calibration saw above FP16_PEAK,
 with the nodes that make and read them. A wide stream keeps norms, rotary embedding and the residual
 stream in float32 as well; without it normalisations compute in float32 inside their kernels
 (`stash_type` 1). The head multiplies in float16 either way: a bfloat16 logit of 16 has steps of
@@ -69,7 +69,7 @@ def to_half(
         for initializer in blob.initializers
     }
     _Halving(builder.graph, DTYPES[activations], frozenset(kept), wide_stream, shared).run()
-    builder.blobs[:] = [_half_payload(blob, builder.graph) for blob in builder.blobs]
+    builder.blobs[:] = [_half_blob(blob, builder.graph) for blob in builder.blobs]
 
 
 def _is_stream(name: str) -> bool:
@@ -185,7 +185,7 @@ class _Halving:
         self._graph.outputs[list(self._graph.outputs).index(value)] = node.outputs[0]
 
 
-def _half_payload(blob: WeightBlob, graph: ir.Graph) -> WeightBlob:
+def _half_blob(blob: WeightBlob, graph: ir.Graph) -> WeightBlob:
     """The payload with the float32 tensors that the graph now wants in 16 bits."""
     dtypes = [graph.initializers[one.name].dtype for one in blob.initializers]
     if not any(dtype in ARRAY_DTYPES for dtype in dtypes):

@@ -1,4 +1,4 @@
-"""What onnxruntime reads once per token of an answer: caches and head, exact or in fewer bytes.
+"""Caches and head as onnxruntime reads them once per decoded token: exact or in fewer bytes.
 
 Both forms stand in the branches of an `If`, so one session and one copy of the weights serve the
 reading of a scan and the answers. Inside `If`, past and present still share their bound buffer.
@@ -13,12 +13,12 @@ import onnx_ir as ir
 
 from edge_medgemma.export.graphs.dialect import Cache, CachedAttention, Heads, Int8Cache
 from edge_medgemma.export.graphs.graph import GraphBuilder
-from edge_medgemma.export.graphs.weights import BITS, Matrix, WeightFormat, blocks_payload
+from edge_medgemma.export.graphs.weights import BITS, Matrix, WeightFormat, blocks_blob
 
 CONTRIB = "com.microsoft"
 
 INT8_ACTIVATIONS = 4
-"""MatMulNBits' accuracy_level: activations are rounded to 8 bits in blocks."""
+"""MatMulNBits' accuracy_level: activations are rounded to int8 in blocks."""
 
 CANDIDATES = 256
 """Best rows of the draft that are computed again by the head itself."""
@@ -33,7 +33,7 @@ HEAD_TILE_UNIT = 256
 FLOAT = ir.DataType.FLOAT
 
 UINT8_ZERO = 128
-"""Of the head's integers."""
+"""Zero point of the head's integers."""
 
 
 def blocks_product(
@@ -41,14 +41,14 @@ def blocks_product(
     x: ir.Value,
     weights: Sequence[ir.Value],
     matrix: Matrix,
-    storage: WeightFormat,
+    weight_format: WeightFormat,
 ) -> ir.Value:
-    """MatMulNBits of x [.., K] and the `weights` of `blocks_payload`."""
+    """MatMulNBits of x [.., K] and the `weights` of `blocks_blob`."""
     attributes = {
         "K": matrix.inputs,
         "N": matrix.outputs,
-        "bits": BITS[storage.kind],
-        "block_size": storage.block_size,
+        "bits": BITS[weight_format.kind],
+        "block_size": weight_format.block_size,
         "accuracy_level": INT8_ACTIVATIONS,
     }
     name = f"{matrix.name}.product"
@@ -91,8 +91,8 @@ def drafted_head(
     The draft's CANDIDATES best logits are then replaced by those of the head's rows, so that the
     choice among likely tokens is the head's.
     """
-    weights = graph.stored(blocks_payload(*head), head[1].shared_file)
-    draft_weights = graph.stored(blocks_payload(*draft))
+    weights = graph.stored(blocks_blob(*head), head[1].shared_file)
+    draft_weights = graph.stored(blocks_blob(*draft))
     exact, fast = graph.branch("head.exact"), graph.branch("head.fast")
     _return(exact, [_tiled_product(exact, x, weights, *head)])
     drafted = _tiled_product(fast, x, draft_weights, *draft)
@@ -106,19 +106,19 @@ def _tiled_product(
     x: ir.Value,
     weights: Sequence[ir.Value],
     matrix: Matrix,
-    storage: WeightFormat,
+    weight_format: WeightFormat,
 ) -> ir.Value:
     """`blocks_product` of many outputs in nearly equal tiles of about HEAD_TILE_ROWS at most."""
     tiles = -(-matrix.outputs // HEAD_TILE_ROWS)
     if tiles == 1:
-        return blocks_product(graph, x, weights, matrix, storage)
+        return blocks_product(graph, x, weights, matrix, weight_format)
     products = []
     units = matrix.outputs // HEAD_TILE_UNIT
     ends = [units * tile // tiles * HEAD_TILE_UNIT for tile in range(tiles)]
     for first, end in pairwise([*ends, matrix.outputs]):
         rows = [graph.rows_of(weight, first, end - first) for weight in weights]
         tile = replace(matrix, name=f"{matrix.name}.{first}", outputs=end - first)
-        products.append(blocks_product(graph, x, rows, tile, storage))
+        products.append(blocks_product(graph, x, rows, tile, weight_format))
     return graph.node("Concat", products, {"axis": -1}, name=f"{matrix.name}.tiles")
 
 
@@ -136,9 +136,9 @@ def _with_exact_candidates(
     zero = graph.constant("head.zero", np.array(UINT8_ZERO, np.float32))
     centred = node("Sub", [integers, zero], "centred")  # [R, candidates, blocks, block size]
     last = graph.constant("head.last_axis", np.array([-1], np.int64))
-    steps = node("Unsqueeze", [node("Gather", [scales, rows], "scales"), last], "steps")
+    row_scales = node("Unsqueeze", [node("Gather", [scales, rows], "scales"), last], "steps")
     shape = graph.constant("head.row_shape", np.array([0, number, head.inputs], np.int64))
-    matrix = node("Reshape", [node("Mul", [centred, steps], "scaled"), shape], "rows")
+    matrix = node("Reshape", [node("Mul", [centred, row_scales], "scaled"), shape], "rows")
     column = node("Unsqueeze", [x, last], "column")
     logits = node("Squeeze", [node("MatMul", [matrix, column], "product"), last], "logits")
     return node("ScatterElements", [drafted, rows, logits], "replaced", axis=-1)

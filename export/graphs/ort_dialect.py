@@ -1,4 +1,4 @@
-"""The model spelt for onnxruntime, CPU and CUDA: its own fused attention operators."""
+"""The model lowered for onnxruntime, CPU and CUDA: its own fused attention operators."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,8 +21,8 @@ from edge_medgemma.export.graphs.weights import (
     BITS,
     Matrix,
     WeightFormat,
-    blocks_payload,
-    dense_payload,
+    blocks_blob,
+    dense_blob,
 )
 
 
@@ -43,24 +43,24 @@ class OrtDialect:
         graph: GraphBuilder,
         x: ir.Value,
         matrix: Matrix,
-        storage: WeightFormat,
+        weight_format: WeightFormat,
         bias: Weight | None = None,
     ) -> ir.Value:
-        """MatMul, MatMulNBits with 8-bit activations, or the Q/DQ form of a calibrated int8 map.
+        """MatMul, MatMulNBits with int8 activations, or the Q/DQ form of a calibrated int8 layer.
 
         MatMulNBits is written directly rather than as DequantizeLinear, which onnxruntime would turn into it at
         every start: the 4B decoder then loads five times faster. Without accuracy level 4 the
         8-bit form is two orders of magnitude slower.
         """
         name = matrix.name
-        if storage.input_scale is not None:
-            product = quantized_input_linear(graph, x, matrix, storage.input_scale)
-        elif storage.kind not in BITS:
-            inputs = [x, *graph.stored(dense_payload(matrix))]
+        if weight_format.input_scale is not None:
+            product = quantized_input_linear(graph, x, matrix, weight_format.input_scale)
+        elif weight_format.kind not in BITS:
+            inputs = [x, *graph.stored(dense_blob(matrix))]
             product = graph.node("MatMul", inputs, name=f"{name}.product")
         else:
-            weights = graph.stored(blocks_payload(matrix, storage), storage.shared_file)
-            product = blocks_product(graph, x, weights, matrix, storage)
+            weights = graph.stored(blocks_blob(matrix, weight_format), weight_format.shared_file)
+            product = blocks_product(graph, x, weights, matrix, weight_format)
         if bias is None:
             return product
         return graph.node("Add", [product, graph.array(f"{name}.bias", bias)], name=f"{name}.sum")

@@ -49,7 +49,7 @@ def multiplied(
     grid: Grid,
     name: str,
 ) -> ir.Value:
-    """As `convolved`, by a MatMul of the pixels of each patch."""
+    """`convolved` as a MatMul of the pixels of each patch."""
     side, size = grid.side, grid.patch_size
     apart = _reshaped(graph, pixels, [0, 3, side, size, side, size], f"{name}.apart")
     perm = [0, 2, 4, 1, 3, 5]
@@ -73,7 +73,7 @@ def pooled(graph: GraphBuilder, patches: ir.Value, grid: Grid) -> ir.Value:
 
 
 def averaged(graph: GraphBuilder, patches: ir.Value, grid: Grid) -> ir.Value:
-    """As `pooled`, by a MatMul with the share [tokens, P] of every patch in every token."""
+    """`pooled` as a MatMul with the share [tokens, P] of every patch in every token."""
     tokens = grid.side // grid.window
     line = np.repeat(np.eye(tokens, dtype=np.float32), grid.window, axis=1) / grid.window
     weight = graph.array("pool.shares", np.kron(line, line).astype(np.float32))

@@ -1,4 +1,4 @@
-"""Quantised linear maps in standard ONNX operators, which TensorRT and OpenVINO read as well.
+"""Quantised linear layers in standard ONNX operators, which TensorRT and OpenVINO read as well.
 
 All grids are symmetric around zero: TensorRT refuses any zero point.
 """
@@ -26,37 +26,37 @@ DTYPES = {"int8": ir.DataType.INT8, "int4": ir.DataType.INT4}
 def quantized_input_linear(
     graph: GraphBuilder, x: ir.Value, matrix: Matrix, input_scale: float
 ) -> ir.Value:
-    """x @ matrix with both sides in int8: one step for x, one step for each output's weights.
+    """x @ matrix with both sides in int8: one scale for x, one scale for each output's weights.
 
     onnxruntime makes MatMulIntegerToFloat of it, TensorRT an int8 matrix product.
     """
     name = matrix.name
-    step = graph.constant(f"{name}.input_scale", np.array(input_scale, np.float32))
+    scale = graph.constant(f"{name}.input_scale", np.array(input_scale, np.float32))
     zero = graph.constant("activation_zero_point", np.array(0, np.int8))
-    integers = graph.node("QuantizeLinear", [x, step, zero], name=f"{name}.input_quantized")
+    integers = graph.node("QuantizeLinear", [x, scale, zero], name=f"{name}.input_quantized")
     rounded = graph.node(
-        "DequantizeLinear", [integers, step, zero], name=f"{name}.input_dequantized"
+        "DequantizeLinear", [integers, scale, zero], name=f"{name}.input_dequantized"
     )
-    stored = graph.stored(_columns_payload(matrix))
+    stored = graph.stored(_columns_blob(matrix))
     weight = graph.node("DequantizeLinear", stored, {"axis": 1}, name=f"{name}.dequantized")
     return graph.node("MatMul", [rounded, weight], name=f"{name}.product")
 
 
 def quantized_weight_linear(
-    graph: GraphBuilder, x: ir.Value, matrix: Matrix, storage: WeightFormat
+    graph: GraphBuilder, x: ir.Value, matrix: Matrix, weight_format: WeightFormat
 ) -> ir.Value:
-    """x @ matrix with int4 or int8 weights in blocks of `storage.block_size` inputs.
+    """x @ matrix with int4 or int8 weights in blocks of `weight_format.block_size` inputs.
 
     [K, N] with blocks along axis 0 is the one layout that onnxruntime and TensorRT both fuse.
     """
     name = matrix.name
-    stored = graph.stored(_blocks_payload(matrix, storage))
-    blocks = {"axis": 0, "block_size": storage.block_size}
+    stored = graph.stored(_blocks_blob(matrix, weight_format))
+    blocks = {"axis": 0, "block_size": weight_format.block_size}
     weight = graph.node("DequantizeLinear", stored, blocks, name=f"{name}.dequantized")
     return graph.node("MatMul", [x, weight], name=f"{name}.product")
 
 
-def _columns_payload(matrix: Matrix) -> WeightBlob:
+def _columns_blob(matrix: Matrix) -> WeightBlob:
     """Int8 [K, N] and float32 scales [N]."""
 
     def pieces() -> Iterator[NDArray[np.generic]]:
@@ -72,22 +72,22 @@ def _columns_payload(matrix: Matrix) -> WeightBlob:
     return WeightBlob(initializers, pieces)
 
 
-def _blocks_payload(matrix: Matrix, storage: WeightFormat) -> WeightBlob:
+def _blocks_blob(matrix: Matrix, weight_format: WeightFormat) -> WeightBlob:
     """Int4 or int8 [K, N] and float32 scales [K / block, N]."""
-    check_blocks(matrix, storage)
+    check_blocks(matrix, weight_format)
 
     def pieces() -> Iterator[NDArray[np.generic]]:
         scales = []
-        for integers, scale in quantized_columns(matrix, storage):
+        for integers, scale in quantized_columns(matrix, weight_format):
             scales.append(np.ascontiguousarray(scale.T))
             rows = np.ascontiguousarray(integers.T)
-            yield pack_int4(rows) if storage.kind == "int4" else rows
+            yield pack_int4(rows) if weight_format.kind == "int4" else rows
         yield from scales
 
     shape = (matrix.inputs, matrix.outputs)
-    scales = (matrix.inputs // storage.block_size, matrix.outputs)
+    scales = (matrix.inputs // weight_format.block_size, matrix.outputs)
     initializers = (
-        Initializer(f"{matrix.name}.quantized", DTYPES[storage.kind], shape),
+        Initializer(f"{matrix.name}.quantized", DTYPES[weight_format.kind], shape),
         Initializer(f"{matrix.name}.scale", ir.DataType.FLOAT, scales),
     )
     return WeightBlob(initializers, pieces)

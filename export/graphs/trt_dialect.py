@@ -1,4 +1,4 @@
-"""The model spelt for TensorRT: standard operators of opset 24, strongly typed.
+"""The model lowered for TensorRT: standard operators of opset 24, strongly typed.
 
 TensorRT >= 10.15 takes it, and so does onnxruntime, by which its numbers are checked. What only
 one of them takes is left out: attention with past and present, zero points, float32 attention,
@@ -21,7 +21,7 @@ from edge_medgemma.export.graphs.dialect import (
 )
 from edge_medgemma.export.graphs.graph import GraphBuilder
 from edge_medgemma.export.graphs.qdq import quantized_input_linear, quantized_weight_linear
-from edge_medgemma.export.graphs.weights import BITS, Matrix, WeightFormat, dense_payload
+from edge_medgemma.export.graphs.weights import BITS, Matrix, WeightFormat, dense_blob
 from edge_medgemma.runtime.backends.tensorrt.cache_axes import GLOBAL_AXIS, LOCAL_AXIS
 
 HEADS_FIRST = [0, 2, 1, 3]
@@ -48,17 +48,17 @@ class TrtDialect:
         graph: GraphBuilder,
         x: ir.Value,
         matrix: Matrix,
-        storage: WeightFormat,
+        weight_format: WeightFormat,
         bias: Weight | None = None,
     ) -> ir.Value:
         """MatMul of dense, dequantised or, where calibrated, int8 weights and inputs."""
         name = matrix.name
-        if storage.input_scale is not None:
-            product = quantized_input_linear(graph, x, matrix, storage.input_scale)
-        elif storage.kind in BITS:
-            product = quantized_weight_linear(graph, x, matrix, storage)
+        if weight_format.input_scale is not None:
+            product = quantized_input_linear(graph, x, matrix, weight_format.input_scale)
+        elif weight_format.kind in BITS:
+            product = quantized_weight_linear(graph, x, matrix, weight_format)
         else:
-            weights = graph.stored(dense_payload(matrix))
+            weights = graph.stored(dense_blob(matrix))
             product = graph.node("MatMul", [x, *weights], name=f"{name}.product")
         if bias is None:
             return product

@@ -12,7 +12,7 @@ from edge_medgemma.export.checkpoint.checkpoint import Checkpoint
 from edge_medgemma.export.graphs.dialect import Dialect, Heads
 from edge_medgemma.export.graphs.graph import GraphBuilder
 from edge_medgemma.export.graphs.patches import averaged, convolved, grid_of, multiplied, pooled
-from edge_medgemma.export.graphs.weights import Matrix, StorageOf, stacked
+from edge_medgemma.export.graphs.weights import Matrix, WeightFormatOf, stacked
 
 FLOAT = ir.DataType.FLOAT
 
@@ -20,12 +20,12 @@ FLOAT = ir.DataType.FLOAT
 class VisionWriter:
     """Builds vision.onnx from a checkpoint in a dialect."""
 
-    def __init__(self, checkpoint: Checkpoint, ops: Dialect, storage_of: StorageOf) -> None:
+    def __init__(self, checkpoint: Checkpoint, ops: Dialect, format_of: WeightFormatOf) -> None:
         self.graph = GraphBuilder("vision", ops.opsets)
         self._checkpoint = checkpoint
         self._vision = checkpoint.vision
         self._ops = ops
-        self._storage_of = storage_of
+        self._format_of = format_of
         vision = checkpoint.vision
         self._grid = grid_of(
             vision.image_size, vision.patch_size, vision.hidden_size, vision.tokens_per_image
@@ -86,15 +86,15 @@ class VisionWriter:
         epsilon = self._vision.layer_norm_eps
         normed = self._ops.rms_norm(self.graph, tokens, weight, epsilon, name)
         projection = self._checkpoint.tensors["projector.mm_input_projection_weight"]
-        inputs, outputs = projection.shape  # the one linear map that is stored as [K, N]
+        inputs, outputs = projection.shape  # the one linear layer that is stored as [K, N]
         matrix = Matrix("projector", inputs, outputs, lambda n, k: projection.read(k, n).T)
-        return self._ops.linear(self.graph, normed, matrix, self._storage_of(matrix.name))
+        return self._ops.linear(self.graph, normed, matrix, self._format_of(matrix.name))
 
     def _linear(self, x: ir.Value, name: str, *parts: str) -> ir.Value:
         weights = (self._checkpoint.tensors[f"{part}.weight"] for part in parts)
         bias = np.concatenate([self._read(f"{part}.bias") for part in parts])
         matrix = stacked(name, *weights)
-        return self._ops.linear(self.graph, x, matrix, self._storage_of(name), bias)
+        return self._ops.linear(self.graph, x, matrix, self._format_of(name), bias)
 
     def _norm(self, x: ir.Value, name: str) -> ir.Value:
         weight, bias = self._read(f"{name}.weight"), self._read(f"{name}.bias")

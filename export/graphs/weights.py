@@ -1,4 +1,4 @@
-"""Weights on their way to a file: linear maps read in slabs, quantised, and never held whole.
+"""Weights on their way to a file: linear layers read in slabs, quantised, and never held whole.
 
 Quantisation is symmetric round-to-nearest in blocks along the input axis: one float32 scale for
 `block_size` inputs of an output, value = scale * integer.
@@ -21,19 +21,19 @@ BITS = {"int8": 8, "int4": 4}
 
 
 Quantizer = Callable[[NDArray[np.float32]], tuple[NDArray[np.int8], NDArray[np.float32]]]
-"""From a whole matrix [N, K] to integers [N, K] and scales [N, K / block_size]."""
+"""Function of a whole matrix [N, K] to integers [N, K] and scales [N, K / block_size]."""
 
 
 @dataclass(frozen=True, slots=True)
 class WeightFormat:
-    """How a linear map is kept and computed."""
+    """Storage of a linear layer's weights, and the arithmetic that goes with it."""
 
     kind: str
     """`fp32`, `fp16`, `bf16`, `int8` or `int4`; the first three differ in the whole graph's type"""
     block_size: int
     """Rows that share a scale; 0 for fp32."""
     input_scale: float | None = None
-    """Step of the map's input where that is int8 as well; the weights then have a scale per output."""
+    """Scale of the layer's input where that is int8 as well; the weights then have one per output."""
     shared_file: str | None = None
     """Data file that the embedding reads too; None for the graph's own."""
     quantizer: Quantizer | None = None
@@ -42,13 +42,13 @@ class WeightFormat:
 
 FLOAT32 = WeightFormat("fp32", 0)
 
-StorageOf = Callable[[str], WeightFormat]
-"""The storage of a linear map by its name."""
+WeightFormatOf = Callable[[str], WeightFormat]
+"""The format of a linear layer by its name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """A linear map from K inputs to N outputs, read piece by piece."""
+    """A linear layer from K inputs to N outputs, read piece by piece."""
 
     name: str
     inputs: int
@@ -82,7 +82,7 @@ class WeightBlob:
 
 
 def stacked(name: str, *weights: Tensor) -> Matrix:
-    """The linear map of stored weights [N, K], their outputs one after the other."""
+    """The linear layer of stored weights [N, K], their outputs one after the other."""
     inputs = weights[0].shape[1]
     ends = np.cumsum([weight.shape[0] for weight in weights]).tolist()
 
@@ -98,14 +98,14 @@ def stacked(name: str, *weights: Tensor) -> Matrix:
     return Matrix(name, inputs, ends[-1], read)
 
 
-def array_payload(name: str, array: NDArray[np.float32]) -> WeightBlob:
+def array_blob(name: str, array: NDArray[np.float32]) -> WeightBlob:
     """A float32 tensor that is in memory already."""
     contiguous = np.ascontiguousarray(array, dtype=np.float32)
     initializer = Initializer(name, ir.DataType.FLOAT, contiguous.shape)
     return WeightBlob((initializer,), lambda: iter([contiguous]))
 
 
-def dense_payload(matrix: Matrix) -> WeightBlob:
+def dense_blob(matrix: Matrix) -> WeightBlob:
     """The matrix as float32 [K, N], the right-hand side of MatMul."""
 
     def pieces() -> Iterator[NDArray[np.generic]]:
@@ -116,23 +116,23 @@ def dense_payload(matrix: Matrix) -> WeightBlob:
     return WeightBlob((Initializer(matrix.name, ir.DataType.FLOAT, shape),), pieces)
 
 
-def blocks_payload(matrix: Matrix, storage: WeightFormat) -> WeightBlob:
+def blocks_blob(matrix: Matrix, weight_format: WeightFormat) -> WeightBlob:
     """The matrix as MatMulNBits takes it: uint8 [N, K / block, bytes], float32 scales [N, K / block].
 
     Raises:
         CheckpointError: the block size does not divide the matrix's inputs.
     """
-    check_blocks(matrix, storage)
+    check_blocks(matrix, weight_format)
 
     def pieces() -> Iterator[NDArray[np.generic]]:
         scales = []
-        for integers, scale in quantized_slabs(matrix, storage, TILE_OUTPUTS):
+        for integers, scale in quantized_slabs(matrix, weight_format, TILE_OUTPUTS):
             scales.append(scale)
-            yield pack_unsigned(integers, storage.kind)
+            yield pack_unsigned(integers, weight_format.kind)
         yield from scales
 
-    blocks = matrix.inputs // storage.block_size
-    block_bytes = storage.block_size * BITS[storage.kind] // 8
+    blocks = matrix.inputs // weight_format.block_size
+    block_bytes = weight_format.block_size * BITS[weight_format.kind] // 8
     initializers = (
         Initializer(
             f"{matrix.name}.blocks", ir.DataType.UINT8, (matrix.outputs, blocks, block_bytes)
@@ -142,41 +142,45 @@ def blocks_payload(matrix: Matrix, storage: WeightFormat) -> WeightBlob:
     return WeightBlob(initializers, pieces)
 
 
-def check_blocks(matrix: Matrix, storage: WeightFormat) -> None:
+def check_blocks(matrix: Matrix, weight_format: WeightFormat) -> None:
     """Refuse a matrix that the blocks do not divide.
 
     Raises:
         CheckpointError: the block size does not divide the matrix's inputs.
     """
-    if matrix.inputs % storage.block_size:
+    if matrix.inputs % weight_format.block_size:
         raise CheckpointError(
-            f"'{matrix.name}' has {matrix.inputs} inputs, which blocks of {storage.block_size} do "
+            f"'{matrix.name}' has {matrix.inputs} inputs, which blocks of {weight_format.block_size} do "
             "not divide; choose a smaller --block-size or --precision fp32"
         )
 
 
 def quantized_slabs(
-    matrix: Matrix, storage: WeightFormat, multiple: int
+    matrix: Matrix, weight_format: WeightFormat, multiple: int
 ) -> Iterator[tuple[NDArray[np.int8], NDArray[np.float32]]]:
     """Integers [outputs, K] and scales [outputs, K / block] of consecutive outputs."""
-    if storage.quantizer is not None:
-        yield storage.quantizer(matrix.read(slice(0, matrix.outputs), slice(0, matrix.inputs)))
+    if weight_format.quantizer is not None:
+        yield weight_format.quantizer(
+            matrix.read(slice(0, matrix.outputs), slice(0, matrix.inputs))
+        )
         return
     for outputs in _slabs(matrix.outputs, matrix.inputs, multiple):
         values = matrix.read(outputs, slice(0, matrix.inputs))
-        yield quantize_blocks(values, storage.kind, storage.block_size)
+        yield quantize_blocks(values, weight_format.kind, weight_format.block_size)
 
 
 def quantized_columns(
-    matrix: Matrix, storage: WeightFormat
+    matrix: Matrix, weight_format: WeightFormat
 ) -> Iterator[tuple[NDArray[np.int8], NDArray[np.float32]]]:
     """Integers [N, inputs] and scales [N, inputs / block] of consecutive inputs."""
-    if storage.quantizer is not None:
-        yield storage.quantizer(matrix.read(slice(0, matrix.outputs), slice(0, matrix.inputs)))
+    if weight_format.quantizer is not None:
+        yield weight_format.quantizer(
+            matrix.read(slice(0, matrix.outputs), slice(0, matrix.inputs))
+        )
         return
     for inputs in _slabs(matrix.inputs, matrix.outputs, TILE_INPUTS):
         values = matrix.read(slice(0, matrix.outputs), inputs)
-        yield quantize_blocks(values, storage.kind, storage.block_size)
+        yield quantize_blocks(values, weight_format.kind, weight_format.block_size)
 
 
 def quantize_blocks(
@@ -209,7 +213,7 @@ def pack_unsigned(integers: NDArray[np.int8], kind: str) -> NDArray[np.uint8]:
 
 
 def unpack_unsigned(packed: NDArray[np.uint8], kind: str) -> NDArray[np.int8]:
-    """What `pack_unsigned` packed."""
+    """Integers [N, K] from what `pack_unsigned` made of them."""
     if kind == "int4":
         halves = np.stack([packed & np.uint8(0x0F), packed >> np.uint8(4)], axis=-1)
         packed = halves.reshape(len(packed), -1)

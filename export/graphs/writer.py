@@ -50,7 +50,7 @@ def write_bytes(path: Path, data: bytes) -> FileRecord:
 
 
 def external_tensors(location: str, blobs: Iterable[WeightBlob]) -> dict[str, ir.ExternalTensor]:
-    """By name, where each initializer will lie in the data file `location`."""
+    """Place of each initializer in the data file `location`, by name."""
     tensors: dict[str, ir.ExternalTensor] = {}
     offset = 0
     for initializer in _initializers(blobs):

@@ -1,1 +1,1 @@
-"""Which weights are quantised, and how."""
+"""The format of every weight, and the searches behind it."""

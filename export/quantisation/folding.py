@@ -21,10 +21,10 @@ Array = NDArray[np.float32]
 ONE = np.float32(1)
 
 ScaleProblem = tuple[Gram, Array, Array]
-"""Second moments of a map's input, importance [K] of its channels, weights [K, N]."""
+"""Second moments of a linear layer's input, importance [K] of its channels, weights [K, N]."""
 
 ChooseScale = Callable[[str, Callable[[], ScaleProblem]], Array]
-"""From the name of a map, and its problem on demand, to the scale [K] of its input."""
+"""Function of a linear layer's name, and its problem on demand, to the scale [K] of its input."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class ScaledTensor:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the stored tensor."""
+        """Shape of the stored tensor."""
         return self.base.shape
 
     def read(self, *index: slice) -> Array:
@@ -59,20 +59,20 @@ class Folding:
 
     @property
     def checkpoint(self) -> Checkpoint:
-        """With all factors so far."""
+        """The checkpoint with all factors so far."""
         return replace(self._checkpoint, tensors=dict(self._tensors))
 
     def weight(self, *names: str) -> Array:
-        """Linear maps side by side as [K, N], with the factors so far."""
+        """Linear layers side by side as [K, N], with the factors so far."""
         parts = [self._tensors[f"{name}.weight"].read() for name in names]
         return np.ascontiguousarray(np.concatenate(parts).T)
 
     def inputs(self, name: str, factors: Array) -> None:
-        """Multiply a linear map's weights [N, K] along K."""
+        """Multiply a linear layer's weights [N, K] along K."""
         self._times(f"{name}.weight", factors[None, :])
 
     def outputs(self, name: str, factors: Array) -> None:
-        """Multiply a linear map's weights [N, K] and bias [N] along N."""
+        """Multiply a linear layer's weights [N, K] and bias [N] along N."""
         self._times(f"{name}.weight", factors[:, None])
         if f"{name}.bias" in self._tensors:
             self._times(f"{name}.bias", factors)
@@ -121,10 +121,10 @@ def scale_decoder(
     Args:
         checkpoint: to quantise.
         calibration: of the same checkpoint.
-        choose: the scale of a linear map
+        choose: the scale of a linear layer
 
     Returns:
-        The equivalent checkpoint, and the scale [K] by which the input of each map was divided.
+        The equivalent checkpoint, and the scale [K] by which the input of each layer was divided.
     """
     folding = Folding(checkpoint)
     scales: dict[str, Array] = {}

@@ -1,4 +1,4 @@
-"""What `--precision` means for every linear map of an engine."""
+"""The format of every linear layer of an engine, as `--precision` means it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -12,14 +12,14 @@ from edge_medgemma.export.checkpoint.checkpoint import Checkpoint
 from edge_medgemma.export.checkpoint.tensor_names import HEAD
 from edge_medgemma.export.graphs.embedding import DATA_NAME
 from edge_medgemma.export.graphs.mixed_precision import fp32_ops
-from edge_medgemma.export.graphs.weights import FLOAT32, StorageOf, WeightFormat
+from edge_medgemma.export.graphs.weights import FLOAT32, WeightFormat, WeightFormatOf
 from edge_medgemma.export.quantisation.folding import (
     ScaleProblem,
     scale_decoder,
     scale_residual,
     smooth_vision,
 )
-from edge_medgemma.export.quantisation.int4_search import searched_scale, searched_storage
+from edge_medgemma.export.quantisation.int4_search import searched_formats, searched_scale
 from edge_medgemma.export.target import CPU, SIXTEEN_BIT, Target
 from edge_medgemma.runtime.errors import CheckpointError, EngineError
 
@@ -28,8 +28,8 @@ BLOCK_SIZES = (32, 64, 128)
 
 PRECISIONS = ("fp32", "bf16", "fp16", "int8", "int4")
 
-MAPS = ("self_attn.qkv_proj", "self_attn.o_proj", "mlp.gate_up_proj", "mlp.down_proj")
-"""Linear maps of a decoder layer."""
+LINEAR_LAYERS = ("self_attn.qkv_proj", "self_attn.o_proj", "mlp.gate_up_proj", "mlp.down_proj")
+"""Linear layers of a decoder layer."""
 
 DRAFT = "int4"
 """Weights of the head that drafts an answer where decoder and head are quantised."""
@@ -39,7 +39,7 @@ MOVED = {
     "down_proj": ("mlp.gated", "mlp.gate_up.1", "mlp.gate_up_proj.product"),
     "gate_up_proj": ("pre_feedforward_layernorm",),
 }
-"""Values on the way to the input of a map, which change with the scale of that input."""
+"""Values on the way to the input of a linear layer, which change with the scale of that input."""
 
 SHARED = "head"
 """Storage of an embedding whose rows are those of the tied head's own int8 table."""
@@ -57,19 +57,19 @@ class QuantScheme:
 
 @dataclass(frozen=True, slots=True)
 class ExportPlan:
-    """A recipe worked out for one checkpoint."""
+    """A quantisation scheme worked out for one checkpoint."""
 
     checkpoint: Checkpoint
-    """With every fold applied: the same float model"""
-    recipe: QuantScheme
+    """The checkpoint with every fold applied: the same float model"""
+    scheme: QuantScheme
     block_size: int
-    vision: StorageOf
-    decoder: StorageOf
+    vision: WeightFormatOf
+    decoder: WeightFormatOf
     target: Target = CPU
     residual_scale: float = 1.0
-    """What the residual stream was divided by; 1 unless activations are fp16."""
+    """Divisor of the residual stream; 1 unless activations are fp16."""
     draft: WeightFormat | None = None
-    """Of the head that drafts the tokens of an answer; None where they all come from the head."""
+    """Format of the head that drafts the tokens of an answer; None where they all come from the head."""
     fp32_ops: tuple[str, ...] = ()
     """Values of fp16 graphs that stay float32"""
 
@@ -83,7 +83,7 @@ def plan_export(
     target: Target = CPU,
     vision_limits: Mapping[str, float] | None = None,
 ) -> ExportPlan:
-    """Work out how every linear map is stored.
+    """Work out how every linear layer is stored.
 
     Args:
         checkpoint: to export
@@ -91,9 +91,9 @@ def plan_export(
         block_size: inputs that share a scale where weights alone are quantised
         calibration: of this checkpoint; without it weights are rounded to nearest, the vision
             tower stays in float and fp16 is not scaled
-        int8_layers: decoder maps that stay at 8 bits in an int4 engine
+        int8_layers: linear layers of the decoder that stay int8 in an int4 engine
         target: what runs it; 16-bit weights are computed with in their own type wherever
-        vision_limits: in place of a calibration, ranges of the vision maps' inputs: `drawn_ranges`
+        vision_limits: in place of a calibration, ranges of the inputs of the vision layers: `synthetic_vision_ranges`
 
     Raises:
         EngineError: an unknown precision or block size.
@@ -105,23 +105,25 @@ def plan_export(
         check_same(checkpoint, calibration)
         vision_limits = {name: one.limit for name, one in calibration.vision.items()}
     has_ranges = vision_limits is not None
-    recipe = _recipe(checkpoint, precision, block_size, target, has_ranges=has_ranges)
+    scheme = _scheme(checkpoint, precision, block_size, target, has_ranges=has_ranges)
     if precision in ("fp32", *SIXTEEN_BIT):
         dense = _always(WeightFormat(precision, 0))
-        plan = ExportPlan(checkpoint, recipe, 0, dense, dense, target)
-        return plan if calibration is None else _without_overflow(plan, calibration, {})
-    plain = WeightFormat(recipe.decoder, block_size)
+        export_plan = ExportPlan(checkpoint, scheme, 0, dense, dense, target)
+        return (
+            export_plan if calibration is None else _without_overflow(export_plan, calibration, {})
+        )
+    plain = WeightFormat(scheme.decoder, block_size)
     draft = replace(plain, kind=DRAFT) if target == CPU else None
 
     def decoder(name: str) -> WeightFormat:
         if name == "head":
-            file = DATA_NAME if recipe.embedding == SHARED else None
-            return replace(plain, kind=recipe.head, shared_file=file)
-        return replace(plain, kind="int8" if name in int8_layers else recipe.decoder)
+            file = DATA_NAME if scheme.embedding == SHARED else None
+            return replace(plain, kind=scheme.head, shared_file=file)
+        return replace(plain, kind="int8" if name in int8_layers else scheme.decoder)
 
     vision = _quantized_inputs(vision_limits or {})
     if calibration is None:
-        return ExportPlan(checkpoint, recipe, block_size, vision, decoder, target, draft=draft)
+        return ExportPlan(checkpoint, scheme, block_size, vision, decoder, target, draft=draft)
     checkpoint = smooth_vision(checkpoint, calibration)
     scales: dict[str, NDArray[np.float32]] = {}
     if precision == "int4":
@@ -130,26 +132,30 @@ def plan_export(
             return searched_scale(name, problem, decoder(name), calibration)
 
         checkpoint, scales = scale_decoder(checkpoint, calibration, choose)
-        searched = searched_storage(decoder, calibration, scales)
-        plan = ExportPlan(checkpoint, recipe, block_size, vision, searched, target, draft=draft)
+        searched = searched_formats(decoder, calibration, scales)
+        export_plan = ExportPlan(
+            checkpoint, scheme, block_size, vision, searched, target, draft=draft
+        )
     else:
-        plan = ExportPlan(checkpoint, recipe, block_size, vision, decoder, target, draft=draft)
-    return _without_overflow(plan, calibration, scales)
+        export_plan = ExportPlan(
+            checkpoint, scheme, block_size, vision, decoder, target, draft=draft
+        )
+    return _without_overflow(export_plan, calibration, scales)
 
 
 def _without_overflow(
-    plan: ExportPlan, calibration: Calibration, scales: Mapping[str, NDArray[np.float32]]
+    export_plan: ExportPlan, calibration: Calibration, scales: Mapping[str, NDArray[np.float32]]
 ) -> ExportPlan:
-    """The plan with the residual stream scaled and the islands named, where it computes in fp16.
+    """The export_plan with the residual stream scaled and the fp32_ops named, where it computes in fp16.
 
-    `scales` [K] by map is what its input was divided by since calibration.
+    `scales` [K] by linear layer is what its input was divided by since calibration.
     """
-    if plan.target.activations != "fp16":
-        return plan
+    if export_plan.target.activations != "fp16":
+        return export_plan
     scale = calibration.residual_scale
-    scaled = scale_residual(plan.checkpoint, scale) if scale > 1 else plan.checkpoint
+    scaled = scale_residual(export_plan.checkpoint, scale) if scale > 1 else export_plan.checkpoint
     kept = fp32_ops(_moved_peaks(calibration.peaks, scales), scale)
-    return replace(plan, checkpoint=scaled, residual_scale=scale, fp32_ops=kept)
+    return replace(export_plan, checkpoint=scaled, residual_scale=scale, fp32_ops=kept)
 
 
 def _moved_peaks(
@@ -179,7 +185,7 @@ def check_same(checkpoint: Checkpoint, calibration: Calibration) -> None:
         )
 
 
-def _recipe(
+def _scheme(
     checkpoint: Checkpoint, precision: str, block_size: int, target: Target, *, has_ranges: bool
 ) -> QuantScheme:
     if precision not in PRECISIONS:
@@ -202,16 +208,16 @@ def _recipe(
     return QuantScheme(precision, "int8", SHARED if is_shared else "int8", vision)
 
 
-def _always(storage: WeightFormat) -> StorageOf:
-    return lambda name: storage
+def _always(weight_format: WeightFormat) -> WeightFormatOf:
+    return lambda name: weight_format
 
 
-def _quantized_inputs(limits: Mapping[str, float]) -> StorageOf:
-    """Int8 for every map of the tower whose range is known; the projector stays in float."""
+def _quantized_inputs(limits: Mapping[str, float]) -> WeightFormatOf:
+    """Int8 for every linear layer of the tower whose range is known; the projector stays in float."""
 
-    def storage_of(name: str) -> WeightFormat:
+    def format_of(name: str) -> WeightFormat:
         if name not in limits:
             return FLOAT32
         return WeightFormat("int8", 0, input_scale=limits[name] / LEVELS)
 
-    return storage_of
+    return format_of

@@ -8,7 +8,7 @@ import pytest
 
 from edge_medgemma.calibration.record import Calibration
 from edge_medgemma.calibration.run import calibrate_engine
-from edge_medgemma.calibration.slices import SliceSet, draw_slices
+from edge_medgemma.calibration.slices import SliceSet, sample_calibration_slices
 from edge_medgemma.runtime.generation.engine import Engine
 
 
@@ -39,16 +39,16 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
 
 
 @pytest.fixture(scope="session")
-def drawn(scans: tuple[Path, ...]) -> SliceSet:
-    return draw_slices(scans, 8, seed=0)
+def slice_set(scans: tuple[Path, ...]) -> SliceSet:
+    return sample_calibration_slices(scans, 8, seed=0)
 
 
 @pytest.fixture(scope="session")
 def calibration_path(
-    tiny_engine: Engine, drawn: SliceSet, tmp_path_factory: pytest.TempPathFactory
+    tiny_engine: Engine, slice_set: SliceSet, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     path = tmp_path_factory.mktemp("calibration") / "calibration.json"
-    calibrate_engine(tiny_engine, drawn, path, threads=1)
+    calibrate_engine(tiny_engine, slice_set, path, threads=1)
     return path
 
 

@@ -9,7 +9,7 @@ from edge_medgemma.calibration.loss.quantization_error import measure_loss
 from edge_medgemma.calibration.phantoms.dicom import write_dicom_series
 from edge_medgemma.calibration.phantoms.drawing import draw_phantom
 from edge_medgemma.calibration.run import calibrate_engine
-from edge_medgemma.calibration.slices import draw_slices
+from edge_medgemma.calibration.slices import sample_calibration_slices
 from edge_medgemma.export.calibrated_export import Budget, export_calibrated
 from edge_medgemma.export.checkpoint.loader import open_checkpoint
 from edge_medgemma.export.demo.build import build_engine, demonstration_of
@@ -33,10 +33,10 @@ def test_ranges_of_phantoms_cost_more_on_real_scans(tmp_path):
     build_engine(CHECKPOINT, tmp_path / "float32", precision="fp32")
     calibrations = {}
     for name, scans in sets.items():
-        drawn = draw_slices(scans, 16, seed=0)
+        slice_set = sample_calibration_slices(scans, 16, seed=0)
         with Engine.open(tmp_path / "float32", threads=1) as engine:
             calibrations[name] = calibrate_engine(
-                engine, drawn, tmp_path / f"{name}.json", threads=1
+                engine, slice_set, tmp_path / f"{name}.json", threads=1
             )
         export_calibrated(
             open_checkpoint(str(CHECKPOINT)),

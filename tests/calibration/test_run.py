@@ -20,7 +20,7 @@ KILLED_AT = """
 import os, signal, sys
 from pathlib import Path
 from edge_medgemma.calibration.run import calibrate_engine
-from edge_medgemma.calibration.slices import draw_slices
+from edge_medgemma.calibration.slices import sample_calibration_slices
 from edge_medgemma.runtime.generation.engine import Engine
 
 engine, output, stage, *scans = sys.argv[1:]
@@ -29,14 +29,14 @@ def kill(done, total):
     if done == int(stage):
         os.kill(os.getpid(), signal.SIGKILL)
 
-drawn = draw_slices([Path(scan) for scan in scans], 8, seed=0)
-calibrate_engine(Engine.open(Path(engine)), drawn, Path(output), threads=1, on_progress=kill)
+slice_set = sample_calibration_slices([Path(scan) for scan in scans], 8, seed=0)
+calibrate_engine(Engine.open(Path(engine)), slice_set, Path(output), threads=1, on_progress=kill)
 """
 
 
 @pytest.mark.parametrize("stage", [1, 2, 6])
 def test_a_killed_run_goes_on_where_it_stopped(
-    stage, tiny_engine, tiny_engine_directory, scans, drawn, calibration, tmp_path
+    stage, tiny_engine, tiny_engine_directory, scans, slice_set, calibration, tmp_path
 ):
     output = tmp_path / "calibration.json"
     arguments = [str(tiny_engine_directory), str(output), str(stage), *map(str, scans)]
@@ -45,7 +45,7 @@ def test_a_killed_run_goes_on_where_it_stopped(
     assert not output.exists()
     kept = {path: path.stat().st_mtime_ns for path in data_folder(output).glob("*.npz")}
     assert kept
-    calibrate_engine(tiny_engine, drawn, output, threads=1)
+    calibrate_engine(tiny_engine, slice_set, output, threads=1)
     again = load_calibration(output)
     finished = [path for path in kept if "_stream." not in path.name]
     assert all(path.stat().st_mtime_ns == kept[path] for path in finished)
@@ -55,9 +55,9 @@ def test_a_killed_run_goes_on_where_it_stopped(
     assert not list(data_folder(output).glob("*_stream.*"))
 
 
-def test_a_half_written_group_does_not_count(tiny_engine, drawn, calibration, tmp_path):
+def test_a_half_written_group_does_not_count(tiny_engine, slice_set, calibration, tmp_path):
     output = tmp_path / "calibration.json"
-    calibrate_engine(tiny_engine, drawn, output, threads=1)
+    calibrate_engine(tiny_engine, slice_set, output, threads=1)
     folder = data_folder(output)
     (folder / "decoder.3.npz").unlink()
     (folder / ".decoder.3.npz.abc").write_bytes(b"half")
@@ -65,11 +65,11 @@ def test_a_half_written_group_does_not_count(tiny_engine, drawn, calibration, tm
         load_calibration(output)
 
 
-def test_another_seed_starts_over(tiny_engine, drawn, tmp_path):
+def test_another_seed_starts_over(tiny_engine, slice_set, tmp_path):
     output = tmp_path / "calibration.json"
-    calibrate_engine(tiny_engine, drawn, output, threads=1)
+    calibrate_engine(tiny_engine, slice_set, output, threads=1)
     before = (data_folder(output) / "vision.0.npz").stat().st_mtime_ns
-    calibrate_engine(tiny_engine, dataclasses.replace(drawn, seed=5), output, threads=1)
+    calibrate_engine(tiny_engine, dataclasses.replace(slice_set, seed=5), output, threads=1)
     assert (data_folder(output) / "vision.0.npz").stat().st_mtime_ns != before
 
 
@@ -122,7 +122,7 @@ def test_no_pixel_or_path_is_in_the_record(calibration_path, scans):
     assert not any(scan.name in text for scan in scans)
 
 
-def test_a_quantised_engine_is_refused(tiny_checkpoint, drawn, tmp_path):
+def test_a_quantised_engine_is_refused(tiny_checkpoint, slice_set, tmp_path):
     from edge_medgemma.export.checkpoint.loader import open_checkpoint
     from edge_medgemma.export.engine import export_engine
     from edge_medgemma.runtime.generation.engine import Engine
@@ -131,7 +131,7 @@ def test_a_quantised_engine_is_refused(tiny_checkpoint, drawn, tmp_path):
         open_checkpoint(str(tiny_checkpoint)), tmp_path / "e", precision="int8", block_size=32
     )
     with pytest.raises(EngineError, match="quantised already"):
-        calibrate_engine(Engine.open(tmp_path / "e"), drawn, tmp_path / "c.json")
+        calibrate_engine(Engine.open(tmp_path / "e"), slice_set, tmp_path / "c.json")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["e"]
 
 
@@ -149,12 +149,12 @@ def test_a_damaged_record_is_refused(calibration_path: Path, tmp_path):
         load_calibration(tmp_path / "none.json")
 
 
-def test_an_overflowing_engine_is_refused(tiny_engine, drawn, tmp_path, monkeypatch):
+def test_an_overflowing_engine_is_refused(tiny_engine, slice_set, tmp_path, monkeypatch):
     from edge_medgemma.calibration.run import _Run
 
     monkeypatch.setattr(
         _Run, "_pixel_values", lambda self, n: np.full((1, 3, 112, 112), np.nan, np.float32)
     )
     with pytest.raises(EngineError, match="not finite at 'vision"):
-        calibrate_engine(tiny_engine, drawn, tmp_path / "c.json", threads=1)
+        calibrate_engine(tiny_engine, slice_set, tmp_path / "c.json", threads=1)
     assert not (tmp_path / "c.json").exists()

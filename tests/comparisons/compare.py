@@ -22,7 +22,7 @@ from comparisons.table import Pair, load_pairs, markdown, save_pairs
 from edge_medgemma.export.checkpoint.loader import open_checkpoint
 from edge_medgemma.export.checkpoint.synthetic import synthetic_checkpoint
 from edge_medgemma.export.engine import export_engine
-from edge_medgemma.export.synthetic_ranges import drawn_ranges
+from edge_medgemma.export.synthetic_ranges import synthetic_vision_ranges
 
 SCAN = TESTS / "data" / "ct_head"
 QUICK_STAGES = ["vision", "prefill", "decode", "job"]
@@ -66,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--repeat", type=int, default=3, help="turns of each timing but the job's")
     parser.add_argument("--slices", type=int, default=8)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--folder", type=Path, default=TESTS.parent / "build" / "peers")
+    parser.add_argument("--folder", type=Path, default=TESTS.parent / "build" / "comparisons")
     parser.add_argument("--environments", type=Path, help="default: --folder")
     parser.add_argument("--checkpoint", type=Path, help="a Gemma 3 folder; default: random weights")
     parser.add_argument("--engine", type=Path, help="ours; default: exported from the checkpoint")
@@ -97,7 +97,7 @@ def _engine(folder: Path, checkpoint: Path, shape: str) -> Path:
     if shape == "tiny":
         export_engine(source, path, precision="fp32", block_size=32)
     else:
-        limits = drawn_ranges(source, folder)
+        limits = synthetic_vision_ranges(source, folder)
         export_engine(source, path, precision="int4", block_size=128, vision_limits=limits)
     return path
 

@@ -231,7 +231,7 @@ class LlamaCpp(Peer):
 
     @staticmethod
     def _set_quiet() -> None:
-        if "PEERS_VERBOSE" not in os.environ:
+        if "COMPARISONS_VERBOSE" not in os.environ:
             llama.llama_log_set(KEEP_QUIET, None)
             mtmd.mtmd_log_set(KEEP_QUIET, None)
             mtmd.mtmd_helper_log_set(KEEP_QUIET, None)

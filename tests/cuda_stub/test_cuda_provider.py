@@ -15,7 +15,7 @@ from support.host_device import HostDevice
 
 from edge_medgemma.export.checkpoint.synthetic import synthetic_checkpoint
 from edge_medgemma.export.engine import export_engine
-from edge_medgemma.export.synthetic_ranges import drawn_ranges
+from edge_medgemma.export.synthetic_ranges import synthetic_vision_ranges
 from edge_medgemma.export.target import Target
 from edge_medgemma.runtime.backends import gpu_peaks as device_peaks
 from edge_medgemma.runtime.backends.cuda.decoder import CudaDecoder
@@ -100,7 +100,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory):
             precision, activations, has_int8_tower = ENGINES[name]
             checkpoint = synthetic_checkpoint("tiny")
             scratch = tmp_path_factory.mktemp("cuda")
-            limits = drawn_ranges(checkpoint, scratch) if has_int8_tower else None
+            limits = synthetic_vision_ranges(checkpoint, scratch) if has_int8_tower else None
             folders[name] = scratch / "engine"
             export_engine(
                 checkpoint,

@@ -43,8 +43,8 @@ def calibration(tiny_engine, tmp_path_factory):
         for i, one in enumerate(pixels)
     )
     path = tmp_path_factory.mktemp("calibration") / "calibration.json"
-    drawn = SliceSet(slices[:6], slices[6:], 1, 3, 0, ())
-    return calibrate_engine(tiny_engine, drawn, path, threads=1)
+    slice_set = SliceSet(slices[:6], slices[6:], 1, 3, 0, ())
+    return calibrate_engine(tiny_engine, slice_set, path, threads=1)
 
 
 @pytest.fixture

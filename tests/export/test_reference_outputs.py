@@ -53,8 +53,8 @@ def test_a_bfloat16_engine_has_the_outputs_of_its_weights_in_float32(tmp_path):
     check(comparison, "cpu")
 
 
-def test_golden_outputs_are_optional(tmp_path):
-    made = export(tmp_path / "engine", "--target", "tensorrt", "--no-golden")
+def test_reference_outputs_are_optional(tmp_path):
+    made = export(tmp_path / "engine", "--target", "tensorrt", "--no-reference-outputs")
     assert made.exit_code == 0, made.output
     assert REFERENCE_OUTPUTS_NAME not in load_manifest(tmp_path / "engine").files
     assert load_reference_outputs(tmp_path / "engine") is None
@@ -97,7 +97,7 @@ def test_a_calibrated_engine_for_tensorrt(tiny_checkpoint, calibration, tmp_path
         calibration=calibration,
         budget=Budget(max_kl=0.2),
         target=Target("trt", "fp16"),
-        golden=True,
+        with_reference_outputs=True,
         threads=1,
     )
     assert manifest.dialect == "trt"

@@ -6,7 +6,7 @@ from click.testing import CliRunner
 
 from edge_medgemma.export.checkpoint.synthetic import synthetic_checkpoint
 from edge_medgemma.export.commands.export import command
-from edge_medgemma.export.synthetic_ranges import drawn_ranges
+from edge_medgemma.export.synthetic_ranges import synthetic_vision_ranges
 from edge_medgemma.runtime.backends.onnxruntime.session import OrtVision
 from edge_medgemma.runtime.backends.self_test.test_image import synthetic_pixel_values
 from edge_medgemma.runtime.backends.self_test.vision_agreement import lowest_cosine
@@ -34,7 +34,7 @@ def test_the_int8_tower_sees_what_the_float_tower_sees(tmp_path):
 
 
 def test_every_map_of_the_layers_has_a_range(tmp_path):
-    ranges = drawn_ranges(synthetic_checkpoint("tiny"), tmp_path)
+    ranges = synthetic_vision_ranges(synthetic_checkpoint("tiny"), tmp_path)
     maps = ("self_attn.qkv_proj", "self_attn.out_proj", "mlp.fc1", "mlp.fc2")
     assert set(ranges) == {f"vision.encoder.layers.{i}.{name}" for i in (0, 1) for name in maps}
     assert all(value > 0 for value in ranges.values())
@@ -43,7 +43,7 @@ def test_every_map_of_the_layers_has_a_range(tmp_path):
 def test_a_folder_that_takes_no_files_is_one_line(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(ResourceError, match="could not write"):
-        drawn_ranges(synthetic_checkpoint("tiny"), tmp_path / "file" / "folder")
+        synthetic_vision_ranges(synthetic_checkpoint("tiny"), tmp_path / "file" / "folder")
 
 
 @pytest.mark.parametrize(

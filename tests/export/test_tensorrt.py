@@ -203,11 +203,11 @@ def test_decoders_build(engine, checkpoint, precision, activations, architecture
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("storage", [None, int8_activations], ids=["float", "w8a8"])
+@pytest.mark.parametrize("weight_format", [None, int8_activations], ids=["float", "w8a8"])
 @pytest.mark.parametrize("activations", ["bf16", "fp16"])
 @pytest.mark.parametrize("checkpoint", CHECKPOINTS)
-def test_towers_build_for_batches(engine, checkpoint, activations, storage, architecture):
-    folder = engine(checkpoint, "int4", activations, storage)
+def test_towers_build_for_batches(engine, checkpoint, activations, weight_format, architecture):
+    folder = engine(checkpoint, "int4", activations, weight_format)
     size = load_manifest(folder).vision.image_size
     profiles = [{"pixel_values": ([images, 3, size, size],) * 3} for images in (1, 4, 8)]
     model = (folder / "vision.onnx").read_bytes()

@@ -1,4 +1,4 @@
-"""The whole command with the built-in engine, every row once."""
+"""The whole command with the demo engine, every row once."""
 
 import json
 from pathlib import Path

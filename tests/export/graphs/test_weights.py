@@ -11,7 +11,7 @@ from edge_medgemma.export.graphs.weights import (
     FLOAT32,
     Matrix,
     WeightFormat,
-    blocks_payload,
+    blocks_blob,
     pack_unsigned,
     quantize_blocks,
     stacked,
@@ -95,7 +95,7 @@ def test_dense_weights_are_exact_in_every_slab(tmp_path, monkeypatch):
 
 def test_slabs_do_not_change_the_blocks(monkeypatch):
     values = np.random.default_rng(0).standard_normal((1100, 64), np.float32)
-    blob = blocks_payload(matrix_of(values), WeightFormat("int4", 32))
+    blob = blocks_blob(matrix_of(values), WeightFormat("int4", 32))
     whole = b"".join(piece.tobytes() for piece in blob.pieces())
     monkeypatch.setattr("edge_medgemma.export.graphs.weights.SLAB_BYTES", 4096)
     parts = [piece.tobytes() for piece in blob.pieces()]
@@ -123,7 +123,7 @@ def test_stacked_weights_are_read_across_their_borders():
 def test_blocks_must_divide_the_inputs():
     matrix = Matrix("text.odd", 96, 4, lambda outputs, inputs: np.zeros((4, 96), np.float32))
     with pytest.raises(CheckpointError, match=r"'text\.odd' has 96 inputs.*--block-size"):
-        blocks_payload(matrix, WeightFormat("int4", 64))
+        blocks_blob(matrix, WeightFormat("int4", 64))
 
 
 def test_initializers_start_on_pages(tmp_path):
@@ -139,12 +139,12 @@ def matrix_of(values):
     return Matrix("weight", inputs, outputs, lambda n, k: values[n, k])
 
 
-def write_graph(folder, matrix, storage):
+def write_graph(folder, matrix, weight_format):
     """A graph y = x @ matrix on disk."""
     ops = OrtDialect()
     graph = GraphBuilder("linear", ops.opsets)
     x = graph.input("x", ir.DataType.FLOAT, ["S", matrix.inputs])
-    y = ops.linear(graph, x, matrix, storage)
+    y = ops.linear(graph, x, matrix, weight_format)
     graph.output(y, "y", ir.DataType.FLOAT, ["S", matrix.outputs])
     (folder / "linear.onnx").write_bytes(graph.serialize("linear.data"))
     write_data(folder / "linear.data", graph.blobs, lambda count: None)

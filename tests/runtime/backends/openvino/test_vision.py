@@ -52,11 +52,11 @@ def int8_engine(tmp_path_factory) -> Path:
     pytest.importorskip("onnx_ir", reason="the extra 'export' is not installed")
     from edge_medgemma.export.checkpoint.synthetic import synthetic_checkpoint
     from edge_medgemma.export.engine import export_engine
-    from edge_medgemma.export.synthetic_ranges import drawn_ranges
+    from edge_medgemma.export.synthetic_ranges import synthetic_vision_ranges
 
     checkpoint = synthetic_checkpoint("tiny")
     folder = tmp_path_factory.mktemp("int8")
-    limits = drawn_ranges(checkpoint, folder)
+    limits = synthetic_vision_ranges(checkpoint, folder)
     export_engine(
         checkpoint, folder / "engine", precision="int8", block_size=32, vision_limits=limits
     )
