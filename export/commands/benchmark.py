@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from edge_medgemma.export.commands.extras import requires_extra
 from edge_medgemma.runtime.backends.select import Providers
 from edge_medgemma.runtime.commands.options import (
     BUILTIN_ENGINE,
@@ -117,18 +118,20 @@ def synthetic_engine(size: str) -> Path:
         DependencyError: the `export` extra is not installed.
         ResourceError: the disk is full.
     """
+<<<<<<< HEAD
     from edge_medgemma.runtime.errors import DependencyError
     from edge_medgemma.runtime.store.places import Place
 
     try:
+=======
+    import platformdirs
+
+    with requires_extra("export"):
+>>>>>>> 6647ad0 (The export command declares its options and hands the work on; one name for --precision; one way to ask for an extra)
         from edge_medgemma.export.checkpoint.synthetic import synthetic_checkpoint
         from edge_medgemma.export.commands.export import weights_progress_bar
         from edge_medgemma.export.engine import export_engine
         from edge_medgemma.export.synthetic_ranges import synthetic_vision_ranges
-    except ModuleNotFoundError as error:
-        raise DependencyError(
-            f"'{error.name}' is not installed; from a checkout, run: pip install '.[export]'"
-        ) from None
     checkpoint = synthetic_checkpoint(size)
     folder = Place.ENGINES.folder
     key = hashlib.sha256(checkpoint.fingerprint().encode())

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import click
 
+from edge_medgemma.export.commands.extras import requires_extra
 from edge_medgemma.runtime.commands.progress import progress_bar
-from edge_medgemma.runtime.errors import CheckpointError, DependencyError, EngineError
+from edge_medgemma.runtime.errors import CheckpointError, EngineError
 from edge_medgemma.runtime.manifest import MANIFEST_NAME
 
 REPORTED = ("fp16", "int8", "int4")
@@ -70,14 +71,10 @@ def command(
     interrupted run goes on where it stopped. The folder beside calibration.json holds the
     held-out slices and the arrays that an export needs.
     """
-    try:
+    with requires_extra("cpu,export"):
         from edge_medgemma.calibration.run import calibrate_engine
         from edge_medgemma.calibration.slices import sample_calibration_slices
         from edge_medgemma.runtime.generation.engine import Engine
-    except ModuleNotFoundError as error:
-        raise DependencyError(
-            f"'{error.name}' is not installed; from a checkout, run: pip install '.[cpu,export]'"
-        ) from None
     if report is not None and (Path(model) / MANIFEST_NAME).is_file():
         raise click.UsageError("--report makes engines, which needs a checkpoint as MODEL")
     with progress_bar("reading series") as on_progress:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edge_medgemma.export.commands.extras import requires_extra
 from edge_medgemma.runtime.commands.progress import progress_bar
 from edge_medgemma.runtime.errors import DependencyError
 
@@ -42,8 +43,6 @@ Examples:
 )
 @click.option(
     "--precision",
-    "--weights",
-    "precision",
     type=click.Choice(["fp32", "bf16", "fp16", "int8", "int4"]),
     default="int4",
     show_default=True,
@@ -86,8 +85,8 @@ Examples:
 @click.option(
     "--vision",
     type=click.Choice(["fp32", "int8"]),
-    help="Of a synthetic int4 or int8 engine; int8 takes its ranges from a drawn picture. "
-    "[default: fp32]",
+    help="Vision tower of a synthetic int4 or int8 engine; int8 takes its ranges from a synthetic "
+    "image. [default: fp32]",
 )
 @click.option(
     "--calibration",
@@ -95,7 +94,9 @@ Examples:
     help="calibration.json of this checkpoint: int8 vision, searched int4, safe fp16.",
 )
 @click.option("--max-kl", type=float, help="Refuse an engine that loses more nats. [default: 0.05]")
-@click.option("--target-kl", type=float, help="Keep int4 maps in int8 until the loss is this low.")
+@click.option(
+    "--target-kl", type=float, help="Make layers of an int4 engine int8 until the loss is this low."
+)
 @click.option("--force", is_flag=True, help="Keep the engine whatever it loses.")
 @click.option(
     "--report",
@@ -110,7 +111,7 @@ def command(
     block_size: str,
     target: str,
     activations: str | None,
-    with_reference_outputs: bool,
+    reference_outputs: bool,
     lora: Path | None,
     synthetic: str | None,
     vision: str | None,
@@ -126,123 +127,137 @@ def command(
     CHECKPOINT is a folder with config.json and .safetensors files, or a hub id. Any
     Gemma3ForConditionalGeneration is taken; MedGemma 1.5 exists as 4B, MedGemma 1 also as 27B.
     """
+    options = ExportOptions(
+        engine=engine,
+        precision=precision,
+        block_size=int(block_size),
+        with_reference_outputs=reference_outputs and target != "cpu",
+        vision=vision,
+        calibration=calibration,
+        loss=LossOptions(max_kl, target_kl, force, report),
+    )
     if (checkpoint is None) == (synthetic is None):
         raise click.UsageError("give either CHECKPOINT or --synthetic")
     if synthetic is not None and (lora is not None or revision is not None):
         raise click.UsageError("--lora and --revision go with CHECKPOINT, not with --synthetic")
-    if vision is not None and (synthetic is None or calibration is not None):
-        raise click.UsageError(
-            "--vision goes with --synthetic; for a CHECKPOINT, --calibration makes vision int8"
-        )
-    if vision == "int8" and precision not in ("int8", "int4"):
-        raise click.UsageError("--vision int8 goes with --precision int8 or int4")
-    try:
+    _check_usage(options, is_synthetic=synthetic is not None)
+    started_s = time.perf_counter()
+    with requires_extra("export"):
         from edge_medgemma.export.checkpoint.loader import open_checkpoint
         from edge_medgemma.export.checkpoint.synthetic import synthetic_checkpoint
-        from edge_medgemma.export.engine import export_engine
-        from edge_medgemma.export.reference_outputs import export_with_reference_outputs
         from edge_medgemma.export.target import choose_target
-    except ModuleNotFoundError as error:
-        raise DependencyError(
-            f"'{error.name}' is not installed; from a checkout, run: pip install '.[export]'"
-        ) from None
-
     device = choose_target(target, precision, activations)
-    with_reference_outputs = with_reference_outputs and target != "cpu"
-    if with_reference_outputs and importlib.util.find_spec("onnxruntime") is None:
-        raise DependencyError(
-            "reference outputs are computed by onnxruntime, which is not installed; from a checkout, "
-            "run: pip install '.[cpu,export]', or give --no-reference-outputs"
-        )
-    start = time.perf_counter()
     if synthetic is not None:
         source = synthetic_checkpoint(synthetic)
     else:
         source = open_checkpoint(str(checkpoint), revision, lora)
-    if calibration is not None:
-        options = MeasuredOptions(
-            calibration, device, with_reference_outputs, max_kl, target_kl, force, report
-        )
-        manifest = export_measured(source, engine, precision, int(block_size), options)
-    elif max_kl is not None or target_kl is not None or force or report is not None:
-        raise click.UsageError("--max-kl, --target-kl, --force and --report need --calibration")
-    else:
-        limits = _drawn_ranges(source, engine) if vision == "int8" else None
-        with weights_progress_bar() as on_progress:
-            write = export_with_reference_outputs if with_reference_outputs else export_engine
-            manifest = write(
-                source,
-                engine,
-                precision=precision,
-                block_size=int(block_size),
-                target=device,
-                vision_limits=limits,
-                on_progress=on_progress,
-            )
+    manifest = _export(options, source, device)
     size = sum(record.bytes for record in manifest.files.values())
     click.echo(
-        f"{engine}: {size / 1e9:.2f} GB in {time.perf_counter() - start:.0f} s, "
+        f"{engine}: {size / 1e9:.2f} GB in {time.perf_counter() - started_s:.0f} s, "
         f"peak memory {_peak_bytes() / 1e9:.2f} GB"
     )
 
 
-def _drawn_ranges(source: "Checkpoint", engine: Path) -> dict[str, float]:
-    try:
-        import onnxruntime  # noqa: F401
-
-        from edge_medgemma.export.synthetic_ranges import synthetic_vision_ranges
-    except ModuleNotFoundError as error:
-        raise DependencyError(
-            f"'{error.name}' is not installed; from a checkout, run: pip install '.[cpu,export]'"
-        ) from None
-    with progress_bar("vision ranges") as on_layer:
-        return synthetic_vision_ranges(source, engine.absolute().parent, on_layer)
-
-
 @dataclass(frozen=True, slots=True)
-class MeasuredOptions:
-    """Options of an export with a calibration."""
+class LossOptions:
+    """Limits on the measured loss, and its page; they need a calibration."""
 
-    calibration: Path
-    target: "Target"
-    with_reference_outputs: bool
     max_kl: float | None
     target_kl: float | None
     force: bool
     report: Path | None
 
 
-def export_measured(
-    source: "Checkpoint", engine: Path, precision: str, block_size: int, options: MeasuredOptions
+@dataclass(frozen=True, slots=True)
+class ExportOptions:
+    """Choices of the command line, without the checkpoint."""
+
+    engine: Path
+    precision: str
+    block_size: int
+    with_reference_outputs: bool
+    vision: str | None
+    calibration: Path | None
+    loss: LossOptions
+
+
+def _check_usage(options: ExportOptions, *, is_synthetic: bool) -> None:
+    """Refuse choices that do not go together, before anything is read.
+
+    Raises:
+        UsageError: of these options, one excludes or needs another.
+        DependencyError: reference outputs are asked for and nothing can compute them.
+    """
+    if options.vision is not None and not (is_synthetic and options.calibration is None):
+        raise click.UsageError(
+            "--vision goes with --synthetic; for a CHECKPOINT, --calibration makes vision int8"
+        )
+    if options.vision == "int8" and options.precision not in ("int8", "int4"):
+        raise click.UsageError("--vision int8 goes with --precision int8 or int4")
+    if options.calibration is None and options.loss != LossOptions(None, None, False, None):
+        raise click.UsageError("--max-kl, --target-kl, --force and --report need --calibration")
+    if options.with_reference_outputs and importlib.util.find_spec("onnxruntime") is None:
+        raise DependencyError(
+            "reference outputs are computed by onnxruntime, which is not installed; from a "
+            "checkout, run: pip install '.[cpu,export]', or give --no-reference-outputs"
+        )
+
+
+def _export(options: ExportOptions, source: "Checkpoint", target: "Target") -> "Manifest":
+    if options.calibration is not None:
+        return _export_calibrated(options, source, target, options.calibration)
+    with requires_extra("export"):
+        from edge_medgemma.export.engine import export_engine
+        from edge_medgemma.export.reference_outputs import export_with_reference_outputs
+    limits = None
+    if options.vision == "int8":
+        with requires_extra("cpu,export"), progress_bar("vision ranges") as on_layer:
+            from edge_medgemma.export.synthetic_ranges import synthetic_vision_ranges
+
+            folder = options.engine.absolute().parent
+            limits = synthetic_vision_ranges(source, folder, on_layer)
+    write = export_with_reference_outputs if options.with_reference_outputs else export_engine
+    with weights_progress_bar() as on_progress:
+        return write(
+            source,
+            options.engine,
+            precision=options.precision,
+            block_size=options.block_size,
+            target=target,
+            vision_limits=limits,
+            on_progress=on_progress,
+        )
+
+
+def _export_calibrated(
+    options: ExportOptions, source: "Checkpoint", target: "Target", calibration_path: Path
 ) -> "Manifest":
     """Export, measure, print the loss and write the page."""
-    try:
+    with requires_extra("cpu,export"):
         from edge_medgemma.calibration.loss.loss_report import Measured, table, write_report
         from edge_medgemma.calibration.record import load_calibration
         from edge_medgemma.export.calibrated_export import DEFAULT_MAX_KL, Budget, export_calibrated
-    except ModuleNotFoundError as error:
-        raise DependencyError(
-            f"'{error.name}' is not installed; from a checkout, run: pip install '.[cpu,export]'"
-        ) from None
-    calibration = load_calibration(options.calibration)
-    max_kl = DEFAULT_MAX_KL if options.max_kl is None else options.max_kl
+    loss_options = options.loss
+    max_kl = DEFAULT_MAX_KL if loss_options.max_kl is None else loss_options.max_kl
+    calibration = load_calibration(calibration_path)
     with progress_bar("exporting and measuring") as on_progress:
         manifest, loss = export_calibrated(
             source,
-            engine,
-            precision=precision,
-            block_size=block_size,
+            options.engine,
+            precision=options.precision,
+            block_size=options.block_size,
             calibration=calibration,
-            budget=Budget(max_kl, options.target_kl, options.force),
-            target=options.target,
+            budget=Budget(max_kl, loss_options.target_kl, loss_options.force),
+            target=target,
             with_reference_outputs=options.with_reference_outputs,
             on_progress=on_progress,
             on_measure=on_progress,
         )
     size = sum(record.bytes for record in manifest.files.values())
-    measured = [Measured(precision, size, loss)]
-    if options.report is not None:
-        write_report(options.report, calibration, measured)
+    measured = [Measured(options.precision, size, loss)]
+    if loss_options.report is not None:
+        write_report(loss_options.report, calibration, measured)
     click.echo(table(calibration, measured))
     return manifest
 

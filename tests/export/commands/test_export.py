@@ -3,7 +3,6 @@ from click.testing import CliRunner
 
 from edge_medgemma.export.commands.export import command
 from edge_medgemma.runtime.cli import SUMMARIES
-from edge_medgemma.runtime.manifest import load_manifest
 
 
 @pytest.fixture
@@ -23,14 +22,6 @@ def test_reports_place_size_time_and_memory(invoke, tmp_path):
     assert result.exit_code == 0
     assert result.output.startswith(f"{tmp_path / 'engine'}: ")
     assert "peak memory" in result.output
-
-
-@pytest.mark.parametrize("option", ["--precision", "--weights"])
-def test_precision_has_two_names(invoke, tmp_path, option):
-    directory = tmp_path / "engine"
-    result = invoke("--synthetic", "tiny", "-o", str(directory), option, "fp32")
-    assert result.exit_code == 0, result.output
-    assert load_manifest(directory).precision.decoder == "fp32"
 
 
 @pytest.mark.parametrize(

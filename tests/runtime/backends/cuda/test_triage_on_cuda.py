@@ -9,7 +9,7 @@ from support.host_device import HostDevice
 from support.host_sessions import HostSessions
 
 from edge_medgemma.export.checkpoint.loader import open_checkpoint
-from edge_medgemma.export.reference_outputs import export_with_golden
+from edge_medgemma.export.reference_outputs import export_with_reference_outputs
 from edge_medgemma.export.target import Target
 from edge_medgemma.runtime.backends import probe
 from edge_medgemma.runtime.backends.cuda import device as cuda_device
@@ -27,7 +27,9 @@ def engine(tiny_checkpoint: Path, tmp_path: Path) -> Path:
     directory = tmp_path / "engine"
     checkpoint = open_checkpoint(str(tiny_checkpoint))
     target = Target("ort", "fp16")
-    export_with_golden(checkpoint, directory, precision="fp16", block_size=32, target=target)
+    export_with_reference_outputs(
+        checkpoint, directory, precision="fp16", block_size=32, target=target
+    )
     return directory
 
 
