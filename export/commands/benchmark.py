@@ -118,16 +118,9 @@ def synthetic_engine(size: str) -> Path:
         DependencyError: the `export` extra is not installed.
         ResourceError: the disk is full.
     """
-<<<<<<< HEAD
-    from edge_medgemma.runtime.errors import DependencyError
     from edge_medgemma.runtime.store.places import Place
 
-    try:
-=======
-    import platformdirs
-
     with requires_extra("export"):
->>>>>>> 6647ad0 (The export command declares its options and hands the work on; one name for --precision; one way to ask for an extra)
         from edge_medgemma.export.checkpoint.synthetic import synthetic_checkpoint
         from edge_medgemma.export.commands.export import weights_progress_bar
         from edge_medgemma.export.engine import export_engine
