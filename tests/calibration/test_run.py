@@ -1,6 +1,7 @@
 """The calibration as a whole: right numbers, refusals, and going on after a kill."""
 
 import dataclasses
+import shutil
 import signal
 import subprocess
 import sys
@@ -55,9 +56,14 @@ def test_a_killed_run_goes_on_where_it_stopped(
     assert not list(data_folder(output).glob("*_stream.*"))
 
 
-def test_a_half_written_group_does_not_count(tiny_engine, slice_set, calibration, tmp_path):
-    output = tmp_path / "calibration.json"
-    calibrate_engine(tiny_engine, slice_set, output, threads=1)
+def copy_of(calibration_path, folder):
+    """A copy of a calibration with its arrays, file times included."""
+    shutil.copytree(data_folder(calibration_path), data_folder(folder / "calibration.json"))
+    return Path(shutil.copy2(calibration_path, folder / "calibration.json"))
+
+
+def test_a_half_written_group_does_not_count(calibration_path, tmp_path):
+    output = copy_of(calibration_path, tmp_path)
     folder = data_folder(output)
     (folder / "decoder.3.npz").unlink()
     (folder / ".decoder.3.npz.abc").write_bytes(b"half")
@@ -65,9 +71,8 @@ def test_a_half_written_group_does_not_count(tiny_engine, slice_set, calibration
         load_calibration(output)
 
 
-def test_another_seed_starts_over(tiny_engine, slice_set, tmp_path):
-    output = tmp_path / "calibration.json"
-    calibrate_engine(tiny_engine, slice_set, output, threads=1)
+def test_another_seed_starts_over(tiny_engine, slice_set, calibration_path, tmp_path):
+    output = copy_of(calibration_path, tmp_path)
     before = (data_folder(output) / "vision.0.npz").stat().st_mtime_ns
     calibrate_engine(tiny_engine, dataclasses.replace(slice_set, seed=5), output, threads=1)
     assert (data_folder(output) / "vision.0.npz").stat().st_mtime_ns != before
