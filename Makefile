@@ -5,7 +5,7 @@ SHAPE ?= tiny
 PEERS ?= llama.cpp-q4_0 transformers-bf16 openvino-int4 optimum-onnx onnxruntime-genai
 COMPARISON_OPTIONS ?=
 
-.PHONY: triage test lint types schemas tiny-engine readme tensorrt-check cuda-check arm64 comparisons
+.PHONY: triage test lint types schemas tiny-engine docs tensorrt-check cuda-check arm64 comparisons
 
 triage: $(VENV)/.triage-ready
 	$(BIN)/edge-medgemma triage tests/data/ct_head --out triage-output
@@ -37,8 +37,13 @@ schemas: $(VENV)/.test-ready
 tiny-engine: $(VENV)/.test-ready
 	PYTHONPATH=tests $(BIN)/python -m support.tiny_checkpoint
 
-readme: $(VENV)/.test-ready
-	$(BIN)/python tests/readme.py
+docs: $(VENV)/.docs-ready
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@echo docs/_build/html/index.html
+
+$(VENV)/.docs-ready: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[docs]'
+	touch $@
 
 tensorrt-check: $(VENV)/.test-ready
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev,tensorrt-check]'
