@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Triage the head CT of tests/data with the phantom engine on emulated arm64, and compare the
+# Triage the head CT of tests/data with the demo engine on emulated arm64, and compare the
 # result with this machine's own. Needs Debian (its archive holds arm64), dpkg-deb and
 # qemu-user-static; no root, no registered binary format. Downloads once, into its one argument:
 #   tests/arm64/triage.sh build/arm64
@@ -73,6 +73,7 @@ END
   chmod +x "$build/python"
   echo 'import os, sys; sys.executable = os.environ["ARM64_PYTHON"]' > "$build/hook/sitecustomize.py"
   ln -sfn "$repository/runtime" "$build/packages/edge_medgemma/runtime"
+  ln -sf "$repository"/edge_medgemma/*.py "$build/packages/edge_medgemma/"
 }
 
 if [ ! -e "$build/.system-ready" ]; then
@@ -93,6 +94,6 @@ rm -rf "$XDG_CACHE_HOME" "$build/native" "$build/arm64"
 arguments=(triage "$repository/tests/data/ct_head" --slices "$slices" --no-report --provider cpu)
 "$native" -m edge_medgemma "${arguments[@]}" --out "$build/native" > /dev/null
 rm -rf "$XDG_CACHE_HOME"
-ARM64_PYTHON="$build/python" PYTHONPATH="$build/hook:$build/packages:$build/site" \
+ARM64_PYTHON="$build/python" PYTHONSAFEPATH=1 PYTHONPATH="$build/hook:$build/packages:$build/site" \
   "$build/python" -m edge_medgemma "${arguments[@]}" --out "$build/arm64"
 "$native" "$repository/tests/arm64/compare.py" "$build/native/triage.json" "$build/arm64/triage.json"
