@@ -5,7 +5,7 @@ SHAPE ?= tiny
 PEERS ?= llama.cpp-q4_0 transformers-bf16 openvino-int4 optimum-onnx onnxruntime-genai
 COMPARISON_OPTIONS ?=
 
-.PHONY: triage test lint types schemas tiny-engine docs tensorrt-check cuda-check arm64 comparisons
+.PHONY: triage test lint types schemas tiny-engine docs tensorrt-check cuda-check gpu-pack gpu-check-dry arm64 comparisons
 
 triage: $(VENV)/.triage-ready
 	$(BIN)/edge-medgemma triage tests/data/ct_head --out triage-output
@@ -63,6 +63,14 @@ cuda-check:
 	  $(CUDA_CHECK)/headers/nvidia/cu13/include $(CUDA_CHECK)/hollow
 	PYTHONSAFEPATH=1 LD_LIBRARY_PATH=$(CUDA_CHECK)/hollow \
 	  $(CUDA_CHECK)/venv/bin/python -m pytest -q -rs tests/cuda_stub
+
+# What travels to a lent GPU, and the steps that it is asked to run, on the CPU: tests/gpu/README.md.
+gpu-pack: $(VENV)/.test-ready
+	tests/gpu/pack.sh
+
+gpu-check-dry: $(VENV)/.test-ready
+	rm -rf build/gpu/state/dry-run
+	tests/gpu/check.sh --dry-run --python $(BIN)/python
 
 # Emulated arm64: Debian with qemu-user-static, a few minutes.
 arm64: $(VENV)/.triage-ready

@@ -12,7 +12,7 @@ import pytest
 
 JETSON = Path(__file__).resolve().parents[2] / "jetson"
 SCAN = Path(__file__).resolve().parents[1] / "data" / "ct_head"
-SCRIPTS = sorted([*JETSON.glob("*.sh"), *(JETSON.parent / "tests" / "arm64").glob("*.sh")])
+SCRIPTS = sorted([*JETSON.glob("*.sh"), *(JETSON.parent / "tests").glob("*/*.sh")])
 
 NVPMODEL_CONF = """\
 < POWER_MODEL ID=0 NAME=15W >
