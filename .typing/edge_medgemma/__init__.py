@@ -1,1 +1,1 @@
-../../edge_medgemma/__init__.py
+../../package/__init__.py

@@ -1,1 +1,1 @@
-../../edge_medgemma/__main__.py
+../../package/__main__.py

@@ -73,7 +73,7 @@ END
   chmod +x "$build/python"
   echo 'import os, sys; sys.executable = os.environ["ARM64_PYTHON"]' > "$build/hook/sitecustomize.py"
   ln -sfn "$repository/runtime" "$build/packages/edge_medgemma/runtime"
-  ln -sf "$repository"/edge_medgemma/*.py "$build/packages/edge_medgemma/"
+  ln -sf "$repository"/package/*.py "$build/packages/edge_medgemma/"
 }
 
 if [ ! -e "$build/.system-ready" ]; then
