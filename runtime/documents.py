@@ -3,6 +3,7 @@
 from typing import Annotated, Any, TypeVar
 
 import msgspec
+import numpy as np
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Size = Annotated[int, msgspec.Meta(ge=0)]
@@ -34,8 +35,17 @@ def parse_document(raw: object, kind: type[Document]) -> Document:
 
 def dump_json(document: object) -> str:
     """Canonical JSON text, keys sorted, ending in a newline; a number that is not finite is null."""
-    data = msgspec.json.encode(document, order="sorted")
+    data = msgspec.json.encode(document, order="sorted", enc_hook=_plain)
     return msgspec.json.format(data, indent=1).decode() + "\n"
+
+
+def _plain(value: object) -> object:
+    """A pydicom UID as the text that it is, a numpy scalar as its number."""
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} has no place in JSON")
 
 
 def json_schema(kind: type[Document], title: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from importlib.abc import MetaPathFinder
 from types import ModuleType
 
-EXPORT_MODULES = ("huggingface_hub", "ml_dtypes", "onnx", "onnx_ir", "peft", "safetensors")
+EXPORT_MODULES = ("huggingface_hub", "ml_dtypes", "onnx", "onnx_ir", "peft")
 REFERENCE_MODULES = ("torch", "transformers")
 
 

@@ -1,11 +1,13 @@
 """ONNX Runtime on the CPU."""
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_medgemma.runtime.backends.onnx_writer import Value, one_node_model
 from edge_medgemma.runtime.errors import DependencyError, EngineError
 
 SPIN_DURATION_US = 200
@@ -19,7 +21,8 @@ class OrtVision:
     """More at once are no faster on a CPU, and take memory."""
 
     def __init__(self, directory: Path, threads: int | None) -> None:
-        self._session = open_session(directory / "vision.onnx", threads)
+        path, is_exact = directory / "vision.onnx", saturates_int8_products()
+        self._session = open_session(path, threads, is_exact_int8=is_exact)
 
     def run(self, pixel_values: NDArray[np.float32]) -> NDArray[np.float32]:
         """[N, 3, image_size, image_size] to [N, tokens_per_image, hidden]."""
@@ -36,13 +39,33 @@ def library_version() -> str:
     return f"onnxruntime {import_onnxruntime().__version__}"
 
 
-def open_session(path: Path, threads: int | None, *, library: str | None = None) -> Any:
+@cache
+def saturates_int8_products() -> bool:
+    """Whether onnxruntime's products of uint8 and int8 saturate here, as on x86 processors without VNNI.
+
+    There the sum of two products is kept in 16 bits (vpmaddubsw): 2 * 255 * 127 does not fit.
+    """
+    weights = np.full((64, 64), 127, np.int8)
+    model = one_node_model(
+        "MatMulInteger", "", {"a": Value("uint8")}, {"b": weights}, {"c": Value("int32")}, {}
+    )
+    onnxruntime = import_onnxruntime()
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    (product,) = session.run(None, {"a": np.full((64, 64), 255, np.uint8)})
+    return bool((product != 64 * 255 * 127).any())
+
+
+def open_session(
+    path: Path, threads: int | None, *, library: str | None = None, is_exact_int8: bool = False
+) -> Any:
     """An ONNX Runtime session on the CPU.
 
     Args:
         path: of the graph
         threads: of the compute pool; None leaves the choice to the library
         library: its operators are taken before onnxruntime's own of the same name
+        is_exact_int8: multiply int8 activations and weights as uint8, which never saturates and is
+            slower where the processor has VNNI
 
     Raises:
         DependencyError: no onnxruntime is installed.
@@ -55,8 +78,8 @@ def open_session(path: Path, threads: int | None, *, library: str | None = None)
     options.log_severity_level = 3
     options.enable_mem_pattern = False  # shapes differ from pass to pass
     options.add_session_config_entry("session.intra_op.spin_duration_us", str(SPIN_DURATION_US))
-    # Without VNNI, products of uint8 and int8 would saturate; ignored where the processor has it.
-    options.add_session_config_entry("session.x64quantprecision", "1")
+    if is_exact_int8:
+        options.add_session_config_entry("session.x64quantprecision", "1")
     try:
         if library is not None:
             options.register_custom_ops_library(library)
