@@ -33,7 +33,7 @@ from edge_medgemma.runtime.reporting.json_report import (
     dump_report,
     write_json_report,
 )
-from edge_medgemma.runtime.reporting.labels import URGENCY_WORDS, count, sentence
+from edge_medgemma.runtime.reporting.labels import count, sentence, urgency_words
 from edge_medgemma.runtime.store.scan_cache import ScanCache
 from edge_medgemma.runtime.tracing.spans import SpanRecorder
 from edge_medgemma.runtime.tracing.trace_file import write_trace
@@ -238,7 +238,7 @@ def _print_report(report: TriageReport) -> None:
     for study in report.studies:
         table.add_row(
             study.name,
-            Text(URGENCY_WORDS[study.urgency], style=_STYLES[study.urgency]),
+            Text(urgency_words(study.urgency, study.flagged), style=_STYLES[study.urgency]),
             printable(study.protocol_name or "none"),
             printable(_reasons(study)),
             slices_seen(study),

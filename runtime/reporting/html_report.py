@@ -14,13 +14,13 @@ from edge_medgemma.runtime.files import write_atomically
 from edge_medgemma.runtime.reporting.json_report import INTENDED_USE
 from edge_medgemma.runtime.reporting.labels import (
     FINDING_STATUS_WORDS,
-    HEADLINES,
-    URGENCY_WORDS,
     clock,
     count,
+    headline,
     minus,
     sentence,
     signed,
+    urgency_words,
 )
 from edge_medgemma.runtime.triage.report import (
     FindingResult,
@@ -60,7 +60,7 @@ def _environment() -> jinja2.Environment:
     environment.filters.update(
         clock=clock,
         geometry=_geometry,
-        headline=HEADLINES.__getitem__,
+        headline=headline,
         millimetres=_millimetres,
         one_based=_one_based,
         png=png_data_uri,
@@ -73,7 +73,7 @@ def _environment() -> jinja2.Environment:
         slices_seen=slices_seen,
         status_word=FINDING_STATUS_WORDS.__getitem__,
         timings=_timings,
-        urgency_word=URGENCY_WORDS.__getitem__,
+        urgency_words=urgency_words,
     )
     return environment
 
@@ -129,7 +129,7 @@ def _skipped_words(skipped: Mapping[str, int]) -> str:
 
 def _passes(study: StudyReport) -> str:
     return ", then ".join(
-        f"{one.slices} in {one.duration_s:.1f} s ({URGENCY_WORDS[one.urgency]})"
+        f"{one.slices} in {one.duration_s:.1f} s ({urgency_words(one.urgency, one.flagged)})"
         for one in study.passes
     )
 

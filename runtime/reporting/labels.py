@@ -1,19 +1,13 @@
 """Names of enumerations and numbers for human readers."""
 
 import math
+from collections.abc import Collection
 from datetime import datetime
 
 from edge_medgemma.runtime.triage.report import FindingStatus
 from edge_medgemma.runtime.triage.urgency import NO_FLAG_TEXT, Urgency
 
-URGENCY_WORDS = {
-    Urgency.CRITICAL: "critical",
-    Urgency.URGENT: "urgent",
-    Urgency.NOT_ASSESSABLE: "not assessable",
-    Urgency.ROUTINE: "no flag raised",
-}
-
-HEADLINES = {
+_HEADLINES = {
     Urgency.CRITICAL: "Critical: look now",
     Urgency.URGENT: "Urgent: look within hours",
     Urgency.NOT_ASSESSABLE: "Not assessable: a human must look",
@@ -21,11 +15,30 @@ HEADLINES = {
 }
 """Times follow the ACR Actionable Reporting Work Group: category 1 minutes, category 2 hours."""
 
+_ROUTINE_HEADLINE = "Routine: a finding without urgency was flagged"
+
 FINDING_STATUS_WORDS = {
     FindingStatus.FLAGGED: "possible",
     FindingStatus.NOT_FLAGGED: "no flag",
     FindingStatus.NOT_ASSESSED: "not assessed",
 }
+
+
+def urgency_words(urgency: Urgency, flagged: Collection[object]) -> str:
+    """The urgency of a study; `no flag raised` only where none was.
+
+    Args:
+        urgency: of the study
+        flagged: its flagged findings
+    """
+    if urgency is Urgency.ROUTINE and not flagged:
+        return "no flag raised"
+    return urgency.replace("_", " ")
+
+
+def headline(urgency: Urgency, flagged: Collection[object]) -> str:
+    """What a reader is told first; arguments as for `urgency_words`."""
+    return _ROUTINE_HEADLINE if urgency is Urgency.ROUTINE and flagged else _HEADLINES[urgency]
 
 
 def clock(created_at: str) -> str:

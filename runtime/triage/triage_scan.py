@@ -1,4 +1,4 @@
-"""Triage of a scan: every study of it, the failure of one costing no other."""
+"""Triage of a scan: every study of it; pixels of one that cannot be read cost no other."""
 
 import logging
 from collections import Counter

@@ -19,7 +19,7 @@ class Urgency(StrEnum):
     NOT_ASSESSABLE = "not_assessable"
     """Nothing was flagged and something stood in the way of assessing it: a human must look."""
     ROUTINE = "routine"
-    """No flag raised, which is not a normal report."""
+    """No flag raised, which is not a normal report, or only a finding without urgency."""
 
     @property
     def rank(self) -> int:

@@ -122,3 +122,13 @@ def test_every_class_is_styled(report) -> None:
     used = {name for names in re.findall(r'class="([^"]*)"', body) for name in names.split()}
     known = set(re.findall(r"\.([a-z_]+)", style))
     assert used - known <= {"name"} | {status.value for status in FindingStatus}
+
+
+def test_a_flag_without_urgency_is_not_called_no_flag(report) -> None:
+    flagged = next(study for study in report.studies if study.flagged)
+    finding = replace(flagged.flagged[0], urgency=Urgency.ROUTINE)
+    study = replace(flagged, urgency=Urgency.ROUTINE, findings=(finding,))
+    page = render_html(replace(report, studies=(study,)))
+    assert "Routine: a finding without urgency was flagged" in page
+    assert "Triage report: routine" in page
+    assert NO_FLAG_TEXT not in Reader(page).text.lower()
