@@ -153,7 +153,7 @@ def open_decoder(
 def _ort_vision(directory: Path, manifest: Manifest, threads: int | None) -> VisionModel:
     from edge_medgemma.runtime.backends.onnxruntime.session import OrtVision
 
-    return OrtVision(directory, threads)
+    return OrtVision(directory, threads, dialect=manifest.dialect)
 
 
 def _openvino_vision(directory: Path, manifest: Manifest, threads: int | None) -> VisionModel:

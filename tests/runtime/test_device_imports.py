@@ -15,7 +15,8 @@ ROOT = Path(__file__).resolve().parents[2]
 )
 def test_without_the_exporter(arguments: tuple[str, ...]) -> None:
     environment = os.environ | {"PYTHONPATH": str(ROOT / "tests")}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "support.device_imports", *arguments]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "support.device_imports"]
+    command += ["-p", "no:faulthandler", *arguments]
     done = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )

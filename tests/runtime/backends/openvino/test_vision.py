@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edge_medgemma.runtime.backends import select as providers
-from edge_medgemma.runtime.backends.onnxruntime.session import OrtVision
+from edge_medgemma.runtime.backends.onnxruntime.session import OrtVision, saturates_int8_products
 from edge_medgemma.runtime.backends.openvino.vision import OpenVinoVision
 from edge_medgemma.runtime.backends.select import Provider, open_vision
 from edge_medgemma.runtime.backends.self_test.test_image import synthetic_pixel_values
@@ -67,6 +67,8 @@ def int8_engine(tmp_path_factory) -> Path:
     ("name", "lowest"), [("phantom", 0.9999), ("tiny", 0.9999), ("int8", 0.9995)]
 )
 def test_features_are_those_of_onnxruntime(name, lowest, tiny_engine_directory, int8_engine):
+    if name == "int8" and saturates_int8_products():
+        pytest.skip("OpenVINO's int8 products saturate on this processor: its self-test refuses it")
     places = {"phantom": BUILTIN_ENGINE, "tiny": tiny_engine_directory, "int8": int8_engine}
     directory = places[name]
     first = synthetic_pixel_values(load_manifest(directory).vision)
