@@ -1,6 +1,6 @@
 """A graph of an engine, cut at the residual stream: one layer loaded at a time, all of it visible."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -177,12 +177,3 @@ class StageSession:
         """The values `wanted`, by name; feeds that the stage does not take are left out."""
         own = {name: value for name, value in feeds.items() if name in self.inputs}
         return dict(zip(wanted, self._session.run(list(wanted), own), strict=True))
-
-
-def sessions(
-    stages: GraphStages, threads: int | None = None
-) -> Iterator[tuple[Stage, StageSession]]:
-    """Every stage with its session, one at a time."""
-    for index in range(len(stages)):
-        stage = stages.stage(index)
-        yield stage, StageSession(stage, stages.directory, threads)

@@ -153,7 +153,9 @@ def open_decoder(
 def _ort_vision(directory: Path, manifest: Manifest, threads: int | None) -> VisionModel:
     from edge_medgemma.runtime.backends.onnxruntime.session import OrtVision
 
-    return OrtVision(directory, threads, dialect=manifest.dialect)
+    # onnxruntime cannot make the weights of `trt`, which lie in blocks, unsigned
+    is_int8 = manifest.precision.vision == "int8" and manifest.dialect == "ort"
+    return OrtVision(directory, threads, has_int8_products=is_int8)
 
 
 def _openvino_vision(directory: Path, manifest: Manifest, threads: int | None) -> VisionModel:

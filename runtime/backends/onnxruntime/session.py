@@ -20,9 +20,11 @@ class OrtVision:
     batch = 1
     """More at once are no faster on a CPU, and take memory."""
 
-    def __init__(self, directory: Path, threads: int | None, *, dialect: str = "ort") -> None:
-        """`dialect` of the graph; onnxruntime cannot make weights in the blocks of `trt` unsigned."""
-        is_exact = dialect == "ort" and saturates_int8_products()
+    def __init__(
+        self, directory: Path, threads: int | None, *, has_int8_products: bool = True
+    ) -> None:
+        """Without `has_int8_products` it is not asked, in 20 ms, whether they would saturate."""
+        is_exact = has_int8_products and saturates_int8_products()
         self._session = open_session(directory / "vision.onnx", threads, is_exact_int8=is_exact)
 
     def run(self, pixel_values: NDArray[np.float32]) -> NDArray[np.float32]:
