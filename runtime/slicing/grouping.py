@@ -8,6 +8,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -70,12 +71,13 @@ def _without_copies(
     """Drop files that are byte for byte another one; also how many per series."""
     copies: dict[str, int] = defaultdict(int)
     unique = []
+    digest_of = cache(_digest)  # a file has a header for each of its frames
     objects = _split(headers, lambda header: (header.source.sop_instance_uid, header.source.frame))
     for same in objects:
         seen: set[bytes] = set()
         for header in same:
             if len(same) > 1:
-                digest = _digest(header.source.path)
+                digest = digest_of(header.source.path)
                 if digest in seen:
                     dropped.append((header, "duplicate: the same object as another file"))
                     copies[header.series_uid] += 1

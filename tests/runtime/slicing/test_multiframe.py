@@ -1,13 +1,16 @@
 """Enhanced objects keep geometry and rescale in functional groups."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import EnhancedCTImageStorage, EnhancedMRImageStorage
 
+from edge_medgemma.runtime.slicing import grouping
 from edge_medgemma.runtime.slicing.scan import find_series, read_volume
 
 WriteSlice = Callable[..., Path]
@@ -90,6 +93,21 @@ def test_frames_at_one_position_are_one_slice_and_named(write_slice: WriteSlice)
     assert series.shape[0] == 2
     assert [problem.name for problem in series.problems] == ["duplicate_slices"]
     assert [file.path for file in listing.skipped] == [path.name]
+
+
+def test_a_copied_object_is_hashed_once_not_once_a_frame(
+    write_slice: WriteSlice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_enhanced(write_slice, [3.0 * index for index in range(6)])
+    copy = path.with_name("copy")
+    shutil.copy(path, copy)
+    hashed: list[Path] = []
+    digest = grouping._digest
+    monkeypatch.setattr(grouping, "_digest", lambda path: (hashed.append(path), digest(path))[1])
+    listing = find_series(path.parent)
+    assert sorted(hashed) == sorted([path, copy])
+    assert listing.series[0].shape[0] == 6
+    assert len(listing.skipped) == 1
 
 
 def test_stacks_of_one_object_are_volumes_of_their_own(write_slice: WriteSlice) -> None:
