@@ -5,10 +5,20 @@ SHAPE ?= tiny
 PEERS ?= llama.cpp-q4_0 transformers-bf16 openvino-int4 optimum-onnx onnxruntime-genai
 COMPARISON_OPTIONS ?=
 
-.PHONY: triage test lint types schemas tiny-engine docs tensorrt-check cuda-check gpu-pack gpu-check-dry arm64 comparisons
+.PHONY: triage demonstration-scans test lint types schemas tiny-engine docs tensorrt-check cuda-check gpu-pack gpu-check-dry arm64 comparisons
 
-triage: $(VENV)/.triage-ready
-	$(BIN)/edge-medgemma triage tests/data/ct_head --out triage-output
+triage: demonstration-scans
+	$(BIN)/edge-medgemma triage $(DEMONSTRATION) --out triage-output
+	@echo 'Study 1: a synthetic bleed. Study 2: a synthetic head without findings. Study 3: a real head.'
+
+# Seeds that no engine is trained on, and that sort as the folders do; README says what they show.
+DEMONSTRATION = build/demonstration
+demonstration-scans: $(VENV)/.triage-ready
+	rm -rf $(DEMONSTRATION)
+	mkdir -p $(DEMONSTRATION)/3_real_head
+	cp tests/data/ct_head/*.dcm $(DEMONSTRATION)/3_real_head
+	$(BIN)/edge-medgemma phantom draw $(DEMONSTRATION)/1_synthetic_bleed --seed 3000002 --finding intracranial_haemorrhage
+	$(BIN)/edge-medgemma phantom draw $(DEMONSTRATION)/2_synthetic_normal --seed 3000000 --healthy
 
 test: $(VENV)/.test-ready lint types
 	$(BIN)/python -m pytest -q
