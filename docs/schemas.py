@@ -37,6 +37,16 @@ DOCUMENTS: dict[str, tuple[type, str]] = {
 }
 """Name of the schema -> type of the document and its title."""
 
+SEALED = ("manifest",)
+"""Documents that begin with the hash of the rest of their text, which is no field of their type."""
+
+
+SEAL = {
+    "description": "SHA-256 of the file without this line",
+    "type": "string",
+    "pattern": "^[0-9a-f]{64}$",
+}
+
 
 def schema_text(name: str) -> str:
     """The schema of a document, descriptions taken from the docstrings of its types and fields."""
@@ -46,6 +56,10 @@ def schema_text(name: str) -> str:
         properties = schema["$defs"][one.__name__]["properties"]
         for field, text in _field_docstrings(one).items():
             properties[field] = {"description": text} | properties[field]
+    if name in SEALED:
+        document = schema["$defs"][kind.__name__]
+        document["properties"] = {"sha256": SEAL, **document["properties"]}
+        document["required"] = ["sha256", *document["required"]]
     return json.dumps(schema, indent=1) + "\n"
 
 

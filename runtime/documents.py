@@ -1,5 +1,10 @@
-"""JSON files as frozen dataclasses: what a type does not know or allow is refused, not ignored."""
+"""JSON files as frozen dataclasses: what a type does not know or allow is refused, not ignored.
 
+A sealed file says in its second line the SHA-256 of all others, so that no altered byte of it, not
+even a blank, is believed: `grep -v '^ "sha256"' FILE | sha256sum` prints what that line must say.
+"""
+
+import hashlib
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -13,6 +18,10 @@ Text = Annotated[str, msgspec.Meta(pattern=r"\S")]
 Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
 Document = TypeVar("Document")
+
+_BEFORE_SEAL = b'{\n "sha256": "'
+_AFTER_SEAL = b'",\n'
+_SEAL_END = len(_BEFORE_SEAL) + 64
 
 
 def parse_json(data: bytes, kind: type[Document]) -> Document:
@@ -37,6 +46,35 @@ def dump_json(document: object) -> str:
     """Canonical JSON text, keys sorted, ending in a newline; a number that is not finite is null."""
     data = msgspec.json.encode(document, order="sorted", enc_hook=_plain)
     return msgspec.json.format(data, indent=1).decode() + "\n"
+
+
+def dump_sealed(document: object) -> str:
+    """`dump_json` of an object with fields, its seal as the first of them."""
+    data = dump_json(document).encode()
+    digest = hashlib.sha256(data).hexdigest().encode()
+    return (_BEFORE_SEAL + digest + _AFTER_SEAL + data.removeprefix(b"{\n")).decode()
+
+
+def unsealed(data: bytes) -> bytes:
+    """The JSON text of `dump_sealed` without its seal.
+
+    Raises:
+        ValueError: there is no seal, or it is not that of the text.
+    """
+    text = b"{\n" + data[_SEAL_END + len(_AFTER_SEAL) :]
+    digest = hashlib.sha256(text).hexdigest().encode()
+    if data[: _SEAL_END + len(_AFTER_SEAL)] != _BEFORE_SEAL + digest + _AFTER_SEAL:
+        raise ValueError("its SHA-256 is not that of its content")
+    return text
+
+
+def parse_sealed(data: bytes, kind: type[Document]) -> Document:
+    """An instance of a dataclass from the text of `dump_sealed`.
+
+    Raises:
+        ValueError: altered, or as `parse_document`.
+    """
+    return parse_json(unsealed(data), kind)
 
 
 def _plain(value: object) -> object:

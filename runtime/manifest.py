@@ -66,78 +66,40 @@ from typing import Annotated, Any
 import msgspec
 
 from edge_medgemma.runtime.documents import (
-    Count,
-    Positive,
     Sha256,
     Size,
     dump_json,
+    dump_sealed,
     parse_document,
+    unsealed,
 )
 from edge_medgemma.runtime.errors import EngineError
+from edge_medgemma.runtime.model_shape import TextSpec, TokenSpec, VisionSpec, require
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 MANIFEST_NAME = "manifest.json"
+
+SEALED_SINCE = 3
+"""Schema version from which a manifest carries the hash of its own text."""
+
+REQUIRED_FILES = frozenset(
+    [
+        "vision.onnx",
+        "vision.data",
+        "decoder.onnx",
+        "decoder.data",
+        "embedding.data",
+        "tokenizer.json",
+        "chat_template.jinja",
+    ]
+)
+"""Files that every engine has, whatever its target."""
 
 PREFILL_GRAPH = "decoder_prefill.onnx"
 DECODE_GRAPH = "decoder_decode.onnx"
 
 WeightKind = Annotated[str, msgspec.Meta(pattern="^(fp32|fp16|bf16|int8|int4)$")]
 FloatKind = Annotated[str, msgspec.Meta(pattern="^(fp32|fp16|bf16)$")]
-
-
-@dataclass(frozen=True, slots=True)
-class TextSpec:
-    """Shape of the language model, from `text_config` of the checkpoint."""
-
-    layers: Count
-    hidden_size: Count
-    intermediate_size: Count
-    heads: Count
-    kv_heads: Count
-    head_dim: Count
-    vocabulary: Count
-    sliding_window: Count
-    layer_is_global: tuple[bool, ...]
-    rms_norm_eps: Positive
-    query_scale: Positive
-    """query_pre_attn_scalar ** -0.5"""
-    rope_theta_global: Positive
-    rope_factor_global: Positive
-    """Linear position scaling of global layers: inverse frequencies are divided by it."""
-    rope_theta_local: Positive
-    embed_scale: Positive
-    """sqrt(hidden_size), rounded to the dtype of the checkpoint's weights."""
-    max_positions: Count
-
-
-@dataclass(frozen=True, slots=True)
-class VisionSpec:
-    """Shape of the SigLIP tower and the projector, from `vision_config`."""
-
-    layers: Count
-    hidden_size: Count
-    intermediate_size: Count
-    heads: Count
-    image_size: Count
-    patch_size: Count
-    tokens_per_image: Count
-    layer_norm_eps: Positive
-    image_mean: tuple[float, ...]
-    image_std: tuple[float, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class TokenSpec:
-    """Ids with a meaning of their own."""
-
-    bos: Size
-    pad: Size
-    stop: tuple[Size, ...]
-    image: Size
-    image_begin: Size
-    image_end: Size
-    thought_begin: Size | None
-    thought_end: Size | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,23 +174,39 @@ class Manifest:
     dialect: Annotated[str, msgspec.Meta(pattern="^(ort|trt)$")] = "ort"
     """Which operators the graphs are lowered to: those of onnxruntime, or the standard ones"""
 
+    def __post_init__(self) -> None:
+        vocabulary, largest = self.text.vocabulary, max(self.tokens.ids)
+        require(largest < vocabulary, f"token {largest} is not in a vocabulary of {vocabulary}")
+        precision, width = self.precision, self.text.hidden_size
+        if precision.embedding == "head" or "int4" in (precision.decoder, precision.draft_head):
+            size = precision.block_size
+            whole = size > 0 and width % size == 0
+            require(whole, f"{width} columns are no whole blocks of {size}")
+
     @property
     def sha256(self) -> str:
         """Identity of the engine: hash of the canonical manifest, which holds every file's hash."""
-        return hashlib.sha256(dump_manifest(self).encode()).hexdigest()
+        return hashlib.sha256(dump_json(self).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class _Versioned:
+    """All that is read of a manifest before its seal is compared."""
+
+    schema_version: int
 
 
 def dump_manifest(manifest: Manifest) -> str:
-    """The manifest as canonical JSON text, ending in a newline."""
-    return dump_json(manifest)
+    """The text of manifest.json, sealed: the one way to write or rewrite it."""
+    return dump_sealed(manifest)
 
 
 def load_manifest(directory: Path) -> Manifest:
-    """The manifest of an engine directory.
+    """The manifest of an engine directory; nothing of it is believed before its seal matches.
 
     Raises:
-        EngineError: no such directory or manifest, not JSON, a later schema version, or fields
-            that this version does not know.
+        EngineError: no such directory or manifest, altered, another schema version, or fields and
+            numbers that this version does not know.
     """
     path = directory / MANIFEST_NAME
     if not directory.is_dir():
@@ -238,24 +216,40 @@ def load_manifest(directory: Path) -> Manifest:
     if not path.is_file():
         raise EngineError(f"'{directory}' has no {MANIFEST_NAME}; expected an engine directory")
     try:
-        raw = msgspec.json.decode(path.read_bytes())
-        version = raw["schema_version"]
-    except (ValueError, TypeError, KeyError) as error:
+        data = path.read_bytes()
+        version = _schema_version(data)
+        if version < SEALED_SINCE:
+            _refuse_version(path, version)
+        raw = msgspec.json.decode(unsealed(data))
+        if version != SCHEMA_VERSION:
+            _refuse_version(path, version)
+        manifest = parse_document(raw, Manifest)
+    except OSError as error:
         raise EngineError(
-            f"'{path}' is not a manifest ({error}); export the engine again"
+            f"'{path}' cannot be read ({error.strerror}); check its permissions"
         ) from None
-    if version != SCHEMA_VERSION:
-        is_later = isinstance(version, int) and version > SCHEMA_VERSION
+    except EngineError:
+        raise
+    except (ValueError, RecursionError) as error:
         raise EngineError(
-            f"'{path}' has schema version {version}, this program reads {SCHEMA_VERSION}; "
-            f"{'upgrade edge-medgemma' if is_later else 'export the engine again'}"
-        )
-    try:
-        return parse_document(raw, Manifest)
-    except ValueError as error:
-        raise EngineError(
-            f"'{path}' is not a manifest ({error}); export the engine again"
+            f"'{path}' is altered or not a manifest ({error}); copy or export the engine again"
         ) from None
+    for name in sorted(REQUIRED_FILES - manifest.files.keys()):
+        raise EngineError(f"'{path}' does not list {name}; export the engine again")
+    return manifest
+
+
+def _schema_version(data: bytes) -> int:
+    """The version that a manifest says it has, which only its seal proves."""
+    return msgspec.json.decode(data, type=_Versioned).schema_version
+
+
+def _refuse_version(path: Path, version: int) -> None:
+    is_later = version > SCHEMA_VERSION
+    raise EngineError(
+        f"'{path}' has schema version {version}, this program reads {SCHEMA_VERSION}; "
+        f"{'upgrade edge-medgemma' if is_later else 'export the engine again'}"
+    )
 
 
 def verify_file(directory: Path, name: str, record: FileRecord, *, contents: bool = True) -> None:

@@ -11,7 +11,7 @@ from edge_medgemma.calibration.passes.layer_runner import GraphStages, Stage, St
 from edge_medgemma.calibration.passes.vision_pass import reference_rows
 from edge_medgemma.calibration.prompts import Prompt
 from edge_medgemma.calibration.resume_store import State
-from edge_medgemma.runtime.manifest import TextSpec
+from edge_medgemma.runtime.model_shape import TextSpec
 
 Array = NDArray[np.float32]
 Feeds = dict[str, NDArray[np.generic]]

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from edge_medgemma.export.checkpoint.tensor_names import EMBEDDING, HEAD
 from edge_medgemma.runtime.errors import CheckpointError
-from edge_medgemma.runtime.manifest import TextSpec, TokenSpec, VisionSpec, file_sha256
+from edge_medgemma.runtime.manifest import file_sha256
+from edge_medgemma.runtime.model_shape import TextSpec, TokenSpec, VisionSpec
 
 TILE_OUTPUTS = 512
 TILE_INPUTS = 128

@@ -6,14 +6,15 @@ SiglipVisionConfig (5.23), as transformers itself does: hub files leave many out
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from edge_medgemma.runtime.errors import CheckpointError
-from edge_medgemma.runtime.manifest import TextSpec, TokenSpec, VisionSpec
+from edge_medgemma.runtime.model_shape import TextSpec, TokenSpec, VisionSpec
 
 Config = Mapping[str, Any]
+Spec = TypeVar("Spec", TextSpec, VisionSpec, TokenSpec)
 
 ACTIVATION = "gelu_pytorch_tanh"
 OTHER_MODEL_TYPES = {
@@ -44,7 +45,8 @@ def text_spec(config: Config, embedding_dtype: np.dtype) -> TextSpec:
         raise CheckpointError(
             "config.json scales the rotary embedding of sliding layers; not in Gemma 3"
         )
-    spec = TextSpec(
+    return _spec(
+        TextSpec,
         layers=layers,
         hidden_size=hidden_size,
         intermediate_size=int(text.get("intermediate_size", 9216)),
@@ -62,11 +64,16 @@ def text_spec(config: Config, embedding_dtype: np.dtype) -> TextSpec:
         embed_scale=embed_scale(hidden_size, embedding_dtype),
         max_positions=int(text.get("max_position_embeddings", 131_072)),
     )
-    if spec.heads % spec.kv_heads:
+
+
+def _spec(kind: type[Spec], **values: Any) -> Spec:
+    """A spec of the manifest, or a CheckpointError that says which numbers do not fit each other."""
+    try:
+        return kind(**values)
+    except (ValueError, ZeroDivisionError) as error:
         raise CheckpointError(
-            f"config.json says {spec.heads} heads over {spec.kv_heads} key heads; not a multiple"
-        )
-    return spec
+            f"config.json does not describe a model that can run: {error}"
+        ) from None
 
 
 def embed_scale(hidden_size: int, dtype: np.dtype) -> float:
@@ -93,7 +100,8 @@ def vision_spec(config: Config, processor: Config) -> VisionSpec:
             f"the checkpoint names image sizes {sorted(sides)}; config.json and "
             "preprocessor_config.json must agree on one square size"
         )
-    spec = VisionSpec(
+    return _spec(
+        VisionSpec,
         layers=int(vision.get("num_hidden_layers", 12)),
         hidden_size=int(vision.get("hidden_size", 768)),
         intermediate_size=int(vision.get("intermediate_size", 3072)),
@@ -105,13 +113,6 @@ def vision_spec(config: Config, processor: Config) -> VisionSpec:
         image_mean=tuple(float(value) for value in processor.get("image_mean", (0.5, 0.5, 0.5))),
         image_std=tuple(float(value) for value in processor.get("image_std", (0.5, 0.5, 0.5))),
     )
-    patches, tokens = spec.image_size // spec.patch_size, math.isqrt(spec.tokens_per_image)
-    if tokens**2 != spec.tokens_per_image or not tokens or patches % tokens:
-        raise CheckpointError(
-            f"config.json pools {patches} x {patches} patches to {spec.tokens_per_image} tokens; "
-            "expected a square number that divides them"
-        )
-    return spec
 
 
 def token_spec(config: Config, generation: Config, token_ids: Mapping[str, int]) -> TokenSpec:
@@ -127,7 +128,8 @@ def token_spec(config: Config, generation: Config, token_ids: Mapping[str, int])
         found = (source.get(key) for source in (config, text) for key in (field, *aliases))
         return int(next((value for value in found if value is not None), default))
 
-    return TokenSpec(
+    return _spec(
+        TokenSpec,
         bos=token("bos_token_id", 2),
         pad=token("pad_token_id", 0),
         stop=tuple(dict.fromkeys(int(index) for index in stop)),

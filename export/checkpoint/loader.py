@@ -19,7 +19,7 @@ from edge_medgemma.export.checkpoint.tensor_names import (
     expected_shapes,
 )
 from edge_medgemma.runtime.errors import CheckpointError
-from edge_medgemma.runtime.manifest import TextSpec, VisionSpec
+from edge_medgemma.runtime.model_shape import TextSpec, VisionSpec
 
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"

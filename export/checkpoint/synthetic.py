@@ -14,7 +14,7 @@ from edge_medgemma.export.checkpoint.config import embed_scale
 from edge_medgemma.export.checkpoint.synthetic_tokenizer import CHAT_TEMPLATE, tokenizer_json
 from edge_medgemma.export.checkpoint.tensor_names import EMBEDDING, expected_shapes
 from edge_medgemma.runtime.errors import CheckpointError
-from edge_medgemma.runtime.manifest import TextSpec, TokenSpec, VisionSpec
+from edge_medgemma.runtime.model_shape import TextSpec, TokenSpec, VisionSpec
 
 VERSION = 1
 """Goes up when the same seed gives other weights."""

@@ -7,7 +7,7 @@ so that every text encodes and decodes back; only its words are missing.
 import json
 from typing import Any
 
-from edge_medgemma.runtime.manifest import TokenSpec
+from edge_medgemma.runtime.model_shape import TokenSpec
 
 UNKNOWN_ID = 3
 UNUSED_FIRST_ID = 6

@@ -6,7 +6,7 @@ to 5 also wrote `model.language_model.layers…`, `model.vision_tower.…` and `
 
 import re
 
-from edge_medgemma.runtime.manifest import TextSpec, VisionSpec
+from edge_medgemma.runtime.model_shape import TextSpec, VisionSpec
 
 EMBEDDING = "text.embed_tokens.weight"
 HEAD = "head.weight"

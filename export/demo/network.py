@@ -13,8 +13,8 @@ from edge_medgemma.runtime.manifest import (
     Manifest,
     Precision,
     Source,
-    VisionSpec,
 )
+from edge_medgemma.runtime.model_shape import VisionSpec
 
 IMAGE_SIZE = 224
 PATCH_SIZE = 14

@@ -7,7 +7,7 @@ from pathlib import Path
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from edge_medgemma.runtime.manifest import TokenSpec
+from edge_medgemma.runtime.model_shape import TokenSpec
 
 SPECIAL_TOKENS = (
     "<pad>",

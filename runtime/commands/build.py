@@ -51,7 +51,7 @@ def command(engine_directory: Path, slices: int, workspace_mb: int | None) -> No
     """
     with Engine.open(engine_directory) as engine:
         check_buildable(engine.manifest, available_bytes())
-        if load_reference_outputs(engine_directory) is None:
+        if load_reference_outputs(engine_directory, engine.manifest.files) is None:
             raise EngineError(
                 f"'{engine_directory}' has no reference outputs, by which its plans would be tested; "
                 "export it again without --no-reference-outputs"

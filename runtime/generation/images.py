@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from edge_medgemma.runtime.manifest import VisionSpec
+from edge_medgemma.runtime.model_shape import VisionSpec
 
 
 def to_pixel_values(pixels: NDArray[np.uint8], vision: VisionSpec) -> NDArray[np.float32]:

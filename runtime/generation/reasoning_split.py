@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from edge_medgemma.runtime.manifest import TokenSpec
+from edge_medgemma.runtime.model_shape import TokenSpec
 
 
 @dataclass(slots=True)

@@ -83,7 +83,7 @@ def require_agreement(engine: EngineUnderTest, name: str, identity: str) -> None
         ProviderError: it is too far off, or the engine has no reference outputs to tell by.
         EngineError: the reference outputs are damaged.
     """
-    reference = load_reference_outputs(engine.directory)
+    reference = load_reference_outputs(engine.directory, engine.manifest.files)
     if reference is None:
         raise ProviderError(
             f"the engine has no reference outputs, by which {name} would be tested; export it again "

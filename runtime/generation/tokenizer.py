@@ -7,7 +7,7 @@ from pathlib import Path
 import tokenizers
 
 from edge_medgemma.runtime.errors import EngineError, ProtocolError
-from edge_medgemma.runtime.manifest import TokenSpec
+from edge_medgemma.runtime.model_shape import TokenSpec
 
 CONTROL_TOKEN = re.compile(r"<(pad|eos|bos|mask|unused\d+|(start|end)_of_\w+|image_soft_token)>")
 """Gemma 3 tokens that steer the model, whether or not the file marks them as special."""

@@ -10,12 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from edge_medgemma.runtime.errors import ResourceError
-from edge_medgemma.runtime.manifest import Manifest, TextSpec
+from edge_medgemma.runtime.manifest import Manifest
 from edge_medgemma.runtime.memory.cache_geometry import (
     GLOBAL_GROWTH_SLOTS,
     LOCAL_SLACK_SLOTS,
     MAX_PREFILL_TOKENS,
 )
+from edge_medgemma.runtime.model_shape import TextSpec
 from edge_medgemma.runtime.slicing.sampling import MAX_SLICES
 
 PROGRAM_BYTES = 150 * 10**6

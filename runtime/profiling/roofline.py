@@ -7,7 +7,8 @@ needs: no padding, no masked pairs, every weight read once. FLOP = two per multi
 from dataclasses import dataclass
 
 from edge_medgemma.runtime.backends.onnxruntime.decoder import INT8_MINIMUM_ROWS
-from edge_medgemma.runtime.manifest import Manifest, TextSpec, VisionSpec
+from edge_medgemma.runtime.manifest import Manifest
+from edge_medgemma.runtime.model_shape import TextSpec, VisionSpec
 
 
 @dataclass(frozen=True, slots=True)

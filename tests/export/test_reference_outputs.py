@@ -27,10 +27,14 @@ def export(folder, *options):
     return CliRunner().invoke(cli, [*arguments, *options])
 
 
+def reference_of(folder):
+    return load_reference_outputs(folder, load_manifest(folder).files)
+
+
 def self_test(folder):
     check_engine(folder, load_manifest(folder))
     with Engine.open(folder, threads=1) as engine:
-        return compare_with_reference(engine, load_reference_outputs(folder))
+        return compare_with_reference(engine, reference_of(folder))
 
 
 @pytest.mark.parametrize("target", ["cuda", "tensorrt"])
@@ -48,7 +52,7 @@ def test_a_bfloat16_engine_has_the_outputs_of_its_weights_in_float32(tmp_path):
     assert load_manifest(tmp_path / "bf16").precision.activations == "bf16"
     assert export(tmp_path / "cpu").exit_code == 0
     with Engine.open(tmp_path / "cpu", threads=1) as engine:
-        comparison = compare_with_reference(engine, load_reference_outputs(tmp_path / "bf16"))
+        comparison = compare_with_reference(engine, reference_of(tmp_path / "bf16"))
     print(comparison)
     check(comparison, "cpu")
 
@@ -57,7 +61,7 @@ def test_reference_outputs_are_optional(tmp_path):
     made = export(tmp_path / "engine", "--target", "tensorrt", "--no-reference-outputs")
     assert made.exit_code == 0, made.output
     assert REFERENCE_OUTPUTS_NAME not in load_manifest(tmp_path / "engine").files
-    assert load_reference_outputs(tmp_path / "engine") is None
+    assert reference_of(tmp_path / "engine") is None
 
 
 def test_a_target_that_cannot_compute_so_is_one_sentence(tmp_path):

@@ -12,6 +12,7 @@ from edge_medgemma.runtime.backends.self_test.reference_outputs import load_refe
 from edge_medgemma.runtime.errors import EdgeMedgemmaError
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.generation.self_test import compare_with_reference
+from edge_medgemma.runtime.manifest import load_manifest
 
 
 def main() -> None:
@@ -21,7 +22,7 @@ def main() -> None:
     parser.add_argument("--provider", required=True)
     parser.add_argument("--json", type=Path, required=True)
     arguments = parser.parse_args()
-    reference = load_reference_outputs(arguments.engine)
+    reference = load_reference_outputs(arguments.engine, load_manifest(arguments.engine).files)
     if reference is None:
         sys.exit(
             f"error: '{arguments.engine}' has no reference outputs; export it without --no-reference-outputs"

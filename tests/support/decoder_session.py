@@ -6,7 +6,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from edge_medgemma.runtime.manifest import TextSpec
+from edge_medgemma.runtime.model_shape import TextSpec
 
 Array = NDArray[np.generic]
 

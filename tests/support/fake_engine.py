@@ -16,11 +16,9 @@ from edge_medgemma.runtime.manifest import (
     Manifest,
     Precision,
     Source,
-    TextSpec,
-    TokenSpec,
-    VisionSpec,
 )
 from edge_medgemma.runtime.memory.host_memory import require_memory
+from edge_medgemma.runtime.model_shape import TextSpec, TokenSpec, VisionSpec
 
 WORDS = ["<pad>", "<bos>", "<turn>", "<image>", "<think>", "</think>", "yes", "Yes", "YES"]
 WORDS += ["no", "No", "NO"]
@@ -36,17 +34,17 @@ LESION_LOG_ODDS = 100.0
 
 def fake_manifest(demonstration: Demonstration | None = None) -> Manifest:
     text = TextSpec(
-        1, 2, 1, 1, 1, 1, 4096, 1024, (True,), 1e-6, 1.0, 1e6, 8.0, 1e4, 1.0, 8192
+        1, 2, 1, 1, 1, 2, 4096, 1024, (True,), 1e-6, 1.0, 1e6, 8.0, 1e4, 2**0.5, 8192
     )  # fmt: skip
     vision = VisionSpec(1, 1, 1, 1, 16, 4, 1, 1e-6, (0.5,) * 3, (0.5,) * 3)
-    tokens = TokenSpec(1, 0, (STOP,), IMAGE, IMAGE, IMAGE, THOUGHT_BEGIN, THOUGHT_END)
+    tokens = TokenSpec(1, 0, (STOP,), IMAGE, 4094, 4095, THOUGHT_BEGIN, THOUGHT_END)
     return Manifest(
         schema_version=1,
         architecture="fake",
         text=text,
         vision=vision,
         tokens=tokens,
-        precision=Precision("int4", "int8", "int8", "fp32", 32),
+        precision=Precision("int4", "int8", "int8", "fp32", 2),
         source=Source("synthetic", "fake-engine", None, "0" * 64, None),
         tools={},
         files={},

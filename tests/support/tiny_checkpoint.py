@@ -20,7 +20,8 @@ from edge_medgemma.export.checkpoint.loader import open_checkpoint
 from edge_medgemma.export.checkpoint.synthetic_tokenizer import CHAT_TEMPLATE, tokenizer_json
 from edge_medgemma.export.checkpoint.tensor_names import EMBEDDING, expected_shapes
 from edge_medgemma.export.engine import export_engine
-from edge_medgemma.runtime.manifest import Manifest, TokenSpec
+from edge_medgemma.runtime.manifest import Manifest
+from edge_medgemma.runtime.model_shape import TokenSpec
 
 TINY_ENGINE = Path(__file__).resolve().parents[1] / "data" / "tiny_engine"
 """Engine directory in float32 that tests of the runtime use; a test holds it to the exporter."""

@@ -7,6 +7,7 @@ of the file one by one, and is compared: each part by itself.
 
 import io
 import zipfile
+from collections.abc import Collection
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -83,14 +84,18 @@ def dump_reference_outputs(reference: ReferenceOutputs) -> bytes:
     return buffer.getvalue()
 
 
-def load_reference_outputs(directory: Path) -> ReferenceOutputs | None:
+def load_reference_outputs(directory: Path, files: Collection[str]) -> ReferenceOutputs | None:
     """The reference of an engine directory; None where it was exported without.
+
+    Args:
+        directory: of the engine
+        files: of its manifest: a file that is not among them is not the engine's and not read
 
     Raises:
         EngineError: the file is not one of `dump_reference_outputs`.
     """
     path = directory / REFERENCE_OUTPUTS_NAME
-    if not path.is_file():
+    if REFERENCE_OUTPUTS_NAME not in files:
         return None
     try:
         with np.load(path, allow_pickle=False) as arrays:

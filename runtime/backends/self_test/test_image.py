@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_medgemma.runtime.manifest import VisionSpec
+from edge_medgemma.runtime.model_shape import VisionSpec
 
 NOISE = 0.05
 """Standard deviation of the grain, of a range of 2: about that of a head CT in a brain window."""

@@ -21,9 +21,11 @@ from edge_medgemma.runtime.errors import DependencyError, EngineError, ProviderE
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.manifest import (
     DECODE_GRAPH,
+    MANIFEST_NAME,
     PREFILL_GRAPH,
     FileRecord,
     Manifest,
+    dump_manifest,
     load_manifest,
 )
 from edge_medgemma.runtime.triage.chat_session import open_scan
@@ -155,7 +157,9 @@ def test_an_engine_without_reference_outputs_is_not_trusted_to_a_device(
 ) -> None:
     directory = tmp_path / "engine"
     shutil.copytree(tiny_tensorrt_directory, directory)
-    (directory / REFERENCE_OUTPUTS_NAME).unlink()
+    manifest = load_manifest(directory)
+    files = {name: one for name, one in manifest.files.items() if name != REFERENCE_OUTPUTS_NAME}
+    (directory / MANIFEST_NAME).write_text(dump_manifest(replace(manifest, files=files)))
     engine = open_on(HostBackend(), directory, TENSORRT)
     with pytest.raises(ProviderError, match="without --no-reference-outputs"):
         _ = engine.choice
@@ -211,7 +215,9 @@ def test_a_question_whose_device_fails_is_answered_by_the_cpu(
 def test_sixteen_bit_weights_stand_in_a_plan_once(tiny_tensorrt_directory: Path) -> None:
     manifest = load_manifest(tiny_tensorrt_directory)
     assert not may_have_decode_profile(manifest)
-    quarter = replace(manifest, precision=replace(manifest.precision, decoder="int4"))
+    quarter = replace(
+        manifest, precision=replace(manifest.precision, decoder="int4", block_size=32)
+    )
     assert may_have_decode_profile(quarter)
     shapes = DecoderShapes(64, 64, 32, 4, has_decode_profile=False)
     (profile,) = shapes.profiles(manifest)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ from edge_medgemma.runtime.errors import (
     ResourceError,
 )
 from edge_medgemma.runtime.generation.engine import Engine
-from edge_medgemma.runtime.manifest import load_manifest
+from edge_medgemma.runtime.manifest import MANIFEST_NAME, dump_manifest, load_manifest
 from edge_medgemma.runtime.memory.device_memory import largest_device_slices
 from edge_medgemma.runtime.triage.scoring.questions import REASONING_TOKENS
 
@@ -108,9 +109,9 @@ def test_an_engine_without_reference_outputs_is_refused(
     copy = tmp_path / "engine"
     shutil.copytree(tiny_tensorrt_directory, copy)
     (copy / REFERENCE_OUTPUTS_NAME).unlink()
-    manifest = json.loads((copy / "manifest.json").read_text())
-    del manifest["files"][REFERENCE_OUTPUTS_NAME]
-    (copy / "manifest.json").write_text(json.dumps(manifest))
+    manifest = load_manifest(copy)
+    files = {name: one for name, one in manifest.files.items() if name != REFERENCE_OUTPUTS_NAME}
+    (copy / MANIFEST_NAME).write_text(dump_manifest(replace(manifest, files=files)))
     assert "without --no-reference-outputs" in str(refusal(copy))
 
 

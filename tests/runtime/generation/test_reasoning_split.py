@@ -1,7 +1,7 @@
 import pytest
 
 from edge_medgemma.runtime.generation.reasoning_split import read_reply
-from edge_medgemma.runtime.manifest import TokenSpec
+from edge_medgemma.runtime.model_shape import TokenSpec
 
 TOKENS = TokenSpec(2, 0, (1, 106), 9, 7, 8, thought_begin=100, thought_end=101)
 

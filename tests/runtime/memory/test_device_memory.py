@@ -37,7 +37,7 @@ def manifest() -> Manifest:
     text = replace(
         small.text, layers=34, hidden_size=2560, intermediate_size=10240, heads=8, kv_heads=4,
         head_dim=256, vocabulary=262_208, sliding_window=1024, max_positions=131_072,
-        layer_is_global=((False,) * 5 + (True,)) * 5 + (False,) * 4,
+        layer_is_global=((False,) * 5 + (True,)) * 5 + (False,) * 4, embed_scale=50.5,
     )  # fmt: skip
     vision = replace(
         small.vision, image_size=896, patch_size=14, intermediate_size=4304, tokens_per_image=256

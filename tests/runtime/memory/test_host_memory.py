@@ -43,7 +43,7 @@ def manifest() -> Manifest:
 
 def test_caches_are_counted_by_geometry(manifest) -> None:
     text = replace(
-        manifest.text, layers=34, kv_heads=4, head_dim=256, sliding_window=1024,
+        manifest.text, layers=34, heads=8, kv_heads=4, head_dim=256, sliding_window=1024,
         layer_is_global=((False,) * 5 + (True,)) * 5 + (False,) * 4,
     )  # fmt: skip
     shape = replace(manifest, text=text)
