@@ -9,12 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_medgemma.runtime.slicing.dicom.dicom_file import is_compressed, parse_guarded
 from edge_medgemma.runtime.slicing.files.discovery import FileKind, UnreadableFileError, sniff
 from edge_medgemma.runtime.slicing.files.limits import MAX_BYTES_AT_ONCE
 from edge_medgemma.runtime.slicing.nifti import decode_nifti
 from edge_medgemma.runtime.slicing.pixels.codec_pool import CodecPool
-from edge_medgemma.runtime.slicing.pixels.pixel_data import decode_slices
+from edge_medgemma.runtime.slicing.pixels.pixel_data import decode_native
 from edge_medgemma.runtime.slicing.volume import Series
 
 OnProgress = Callable[[int, int], None]
@@ -112,6 +111,5 @@ def _decode_here(portion: Portion, series: Series) -> NDArray[np.float32] | None
     """Slices that no codec is needed for; None if one is."""
     if sniff(portion.path) is FileKind.NIFTI:
         return decode_nifti(portion.path, portion.frames)
-    if parse_guarded(lambda: is_compressed(portion.path)):
-        return None
-    return np.stack(decode_slices(portion.path, portion.frames, series.modality))
+    slices = decode_native(portion.path, portion.frames, series.modality)
+    return None if slices is None else np.stack(slices)

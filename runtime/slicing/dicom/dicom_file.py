@@ -12,7 +12,6 @@ from typing import BinaryIO, TypeVar
 import pydicom
 from pydicom.dataset import Dataset
 from pydicom.uid import (
-    UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
@@ -130,15 +129,6 @@ class _HeaderReader:
         if self._items_left < 0:
             raise UnreadableFileError(f"header of more than {MAX_SEQUENCE_ITEMS:,} sequence items")
         return content
-
-
-def is_compressed(path: Path) -> bool:
-    """Whether a codec is needed for the pixels. Call it inside `parse_guarded`."""
-    try:
-        syntax = pydicom.filereader.read_file_meta_info(path).get("TransferSyntaxUID")
-    except pydicom.errors.InvalidDicomError:
-        return False  # no preamble: Implicit VR Little Endian
-    return syntax is not None and bool(UID(syntax).is_encapsulated)
 
 
 def _inflate(path: Path, file: BinaryIO) -> BinaryIO:

@@ -17,6 +17,7 @@ from edge_medgemma.runtime.slicing.dicom.dicom_terms import (
 )
 from edge_medgemma.runtime.slicing.dicom.frames import Frame
 from edge_medgemma.runtime.slicing.dicom.mosaic import is_mosaic, read_mosaic
+from edge_medgemma.runtime.slicing.dicom.transfer_syntax import is_native
 from edge_medgemma.runtime.slicing.files.discovery import UnreadableFileError
 from edge_medgemma.runtime.slicing.files.limits import MAX_FRAMES, MAX_PIXELS, MAX_ROWS_COLUMNS
 from edge_medgemma.runtime.slicing.geometry import MAX_POSITION_MM, is_orientation
@@ -159,7 +160,7 @@ def _check_pixels(dataset: Dataset, frame_count: int, pixel_bytes: int | None) -
         raise UnreadableFileError("no pixel data; the file may be truncated")
     syntax = dataset.file_meta.get("TransferSyntaxUID", pydicom.uid.ImplicitVRLittleEndian)
     expected = rows * columns * frame_count * _count(dataset, "BitsAllocated", 16) // 8
-    if not pydicom.uid.UID(syntax).is_encapsulated and pixel_bytes < expected:
+    if is_native(syntax) and pixel_bytes < expected:
         raise UnreadableFileError(
             f"truncated: {pixel_bytes:,} of {expected:,} bytes of pixel data are there"
         )

@@ -10,15 +10,15 @@ from pydicom.dataset import Dataset
 from pydicom.pixels import get_decoder
 from pydicom.pixels.processing import apply_modality_lut
 from pydicom.pixels.utils import as_pixel_options
-from pydicom.uid import UID, JPEGExtended12Bit
+from pydicom.uid import JPEGExtended12Bit
 
 from edge_medgemma.runtime.slicing.dicom.dicom_file import opened_at_pixels, parse_guarded
 from edge_medgemma.runtime.slicing.dicom.frames import Frame, as_numbers
 from edge_medgemma.runtime.slicing.dicom.mosaic import is_mosaic, read_mosaic
+from edge_medgemma.runtime.slicing.dicom.transfer_syntax import is_native, syntax_name
 from edge_medgemma.runtime.slicing.dicom.voi import display_values
 from edge_medgemma.runtime.slicing.files.discovery import UnreadableFileError
 from edge_medgemma.runtime.slicing.files.limits import MAX_PIXELS, MAX_ROWS_COLUMNS
-from edge_medgemma.runtime.slicing.pixels.jpeg12 import decode_jpeg12
 from edge_medgemma.runtime.slicing.volume import Modality
 
 AIR_HU = -1024.0
@@ -35,11 +35,30 @@ def decode_slices(
         UnreadableFileError: the pixels cannot be decoded; the message says why.
     """
     with opened_at_pixels(path) as (dataset, source):
-        syntax = parse_guarded(lambda: _syntax_name(dataset))
-        return parse_guarded(
-            lambda: _decode(dataset, source, frames, modality),
-            failure=f"pixels cannot be decoded ({syntax})",
-        )
+        return _decode_guarded(dataset, source, frames, modality)
+
+
+def decode_native(
+    path: Path, frames: Sequence[int], modality: Modality
+) -> list[NDArray[np.float32]] | None:
+    """`decode_slices` of a file that needs no codec; None if it needs one.
+
+    The file is parsed once: the transfer syntax that tells is the one that would choose the codec.
+    """
+    with opened_at_pixels(path) as (dataset, source):
+        if not parse_guarded(lambda: is_native(dataset.file_meta.TransferSyntaxUID)):
+            return None
+        return _decode_guarded(dataset, source, frames, modality)
+
+
+def _decode_guarded(
+    dataset: Dataset, source: BinaryIO, frames: Sequence[int], modality: Modality
+) -> list[NDArray[np.float32]]:
+    syntax = parse_guarded(lambda: syntax_name(dataset.file_meta.TransferSyntaxUID))
+    return parse_guarded(
+        lambda: _decode(dataset, source, frames, modality),
+        failure=f"pixels cannot be decoded ({syntax})",
+    )
 
 
 def _decode(
@@ -69,14 +88,16 @@ def decode_stored(dataset: Dataset, source: BinaryIO, frame: int) -> NDArray[np.
     syntax = dataset.file_meta.TransferSyntaxUID
     begin = source.tell()
     if syntax == JPEGExtended12Bit and int(dataset.BitsStored) > 8:
+        # here alone, so that a process that decodes nothing needs no codec
+        from edge_medgemma.runtime.slicing.pixels.jpeg12 import decode_jpeg12
+
         values = decode_jpeg12(dataset, source, frame)
         source.seek(begin)
         return values.astype(np.int32)
     try:
         decoder = get_decoder(syntax)
     except NotImplementedError as error:
-        name = _syntax_name(dataset)
-        raise UnreadableFileError(f"unsupported transfer syntax ({name})") from error
+        raise UnreadableFileError(f"unsupported transfer syntax ({syntax_name(syntax)})") from error
     options = as_pixel_options(
         dataset,
         transfer_syntax_uid=syntax,
@@ -86,12 +107,6 @@ def decode_stored(dataset: Dataset, source: BinaryIO, frame: int) -> NDArray[np.
     stored, _ = decoder.as_array(source, index=frame, raw=True, **options)
     source.seek(begin)
     return cast(NDArray[np.int32], stored.astype(np.int32))
-
-
-def _syntax_name(dataset: Dataset) -> str:
-    """The name of the transfer syntax in the standard's list, never text from the file."""
-    syntax = UID(dataset.file_meta.TransferSyntaxUID)
-    return str(syntax.name) if syntax.name != str(syntax) else "not in the standard"
 
 
 def _physical(frame: Frame, stored: NDArray[np.int32], modality: Modality) -> NDArray[np.float32]:
