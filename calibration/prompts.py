@@ -79,7 +79,9 @@ def feeds_of(
 
 def protocol_for(engine: Engine, one: CalibrationSlice) -> Protocol:
     """The built-in protocol that a triage would take, or one of the same modality."""
-    protocols = [p for p in builtin_protocols() if assessed_findings(p, engine.manifest)]
+    protocols = [
+        p for p in builtin_protocols() if p.is_automatic and assessed_findings(p, engine.manifest)
+    ]
     if not protocols:
         raise ProtocolError("the engine may be asked about none of the built-in protocols")
 

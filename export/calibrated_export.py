@@ -16,7 +16,7 @@ from edge_medgemma.export.target import CPU, Target
 from edge_medgemma.runtime.errors import EngineError
 from edge_medgemma.runtime.files import new_directory
 from edge_medgemma.runtime.generation.engine import Engine
-from edge_medgemma.runtime.manifest import MANIFEST_NAME, Demonstration, Manifest, dump_manifest
+from edge_medgemma.runtime.manifest import MANIFEST_NAME, Manifest, Scope, dump_manifest
 
 DEFAULT_MAX_KL = 0.05
 """Nats; what it costs Gemma to read images causally is 0.03 to 0.09
@@ -43,7 +43,7 @@ def export_calibrated(
     block_size: int,
     calibration: Calibration,
     budget: Budget,
-    demonstration: Demonstration | None = None,
+    scope: Scope | None = None,
     target: Target = CPU,
     with_reference_outputs: bool = False,
     threads: int | None = None,
@@ -65,7 +65,7 @@ def export_calibrated(
             export_plan = plan_export(
                 checkpoint, precision, block_size, calibration, int8_layers, target
             )
-            manifest = write_engine(export_plan, folder, demonstration, on_progress)
+            manifest = write_engine(export_plan, folder, scope, on_progress)
             with cpu_engine(export_plan, folder) as measured:
                 with Engine.open(measured, threads=threads, check_files=False) as engine:
                     loss = measure_loss(

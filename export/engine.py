@@ -33,16 +33,16 @@ from edge_medgemma.runtime.manifest import (
     MANIFEST_NAME,
     PREFILL_GRAPH,
     SCHEMA_VERSION,
-    Demonstration,
     FileRecord,
     Manifest,
     Precision,
+    Scope,
     Source,
     dump_manifest,
 )
 
 LICENCE = "Health AI Developer Foundations Terms of Use"
-DEMONSTRATION_LICENCE = "Apache-2.0"
+SCOPED_LICENCE = "Apache-2.0"
 """A demo network is trained by this project, from nothing; no published weights are in it."""
 TERMS_URL = "https://developers.google.com/health-ai-developer-foundations/terms"
 
@@ -58,7 +58,7 @@ def export_engine(
     block_size: int,
     calibration: Calibration | None = None,
     vision_limits: Mapping[str, float] | None = None,
-    demonstration: Demonstration | None = None,
+    scope: Scope | None = None,
     target: Target = CPU,
     on_progress: Progress | None = None,
 ) -> Manifest:
@@ -71,7 +71,7 @@ def export_engine(
         block_size: inputs that share a scale where weights alone are quantised
         calibration: of this checkpoint; see `quant_scheme.plan_export`
         vision_limits: in place of a calibration; see `quant_scheme.plan_export`
-        demonstration: what an engine that is not MedGemma may be asked
+        scope: all that an engine that is not MedGemma may be asked
         target: what runs it
         on_progress: called with bytes written and bytes there will be
 
@@ -89,18 +89,18 @@ def export_engine(
         target=target,
     )
     with new_directory(destination) as folder:
-        return write_engine(export_plan, folder, demonstration, on_progress)
+        return write_engine(export_plan, folder, scope, on_progress)
 
 
 def write_engine(
     export_plan: ExportPlan,
     folder: Path,
-    demonstration: Demonstration | None,
+    scope: Scope | None,
     on_progress: Progress | None,
 ) -> Manifest:
     """Write all files of an engine into `folder`, over those that are there."""
     checkpoint = export_plan.checkpoint
-    notice = _notice(checkpoint, export_plan.scheme, demonstration)
+    notice = _notice(checkpoint, export_plan.scheme, scope)
     engine = _EngineWriter(export_plan, folder, notice, on_progress)
     files = engine.write()
     manifest = Manifest(
@@ -119,8 +119,8 @@ def write_engine(
         ),
         tools={name: version(name) for name in ("edge-medgemma", "numpy", "onnx-ir")},
         files=dict(sorted(files.items())),
-        licence=_licence(checkpoint, demonstration),
-        demonstration=demonstration,
+        licence=_licence(checkpoint, scope),
+        scope=scope,
         dialect=export_plan.target.dialect,
     )
     write_bytes(folder / MANIFEST_NAME, dump_manifest(manifest).encode())
@@ -252,18 +252,16 @@ def _check_attention(fp32_ops: Sequence[str]) -> None:
             )
 
 
-def _licence(checkpoint: Checkpoint, demonstration: Demonstration | None) -> str:
-    if demonstration is not None:
-        return DEMONSTRATION_LICENCE
+def _licence(checkpoint: Checkpoint, scope: Scope | None) -> str:
+    if scope is not None:
+        return SCOPED_LICENCE
     return "none: random weights" if checkpoint.kind == "synthetic" else LICENCE
 
 
-def _notice(
-    checkpoint: Checkpoint, scheme: QuantScheme, demonstration: Demonstration | None
-) -> str:
-    if demonstration is not None:
+def _notice(checkpoint: Checkpoint, scheme: QuantScheme, scope: Scope | None) -> str:
+    if scope is not None:
         return (
-            f"{checkpoint.name}: {demonstration.notice}.\n"
+            f"{checkpoint.name}: {scope.notice}.\n"
             "Its weights were trained by this project and contain nothing of MedGemma.\n"
         )
     if checkpoint.kind == "synthetic":

@@ -66,6 +66,7 @@ from typing import Annotated, Any
 import msgspec
 
 from edge_medgemma.runtime.documents import (
+    Finite,
     Sha256,
     Size,
     dump_json,
@@ -75,6 +76,7 @@ from edge_medgemma.runtime.documents import (
 )
 from edge_medgemma.runtime.errors import EngineError
 from edge_medgemma.runtime.model_shape import TextSpec, TokenSpec, VisionSpec, require
+from edge_medgemma.runtime.slicing.volume import BodyPart, Modality
 
 SCHEMA_VERSION = 3
 MANIFEST_NAME = "manifest.json"
@@ -145,14 +147,22 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Demonstration:
-    """Scope of an engine that knows only part of the protocols; absent for MedGemma."""
+class Scope:
+    """All that an engine may be asked, where that is less than any scan and any question."""
 
+    is_demonstration: bool
+    """Trained on synthetic scans: what it says outside its scope and its domain means nothing."""
     notice: str
+    """Statement of the engine about itself, shown with every result."""
+    protocol: str
+    """Name of the built-in protocol that asks for all of `findings` and for nothing else."""
+    modalities: tuple[Modality, ...]
+    body_parts: tuple[BodyPart, ...]
     findings: tuple[str, ...]
-    """Codes of the findings it was trained on; all others are reported as not assessed."""
-    platt: Mapping[str, tuple[float, float]]
-    """Per finding code: slope and intercept that turn its log-odds into a calibrated logit."""
+    """Codes of the findings it may be asked about; all others are reported as not assessed."""
+    calibrated_log_odds: Mapping[str, tuple[Finite, Finite]]
+    """Per finding code: slope and intercept that turn its log-odds into a calibrated logit, fitted on
+    labelled scans."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +179,8 @@ class Manifest:
     tools: Mapping[str, str]
     files: Mapping[str, FileRecord]
     licence: str
-    demonstration: Demonstration | None = None
+    scope: Scope | None = None
+    """None for a MedGemma checkpoint, which may be asked anything and has no percentages."""
     calibration: Mapping[str, Any] | None = None
     dialect: Annotated[str, msgspec.Meta(pattern="^(ort|trt)$")] = "ort"
     """Which operators the graphs are lowered to: those of onnxruntime, or the standard ones"""
@@ -182,6 +193,11 @@ class Manifest:
             size = precision.block_size
             whole = size > 0 and width % size == 0
             require(whole, f"{width} columns are no whole blocks of {size}")
+
+    @property
+    def has_random_weights(self) -> bool:
+        """Whether the engine measures devices only: what it says of a scan means nothing."""
+        return self.source.kind == "synthetic"
 
     @property
     def sha256(self) -> str:

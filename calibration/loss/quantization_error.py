@@ -1,7 +1,7 @@
 """Cost of a quantised engine, on slices and prompts that calibration did not look at."""
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -216,14 +216,14 @@ def _findings(
     """Per finding, and the number of flags that flipped in all."""
     tokens = AnswerTokens.of(engine.tokenizer)
     before, after = log_odds(expected, tokens), log_odds(actual, tokens)
-    demonstration = engine.manifest.demonstration
-    platts: Mapping[str, tuple[float, float]] = demonstration.platt if demonstration else {}
+    scope = engine.manifest.scope
+    calibrated = scope.calibrated_log_odds if scope else {}
     asked = [finding for prompt in prompts for finding in prompt.questions]
     changes: dict[str, list[float]] = defaultdict(list)
     flips: dict[str, int] = defaultdict(int)
     for finding, old, new in zip(asked, before.tolist(), after.tolist(), strict=True):
-        platt = platts.get(finding.code)
-        flags = [score_finding(v, None, platt).value >= finding.threshold for v in (old, new)]
+        calibration = calibrated.get(finding.code)
+        flags = [score_finding(v, None, calibration).value >= finding.threshold for v in (old, new)]
         changes[finding.code].append(new - old)
         flips[finding.code] += flags[0] != flags[1]
     losses = tuple(

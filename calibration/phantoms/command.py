@@ -66,9 +66,9 @@ def evaluate(
         progress_bar("triaging phantoms") as update,
     ):
         qualities = evaluate_engine(engine, protocol, range(seed, seed + count), update)
-        notice = engine.manifest.demonstration
-    if notice is not None:
-        click.echo(f"note: {notice.notice}", err=True)
+        scope = engine.manifest.scope
+    if scope is not None:
+        click.echo(f"note: {scope.notice}", err=True)
     if as_json:
         content = {"first_seed": seed, "count": count, "findings": [asdict(q) for q in qualities]}
         click.echo(json.dumps(content, indent=1))

@@ -59,8 +59,8 @@ def evaluate_engine(
 
     `on_progress` is called with the phantoms done and the phantoms in all.
     """
-    demonstration = engine.manifest.demonstration
-    platt = demonstration.platt if demonstration else {}
+    scope = engine.manifest.scope
+    calibrated = scope.calibrated_log_odds if scope else {}
     findings = assessed_findings(protocol, engine.manifest)
     scores = np.zeros((len(seeds), len(findings)))
     present = np.zeros(scores.shape, bool)
@@ -68,7 +68,7 @@ def evaluate_engine(
         phantom = draw_phantom(seed)
         log_odds = score_phantom(engine, protocol, phantom)
         for column, finding in enumerate(findings):
-            score = score_finding(log_odds[finding.code], None, platt.get(finding.code))
+            score = score_finding(log_odds[finding.code], None, calibrated.get(finding.code))
             scores[row, column] = score.value
             present[row, column] = finding.code in phantom.findings
         if on_progress is not None:

@@ -11,10 +11,12 @@ from edge_medgemma.export.checkpoint.checkpoint import read_json
 from edge_medgemma.export.checkpoint.loader import open_checkpoint
 from edge_medgemma.export.engine import export_engine
 from edge_medgemma.export.quantisation.quant_scheme import PRECISIONS
-from edge_medgemma.runtime.manifest import Demonstration, Manifest
+from edge_medgemma.runtime.manifest import Manifest, Scope
+from edge_medgemma.runtime.slicing.volume import BodyPart, Modality
 
 RECORD_NAME = "phantom.json"
 BLOCK_SIZE = 32
+PROTOCOL = "head_ct_demo"
 NOTICE = (
     "demonstration only: this engine was trained on synthetic phantoms, knows nothing of real "
     "patients, and must not be used for them"
@@ -34,7 +36,7 @@ def main() -> None:
 
 
 def build_engine(checkpoint: Path, out: Path, precision: str = "int4") -> Manifest:
-    """Export `checkpoint` to the new engine directory `out` with its notice and Platt maps.
+    """Export `checkpoint` to the new engine directory `out` with its scope.
 
     Raises:
         CheckpointError: not a folder that train.py wrote.
@@ -45,17 +47,23 @@ def build_engine(checkpoint: Path, out: Path, precision: str = "int4") -> Manife
         out,
         precision=precision,
         block_size=BLOCK_SIZE,
-        demonstration=demonstration_of(checkpoint),
+        scope=scope_of(checkpoint),
     )
 
 
-def demonstration_of(checkpoint: Path) -> Demonstration:
+def scope_of(checkpoint: Path) -> Scope:
     """Scope of an engine of a checkpoint that train.py wrote."""
     record = read_json(checkpoint / RECORD_NAME)
-    return Demonstration(
+    return Scope(
+        is_demonstration=True,
         notice=NOTICE,
+        protocol=PROTOCOL,
+        modalities=(Modality.CT,),
+        body_parts=(BodyPart.HEAD,),
         findings=FINDINGS,
-        platt={code: (slope, shift) for code, (slope, shift) in record["platt"].items()},
+        calibrated_log_odds={
+            code: (slope, shift) for code, (slope, shift) in record["platt"].items()
+        },
     )
 
 

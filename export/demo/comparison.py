@@ -24,7 +24,7 @@ from edge_medgemma.calibration.run import calibrate_engine
 from edge_medgemma.calibration.slices import sample_calibration_slices
 from edge_medgemma.export.calibrated_export import Budget, export_calibrated
 from edge_medgemma.export.checkpoint.loader import open_checkpoint
-from edge_medgemma.export.demo.build import BLOCK_SIZE, build_engine, demonstration_of
+from edge_medgemma.export.demo.build import BLOCK_SIZE, build_engine, scope_of
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.generation.sampling import log_softmax
 from edge_medgemma.runtime.slicing.sampling import sample_slices
@@ -92,7 +92,7 @@ def compare(
     """
     build_engine(checkpoint, folder / "fp32", precision="fp32")
     calibration = _calibrate(folder, threads)
-    source, demonstration = open_checkpoint(str(checkpoint)), demonstration_of(checkpoint)
+    source, scope = open_checkpoint(str(checkpoint)), scope_of(checkpoint)
     for precision in ("fp16", "int8", "int4"):
         export_calibrated(
             source,
@@ -101,7 +101,7 @@ def compare(
             block_size=BLOCK_SIZE,
             calibration=calibration,
             budget=Budget(force=True),
-            demonstration=demonstration,
+            scope=scope,
             threads=threads,
         )
     build_engine(checkpoint, folder / NEAREST)
@@ -154,11 +154,11 @@ def _quality(
     log_p, log_q = log_softmax(reference), log_softmax(logits)
     protocol = load_protocol("head_ct")
     thresholds = {finding.code: finding.threshold for finding in protocol.findings}
-    platt = manifest.demonstration.platt if manifest.demonstration else {}
+    calibrated = manifest.scope.calibrated_log_odds if manifest.scope else {}
     areas, flips = {}, []
     for column, code in enumerate(FINDINGS):
         scores = [
-            [score_finding(v, None, platt.get(code)).value for v in log_odds(one, tokens).tolist()]
+            [score_finding(v, None, calibrated.get(code)).value for v in log_odds(one, tokens)]
             for one in (reference[:, column], logits[:, column])
         ]
         flagged = np.array(scores) >= thresholds[code]

@@ -131,12 +131,12 @@ def command(
 
 
 def _print_notes(session: ChatSession, scan_cache: ScanCache | None) -> None:
-    """Problems of the scan, of the scan cache and the notice of a demonstration engine."""
+    """Problems of the scan, of the scan cache and the engine's notice about itself."""
     notes = [sentence(problem.detail) for problem in session.problems]
     if scan_cache is not None and scan_cache.write_error:
         notes.append(scan_cache.write_error)
-    if session.engine.manifest.demonstration:
-        notes.append(session.engine.manifest.demonstration.notice)
+    if session.engine.manifest.scope:
+        notes.append(session.engine.manifest.scope.notice)
     for note in notes:
         click.echo(f"note: {printable(note)}", err=True)
 

@@ -10,7 +10,7 @@ from edge_medgemma.runtime.store.scan_cache import DEFAULT_LIMIT_BYTES, ScanCach
 from edge_medgemma.runtime.triage.protocol import Protocol, load_protocol
 
 BUILTIN_ENGINE = Path(edge_medgemma.runtime.__file__).parent / "engines" / "demo"
-"""The demonstration engine that comes with the package."""
+"""The demo engine that comes with the package."""
 
 BYTES_PER_GB = 1e9
 
@@ -19,7 +19,7 @@ engine_option = click.option(
     "engine_directory",
     type=click.Path(path_type=Path),
     default=BUILTIN_ENGINE,
-    show_default="built-in demonstration engine",
+    show_default="built-in demo engine",
     metavar="DIR",
     help="Engine directory made by 'edge-medgemma export'.",
 )

@@ -168,7 +168,8 @@ def open_scan(
     tracker = StageTracker(on_progress)
     with tracker.stage("discover"):
         listing = find_series(scan, partial(on_progress, "discover"))
-        task = _only(plan_studies(listing, options.protocol, options.series_uid))
+        scope = engine.manifest.scope
+        task = _only(plan_studies(listing, options.protocol, options.series_uid, scope))
     if task.protocol is None or task.series is None:
         raise ScanError(" ".join(problem.detail for problem in task.problems))
     context = StudyContext(engine, task.protocol, task.series, options, tracker)

@@ -71,6 +71,8 @@ class ProtocolFile:
     """Most slices shown to the model unless the user says otherwise."""
     instruction: Text
     findings: Annotated[tuple[Finding, ...], msgspec.Meta(min_length=1)]
+    is_automatic: bool = True
+    """Whether it is chosen by modality and body part; else only by name, or by an engine's scope."""
     minimum_extent_mm: Annotated[float, msgspec.Meta(ge=0, le=1e6)] = 0.0
     """Least extent along the stack; less of the body part is too little to call anything absent."""
 

@@ -194,7 +194,7 @@ class EngineRecord:
     precision: Mapping[str, str]
     """Part of the model to `fp32`, `int8` or `int4`."""
     notice: str
-    """Statement of a demonstration engine about itself; empty for others."""
+    """Statement of the engine about itself; empty for others."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,7 +97,7 @@ def engine_record(manifest: Manifest) -> EngineRecord:
             "head": precision.head,
             "embedding": precision.embedding,
         },
-        notice=manifest.demonstration.notice if manifest.demonstration else "",
+        notice=manifest.scope.notice if manifest.scope else "",
     )
 
 

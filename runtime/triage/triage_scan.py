@@ -64,7 +64,7 @@ def triage_scan(
     recorder = SpanRecorder()
     with recorder.span("discover"):
         listing = find_series(scan, partial(on_progress, "discover"))
-        tasks = plan_studies(listing, options.protocol, options.series_uid)
+        tasks = plan_studies(listing, options.protocol, options.series_uid, engine.manifest.scope)
 
     def report(studies: Sequence[StudyReport]) -> TriageReport:
         return TriageReport(

@@ -4,9 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edge_medgemma.runtime.errors import ScanError
+from edge_medgemma.runtime.manifest import Scope
 from edge_medgemma.runtime.slicing.choose import choose_series, series_of_key
 from edge_medgemma.runtime.slicing.volume import BodyPart, Problem, ScanListing, Series
-from edge_medgemma.runtime.triage.protocol import Protocol, builtin_protocols, covers
+from edge_medgemma.runtime.triage.protocol import (
+    Protocol,
+    builtin_protocols,
+    covers,
+    load_protocol,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +29,10 @@ class StudyTask:
 
 
 def plan_studies(
-    listing: ScanListing, protocol: Protocol | None = None, series_uid: str | None = None
+    listing: ScanListing,
+    protocol: Protocol | None = None,
+    series_uid: str | None = None,
+    scope: Scope | None = None,
 ) -> tuple[StudyTask, ...]:
     """At least one task for every study of a scan.
 
@@ -33,6 +42,7 @@ def plan_studies(
             modality and body part of one of the study's series. Nothing is guessed: a study whose
             body part is unknown gets a task that says so.
         series_uid: only this series, of whatever study; a key as `inspect` prints it.
+        scope: of the engine; its protocol takes the place of those for the same kind of study.
 
     Raises:
         ScanError: the scan has no series, or none of that key.
@@ -55,15 +65,23 @@ def plan_studies(
     tasks: list[StudyTask] = []
     for number, members in enumerate(studies.values(), start=1):
         name = f"Study {number}"
-        chosen = [protocol] if protocol else _protocols_for(members)
+        chosen = [protocol] if protocol else _protocols_for(members, scope)
         tasks += [_task(name, one, members, named=protocol is not None) for one in chosen]
         if not chosen:
             tasks.append(_without_protocol(name, members))
     return tuple(tasks)
 
 
-def _protocols_for(series: Sequence[Series]) -> list[Protocol]:
-    return [p for p in builtin_protocols() if any(covers(p, one) for one in series)]
+def _protocols_for(series: Sequence[Series], scope: Scope | None) -> list[Protocol]:
+    """Every automatic protocol that is meant for one of the series, or the scope's in its place."""
+    own = None if scope is None else load_protocol(scope.protocol)
+    chosen: list[Protocol] = []
+    for protocol in filter(lambda one: one.is_automatic, builtin_protocols()):
+        fitting = [one for one in series if covers(protocol, one)]
+        is_replaced = own is not None and any(covers(own, one) for one in fitting)
+        if fitting:
+            chosen.append(own if own is not None and is_replaced else protocol)
+    return list(dict.fromkeys(chosen))
 
 
 def _task(name: str, protocol: Protocol, members: Sequence[Series], *, named: bool) -> StudyTask:

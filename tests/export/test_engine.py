@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 from safetensors.numpy import load_file, save_file
+from support.fake_engine import demo_scope
 
 from edge_medgemma.export.checkpoint.loader import open_checkpoint
 from edge_medgemma.export.checkpoint.synthetic import synthetic_checkpoint
@@ -19,7 +20,7 @@ from edge_medgemma.runtime.generation.embedding import Embedding
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.generation.prompt import Chunk
 from edge_medgemma.runtime.generation.sampling import Sampling
-from edge_medgemma.runtime.manifest import Demonstration, load_manifest
+from edge_medgemma.runtime.manifest import load_manifest
 from edge_medgemma.runtime.store.integrity import check_engine
 
 
@@ -101,16 +102,16 @@ def test_progress_ends_at_the_total(tmp_path):
     assert seen[-1][0] == seen[-1][1]
 
 
-def test_demonstration_is_passed_on(tmp_path):
-    demonstration = Demonstration("for show", ("haemorrhage",), {"haemorrhage": (1.0, 0.0)})
+def test_the_scope_is_passed_on(tmp_path):
+    scope = demo_scope("for show", ("haemorrhage",), {"haemorrhage": (1.0, 0.0)})
     export_engine(
         synthetic_checkpoint("tiny"),
         tmp_path / "engine",
         precision="fp32",
         block_size=32,
-        demonstration=demonstration,
+        scope=scope,
     )
-    assert load_manifest(tmp_path / "engine").demonstration == demonstration
+    assert load_manifest(tmp_path / "engine").scope == scope
 
 
 @pytest.mark.parametrize(("precision", "block_size"), [("int3", 32), ("int4", 48)])

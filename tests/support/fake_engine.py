@@ -1,7 +1,7 @@
 """A deterministic stand-in for the generation room: words as tokens, one grey value as lesion."""
 
 import re
-from collections.abc import Collection, Generator, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from typing import Self
 
 import numpy as np
@@ -12,13 +12,14 @@ from edge_medgemma.runtime.generation.masks import NO_TOKENS, TokenMeta
 from edge_medgemma.runtime.generation.outputs import FinishReason, Step
 from edge_medgemma.runtime.generation.prompt import Chunk
 from edge_medgemma.runtime.manifest import (
-    Demonstration,
     Manifest,
     Precision,
+    Scope,
     Source,
 )
 from edge_medgemma.runtime.memory.host_memory import require_memory
 from edge_medgemma.runtime.model_shape import TextSpec, TokenSpec, VisionSpec
+from edge_medgemma.runtime.slicing.volume import BodyPart, Modality
 
 WORDS = ["<pad>", "<bos>", "<turn>", "<image>", "<think>", "</think>", "yes", "Yes", "YES"]
 WORDS += ["no", "No", "NO"]
@@ -32,7 +33,24 @@ LESION_LOG_ODDS = 100.0
 """Per fraction of the slice that the lesion fills, in the slice where it is largest."""
 
 
-def fake_manifest(demonstration: Demonstration | None = None) -> Manifest:
+def demo_scope(
+    notice: str = "drawn phantoms only",
+    findings: Sequence[str] = ("intracranial_haemorrhage", "mass_effect", "skull_fracture"),
+    calibrated_log_odds: Mapping[str, tuple[float, float]] | None = None,
+) -> Scope:
+    """Scope of a demo engine that knows `findings` of a CT of the head."""
+    return Scope(
+        is_demonstration=True,
+        notice=notice,
+        protocol="head_ct_demo",
+        modalities=(Modality.CT,),
+        body_parts=(BodyPart.HEAD,),
+        findings=tuple(findings),
+        calibrated_log_odds=calibrated_log_odds or {},
+    )
+
+
+def fake_manifest(scope: Scope | None = None) -> Manifest:
     text = TextSpec(
         1, 2, 1, 1, 1, 2, 4096, 1024, (True,), 1e-6, 1.0, 1e6, 8.0, 1e4, 2**0.5, 8192
     )  # fmt: skip
@@ -45,11 +63,11 @@ def fake_manifest(demonstration: Demonstration | None = None) -> Manifest:
         vision=vision,
         tokens=tokens,
         precision=Precision("int4", "int8", "int8", "fp32", 2),
-        source=Source("synthetic", "fake-engine", None, "0" * 64, None),
+        source=Source("checkpoint", "fake-engine", None, "0" * 64, None),
         tools={},
         files={},
         licence="Apache-2.0",
-        demonstration=demonstration,
+        scope=scope,
     )
 
 
@@ -145,10 +163,8 @@ class FakePrefix:
 
 
 class FakeEngine:
-    def __init__(
-        self, demonstration: Demonstration | None = None, pathology: str = "hemorrhage"
-    ) -> None:
-        self.manifest = fake_manifest(demonstration)
+    def __init__(self, scope: Scope | None = None, pathology: str = "hemorrhage") -> None:
+        self.manifest = fake_manifest(scope)
         self.vision_identity = self.decoder_identity = "fake"
         self.tokenizer = FakeTokenizer()
         self.prompt = FakePrompt(self.tokenizer)

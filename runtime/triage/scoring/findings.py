@@ -9,7 +9,7 @@ from edge_medgemma.runtime.slicing.volume import Problem
 from edge_medgemma.runtime.triage.protocol import Finding, Protocol
 from edge_medgemma.runtime.triage.report import FindingResult, FindingStatus
 
-NOT_TRAINED = "this demonstration engine was not trained on it"
+NOT_IN_SCOPE = "this engine was not made for it"
 NOT_SCORED = "the engine gave no usable answer"
 
 SAME_LOG_ODDS = 1e-6
@@ -34,7 +34,7 @@ class Score:
 
 
 def score_finding(
-    log_odds: float, baseline: float | None, platt: tuple[float, float] | None
+    log_odds: float, baseline: float | None, calibration: tuple[float, float] | None
 ) -> Score:
     """Score of a finding from its log-odds.
 
@@ -42,11 +42,11 @@ def score_finding(
         log_odds: yes against no, with the slices of the scan.
         baseline: the same with blank slices, subtracted because models tend to answer yes to everything;
             None counts as 0.
-        platt: slope and intercept fitted on labelled scans. They were fitted on the log-odds
+        calibration: slope and intercept fitted on labelled scans. They were fitted on the log-odds
             alone, so the baseline is not subtracted: the intercept already corrects the tendency.
     """
-    if platt is not None:
-        slope, intercept = platt
+    if calibration is not None:
+        slope, intercept = calibration
         value = slope * log_odds + intercept
         return Score(value, _sigmoid(value))
     return Score(log_odds - (baseline or 0.0), None)
@@ -81,7 +81,7 @@ def _evaluate_one(
         question=finding.question,
         urgency=finding.urgency,
         status=FindingStatus.NOT_ASSESSED,
-        reason=NOT_TRAINED,
+        reason=NOT_IN_SCOPE,
         log_odds=None,
         baseline_log_odds=None,
         score=None,
@@ -94,8 +94,9 @@ def _evaluate_one(
         return result
     value = answers.log_odds[finding.code]
     blank = None if baseline is None else baseline.get(finding.code, math.nan)
-    platt = manifest.demonstration.platt.get(finding.code) if manifest.demonstration else None
-    score = score_finding(value, blank, platt)
+    scope = manifest.scope
+    calibration = scope.calibrated_log_odds.get(finding.code) if scope else None
+    score = score_finding(value, blank, calibration)
     if not math.isfinite(score.value):
         return replace(result, reason=NOT_SCORED)
     flagged = score.value > finding.threshold

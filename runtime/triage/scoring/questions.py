@@ -33,9 +33,9 @@ UNFINISHED = {
 
 def assessed_findings(protocol: Protocol, manifest: Manifest) -> tuple[Finding, ...]:
     """The findings of a protocol that this engine may be asked about."""
-    if manifest.demonstration is None:
+    if manifest.scope is None:
         return protocol.findings
-    return tuple(f for f in protocol.findings if f.code in manifest.demonstration.findings)
+    return tuple(f for f in protocol.findings if f.code in manifest.scope.findings)
 
 
 def ask_fast(engine: Engine, prefix: Prefix, findings: Sequence[Finding]) -> Answers:

@@ -46,9 +46,9 @@ def test_every_finding_is_told_apart_on_unseen_phantoms(engine, protocol):
 def test_a_blank_scan_and_a_shuffled_one_are_scored(engine, protocol):
     blank = score_phantom(engine, protocol, draw_blank())
     assert all(np.isfinite(value) for value in blank.values())
-    platt = engine.manifest.demonstration.platt
+    calibrated = engine.manifest.scope.calibrated_log_odds
     for code, value in blank.items():
-        slope, intercept = platt[code]
+        slope, intercept = calibrated[code]
         assert slope * value + intercept < 0
     phantom = draw_phantom(EVALUATION_FIRST_SEED)
     np.random.default_rng(0).shuffle(phantom.hounsfield)

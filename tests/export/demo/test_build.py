@@ -23,8 +23,8 @@ MOST_DIFFERENCE = 0.5
 def test_the_committed_engine_is_small_and_says_what_it_is():
     manifest = load_manifest(BUILTIN_ENGINE)
     assert sum(record.bytes for record in manifest.files.values()) < MOST_BYTES
-    assert manifest.demonstration is not None
-    assert "demonstration only" in manifest.demonstration.notice
+    assert manifest.scope is not None and manifest.scope.is_demonstration
+    assert "demonstration only" in manifest.scope.notice
     assert manifest.licence == "Apache-2.0"
     assert manifest.precision.decoder == "int4"
 
@@ -32,7 +32,7 @@ def test_the_committed_engine_is_small_and_says_what_it_is():
 def test_export_again_gives_the_committed_weights(tmp_path):
     manifest = build_engine(CHECKPOINT, tmp_path / "engine")
     committed = load_manifest(BUILTIN_ENGINE)
-    assert manifest.demonstration == committed.demonstration
+    assert manifest.scope == committed.scope
     for name in WEIGHT_FILES:
         # numpy rounds the last bit of a few constants, such as cosines, by the processor
         found, expected = (

@@ -28,7 +28,7 @@ def test_findings_are_valid_whatever_the_model_knows(scan: Path, seed: int) -> N
     warm = ("--temperature", 1, "--seed", seed, "--max-tokens", 4000)
     result = invoke(scan, "What do you see?", "--json-schema", "findings", *warm)
     assert result.exit_code == 0, result.output
-    schema = findings_schema(load_protocol("head_ct"), 6)
+    schema = findings_schema(load_protocol("head_ct_demo"), 6)
     assert not schema_errors(json.loads(result.stdout), schema)
     assert result.stdout.isascii()
 

@@ -5,19 +5,18 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from support.fake_engine import FakeEngine
+from support.fake_engine import FakeEngine, demo_scope
 from support.synthetic_series import CANARY, write_head_ct
 
 from edge_medgemma.runtime import cli as cli_module
 from edge_medgemma.runtime.commands import triage
-from edge_medgemma.runtime.manifest import Demonstration
 from edge_medgemma.runtime.triage.urgency import Urgency
 
 
 @pytest.fixture
 def engine(monkeypatch) -> FakeEngine:
     """What the command opens instead of an engine directory."""
-    engine = FakeEngine(Demonstration("for demonstration \x1b[2J only", ("skull_fracture",), {}))
+    engine = FakeEngine(demo_scope("for demonstration \x1b[2J only", ("skull_fracture",)))
     engine.manifest = FakeEngine().manifest
     monkeypatch.setattr(triage.Engine, "open", lambda directory, **_: engine)
     return engine
@@ -75,9 +74,7 @@ def test_an_urgent_finding_exits_with_10(tmp_path, engine) -> None:
 
 
 def test_a_demonstration_engine_says_so_at_every_run(tmp_path, engine) -> None:
-    engine.manifest = FakeEngine(
-        Demonstration("drawn \x1b[2J phantoms", ("skull_fracture",), {})
-    ).manifest
+    engine.manifest = FakeEngine(demo_scope("drawn \x1b[2J phantoms", ("skull_fracture",))).manifest
     scan = write_head_ct(tmp_path / "scan")
     for form in ("table", "json"):
         result = invoke(scan, "--out", tmp_path / "out", "--format", form)

@@ -3,10 +3,9 @@
 from pathlib import Path
 
 import pytest
-from support.fake_engine import FakeEngine
+from support.fake_engine import FakeEngine, demo_scope
 from support.synthetic_series import write_head_ct
 
-from edge_medgemma.runtime.manifest import Demonstration
 from edge_medgemma.runtime.triage.options import TriageOptions
 from edge_medgemma.runtime.triage.report import TriageReport
 from edge_medgemma.runtime.triage.triage_scan import triage_scan
@@ -21,10 +20,10 @@ def report(tmp_path: Path) -> TriageReport:
     write_head_ct(scan / "c", study="3", slices=6)
     write_head_ct(scan / "d", study="4", BodyPartExamined=None)
     (scan / "notes.txt").write_text("not an image")
-    demonstration = Demonstration(
+    scope = demo_scope(
         "For demonstration <only>.",
-        ("intracranial_haemorrhage", "skull_fracture"),
-        {"skull_fracture": (1.0, -4.0)},
+        ("intracranial_haemorrhage", "mass_effect"),
+        {"mass_effect": (1.0, -4.0)},
     )
     options = TriageOptions(baseline_folder=tmp_path / "controls")
-    return triage_scan(FakeEngine(demonstration), scan, options)
+    return triage_scan(FakeEngine(scope), scan, options)

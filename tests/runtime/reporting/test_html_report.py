@@ -60,7 +60,7 @@ def test_everything_a_human_must_see_is_there(report) -> None:
     for field in ("Finding", "Time identified", "Communicated by", "Received by",
                   "Time received", "Method"):  # fmt: skip
         assert field in text
-    assert "not assessed" in text and "was not trained on it" in text
+    assert "not assessed" in text and "was not made for it" in text
     assert report.engine.sha256 in text
     assert "preset medgemma-ct" in text
     for study in report.studies:

@@ -36,8 +36,9 @@ def load(tmp_path):
     return load_text
 
 
-def test_the_five_protocols_of_the_package() -> None:
-    assert builtin_names() == ("abdomen_ct", "brain_mr", "chest_ct", "chest_xray", "head_ct")
+def test_the_protocols_of_the_package() -> None:
+    assert builtin_names() == ("abdomen_ct", "brain_mr", "chest_ct", "chest_xray", "head_ct",
+                               "head_ct_demo")  # fmt: skip
     for name, protocol in zip(builtin_names(), builtin_protocols(), strict=True):
         assert protocol.name == name
         assert all(f.question.endswith("? Answer yes or no.") for f in protocol.findings)
@@ -58,6 +59,7 @@ def test_no_two_protocols_cover_the_same_kind_of_study() -> None:
     kinds = [
         (modality, part)
         for protocol in builtin_protocols()
+        if protocol.is_automatic
         for modality in protocol.modalities
         for part in protocol.body_parts
     ]

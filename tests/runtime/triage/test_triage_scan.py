@@ -9,11 +9,11 @@ from support.fake_engine import (
     TISSUE_LOG_ODDS,
     YES_BIAS,
     FakeEngine,
+    demo_scope,
 )
 from support.synthetic_series import write_head_ct
 
 from edge_medgemma.runtime.errors import ScanError
-from edge_medgemma.runtime.manifest import Demonstration
 from edge_medgemma.runtime.triage.options import TriageOptions
 from edge_medgemma.runtime.triage.protocol import load_protocol
 from edge_medgemma.runtime.triage.report import Effort, FindingStatus
@@ -143,11 +143,9 @@ def test_a_failing_study_is_not_assessable_and_says_no_more_than_the_kind(tmp_pa
 
 
 def test_a_demonstration_engine_answers_only_what_it_learned(tmp_path, options):
-    demonstration = Demonstration(
-        "only drawn phantoms", ("skull_fracture",), {"skull_fracture": (2.0, -10.0)}
-    )
+    scope = demo_scope("only drawn phantoms", ("skull_fracture",), {"skull_fracture": (2.0, -10.0)})
     scan = write_head_ct(tmp_path / "scan")
-    report = triage_scan(FakeEngine(demonstration), scan, options)
+    report = triage_scan(FakeEngine(scope), scan, options)
     (study,) = report.studies
     assert report.engine.notice == "only drawn phantoms"
     fracture = finding(study, "skull_fracture")
@@ -156,11 +154,11 @@ def test_a_demonstration_engine_answers_only_what_it_learned(tmp_path, options):
     assert fracture.baseline_log_odds == pytest.approx(YES_BIAS)
     others = [f for f in study.findings if f.code != "skull_fracture"]
     assert {f.status for f in others} == {FindingStatus.NOT_ASSESSED}
-    assert all("not trained" in f.reason for f in others)
+    assert all("not made for" in f.reason for f in others)
 
 
 def test_an_engine_that_knows_nothing_of_the_protocol_is_not_assessable(tmp_path, options):
-    engine = FakeEngine(Demonstration("drawn", ("pneumothorax",), {}))
+    engine = FakeEngine(demo_scope("drawn", ("pneumothorax",)))
     (study,) = triage_scan(engine, write_head_ct(tmp_path / "scan"), options).studies
     assert study.urgency is Urgency.NOT_ASSESSABLE
     assert "no_finding_assessed" in {p.name for p in study.problems}
