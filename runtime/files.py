@@ -2,9 +2,10 @@
 
 import contextlib
 import os
+import secrets
 import shutil
+import stat
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -34,21 +35,30 @@ def write_atomically(path: Path, data: bytes | memoryview) -> None:
 
 
 @contextlib.contextmanager
-def new_file(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
+def new_file(path: Path, mode: int | None = None) -> Iterator[BinaryIO]:
     """A temporary file beside `path`, locked, that replaces `path` when the block succeeds.
+
+    Args:
+        path: to write; its folder is made where it is missing
+        mode: of the file; by default as `open` leaves it, that of the file it replaces, or 0666 less
+            the user's umask
 
     Raises:
         ResourceError: the disk is full or the folder cannot be written; `path` is as it was.
     """
     with write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, lock, temporary = _new_temporary(path)
+        if mode is None:
+            with contextlib.suppress(OSError):
+                mode = stat.S_IMODE(path.stat().st_mode) & 0o777
+        handle, lock, temporary = _new_temporary(path, 0o666 if mode is None else mode)
         try:
             with os.fdopen(handle, "w+b") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(temporary, mode)
+            if mode is not None:
+                os.chmod(temporary, mode)
             os.replace(temporary, path)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -70,9 +80,9 @@ def new_directory(path: Path) -> Iterator[Path]:
         raise ResourceError(f"'{path}' exists already; choose another place or remove it")
     with write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+        temporary = _temporary_path(path)
+        temporary.mkdir()
         try:
-            temporary.chmod(0o755)
             yield temporary
             if path.exists():
                 path.rmdir()
@@ -97,10 +107,16 @@ def remove_abandoned(temporary: Path) -> bool:
     return True
 
 
-def _new_temporary(path: Path) -> tuple[int, int | None, str]:
+def _temporary_path(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(6)}")
+
+
+def _new_temporary(path: Path, mode: int) -> tuple[int, int | None, str]:
     """Descriptor of a temporary file, a second descriptor that holds its lock, and its path."""
     while True:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        temporary = str(_temporary_path(path))
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+        handle = os.open(temporary, flags, mode)  # the system takes the umask off
         if sys.platform == "win32":
             return handle, None, temporary
         lock = os.dup(handle)  # outlives the file object: no moment between writing and renaming

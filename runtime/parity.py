@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_medgemma.runtime.documents import Finite, Sha256, dump_json, parse_json
+from edge_medgemma.runtime.documents import Finite, Sha256, dump_sealed, parse_sealed
 from edge_medgemma.runtime.files import write_atomically
 from edge_medgemma.runtime.manifest import Manifest
 
@@ -34,7 +34,7 @@ def write_parity(directory: Path, parity: Parity) -> None:
     Raises:
         ResourceError: the directory cannot be written.
     """
-    write_atomically(directory / PARITY_NAME, dump_json(parity).encode())
+    write_atomically(directory / PARITY_NAME, dump_sealed(parity).encode())
 
 
 def parity_words(directory: Path, manifest: Manifest) -> str:
@@ -43,7 +43,7 @@ def parity_words(directory: Path, manifest: Manifest) -> str:
     A stamp of `verify` comes before the loss that a calibrated export measured.
     """
     try:
-        parity = parse_json((directory / PARITY_NAME).read_bytes(), Parity)
+        parity = parse_sealed((directory / PARITY_NAME).read_bytes(), Parity)
         if parity.manifest_sha256 == manifest.sha256:
             return (
                 f"KL {parity.kl_nats:.1e} nats, top-1 {parity.top1_agreement:.1%} against "

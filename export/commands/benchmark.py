@@ -118,6 +118,7 @@ def synthetic_engine(size: str) -> Path:
         DependencyError: the `export` extra is not installed.
         ResourceError: the disk is full.
     """
+    from edge_medgemma.runtime.store.ownership import make_own_folder
     from edge_medgemma.runtime.store.places import Place
 
     with requires_extra("export"):
@@ -131,12 +132,12 @@ def synthetic_engine(size: str) -> Path:
     for path in sorted(Path(__file__).parents[1].rglob("*.py")):
         key.update(path.read_bytes())
     directory = folder / f"{checkpoint.name}-{key.hexdigest()[:12]}"
+    make_own_folder(folder)
     if directory.exists():
         return directory
     for earlier in folder.glob(f"{checkpoint.name}-*"):
         shutil.rmtree(earlier, ignore_errors=True)
     click.echo(f"note: making {checkpoint.name} in {folder}; kept for the next time", err=True)
-    folder.mkdir(parents=True, exist_ok=True)
     with progress_bar("vision ranges") as on_layer:
         limits = synthetic_vision_ranges(checkpoint, folder, on_layer)
     with weights_progress_bar() as on_progress:

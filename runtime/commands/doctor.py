@@ -29,6 +29,7 @@ from edge_medgemma.runtime.host import available_bytes, processor_name, usable_c
 from edge_medgemma.runtime.manifest import Manifest, load_manifest
 from edge_medgemma.runtime.memory.device_memory import largest_device_slices
 from edge_medgemma.runtime.memory.host_memory import gigabytes, largest_slices, plan_memory
+from edge_medgemma.runtime.store.ownership import distrusted_places
 
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
@@ -108,6 +109,7 @@ def diagnose(engine_directory: Path) -> Diagnosis:
     conflict = onnxruntime_conflict(packages)
     probes = probe_all()
     problems = [conflict] if conflict else []
+    problems += distrusted_places()
     if not any(probe.works for probe in probes):
         problems.append("no provider works; from a checkout, run: pip install '.[cpu]'")
     engine = diagnose_engine(engine_directory, manifest, probes)

@@ -1,14 +1,12 @@
 """Names of what the scan cache keeps: hashes of all that the contents depend on."""
 
-import hashlib
 from collections.abc import Sequence
-from functools import cache
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_medgemma.runtime.generation.prompt import Chunk
+from edge_medgemma.runtime.store.keys import hashed_key, program_identity
 
 
 def features_key(vision_identity: str, preset: str, pixels: NDArray[np.uint8]) -> str:
@@ -21,7 +19,9 @@ def features_key(vision_identity: str, preset: str, pixels: NDArray[np.uint8]) -
         pixels: [rows, columns, 3] of the slice.
     """
     shape = repr(pixels.shape)
-    return _hash("features", code_sha256(), vision_identity, preset, shape, pixels.tobytes())
+    return hashed_key(
+        "features", program_identity(), vision_identity, preset, shape, pixels.tobytes()
+    )
 
 
 def prefix_key(decoder_identity: str, chunks: Sequence[Chunk], features_keys: Sequence[str]) -> str:
@@ -33,30 +33,4 @@ def prefix_key(decoder_identity: str, chunks: Sequence[Chunk], features_keys: Se
         features_keys: of each image, in order.
     """
     read = repr([(chunk.ids, chunk.images) for chunk in chunks])
-    return _hash("prefix", code_sha256(), decoder_identity, read, *features_keys)
-
-
-@cache
-def code_sha256() -> str:
-    """Hash of the program's own files that compute features, keys and values.
-
-    What a program computed before it was corrected must not be taken for what it computes now.
-    """
-    runtime = Path(__file__).parents[1]
-    files = [
-        path
-        for folder in ("backends", "generation", "kernels")
-        for path in sorted((runtime / folder).rglob("*"))
-        if path.suffix in (".py", ".c", ".h")
-    ]
-    names = (str(path.relative_to(runtime)) for path in files)
-    return _hash(*(part for name in names for part in (name, (runtime / name).read_bytes())))
-
-
-def _hash(*parts: str | bytes) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        data = part.encode() if isinstance(part, str) else part
-        digest.update(len(data).to_bytes(8, "little"))  # no two lists of parts run together
-        digest.update(data)
-    return digest.hexdigest()
+    return hashed_key("prefix", program_identity(), decoder_identity, read, *features_keys)

@@ -39,6 +39,7 @@ from edge_medgemma.runtime.profiling.roofline import Peaks
 from edge_medgemma.runtime.profiling.scan_rows import ScanBench
 from edge_medgemma.runtime.profiling.thermal import read_thermal
 from edge_medgemma.runtime.store.integrity import check_engine
+from edge_medgemma.runtime.store.ownership import make_own_folder
 from edge_medgemma.runtime.store.places import Place
 
 SCAN_SLICES = (8, 32, 85)
@@ -100,7 +101,7 @@ def run_benchmark(request: Request, on_row: OnRow) -> Benchmark:
     try:
         # Not in /tmp, which is memory on many devices: the scan cache of 85 slices is a gigabyte.
         parent = Place.BENCHMARKS.folder
-        parent.mkdir(parents=True, exist_ok=True)
+        make_own_folder(parent)
         with tempfile.TemporaryDirectory(prefix=".benchmark-", dir=parent) as folder:
             run = _Run(request, manifest, suite, Meter(limits, power), Path(folder))
             rows = tuple(run.rows(on_row))

@@ -1,14 +1,11 @@
 """Check of an engine directory against its manifest; a large one is hashed once."""
 
-import contextlib
-import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from edge_medgemma.runtime.errors import EdgeMedgemmaError
-from edge_medgemma.runtime.files import write_atomically
 from edge_medgemma.runtime.manifest import Manifest, verify_file
+from edge_medgemma.runtime.store.number_cache import CachedNumbers
 from edge_medgemma.runtime.store.places import Place
 
 ALWAYS_HASHED_BYTES = 64 * 2**20
@@ -26,27 +23,24 @@ def check_engine(directory: Path, manifest: Manifest) -> None:
     """
     for name, record in manifest.files.items():
         verify_file(directory, name, record, contents=False)
-    stamp = _stamp(directory, manifest)
     total = sum(record.bytes for record in manifest.files.values())
-    path = Place.CHECKED.folder / f"{manifest.sha256}.txt"
-    if total > ALWAYS_HASHED_BYTES:
-        with contextlib.suppress(OSError, UnicodeDecodeError):
-            if path.read_text() == stamp:
-                return
+    stamp = CachedNumbers(Place.CHECKED.folder, manifest.sha256, _state(directory, manifest))
+    is_large = total > ALWAYS_HASHED_BYTES
+    if is_large and stamp.read(["bytes"]) == {"bytes": total}:
+        return
     with ThreadPoolExecutor() as pool:  # hashlib releases the interpreter lock
         for _ in pool.map(lambda item: verify_file(directory, *item), manifest.files.items()):
             pass
-    if total > ALWAYS_HASHED_BYTES:
-        with contextlib.suppress(EdgeMedgemmaError):  # a read-only home costs time, nothing else
-            write_atomically(path, stamp.encode())
+    if is_large:
+        stamp.write({"bytes": total})
 
 
-def _stamp(directory: Path, manifest: Manifest) -> str:
-    """Hash of whatever changes when a file is written to or replaced."""
+def _state(directory: Path, manifest: Manifest) -> str:
+    """Whatever changes when a file is written to or replaced, as text."""
     state = []
     for name in sorted(manifest.files):
         stat = (directory / name).stat()
         state.append(
             [name, stat.st_ino, stat.st_dev, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
         )
-    return hashlib.sha256(json.dumps(state).encode()).hexdigest()
+    return json.dumps(state)

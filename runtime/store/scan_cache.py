@@ -28,6 +28,7 @@ from edge_medgemma.runtime.store.entries import (
     delete,
     delete_unused,
 )
+from edge_medgemma.runtime.store.ownership import make_own_folder, require_own_file
 from edge_medgemma.runtime.store.places import Place
 
 DEFAULT_LIMIT_BYTES = 4 * 10**9
@@ -59,7 +60,7 @@ class ScanCache:
         """Why nothing more is written, in words for the user; empty while all is well."""
 
     def holds(self, kind: Kind, key: str) -> bool:
-        """Whether there is such a file; it may still turn out to be damaged."""
+        """Whether there is such a file; it may still turn out to be damaged or another user's."""
         return self._path(kind, key).is_file()
 
     def read(
@@ -71,11 +72,12 @@ class ScanCache:
     ) -> _Loaded | None:
         """Result of `load` on the stored arrays.
 
-        None where there are none, where they are cut short or altered, or where `load` raises a
-        ValueError because they do not fit; such a file is deleted.
+        None where there are none, where others can write them, where they are cut short or altered,
+        or where `load` raises a ValueError because they do not fit; the last are deleted.
         """
         path = self._path(kind, key)
         try:
+            require_own_file(path)
             with open_arrays(path, Label(kind, key, engine_sha256)) as arrays:
                 loaded = load(arrays)
             with contextlib.suppress(OSError):
@@ -99,8 +101,7 @@ class ScanCache:
         if self.write_error or size > self._limit_bytes:
             return
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._folder.chmod(0o700)
+            make_own_folder(self._folder)
             self._make_room(size)
             if shutil.disk_usage(self._folder).free < size + MINIMUM_FREE_BYTES:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

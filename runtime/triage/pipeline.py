@@ -258,11 +258,13 @@ def cached_baseline(context: StudyContext, slices: int) -> Mapping[str, float] |
 
 
 def _baseline_cache(context: StudyContext, slices: int) -> CachedNumbers:
-    """Baseline on disk: it depends on engine, questions, preset and size of the slices, no scan."""
+    """Baseline on disk: it depends on engine, what runs it, questions, preset and size, no scan."""
     series = context.series
     return CachedNumbers(
         context.options.baseline_folder or Place.BASELINES.folder,
         context.engine.manifest.sha256,
+        context.engine.vision_identity,
+        context.engine.decoder_identity,
         context.protocol.sha256,
         PRESETS[series.modality],
         str(slices),

@@ -1,3 +1,5 @@
+import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -67,3 +69,36 @@ def test_only_what_a_dead_writer_left_is_removed(tmp_path: Path) -> None:
         assert remove_abandoned(abandoned) and not remove_abandoned(living)
     assert [p.name for p in tmp_path.iterdir()] == ["report.json"]
     assert not remove_abandoned(abandoned)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there is no umask")
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o077, 0o002])
+def test_the_umask_decides_who_reads_a_report(tmp_path: Path, umask: int) -> None:
+    earlier = os.umask(umask)
+    try:
+        write_atomically(tmp_path / "report.json", b"x")
+        with new_file(tmp_path / "scan", mode=0o600) as file:
+            (temporary,) = (path for path in tmp_path.iterdir() if path.name.startswith(".scan"))
+            assert mode(temporary) == 0o600, "nor may others read it while it is written"
+            file.write(b"x")
+        with new_directory(tmp_path / "engine") as folder:
+            (folder / "a").write_bytes(b"x")
+        write_atomically(tmp_path / "made" / "report.json", b"x")
+    finally:
+        os.umask(earlier)
+    assert mode(tmp_path / "report.json") == 0o666 & ~umask
+    assert mode(tmp_path / "scan") == 0o600
+    assert mode(tmp_path / "engine") == mode(tmp_path / "made") == 0o777 & ~umask
+
+
+@pytest.mark.skipif(os.name == "nt", reason="it has other modes")
+def test_a_report_that_was_made_private_stays_so(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    write_atomically(path, b"old")
+    path.chmod(0o600)
+    write_atomically(path, b"new")
+    assert (path.read_bytes(), mode(path)) == (b"new", 0o600)
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)

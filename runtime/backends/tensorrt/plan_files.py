@@ -8,7 +8,7 @@ from pathlib import Path
 from edge_medgemma.runtime.backends.cuda.device import Device
 from edge_medgemma.runtime.backends.tensorrt.library import TensorRt
 from edge_medgemma.runtime.backends.tensorrt.shapes import DecoderShapes, VisionShapes
-from edge_medgemma.runtime.documents import Count, Sha256, dump_json, parse_json
+from edge_medgemma.runtime.documents import Count, Sha256, dump_sealed, parse_sealed
 from edge_medgemma.runtime.errors import EngineError, ProviderError
 from edge_medgemma.runtime.files import write_atomically, write_errors
 from edge_medgemma.runtime.manifest import FileRecord, Manifest, verify_file
@@ -106,7 +106,7 @@ def read_record(directory: Path, place: Place, *, contents: bool = True) -> Plan
     if not path.is_file():
         raise ProviderError(f"'{directory}' has no TensorRT plans for this device; {command}")
     try:
-        record = parse_json(path.read_bytes(), PlanRecord)
+        record = parse_sealed(path.read_bytes(), PlanRecord)
     except (OSError, ValueError) as error:
         raise ProviderError(f"'{path}' is not a record of plans ({error}); {command}") from None
     for field in fields(Place):
@@ -139,7 +139,7 @@ def write_plans(
         for name, data in contents.items()
     }
     complete = replace(record, files=files)
-    write_atomically(folder / RECORD_NAME, dump_json(complete).encode())
+    write_atomically(folder / RECORD_NAME, dump_sealed(complete).encode())
     return complete
 
 

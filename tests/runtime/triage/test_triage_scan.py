@@ -52,6 +52,19 @@ def test_a_lesion_is_flagged_on_its_slices_and_the_control_removes_the_yes_bias(
     assert (study.key_images[0].left_mark, study.key_images[0].right_mark) == ("R", "L")
 
 
+@pytest.mark.parametrize("part", ["vision_identity", "decoder_identity"])
+def test_a_baseline_of_another_kernel_is_not_used(tmp_path, options, part):
+    scan = write_head_ct(tmp_path / "scan")
+    triage_scan(FakeEngine(), scan, options)
+    (baseline,) = options.baseline_folder.iterdir()
+    triage_scan(FakeEngine(), scan, options)
+    assert list(options.baseline_folder.iterdir()) == [baseline]
+    other = FakeEngine()
+    setattr(other, part, "a GPU")
+    triage_scan(other, scan, options)
+    assert len(list(options.baseline_folder.iterdir())) == 2
+
+
 def test_nothing_flagged_is_routine_with_an_overview(tmp_path, options):
     scan = write_head_ct(tmp_path / "scan")
     report = triage_scan(FakeEngine(), scan, options)
