@@ -1,5 +1,6 @@
 """Entry point of the package: what a scan holds, and the slices of one of its series."""
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,15 +11,17 @@ from numpy.typing import NDArray
 from edge_medgemma.runtime.errors import ScanError
 from edge_medgemma.runtime.slicing.decoding import OnProgress, decode_by_file
 from edge_medgemma.runtime.slicing.dicom.headers import SliceHeader, read_slice_headers
-from edge_medgemma.runtime.slicing.files.archives import UnpackBudget, unpack
+from edge_medgemma.runtime.slicing.files.archives import unpack
+from edge_medgemma.runtime.slicing.files.budget import UnpackBudget
 from edge_medgemma.runtime.slicing.files.discovery import (
     Entry,
     FileKind,
     UnreadableFileError,
     sniff,
-    walk_files,
 )
 from edge_medgemma.runtime.slicing.files.limits import MAX_FILES, MAX_VOLUME_BYTES
+from edge_medgemma.runtime.slicing.files.unpack_folder import sweep_abandoned
+from edge_medgemma.runtime.slicing.files.walk import walk_files
 from edge_medgemma.runtime.slicing.grouping import group_slices
 from edge_medgemma.runtime.slicing.nifti import read_nifti_series
 from edge_medgemma.runtime.slicing.series import describe_stack
@@ -44,6 +47,7 @@ def find_series(scan: Path, on_progress: OnProgress | None = None) -> ScanListin
     Raises:
         ScanError: the path is missing, the folder is empty or too full, or nothing is readable.
     """
+    sweep_abandoned()
     entries = _list_entries(scan)
     budget = UnpackBudget(MAX_FILES - len(entries))
     headers: list[SliceHeader] = []
@@ -125,9 +129,9 @@ def measure_range(
 
 
 def _list_entries(scan: Path) -> list[Entry]:
-    if not scan.exists():
+    if not os.path.exists(scan):  # unlike that of Path, it raises nothing
         raise ScanError(
-            f"'{scan}' does not exist; expected a folder of DICOM files or a NIfTI file"
+            f"'{scan}' does not exist or cannot be opened; expected a folder of DICOM files or a NIfTI file"
         )
     entries = []
     for entry in walk_files(scan):
@@ -173,7 +177,7 @@ def _printable(name: str) -> str:
 
 
 def _nothing_readable(scan: Path, skipped: list[SkippedFile]) -> str:
-    reason = _most_frequent(file.reason for file in skipped)
+    reason = _most_frequent(file.reason for file in skipped) if skipped else "they hold no image"
     return (
         f"no CT, MR or X-ray image in '{scan}': files skipped: {len(skipped)}, most often because: "
         f"{reason}; give the folder that holds the DICOM or NIfTI images"

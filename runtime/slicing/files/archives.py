@@ -1,59 +1,44 @@
-"""Zip and tar archives unpacked into a private folder, bounded, before their files are read.
+"""Zip and tar archives and gzipped files unpacked into a private folder, bounded, before they are read.
 
 Members get numbers for names, so that no name of an archive is ever a path here. The folder can be
-read by its owner alone and goes when the process ends, also by Ctrl-C.
+read by its owner alone and goes when the process ends, also by Ctrl-C; after a kill it is swept by
+the next one.
 """
 
-import atexit
-import gzip
+import lzma
 import os
 import shutil
-import stat
-import tarfile
-import tempfile
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, BinaryIO, cast
+from typing import BinaryIO
 
 from edge_medgemma.runtime.errors import ResourceError
-from edge_medgemma.runtime.slicing.files.discovery import Entry, FileKind, UnreadableFileError
-from edge_medgemma.runtime.slicing.files.limits import (
-    MAX_FILE_BYTES,
-    MAX_FILES,
-    MAX_INFLATE_RATIO,
-    MAX_UNPACKED_BYTES,
+from edge_medgemma.runtime.slicing.files.budget import ArchiveBudget, UnpackBudget
+from edge_medgemma.runtime.slicing.files.discovery import (
+    GZIP_MAGIC,
+    Entry,
+    FileKind,
+    UnreadableFileError,
+    open_regular,
 )
+from edge_medgemma.runtime.slicing.files.inflate import CHUNK_BYTES, Gunzip
+from edge_medgemma.runtime.slicing.files.limits import MAX_FILE_BYTES
+from edge_medgemma.runtime.slicing.files.members import Member, MemberError
+from edge_medgemma.runtime.slicing.files.tar_members import TarDamageError, tar_members
+from edge_medgemma.runtime.slicing.files.unpack_folder import new_folder, no_room
+from edge_medgemma.runtime.slicing.files.zip_members import zip_members
 
-MAX_READ_BYTES = 16 * 1024**2
-"""Most bytes of one read: the directory of a zip of 20,000 members has 2 MB, a copied chunk one."""
+MAX_NAME_LETTERS = 300
+"""Of a member's name as it is listed; a header may hold a megabyte."""
 
-CHUNK_BYTES = 1024**2
-
-_LINK = "link in an archive, not followed"
-
-
-@dataclass(slots=True)
-class UnpackBudget:
-    """Bytes that all archives of a scan together may still unpack to."""
-
-    files_left: int
-    bytes_left: int = MAX_UNPACKED_BYTES
-
-    def take_file(self) -> None:
-        self.files_left -= 1
-        if self.files_left < 0:
-            raise UnreadableFileError(f"archive that brings the scan to over {MAX_FILES} files")
-
-    def take_bytes(self, count: int) -> None:
-        self.bytes_left -= count
-        if self.bytes_left < 0:
-            limit = MAX_UNPACKED_BYTES // 1024**3
-            raise UnreadableFileError(
-                f"archive that unpacks to more than {limit} GiB or {MAX_INFLATE_RATIO} times its size"
-            )
+_DAMAGE = (
+    zipfile.BadZipFile, TarDamageError, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError,
+    ValueError, LookupError, NotImplementedError, RuntimeError,
+)  # fmt: skip
+"""Exceptions of the readers when they meet damage."""
 
 
 def unpack(path: Path, kind: FileKind, shown: str, budget: UnpackBudget) -> list[Entry]:
@@ -62,118 +47,61 @@ def unpack(path: Path, kind: FileKind, shown: str, budget: UnpackBudget) -> list
     `shown` is the archive's own name in lists of skipped files.
 
     Raises:
-        UnreadableFileError: not an archive, or beyond the limits; nothing of it stays.
+        UnreadableFileError: not an archive, empty, or beyond the limits; nothing of it stays.
         ResourceError: no room for the files.
     """
-    folder = _private_folder()
-    members = _zip_members if kind is FileKind.ZIP else _tar_members
-    ratio_bytes = max(CHUNK_BYTES, path.stat().st_size) * MAX_INFLATE_RATIO
-    own_budget = UnpackBudget(budget.files_left, min(budget.bytes_left, ratio_bytes))
     entries: list[Entry] = []
-    try:
-        with path.open("rb") as file:
-            for number, (name, content, reason) in enumerate(members(file)):
+    with open_regular(path) as file:
+        own_budget = ArchiveBudget(budget, os.fstat(file.fileno()).st_size)
+        folder = new_folder()
+        try:
+            for number, member in enumerate(_members(file, kind, own_budget)):
                 own_budget.take_file()
-                if content is None and reason is None:
-                    continue
-                target = folder / f"{number:06d}"
-                if content is not None:
-                    reason = _copy(content, target, own_budget)
-                entries.append(Entry(target, f"{shown}/{name}", reason, is_unpacked=True))
-    except (UnreadableFileError, ResourceError):
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    except _DAMAGE as error:
-        if not entries:
-            raise UnreadableFileError("damaged archive") from error
-        entries.append(Entry(path, shown, "damaged archive: only what stands before the damage"))
-    budget.files_left = own_budget.files_left
-    budget.bytes_left -= sum(entry.path.stat().st_size for entry in entries if not entry.reason)
+                if entry := _unpacked(member, folder / f"{number:06d}", shown):
+                    entries.append(entry)
+        except (UnreadableFileError, ResourceError):
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        except _DAMAGE as error:
+            if not entries:
+                raise UnreadableFileError("damaged archive") from error
+            entries.append(
+                Entry(path, shown, "damaged archive: only what stands before the damage")
+            )
+    if not entries:
+        raise UnreadableFileError("archive without any file")
+    own_budget.keep_files()
     return entries
 
 
-def _private_folder() -> Path:
-    try:
-        folder = Path(tempfile.mkdtemp(prefix="edge-medgemma-"))
-    except OSError as error:
-        raise _no_room(error) from error
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
-
-
-def _no_room(error: OSError) -> ResourceError:
-    return ResourceError(
-        f"could not unpack an archive: {error.strerror or error}; free some space or set TMPDIR to "
-        "a folder with more"
-    )
-
-
-_DAMAGE = (
-    zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, ValueError, LookupError,
-    NotImplementedError, RuntimeError,
-)  # fmt: skip
-"""Exceptions of the two readers when they meet damage."""
-
-Member = tuple[str, IO[bytes] | None, str | None]
-"""Name, content, or else the reason why it is left out; a folder has neither."""
-
-
-def _zip_members(file: BinaryIO) -> Iterator[Member]:
-    with zipfile.ZipFile(cast(IO[bytes], _Bounded(file))) as archive:
-        for info in archive.infolist():
-            if info.is_dir():
-                yield info.filename, None, None
-            elif stat.S_ISLNK(info.external_attr >> 16):
-                yield info.filename, None, _LINK
-            elif info.flag_bits & 1:
-                yield info.filename, None, "encrypted; unpack the archive first"
-            else:
-                with archive.open(info) as content:
-                    yield info.filename, content, None
-
-
-def _tar_members(file: BinaryIO) -> Iterator[Member]:
-    plain = cast(IO[bytes], _Bounded(_gunzipped(file)))
-    with tarfile.open(fileobj=plain, mode="r:") as archive:
-        for info in archive:
-            content = archive.extractfile(info) if info.isreg() else None
-            if content is not None:
-                yield info.name, content, None
-            elif info.isdir():
-                yield info.name, None, None
-            else:
-                yield info.name, None, _LINK if info.issym() or info.islnk() else "not a file"
-
-
-def _gunzipped(file: BinaryIO) -> IO[bytes]:
-    is_gzipped = file.read(2) == b"\x1f\x8b"
+def _members(file: BinaryIO, kind: FileKind, budget: ArchiveBudget) -> Iterator[Member]:
+    if kind is FileKind.ZIP:
+        return zip_members(file, budget)
+    is_gzipped = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
     file.seek(0)
-    return cast(IO[bytes], gzip.GzipFile(fileobj=file)) if is_gzipped else file
+    if kind is FileKind.GZIP:
+        return iter([Member("", _chunks(Gunzip(file, budget)))])
+    return tar_members(Gunzip(file, budget) if is_gzipped else file, budget, is_charged=is_gzipped)
 
 
-class _Bounded:
-    """A file that refuses a read that only a forged length asks for."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self.tell, self.seekable = file.tell, file.seekable
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        if offset > MAX_UNPACKED_BYTES:
-            raise UnreadableFileError("archive with a member of absurd length")
-        return self._file.seek(offset, whence)
-
-    def read(self, size: int = -1) -> bytes:
-        content = self._file.read(
-            min(size, MAX_READ_BYTES + 1) if size >= 0 else MAX_READ_BYTES + 1
-        )
-        if len(content) > MAX_READ_BYTES:
-            raise UnreadableFileError("archive whose directory is too large")
-        return content
+def _chunks(stream: Gunzip) -> Iterator[bytes]:
+    while chunk := stream.read(CHUNK_BYTES):
+        yield chunk
 
 
-def _copy(content: IO[bytes], target: Path, budget: UnpackBudget) -> str | None:
-    """Write one member; the reason if it is damaged.
+def _unpacked(member: Member, target: Path, shown: str) -> Entry | None:
+    """None for a folder."""
+    reason = member.reason
+    if member.content is not None:
+        reason = _copy(member.content, target)
+    elif reason is None:
+        return None
+    name = f"{shown}/{member.name[:MAX_NAME_LETTERS]}" if member.name else shown
+    return Entry(target, name, reason, is_unpacked=True)
+
+
+def _copy(content: Iterator[bytes], target: Path) -> str | None:
+    """Write one member; the reason if it is not all there.
 
     Raises:
         ResourceError: the disk is full.
@@ -181,20 +109,21 @@ def _copy(content: IO[bytes], target: Path, budget: UnpackBudget) -> str | None:
     size = 0
     try:
         with target.open("wb") as file:
-            while chunk := _next_chunk(content):
+            while (chunk := _next_chunk(content)) and size <= MAX_FILE_BYTES:
                 size += len(chunk)
-                budget.take_bytes(len(chunk))
-                if size > MAX_FILE_BYTES:
-                    return f"larger than {MAX_FILE_BYTES // 1024**3} GiB"
                 file.write(chunk)
+    except MemberError as error:
+        return str(error)
     except OSError as error:
-        raise _no_room(error) from error
+        raise no_room(error) from error
+    if size > MAX_FILE_BYTES:
+        return f"larger than {MAX_FILE_BYTES // 1024**3} GiB"
     return None if chunk is not None else "damaged in its archive"
 
 
-def _next_chunk(content: IO[bytes]) -> bytes | None:
-    """None where the archive is damaged."""
+def _next_chunk(content: Iterator[bytes]) -> bytes | None:
+    """Nothing at the end; None where the archive is damaged."""
     try:
-        return content.read(CHUNK_BYTES)
+        return next(content, b"")
     except _DAMAGE:
         return None

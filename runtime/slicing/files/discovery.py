@@ -1,13 +1,21 @@
-"""Walking a scan folder: what each file is by its content, and why the others are left alone."""
+"""What each file is by its content, and how one is opened that may be anything."""
 
-import gzip
 import os
+import stat
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import BinaryIO
 
+from edge_medgemma.runtime.slicing.files.kinds import (
+    ISO_MAGIC_OFFSET,
+    NIFTI_PAIR,
+    SNIFF_BYTES,
+    UNKNOWN,
+    is_nifti_pair,
+    other_kind,
+)
 from edge_medgemma.runtime.slicing.files.limits import MAX_FILE_BYTES
 
 DICOM_PREAMBLE_BYTES = 128
@@ -19,10 +27,14 @@ NIFTI1_HEADER_BYTES, NIFTI2_HEADER_BYTES = 348, 540
 ZIP_MAGICS = (b"PK\x03\x04", b"PK\x05\x06")
 """A local file header, or the end of an archive without any."""
 
+GZIP_MAGIC = b"\x1f\x8b"
+
 TAR_MAGIC_OFFSET = 257
 """Offset of `ustar` in the first header of a POSIX or GNU archive."""
 
-SNIFF_BYTES = 512
+MORE_BYTES = 64 * 1024
+"""Read of what SNIFF_BYTES do not tell. Within these a gzip must come to its content, as its header
+may hold a name of any length."""
 
 
 class FileKind(Enum):
@@ -30,9 +42,12 @@ class FileKind(Enum):
 
     DICOM = "dicom"
     NIFTI = "nifti"
+    """Plain or gzipped."""
     ZIP = "zip"
     TAR = "tar"
     """Plain or gzipped."""
+    GZIP = "gzip"
+    """One DICOM file."""
 
 
 class UnreadableFileError(Exception):
@@ -50,42 +65,22 @@ class Entry:
     """It comes from an archive."""
 
 
-def walk_files(scan: Path) -> Iterator[Entry]:
-    """Every entry below `scan` in sorted order.
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file to read it, and nothing that could block, as a named pipe in its place would.
 
-    Nothing outside the folder is visited: links to folders are not followed, and links to files
-    only when they end inside. DICOMDIR is ignored, its references could name any path.
+    Raises:
+        UnreadableFileError: no regular file, or it cannot be opened.
     """
-    root = scan.resolve()
-    if root.is_file():
-        yield Entry(root, root.name)
-        return
-    for path, reason in _walk(root):
-        yield Entry(path, path.relative_to(root).as_posix(), reason)
-
-
-def _walk(root: Path) -> Iterator[tuple[Path, str | None]]:
-    closed: list[OSError] = []
-    for folder, subfolders, names in os.walk(root, onerror=closed.append):
-        subfolders.sort()
-        for name in sorted(subfolders):
-            if Path(folder, name).is_symlink():
-                yield Path(folder, name), "link to a folder, not followed"
-        for name in sorted(names):
-            path = Path(folder, name)
-            yield path, _reason_to_leave(path, root)
-    for error in closed:
-        yield Path(error.filename), "folder that cannot be opened; check its permissions"
-
-
-def _reason_to_leave(path: Path, root: Path) -> str | None:
-    if path.is_symlink() and not path.resolve().is_relative_to(root):
-        return "link to a file outside the scan folder, not followed"
-    if not path.is_file():
-        return "not a regular file"
-    if path.name.upper() == "DICOMDIR":
-        return "DICOMDIR, not followed: the files themselves are read"
-    return None
+    # Windows has neither flag; what it opens here is a file
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    try:
+        handle = os.open(path, flags)
+        if stat.S_ISREG(os.fstat(handle).st_mode):
+            return os.fdopen(handle, "rb")
+    except (OSError, ValueError) as error:
+        raise UnreadableFileError("cannot be opened; check its permissions") from error
+    os.close(handle)
+    raise UnreadableFileError("not a regular file")
 
 
 def sniff(path: Path) -> FileKind:
@@ -94,43 +89,59 @@ def sniff(path: Path) -> FileKind:
     Raises:
         UnreadableFileError: empty, too large, unreadable, or none of these.
     """
-    try:
-        size = path.stat().st_size
-        if size > MAX_FILE_BYTES:
-            raise UnreadableFileError(f"larger than {MAX_FILE_BYTES // 1024**3} GiB")
-        with path.open("rb") as file:
+    with open_regular(path) as file:
+        try:
+            if os.fstat(file.fileno()).st_size > MAX_FILE_BYTES:
+                raise UnreadableFileError(f"larger than {MAX_FILE_BYTES // 1024**3} GiB")
             start = file.read(SNIFF_BYTES)
-    except OSError as error:
-        raise UnreadableFileError("cannot be opened; check its permissions") from error
+            kind = FileKind.ZIP if start[:4] in ZIP_MAGICS else _plain_kind(start)
+            if kind is None:
+                start += file.read(MORE_BYTES)
+        except OSError as error:
+            raise UnreadableFileError("cannot be read; copy the scan to another disk") from error
     if not start:
         raise UnreadableFileError("empty file")
+    if kind is None and start[:2] == GZIP_MAGIC:
+        return _kind_within_gzip(_gunzip_start(start))
+    if kind is None:
+        raise UnreadableFileError(_reason(path, start))
+    return kind
+
+
+def _plain_kind(start: bytes) -> FileKind | None:
     if start[DICOM_PREAMBLE_BYTES : DICOM_PREAMBLE_BYTES + 4] == b"DICM":
         return FileKind.DICOM
-    if start[:4] in ZIP_MAGICS:
-        return FileKind.ZIP
-    if start[:2] == b"\x1f\x8b":
-        start = _gunzip_start(path)
     if start[TAR_MAGIC_OFFSET:].startswith(b"ustar"):
         return FileKind.TAR
     if _is_nifti(start):
         return FileKind.NIFTI
-    if _looks_headerless(start):
-        return FileKind.DICOM
-    raise UnreadableFileError(_other_kind(start))
+    return FileKind.DICOM if _looks_headerless(start) else None
 
 
-def _gunzip_start(path: Path) -> bytes:
+def _kind_within_gzip(start: bytes) -> FileKind:
+    kind = _plain_kind(start)
+    if kind is FileKind.DICOM:
+        return FileKind.GZIP
+    if kind is None:
+        inner = NIFTI_PAIR if is_nifti_pair(start) else other_kind(start[:SNIFF_BYTES])
+        raise UnreadableFileError(f"gzip file; within it: {inner}")
+    return kind
+
+
+def _gunzip_start(start: bytes) -> bytes:
     try:
-        with gzip.open(path) as file:
-            return file.read(SNIFF_BYTES)
-    except (OSError, EOFError, zlib.error) as error:
+        content = zlib.decompressobj(16 + zlib.MAX_WBITS).decompress(start, SNIFF_BYTES)
+    except zlib.error as error:
         raise UnreadableFileError("damaged gzip file") from error
+    if not content:
+        raise UnreadableFileError("damaged or empty gzip file")
+    return content
 
 
 def _is_nifti(start: bytes) -> bool:
     size = {int.from_bytes(start[:4], order) for order in ("little", "big")}
-    return (NIFTI1_HEADER_BYTES in size and start[344:348] in (b"n+1\0", b"ni1\0")) or (
-        NIFTI2_HEADER_BYTES in size and start[4:8] in (b"n+2\0", b"ni2\0")
+    return (NIFTI1_HEADER_BYTES in size and start[344:348] == b"n+1\0") or (
+        NIFTI2_HEADER_BYTES in size and start[4:8] == b"n+2\0"
     )
 
 
@@ -140,9 +151,23 @@ def _looks_headerless(start: bytes) -> bool:
     return little or (start[:2] == b"\x00\x08" and start[2:3] == b"\x00")
 
 
-def _other_kind(start: bytes) -> str:
-    if start[:4] == b"%PDF":
-        return "PDF document"
-    if start[:4] == b"\x89PNG" or start[:3] == b"\xff\xd8\xff":
-        return "PNG or JPEG image, not a scan"
-    return "neither DICOM nor NIfTI by its content"
+def _reason(path: Path, start: bytes) -> str:
+    """Why a file gives no slice: its kind, told by its start or by a file beside it."""
+    if is_nifti_pair(start):
+        return NIFTI_PAIR
+    if start[ISO_MAGIC_OFFSET:].startswith(b"CD001"):
+        return "image of a disc (ISO 9660); mount or unpack it first"
+    reason = other_kind(start[:SNIFF_BYTES])
+    if reason is UNKNOWN and path.suffix.lower() == ".img" and _has_nifti_header(path):
+        return NIFTI_PAIR
+    return reason
+
+
+def _has_nifti_header(path: Path) -> bool:
+    for suffix in (".hdr", ".HDR"):
+        try:
+            with open_regular(path.with_suffix(suffix)) as file:
+                return is_nifti_pair(file.read(NIFTI2_HEADER_BYTES))
+        except (UnreadableFileError, OSError):
+            continue
+    return False

@@ -10,7 +10,7 @@ MAX_INFLATED_BYTES = 128 * 1024**2
 """A deflated data set after inflation, headers and pixels together."""
 
 MAX_UNPACKED_BYTES = 4 * 1024**3
-"""All files of one archive; a 4D study of 5,000 slices takes 2.6 GB."""
+"""All files of all archives of a scan, and what refused ones cost; a 4D study of 5,000 slices takes 2.6 GB."""
 
 MAX_INFLATE_RATIO = 200
 """Unpacked to packed size of an archive; scans reach 2 to 10, masks of mostly nothing 100."""
@@ -46,3 +46,6 @@ MAX_NIFTI_BYTES = 1024**3
 
 MAX_BYTES_AT_ONCE = 64 * 1024**2
 """Float32 slices of one file decoded together: 64 of 512 × 512."""
+
+MAX_FOLDERS = 100_000
+"""Folders in one scan folder, empty ones too; five for each file that it may hold."""

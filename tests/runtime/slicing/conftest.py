@@ -117,3 +117,18 @@ def bounded_memory() -> Iterator[None]:
 def _resident_bytes(field: str) -> int:
     status = Path("/proc/self/status").read_text()
     return int(status.split(f"{field}:")[1].split()[0]) * 1024
+
+
+@pytest.fixture
+def grown_memory() -> Callable[[], int]:
+    """Bytes by which the peak of this process exceeds what it held at the call before."""
+    held = 0
+
+    def measure() -> int:
+        nonlocal held
+        grown = _resident_bytes("VmHWM") - held
+        Path("/proc/self/clear_refs").write_text("5")
+        held = _resident_bytes("VmRSS")
+        return grown
+
+    return measure

@@ -119,7 +119,7 @@ def test_two_stacks_of_one_series_have_keys_of_their_own(
 def test_a_missing_scan_is_one_sentence(tmp_path: Path, arguments: list[str]) -> None:
     result = inspect(tmp_path / "nowhere", *arguments)
     assert isinstance(result.exception, ScanError)
-    assert "does not exist; expected a folder" in str(result.exception)
+    assert "does not exist or cannot be opened; expected a folder" in str(result.exception)
 
 
 def test_the_head_ct_in_the_repository() -> None:

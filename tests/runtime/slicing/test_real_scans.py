@@ -61,7 +61,7 @@ def test_a_messy_folder_is_one_volume(shared_data: Path) -> None:
         "duplicate",
         "empty file",
         "localizer (scout)",
-        "PDF document",
+        "PDF document, not a scan; give the DICOM images",
         "truncated",
     }
 
