@@ -10,6 +10,7 @@ from edge_medgemma.runtime.backends.select import Providers
 from edge_medgemma.runtime.commands.options import (
     cache_size_option,
     engine_option,
+    modality_option,
     no_cache_option,
     open_scan_cache,
     protocol_option,
@@ -24,6 +25,7 @@ from edge_medgemma.runtime.commands.sanitize import printable
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.generation.sampling import Sampling
 from edge_medgemma.runtime.reporting.labels import sentence
+from edge_medgemma.runtime.slicing.volume import Modality
 from edge_medgemma.runtime.store.scan_cache import ScanCache
 from edge_medgemma.runtime.tracing.spans import SpanRecorder
 from edge_medgemma.runtime.tracing.trace_file import write_trace
@@ -50,6 +52,7 @@ NO_ANSWER = "note: no answer; the model used up --max-tokens in reasoning or had
 @engine_option
 @protocol_option
 @series_option
+@modality_option
 @slices_option
 @click.option(
     "--max-tokens", type=click.IntRange(min=1), default=REASONING_TOKENS, show_default=True,
@@ -77,6 +80,7 @@ def command(
     engine_directory: Path,
     protocol: Protocol | None,
     series_uid: str | None,
+    modality: Modality | None,
     slices: int | None,
     max_tokens: int,
     temperature: float,
@@ -99,7 +103,7 @@ def command(
         raise click.UsageError("--json-schema takes neither --show-thinking nor --timings")
     schema = load_schema(Path(json_schema)) if json_schema not in (None, FINDINGS) else None
     scan_cache = open_scan_cache(no_cache, cache_gb)
-    options = TriageOptions(protocol, series_uid, slices, scan_cache=scan_cache)
+    options = TriageOptions(protocol, series_uid, slices, modality=modality, scan_cache=scan_cache)
     sampling = Sampling(temperature=temperature, seed=seed)
     recorder = SpanRecorder()
     with recorder.span("open"):

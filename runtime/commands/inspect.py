@@ -8,6 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from edge_medgemma.runtime.commands.options import modality_option
 from edge_medgemma.runtime.commands.progress import progress_bar
 from edge_medgemma.runtime.commands.tables import print_table
 from edge_medgemma.runtime.documents import Count, Finite, dump_json
@@ -61,6 +62,7 @@ class InspectedVolume:
 
 @click.command(epilog="Example: edge-medgemma inspect scan/ --contact-sheet slices.png")
 @click.argument("scan", type=click.Path(path_type=Path))
+@modality_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
 @click.option(
     "--contact-sheet",
@@ -69,7 +71,7 @@ class InspectedVolume:
     metavar="PNG",
     help="Write an image of the slices exactly as the model gets them.",
 )
-def command(scan: Path, as_json: bool, sheet_path: Path | None) -> None:
+def command(scan: Path, modality: Modality | None, as_json: bool, sheet_path: Path | None) -> None:
     """List every volume in a scan and every file skipped.
 
     SCAN is a folder of DICOM or NIfTI files, one such file, or a zip or tar of them. Every slice is
@@ -77,7 +79,7 @@ def command(scan: Path, as_json: bool, sheet_path: Path | None) -> None:
     padding as air).
     """
     with progress_bar("reading headers") as on_files:
-        listing = find_series(scan, on_files)
+        listing = find_series(scan, on_files, modality)
     volumes = []
     keys = series_keys(listing.series)
     for number, (key, series) in enumerate(zip(keys, listing.series, strict=True), start=1):

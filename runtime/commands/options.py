@@ -6,6 +6,7 @@ import click
 
 import edge_medgemma.runtime
 from edge_medgemma.runtime.backends.select import Provider, Providers, parse_providers
+from edge_medgemma.runtime.slicing.volume import Modality
 from edge_medgemma.runtime.store.scan_cache import DEFAULT_LIMIT_BYTES, ScanCache
 from edge_medgemma.runtime.triage.protocol import Protocol, load_protocol
 
@@ -36,6 +37,13 @@ protocol_option = click.option(
     show_default=True,
     metavar="auto|NAME|FILE",
     help="Findings and instruction; auto goes by modality and body part.",
+)
+
+modality_option = click.option(
+    "--modality",
+    type=click.Choice([Modality.CT.value, Modality.MR.value]),
+    callback=lambda _, __, word: Modality(word) if word else None,
+    help="Kind of scan of NIfTI files, which do not tell it.  [default: by their values]",
 )
 
 series_option = click.option(

@@ -14,6 +14,7 @@ from edge_medgemma.runtime.backends.select import Providers
 from edge_medgemma.runtime.commands.options import (
     cache_size_option,
     engine_option,
+    modality_option,
     no_cache_option,
     open_scan_cache,
     protocol_option,
@@ -34,6 +35,7 @@ from edge_medgemma.runtime.reporting.json_report import (
     write_json_report,
 )
 from edge_medgemma.runtime.reporting.labels import count, sentence, urgency_words
+from edge_medgemma.runtime.slicing.volume import Modality
 from edge_medgemma.runtime.store.scan_cache import ScanCache
 from edge_medgemma.runtime.tracing.spans import SpanRecorder
 from edge_medgemma.runtime.tracing.trace_file import write_trace
@@ -101,6 +103,7 @@ class _Files:
 @engine_option
 @protocol_option
 @series_option
+@modality_option
 @click.option(
     "--slices",
     type=_SliceCount(),
@@ -146,6 +149,7 @@ def command(
     engine_directory: Path,
     protocol: Protocol | None,
     series_uid: str | None,
+    modality: Modality | None,
     slices: int | Literal["auto"] | None,
     budget_s: float | None,
     out: Path,
@@ -169,6 +173,7 @@ def command(
     options = TriageOptions(
         protocol=protocol,
         series_uid=series_uid,
+        modality=modality,
         slices=None if slices == "auto" else slices,
         budget_s=budget_s,
         until_settled=slices == "auto",

@@ -1,7 +1,10 @@
 """Which series of a study is triaged when it holds several, and why, in one sentence."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
 
 from edge_medgemma.runtime.slicing.volume import BodyPart, Modality, Series
 
@@ -12,25 +15,65 @@ FULL_COVERAGE = 0.9
 def choose_series(
     series: Sequence[Series],
     modalities: Sequence[Modality],
-    body_part: BodyPart | None = None,
+    contrast_agent: bool | None = None,
+    images: int = 1,
 ) -> tuple[Series | None, str]:
     """Pick the series of one study to triage, with the reason said aloud.
 
-    Among those of the given modalities (and, if given, of `body_part` or an unknown one): values
-    that can be trusted, axial, original, full coverage, a soft-tissue kernel, most slices; then
-    the lowest UID, so that the choice never depends on the order of files. None if none fits.
+    Among those of the given modalities: values that can be trusted, made for reading, with or
+    without the contrast agent that is asked for, axial, original, full coverage, a soft-tissue
+    kernel, most slices; then the lowest UID, so that the choice never depends on the order of files.
+    Of radiographs, up to `images` of one examination are joined to one series, frontal ones first.
+    None if none fits.
     """
     wanted = "/".join(modalities)
-    fitting = [one for one in series if one.modality in modalities and _shows(one, body_part)]
+    fitting = [one for one in series if one.modality in modalities]
     if not fitting:
-        part = f" of the {body_part}" if body_part else ""
-        return None, f"none of the {len(series)} series is {wanted}{part}"
+        return None, f"none of the {len(series)} series is {wanted}"
     longest_mm = max(coverage_mm(one) for one in fitting)
-    chosen = min(fitting, key=lambda one: _preference(one, longest_mm))
+
+    def rank(one: Series) -> tuple[object, ...]:
+        return _preference(one, longest_mm, contrast_agent)
+
+    chosen = min(fitting, key=rank)
+    if chosen.views and images > 1:
+        return _joined(chosen, sorted(fitting, key=rank), images)
     if len(fitting) == 1:
         return chosen, f"the only {wanted} series was taken: {_description(chosen)}"
-    others = _others(chosen, fitting, longest_mm)
+    others = _others(chosen, fitting, rank)
     return chosen, f"{_description(chosen)} was taken of {len(fitting)} series{others}"
+
+
+def _joined(first: Series, ranked: Sequence[Series], images: int) -> tuple[Series, str]:
+    """Radiographs as one series of several images, each with its view, frontal ones first."""
+    alike = [one for one in ranked if _is_alike(one, first)][:images]
+    alike.sort(key=lambda one: not one.views[0].is_frontal)
+    views = ", ".join(one.views[0].value or "of a view not stated" for one in alike)
+    left_out = len(ranked) - len(alike)
+    others = f"; {left_out} left out" if left_out else ""
+    plural = "s were" if len(alike) > 1 else " was"
+    reason = f"{len(alike)} radiograph{plural} taken: {views}{others}"
+    if len(alike) == 1:
+        return first, reason
+    rows, columns = (max(one.shape[axis] for one in alike) for axis in (1, 2))
+    return (
+        replace(
+            alike[0],
+            shape=(len(alike), rows, columns),
+            positions_mm=np.zeros(len(alike)),
+            sources=tuple(one.sources[0] for one in alike),
+            problems=tuple(dict.fromkeys(p for one in alike for p in one.problems)),
+            views=tuple(one.views[0] for one in alike),
+            turns=tuple(one.turns[0] for one in alike),
+        ),
+        reason,
+    )
+
+
+def _is_alike(one: Series, first: Series) -> bool:
+    """Whether a radiograph is read together with the first: as trustworthy, of the same part."""
+    same_part = one.body_part in (first.body_part, BodyPart.UNKNOWN)
+    return bool(one.views) and same_part and one.is_for_processing == first.is_for_processing
 
 
 def series_keys(series: Sequence[Series]) -> list[str]:
@@ -61,16 +104,17 @@ def coverage_mm(series: Series) -> float:
     return float(series.positions_mm[-1] - series.positions_mm[0]) + series.spacing_mm[0]
 
 
-def _shows(series: Series, body_part: BodyPart | None) -> bool:
-    return body_part is None or series.body_part in (body_part, BodyPart.UNKNOWN)
-
-
-def _preference(series: Series, longest_mm: float) -> tuple[object, ...]:
+def _preference(
+    series: Series, longest_mm: float, contrast_agent: bool | None
+) -> tuple[object, ...]:
     """Sort key; False goes before True."""
     return (
         not _is_trusted(series),
+        series.is_for_processing,
         series.orientation not in ("axial", "projection"),
-        not series.is_original,
+        contrast_agent is not None and series.has_contrast_agent != contrast_agent,
+        bool(series.views) and not series.views[0].is_frontal,
+        not series.is_original and not series.views,
         coverage_mm(series) < FULL_COVERAGE * longest_mm,
         series.is_sharp_kernel,
         -series.shape[0],
@@ -87,6 +131,7 @@ def _description(series: Series) -> str:
     count = series.shape[0]
     slices = "1 slice" if count == 1 else f"{count} slices"
     origin = "original" if series.is_original else "derived"
+    origin += " contrast-enhanced" if series.has_contrast_agent else ""
     if series.orientation == "projection":
         return f"one {origin} {series.modality} image"
     return (
@@ -95,15 +140,24 @@ def _description(series: Series) -> str:
     )
 
 
-def _others(chosen: Series, fitting: list[Series], longest_mm: float) -> str:
+_RULES = (
+    "not in Hounsfield units", "not made for reading", "not axial", "not as to contrast agent",
+    "not frontal", "derived", "shorter", "of a sharp kernel",
+)  # fmt: skip
+"""What the first places of `_preference` hold against a series."""
+
+
+def _others(
+    chosen: Series, fitting: list[Series], rank: Callable[[Series], tuple[object, ...]]
+) -> str:
     """Why each of the others was not taken: the first rule that ranks it lower, counted."""
-    names = ("not in Hounsfield units", "not axial", "derived", "shorter", "of a sharp kernel")
-    rank = _preference(chosen, longest_mm)
-    counts: dict[str, int] = {}
+    best = rank(chosen)
+    counts: Counter[str] = Counter()
     for one in fitting:
         if one is not chosen:
-            pairs = zip(_preference(one, longest_mm), rank, strict=True)
-            rule = next((i for i, (its, best) in enumerate(pairs) if its != best), len(names))
-            name = names[rule] if rule < len(names) else "with no more slices"
-            counts[name] = counts.get(name, 0) + 1
+            rules = [
+                i for i, (its, own) in enumerate(zip(rank(one), best, strict=True)) if its != own
+            ]
+            is_named = bool(rules) and rules[0] < len(_RULES)
+            counts[_RULES[rules[0]] if is_named else "with no more slices"] += 1
     return "; the others: " + ", ".join(f"{count} {name}" for name, count in counts.items())

@@ -13,14 +13,26 @@ from edge_medgemma.runtime.slicing.files.discovery import FileKind, UnreadableFi
 from edge_medgemma.runtime.slicing.files.limits import MAX_BYTES_AT_ONCE
 from edge_medgemma.runtime.slicing.nifti import decode_nifti
 from edge_medgemma.runtime.slicing.pixels.codec_pool import CodecPool
-from edge_medgemma.runtime.slicing.pixels.pixel_data import decode_native
-from edge_medgemma.runtime.slicing.volume import Series
+from edge_medgemma.runtime.slicing.pixels.pixel_data import DecodedSlices, decode_native
+from edge_medgemma.runtime.slicing.volume import Problem, Series
 
 OnProgress = Callable[[int, int], None]
 """Called with (done, total)."""
 
-Outcome = NDArray[np.float32] | UnreadableFileError
-"""Slices [N, rows, columns], or why there are none."""
+Outcome = DecodedSlices | UnreadableFileError
+"""Slices as they are stored, or why there are none."""
+
+
+@dataclass(frozen=True, slots=True)
+class TurnedSlices:
+    """Slices the standard way up."""
+
+    slots: list[int]
+    """Place of each among the slices asked for."""
+    values: NDArray[np.float32]
+    """[N, rows, columns], in the units of `Volume.array`."""
+    problems: tuple[Problem, ...]
+    """What the values show that the header does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +50,8 @@ def decode_by_file(
     indices: NDArray[np.int64],
     failures: dict[int, str],
     on_progress: OnProgress | None,
-) -> Iterator[tuple[list[int], NDArray[np.float32]]]:
-    """Yield slots (places in `indices`) and their slices, in whatever order they get ready.
+) -> Iterator[TurnedSlices]:
+    """Yield slices of `indices` the standard way up, in whatever order they get ready.
 
     Slots that cannot be decoded go into `failures` with the reason.
     """
@@ -52,17 +64,35 @@ def decode_by_file(
                 on_progress(done, len(indices))
             if isinstance(outcome, UnreadableFileError):
                 failures.update(dict.fromkeys(portion.slots, str(outcome)))
-            elif outcome.shape[1:] != series.shape[1:]:
+                continue
+            turn = series.turns[indices[portion.slots[0]] if len(series.turns) > 1 else 0]
+            values = fitted(turn.apply(outcome.values), series)
+            if values is None:
                 failures.update(dict.fromkeys(portion.slots, "changed since it was listed"))
             else:
-                yield portion.slots, outcome
+                yield TurnedSlices(portion.slots, values, outcome.problems)
+
+
+def fitted(values: NDArray[np.float32], series: Series) -> NDArray[np.float32] | None:
+    """Slices [N, rows, columns] in the shape of the series; None where they are of another.
+
+    Radiographs of one study may differ in size: smaller ones are put in the middle of black.
+    """
+    missing = series.shape[1] - values.shape[1], series.shape[2] - values.shape[2]
+    if missing == (0, 0):
+        return values
+    if not series.views or min(missing) < 0:
+        return None
+    (top, left) = missing[0] // 2, missing[1] // 2
+    margins = ((0, 0), (top, missing[0] - top), (left, missing[1] - left))
+    return np.pad(values, margins)
 
 
 def _outcomes(
     series: Series, portions: list[Portion], pool: CodecPool
 ) -> Iterator[tuple[Portion, Outcome]]:
     """Few compressed portions wait at a time, so that memory stays bounded."""
-    running: dict[Future[NDArray[np.float32]], Portion] = {}
+    running: dict[Future[DecodedSlices], Portion] = {}
     for portion in portions:
         outcome = _try(lambda portion=portion: _decode_here(portion, series))  # type: ignore[misc]
         if outcome is not None:
@@ -76,7 +106,7 @@ def _outcomes(
 
 
 def _finished(
-    running: dict[Future[NDArray[np.float32]], Portion],
+    running: dict[Future[DecodedSlices], Portion],
 ) -> Iterator[tuple[Portion, Outcome]]:
     for future in wait(running, return_when=FIRST_COMPLETED).done:
         outcome = _try(future.result)
@@ -84,7 +114,7 @@ def _finished(
         yield running.pop(future), outcome
 
 
-def _try(decode: Callable[[], NDArray[np.float32] | None]) -> Outcome | None:
+def _try(decode: Callable[[], DecodedSlices | None]) -> Outcome | None:
     try:
         return decode()
     except UnreadableFileError as error:
@@ -107,9 +137,8 @@ def _portions(series: Series, indices: NDArray[np.int64]) -> list[Portion]:
     ]
 
 
-def _decode_here(portion: Portion, series: Series) -> NDArray[np.float32] | None:
+def _decode_here(portion: Portion, series: Series) -> DecodedSlices | None:
     """Slices that no codec is needed for; None if one is."""
     if sniff(portion.path) is FileKind.NIFTI:
-        return decode_nifti(portion.path, portion.frames)
-    slices = decode_native(portion.path, portion.frames, series.modality)
-    return None if slices is None else np.stack(slices)
+        return DecodedSlices(decode_nifti(portion.path, portion.frames))
+    return decode_native(portion.path, portion.frames, series.modality)

@@ -6,9 +6,9 @@ Patient coordinates are DICOM's LPS (towards left, posterior, head) in millimetr
 import numpy as np
 from numpy.typing import NDArray
 
-SAME_DIRECTION_TOLERANCE = 1e-3
-"""Largest difference of a direction cosine between slices of one stack; tags often carry 4 to 6
-decimals."""
+SAME_DIRECTION_TOLERANCE = 0.01
+"""Largest difference of a direction cosine between slices of one stack: half a degree. Tags rounded to
+two decimals differ by as much, radial stacks by ten times that."""
 
 ORIENTATION_TOLERANCE = 0.02
 """Deviation from perpendicular unit vectors still read: two decimals of the cosines."""

@@ -7,7 +7,7 @@ import hashlib
 import math
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -15,18 +15,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_medgemma.runtime.slicing.dicom.headers import REPEAT_NAMES, SliceHeader
+from edge_medgemma.runtime.slicing.dicom.patient import number_people
 from edge_medgemma.runtime.slicing.geometry import (
     SAME_DIRECTION_TOLERANCE,
     SAME_POSITION_MM,
     stack_normal,
+)
+from edge_medgemma.runtime.slicing.splitting import (
+    SAME_ECHO_TIME_MS,
+    SAME_SPACING_RATIO,
+    TIME_NAMES,
+    projected_mm,
+    separate,
+    split_by_number,
 )
 from edge_medgemma.runtime.slicing.volume import Modality, Problem
 
 LOCALIZER_MAX_SLICES = 5
 """A series of several planes with no more slices in any of them is a localizer without the tag."""
 
-TIME_NAMES = ("time points", "acquisitions", "phases")
-"""Those of `REPEAT_NAMES` that in MR are one volume at several times, not several volumes."""
+MIN_SINGLES = 3
+"""So many one-slice series, alike in all but their UIDs, are one whose UID was made anew for every
+slice; fewer may be single slices."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +45,8 @@ class Stack:
 
     slices: tuple[SliceHeader, ...]
     problems: tuple[Problem, ...]
+    person: int = 0
+    """Number of the person within the scan."""
 
 
 Dropped = list[tuple[SliceHeader, str]]
@@ -46,12 +58,82 @@ def group_slices(headers: Iterable[SliceHeader]) -> tuple[list[Stack], Dropped]:
     dropped: Dropped = []
     ordered = sorted(headers, key=_content_order)
     unique, copies = _without_copies(ordered, dropped)
-    by_series = _split(unique, lambda header: (header.study_uid, header.series_uid))
     stacks: list[Stack] = []
-    for members in by_series:
-        problems = _copy_problems(copies[members[0].series_uid])
-        stacks.extend(_stacks_of_series(members, problems, dropped))
+    for study, person, is_shared in _people(unique):
+        shared = [_shared_identifier()] if is_shared else []
+        for members, notes in _series(study):
+            problems = (*shared, *notes, *_copy_problems(copies[members[0].series_uid]))
+            stacks.extend(
+                replace(stack, person=person)
+                for stack in _stacks_of_series(members, problems, dropped)
+            )
     return stacks, dropped
+
+
+def _people(headers: list[SliceHeader]) -> list[tuple[list[SliceHeader], int, bool]]:
+    """Slices of one person each, a number for the person, and whether UIDs are shared with others.
+
+    People are told apart within what hangs together by study or series UIDs.
+    """
+    people: list[tuple[list[SliceHeader], int, bool]] = []
+    for linked in _linked(headers):
+        numbers = number_people(header.patient for header in linked)
+        parts = _split(linked, lambda header: numbers[header.patient])  # noqa: B023
+        people += [(part, len(people) + place, len(parts) > 1) for place, part in enumerate(parts)]
+    return people
+
+
+def _linked(headers: list[SliceHeader]) -> list[list[SliceHeader]]:
+    """Slices that share a study or a series UID, directly or by way of others."""
+    parent: dict[str, str] = {}
+
+    def root(uid: str) -> str:
+        while parent.setdefault(uid, uid) != uid:
+            uid = parent[uid]
+        return uid
+
+    for header in headers:
+        parent[root(header.study_uid or header.series_uid)] = root(header.series_uid)
+    return _split(headers, lambda header: root(header.series_uid))
+
+
+def _shared_identifier() -> Problem:
+    return Problem(
+        "several_patients",
+        "Images of another person carry the same study or series number; each person is read apart. "
+        "Check whose scan this is",
+    )
+
+
+def _series(headers: list[SliceHeader]) -> list[tuple[list[SliceHeader], tuple[Problem, ...]]]:
+    """Slices of one series each, with what was joined for it."""
+    by_series = _split(headers, lambda header: header.series_uid)
+    whole = [(part, ()) for part in by_series if len(part) > 1]
+    singles = [part[0] for part in by_series if len(part) == 1]
+    for alike in _split(singles, _single_kind):
+        is_volume = alike[0].modality in (Modality.CT, Modality.MR)
+        if is_volume and len(alike) >= MIN_SINGLES and _is_stack(alike):
+            detail = (
+                f"each of {len(alike)} slices has a series UID of its own; they are read as one"
+            )
+            whole.append((alike, (Problem("series_uid_per_slice", detail),)))  # type: ignore[arg-type]
+        else:
+            whole.extend(([header], ()) for header in alike)
+    return whole  # type: ignore[return-value]
+
+
+def _single_kind(header: SliceHeader) -> Hashable:
+    direction = header.orientation and tuple(round(cosine, 2) for cosine in header.orientation)
+    kernel = header.repeats[REPEAT_NAMES.index("kernels")]
+    return (_kind(header), header.study_date, header.is_localizer, direction, kernel)
+
+
+def _is_stack(headers: list[SliceHeader]) -> bool:
+    """Whether slices have positions of their own and numbers that differ."""
+    if any(header.position_mm is None or header.orientation is None for header in headers):
+        return False
+    positions = _group_positions(headers)
+    return len(positions) == len({header.instance_number for header in headers}) == len(headers)
 
 
 def _content_order(header: SliceHeader) -> tuple[str, str, int, str, int]:
@@ -104,39 +186,113 @@ def _stacks_of_series(
 ) -> list[Stack]:
     images = [header for header in members if not header.is_localizer]
     dropped.extend((header, "localizer (scout)") for header in members if header.is_localizer)
-    planes = [plane for alike in _split(images, _kind) for plane in _same_direction(alike)]
+    planes = _planes(images)
     if _is_untagged_localizer(planes):
         reason = "localizer: a few slices in several planes"
         dropped.extend((header, reason) for header in images)
         return []
     stacks: list[Stack] = []
     for plane in planes:
-        stacks.extend(_resolve_repeats(plane, problems, dropped))
+        placed, notes = _with_positions(plane)
+        parts, name = separate(placed) if _has_geometry(placed) else ([placed], "")
+        told_apart = _told_apart(name, len(parts)) if name else ()
+        for part in parts:
+            known = (*problems, *notes, *told_apart)
+            stacks.extend(_resolve_repeats(part, known, dropped))
     if len(stacks) > 1 and stacks[0].slices[0].modality in (Modality.CT, Modality.MR):
         mixed = Problem("mixed_series", f"one series UID holds {len(stacks)} different stacks")
-        stacks = [Stack(stack.slices, (*stack.problems, mixed)) for stack in stacks]
+        stacks = [replace(stack, problems=(*stack.problems, mixed)) for stack in stacks]
     return stacks
+
+
+def _told_apart(name: str, count: int) -> tuple[Problem, ...]:
+    return (
+        Problem("series_split", f"{count} stacks of one series were told apart by their {name}"),
+    )
+
+
+def _planes(images: list[SliceHeader]) -> list[list[SliceHeader]]:
+    """Slices that lie parallel and agree in all that one volume has in common, within tolerances."""
+    planes = []
+    for alike in _split(images, _kind):
+        for spacing in _same_spacing(alike):
+            for echo in split_by_number(
+                spacing, lambda header: header.echo_time_ms, lambda _: SAME_ECHO_TIME_MS
+            ):
+                for frame in _same_frame_of_reference(echo):
+                    planes.extend(_same_direction(frame))
+    return planes
 
 
 def _kind(header: SliceHeader) -> Hashable:
     """Key that all slices of a volume share."""
-    spacing = header.pixel_spacing_mm
     if header.modality in (Modality.CR, Modality.DX):
         return header.source.sop_instance_uid, header.source.frame
     return (
         header.modality,
-        header.frame_of_reference,
         header.rows,
         header.columns,
-        spacing and (round(spacing[0], 3), round(spacing[1], 3)),
         header.position_mm is None or header.orientation is None,
         header.contrast,
     )
 
 
+def _same_spacing(headers: list[SliceHeader]) -> list[list[SliceHeader]]:
+    def relative(row_mm: float) -> float:
+        return SAME_SPACING_RATIO * row_mm
+
+    return [
+        part
+        for rows in split_by_number(headers, lambda one: _spacing(one, 0), relative)
+        for part in split_by_number(rows, lambda one: _spacing(one, 1), relative)
+    ]
+
+
+def _spacing(header: SliceHeader, axis: int) -> float | None:
+    return header.pixel_spacing_mm[axis] if header.pixel_spacing_mm else None
+
+
+def _same_frame_of_reference(headers: list[SliceHeader]) -> list[list[SliceHeader]]:
+    """Split by frame of reference, unless it changes from slice to slice and so says nothing."""
+    parts = _split(headers, lambda header: header.frame_of_reference)
+    return [headers] if len(parts) * 2 > len(headers) else parts
+
+
+def _has_geometry(plane: list[SliceHeader]) -> bool:
+    return plane[0].position_mm is not None and plane[0].orientation is not None
+
+
+def _with_positions(plane: list[SliceHeader]) -> tuple[list[SliceHeader], tuple[Problem, ...]]:
+    """Slices placed by slice location where all have one position; what was assumed for a plane."""
+    notes = list(dict.fromkeys(note for header in plane for note in header.notes))
+    if len({header.frame_of_reference for header in plane}) > 1:
+        detail = (
+            "the frame of reference changes from slice to slice; the slices are read as one stack"
+        )
+        notes.append(Problem("frame_of_reference_varies", detail))
+    locations = [header.slice_location_mm for header in plane]
+    has_one_position = _has_geometry(plane) and len(_group_positions(plane)) == 1
+    if not has_one_position or len(plane) == 1 or len(set(locations)) < len(plane):
+        return plane, tuple(notes)
+    first = plane[0]
+    normal = stack_normal(np.array(first.orientation))
+    detail = "all slices give one position; they are placed by slice location"
+    notes.append(Problem("positions_from_slice_location", detail))
+    placed = [
+        replace(
+            header,
+            position_mm=tuple(
+                (np.array(first.position_mm) + normal * (header.slice_location_mm or 0.0)).tolist()
+            ),
+        )
+        for header in plane
+    ]
+    return placed, tuple(notes)
+
+
 def _same_direction(headers: list[SliceHeader]) -> list[list[SliceHeader]]:
     """Split by image orientation, within `SAME_DIRECTION_TOLERANCE`."""
-    if headers[0].orientation is None or headers[0].position_mm is None:
+    if not _has_geometry(headers):
         return [headers]
     planes: list[tuple[NDArray[np.float64], list[SliceHeader]]] = []
     for header in headers:
@@ -151,7 +307,10 @@ def _same_direction(headers: list[SliceHeader]) -> list[list[SliceHeader]]:
 
 
 def _is_untagged_localizer(planes: list[list[SliceHeader]]) -> bool:
-    directions = {plane[0].orientation for plane in planes}
+    directions = {
+        plane[0].orientation and tuple(round(cosine, 2) for cosine in plane[0].orientation)
+        for plane in planes
+    }
     return len(directions) > 1 and max(map(len, planes)) <= LOCALIZER_MAX_SLICES
 
 
@@ -208,8 +367,7 @@ def _number(value: str) -> float:
 
 def _group_positions(plane: list[SliceHeader]) -> list[list[SliceHeader]]:
     """Slices by position along the normal, ascending; members keep their order."""
-    normal = stack_normal(np.array(plane[0].orientation))
-    projected = np.array([header.position_mm for header in plane]) @ normal
+    projected = projected_mm(plane)
     groups: list[list[SliceHeader]] = []
     last = -np.inf
     for index in np.argsort(projected, kind="stable"):

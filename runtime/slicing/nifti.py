@@ -25,12 +25,26 @@ from edge_medgemma.runtime.slicing.files.limits import (
     MAX_ROWS_COLUMNS,
 )
 from edge_medgemma.runtime.slicing.geometry import plane_name
+from edge_medgemma.runtime.slicing.hounsfield import AIR_BELOW_HU, looks_like_hounsfield
 from edge_medgemma.runtime.slicing.silence import silenced
+from edge_medgemma.runtime.slicing.values import ValueStatistics
 from edge_medgemma.runtime.slicing.volume import BodyPart, Modality, Problem, Series, SliceSource
 
-AIR_BELOW_HU = -500
-"""A volume of whole numbers that reaches this low is taken for CT: in CT that is air, and MR
-magnitudes are not negative."""
+UNIT_MM = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
+"""Millimetres of one unit of space, by nibabel's names of `xyzt_units`; unknown is taken for mm."""
+
+SAME_AFFINE_MM = 1.0
+"""Distance of a corner by sform and by qform that rounding of the quaternion may make."""
+
+ORIENTATION_NOT_STATED = Problem(
+    "orientation_not_stated",
+    "neither sform nor qform is set, so left and right, up and down are guesses",
+)
+
+ORIENTATION_CONFLICT = Problem(
+    "orientation_conflict",
+    "sform and qform place the voxels differently, so left and right may be exchanged",
+)
 
 THICK_SLICE_RATIO = 1.5
 """A volume whose coarsest axis exceeds its finest by this was acquired as slices along it."""
@@ -45,26 +59,32 @@ MIN_DETERMINANT = 1e-3
 """Least determinant of the unit directions of the axes: less, and two of them are all but parallel."""
 
 
-def read_nifti_series(path: Path) -> Series:
+def read_nifti_series(path: Path, modality: Modality | None = None) -> Series:
     """Describe one NIfTI file. The values are read too: nothing else tells CT from MR.
+
+    Args:
+        path: the file.
+        modality: of the scan, where it is known.
 
     Raises:
         UnreadableFileError: damaged, too large, or not a volume of numbers.
     """
     with _opened(path) as image:
         layout = _layout(image)
-        lowest, is_whole, finite_count = np.inf, True, 0
+        problems = _orientation_problems(image)
+        values, finite_count, is_whole = ValueStatistics(Modality.CT), 0, True
         for _, slab in _slabs(image):
             finite = slab[np.isfinite(slab)]
             finite_count += finite.size
-            lowest = min(lowest, finite.min(initial=np.inf))
-            is_whole = is_whole and bool(np.all(finite == np.rint(finite)))
+            if finite.size:
+                values.add(finite)
+                is_whole = is_whole and bool(np.all(finite == np.rint(finite)))
     if not finite_count:
         raise UnreadableFileError("NIfTI without a finite value")
-    modality = Modality.CT if is_whole and lowest <= AIR_BELOW_HU else Modality.MR
-    problems = [
-        Problem("modality_guessed", f"NIfTI does not tell the kind of scan; {modality} is assumed")
-    ]
+    if modality is None:
+        modality = _guessed_modality(values, is_whole=is_whole)
+        detail = f"NIfTI does not tell the kind of scan; its values look like {modality}"
+        problems.append(Problem("modality_guessed", f"{detail} (--modality says it)"))
     if layout.time_points > 1:
         problems.append(
             Problem("time_series", f"{layout.time_points} time points; the first is read")
@@ -90,6 +110,13 @@ def read_nifti_series(path: Path) -> Series:
         sources=tuple(SliceSource(path, index, "") for index in range(count)),
         problems=tuple(problems),
     )
+
+
+def _guessed_modality(values: ValueStatistics, *, is_whole: bool) -> Modality:
+    """CT where the histogram is one, or where whole numbers reach below any magnitude of an MR."""
+    lowest = values.range[0] if values.range else 0.0
+    is_ct = looks_like_hounsfield(values.counts) or (is_whole and lowest <= AIR_BELOW_HU)
+    return Modality.CT if is_ct else Modality.MR
 
 
 def decode_nifti(path: Path, indices: Sequence[int]) -> NDArray[np.float32]:
@@ -142,7 +169,7 @@ class _Layout:
 
 
 def _layout(image: Any) -> _Layout:
-    lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ np.asarray(image.affine, dtype=np.float64)
+    lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ _affine_mm(image)
     to_patient = io_orientation(lps)
     if np.isnan(to_patient).any():
         raise UnreadableFileError("NIfTI whose affine gives no volume")
@@ -171,6 +198,28 @@ def _layout(image: Any) -> _Layout:
     )
 
 
+def _orientation_problems(image: Any) -> list[Problem]:
+    """Whether the header gives one orientation, by the codes of its two affines."""
+    sform, sform_code = image.get_sform(coded=True)
+    qform, qform_code = image.get_qform(coded=True)
+    if not sform_code and not qform_code:
+        return [ORIENTATION_NOT_STATED]
+    if sform_code and qform_code and sform is not None and qform is not None:
+        far_corner = np.array([*(side - 1 for side in image.shape[:3]), 1.0])
+        corners = np.array([np.eye(4)[3], far_corner])
+        shift = np.abs((np.asarray(sform) - np.asarray(qform)) @ corners.T)[:3]
+        # spaces may differ (scanner and template): then only the directions are compared
+        is_same_space = sform_code == qform_code
+        if not _same_directions(sform, qform) or (is_same_space and shift.max() > SAME_AFFINE_MM):
+            return [ORIENTATION_CONFLICT]
+    return []
+
+
+def _same_directions(first: Any, second: Any) -> bool:
+    one, other = (io_orientation(np.asarray(affine)) for affine in (first, second))
+    return np.array_equal(one, other, equal_nan=True)
+
+
 def _slice_axis(counts: tuple[int, ...], steps_mm: NDArray[np.float64]) -> int:
     """The axis of left, posterior and head that slices follow; head (axial) if none stands out."""
     coarsest, thinnest = int(np.argmax(steps_mm)), int(np.argmin(counts))
@@ -178,6 +227,15 @@ def _slice_axis(counts: tuple[int, ...], steps_mm: NDArray[np.float64]) -> int:
         return coarsest
     is_slab = sorted(counts)[1] > THIN_SLAB_RATIO * counts[thinnest]
     return thinnest if is_slab else 2
+
+
+def _affine_mm(image: Any) -> NDArray[np.float64]:
+    """[4, 4] from stored voxels to RAS millimetres."""
+    space, _ = image.header.get_xyzt_units()
+    scale = UNIT_MM.get(space, 1.0)
+    affine: NDArray[np.float64] = np.asarray(image.affine, dtype=np.float64).copy()
+    affine[:3] *= scale
+    return affine
 
 
 @contextmanager
@@ -215,7 +273,7 @@ def _check(image: Any) -> None:
         or voxel_bytes * math.prod(shape[:3]) > MAX_NIFTI_BYTES
     ):
         raise UnreadableFileError("NIfTI volume too large to read")
-    affine = np.asarray(image.affine, dtype=np.float64)
+    affine = _affine_mm(image)
     steps = np.linalg.norm(affine[:3, :3], axis=0)
     if (
         not np.isfinite(affine).all()

@@ -23,8 +23,10 @@ from edge_medgemma.runtime.slicing.files.limits import MAX_FILES, MAX_VOLUME_BYT
 from edge_medgemma.runtime.slicing.files.unpack_folder import sweep_abandoned
 from edge_medgemma.runtime.slicing.files.walk import walk_files
 from edge_medgemma.runtime.slicing.grouping import group_slices
+from edge_medgemma.runtime.slicing.hounsfield import hounsfield_problems
 from edge_medgemma.runtime.slicing.nifti import read_nifti_series
 from edge_medgemma.runtime.slicing.series import describe_stack
+from edge_medgemma.runtime.slicing.values import ValueStatistics
 from edge_medgemma.runtime.slicing.volume import (
     Modality,
     Problem,
@@ -34,15 +36,15 @@ from edge_medgemma.runtime.slicing.volume import (
     Volume,
 )
 
-PLAUSIBLE_AIR_HU = -500.0
-"""A CT without any voxel below this shows no air at all: its values are not Hounsfield units."""
 
-
-def find_series(scan: Path, on_progress: OnProgress | None = None) -> ScanListing:
+def find_series(
+    scan: Path, on_progress: OnProgress | None = None, modality: Modality | None = None
+) -> ScanListing:
     """Every series in a folder (or one file), from headers alone, and every file skipped.
 
     Names, extensions and order of files do not matter. Archives are unpacked into a folder that
-    goes when the process ends. `on_progress` counts files.
+    goes when the process ends. `on_progress` counts files. `modality` is that of
+    NIfTI files, which do not tell it.
 
     Raises:
         ScanError: the path is missing, the folder is empty or too full, or nothing is readable.
@@ -59,7 +61,7 @@ def find_series(scan: Path, on_progress: OnProgress | None = None) -> ScanListin
             if kind is FileKind.DICOM:
                 headers.extend(read_slice_headers(entry.path))
             elif kind is FileKind.NIFTI:
-                series.append(_new_nifti(entry.path, series))
+                series.append(_new_nifti(entry.path, series, modality))
             else:
                 entries.extend(unpack(entry.path, kind, entry.shown, budget))
         except UnreadableFileError as error:
@@ -95,11 +97,11 @@ def read_volume(
     decoded = np.arange(series.shape[0]) if is_mr else indices
     slot_of = {int(index): slot for slot, index in enumerate(indices)}
     array = np.empty((len(indices), *series.shape[1:]), dtype=np.float32)
-    low, high = np.inf, -np.inf
     failures: dict[int, str] = {}
-    for places, slices in decode_by_file(series, decoded, failures, on_progress):
-        low, high = min(low, float(slices.min())), max(high, float(slices.max()))
-        for place, one in zip(places, slices, strict=True):
+    values = ValueStatistics(series.modality)
+    for part in decode_by_file(series, decoded, failures, on_progress):
+        values.add(part.values, part.problems)
+        for place, one in zip(part.slots, part.values, strict=True):
             if (slot := slot_of.get(int(decoded[place]))) is not None:
                 array[slot] = one
     lost = {int(decoded[place]): reason for place, reason in failures.items()}
@@ -108,8 +110,8 @@ def read_volume(
         reason = _most_frequent(lost.values())
         raise ScanError(f"no slice of the series can be decoded: {reason}; export it once more")
     array = array[kept] if len(kept) < len(indices) else array
-    problems = _decoding_problems(series, float(array.min()), failures)
-    return Volume(series, indices[kept], array, problems, (low, high) if is_mr else None)
+    problems = _decoding_problems(series, values, failures)
+    return Volume(series, indices[kept], array, problems, values.range if is_mr else None)
 
 
 def measure_range(
@@ -120,12 +122,11 @@ def measure_range(
     Values are those of `read_volume`: padding of a CT counts as air. None if none can be decoded.
     """
     failures: dict[int, str] = {}
-    lowest, highest = np.inf, -np.inf
+    values = ValueStatistics(series.modality)
     every = np.arange(series.shape[0])
-    for _, slices in decode_by_file(series, every, failures, on_progress):
-        lowest, highest = min(lowest, float(slices.min())), max(highest, float(slices.max()))
-    value_range = None if np.isinf(lowest) else (lowest, highest)
-    return value_range, _decoding_problems(series, lowest, failures)
+    for part in decode_by_file(series, every, failures, on_progress):
+        values.add(part.values, part.problems)
+    return values.range, _decoding_problems(series, values, failures)
 
 
 def _list_entries(scan: Path) -> list[Entry]:
@@ -145,8 +146,8 @@ def _list_entries(scan: Path) -> list[Entry]:
     return entries
 
 
-def _new_nifti(path: Path, known: list[Series]) -> Series:
-    one = read_nifti_series(path)
+def _new_nifti(path: Path, known: list[Series], modality: Modality | None) -> Series:
+    one = read_nifti_series(path, modality)
     if any(one.series_uid == other.series_uid for other in known):
         raise UnreadableFileError("duplicate: the same content as another file")
     return one
@@ -206,16 +207,16 @@ def _checked_indices(
 
 
 def _decoding_problems(
-    series: Series, lowest: float, failures: dict[int, str]
+    series: Series, values: ValueStatistics, failures: dict[int, str]
 ) -> tuple[Problem, ...]:
-    """The problems of the series and those its pixels show; `lowest` is their smallest value."""
+    """The problems of the series and those its pixels show."""
     problems = list(series.problems)
     if failures:
         reason = _most_frequent(failures.values())
         detail = f"{len(failures)} slices left out, most often because: {reason}"
         problems.append(Problem("undecodable_slices", detail))
+    problems += values.problems
     is_flagged = any(problem.name == "not_hounsfield" for problem in problems)
-    if series.modality is Modality.CT and not is_flagged and PLAUSIBLE_AIR_HU < lowest < np.inf:
-        detail = f"no voxel is below {PLAUSIBLE_AIR_HU:g}, so nothing is air: not Hounsfield units"
-        problems.append(Problem("not_hounsfield", detail))
-    return tuple(problems)
+    if series.modality is Modality.CT and not is_flagged:
+        problems += hounsfield_problems(values.counts)
+    return tuple(dict.fromkeys(problems))

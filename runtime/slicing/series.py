@@ -1,9 +1,12 @@
 """A stack of slice headers described as a `Series`, its problems named."""
 
+from collections import Counter
+
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_medgemma.runtime.slicing.dicom.headers import SliceHeader
+from edge_medgemma.runtime.slicing.display import AS_STORED, standard_turn, turned_affine
 from edge_medgemma.runtime.slicing.geometry import (
     ANISOTROPIC_RATIO,
     MIN_TILT_DEG,
@@ -15,12 +18,19 @@ from edge_medgemma.runtime.slicing.geometry import (
     tilt_deg,
 )
 from edge_medgemma.runtime.slicing.grouping import Stack
-from edge_medgemma.runtime.slicing.volume import Modality, Problem, Series
+from edge_medgemma.runtime.slicing.volume import BodyPart, Modality, Problem, Series
 
 ASSUMED_SPACING_MM = 1.0
 """Stands in for a spacing that no header gives; a problem says so."""
 
 RADIOGRAPHS = (Modality.CR, Modality.DX)
+
+SIDES_NOT_STATED = Problem("sides_not_stated", "the image does not say which side is the left one")
+
+FOR_PROCESSING = Problem(
+    "for_processing",
+    "these are raw values of the detector, not made for reading; send the image for presentation",
+)
 
 
 def describe_stack(stack: Stack) -> Series:
@@ -32,9 +42,12 @@ def describe_stack(stack: Stack) -> Series:
         orientation, plane = np.array([1.0, 0, 0, 0, 1, 0]), "projection"
         slices = stack.slices
         corners = np.zeros((len(slices), 3))
+        turn, is_hung = first.hanging
+        problems += [] if is_hung else [SIDES_NOT_STATED]
     else:
         slices, orientation, corners = _placed(stack, problems)
         plane = plane_name(stack_normal(orientation))
+        turn = standard_turn(orientation) if first.orientation else AS_STORED
     positions = corners @ stack_normal(orientation)
     spacing = _slice_spacing(first, positions)
     problems += _spacing_problems(first.modality, orientation, corners, positions)
@@ -42,23 +55,52 @@ def describe_stack(stack: Stack) -> Series:
         problems.append(
             Problem("no_frame_of_reference", "positions cannot be compared with other series")
         )
-    if first.modality is Modality.CT and not all(header.is_hounsfield for header in slices):
-        problems.append(_not_hounsfield())
+    if first.modality is Modality.CT:
+        problems += _rescale_problems(slices)
+    if first.is_for_processing:
+        problems.append(FOR_PROCESSING)
+    affine = affine_lps_mm(orientation, corners, pixel_spacing, spacing)
+    height_mm, width_mm = turn.sizes(*pixel_spacing)
+    parts = _common_body_parts(slices)
     return Series(
         study_uid=first.study_uid,
         series_uid=first.series_uid,
         modality=first.modality,
-        body_part=first.body_part,
-        shape=(len(slices), first.rows, first.columns),
-        affine_lps_mm=affine_lps_mm(orientation, corners, pixel_spacing, spacing),
+        body_part=parts[0],
+        other_body_parts=parts[1:],
+        shape=(len(slices), *turn.sizes(first.rows, first.columns)),
+        affine_lps_mm=turned_affine(affine, turn, first.rows, first.columns),
         positions_mm=positions,
-        spacing_mm=(spacing, *pixel_spacing),
+        spacing_mm=(spacing, height_mm, width_mm),
         orientation=plane,
         sources=tuple(header.source for header in slices),
         problems=tuple(problems),
         is_original=all(header.is_original for header in slices),
         is_sharp_kernel=first.is_sharp_kernel,
+        person=stack.person,
+        has_contrast_agent=any(header.has_contrast_agent for header in slices),
+        is_for_processing=first.is_for_processing,
+        turns=(turn,),
+        views=tuple(h.view for h in slices) if first.modality in RADIOGRAPHS else (),
     )
+
+
+def _common_body_parts(slices: tuple[SliceHeader, ...]) -> tuple[BodyPart, ...]:
+    """Those of the slice that names the most common ones; UNKNOWN where no slice names any."""
+    named = Counter(header.body_parts for header in slices if header.body_parts)
+    return named.most_common(1)[0][0] if named else (BodyPart.UNKNOWN,)
+
+
+def _rescale_problems(slices: tuple[SliceHeader, ...]) -> list[Problem]:
+    rescales = {header.rescale for header in slices}
+    if None in rescales:
+        detail = "no rescale to Hounsfield units is given"
+        return [Problem("not_hounsfield", detail)]
+    num_files = len({header.source.path for header in slices})
+    if len(rescales) > 1 and num_files > 1:  # frames of one object may each have their own
+        detail = f"{len(rescales)} different rescales to Hounsfield units in one stack"
+        return [Problem("rescale_varies", detail)]
+    return []
 
 
 def _pixel_spacing(first: SliceHeader, problems: list[Problem]) -> tuple[float, float]:
@@ -89,14 +131,14 @@ def _placed(
         Problem("no_positions", "positions are not given; slices are in order of instance number")
     )
     orientation = np.array(first.orientation or (1.0, 0, 0, 0, 1, 0))
-    step = first.thickness_mm or ASSUMED_SPACING_MM
+    step = first.spacing_between_mm or ASSUMED_SPACING_MM
     return slices, orientation, np.outer(np.arange(len(slices)) * step, stack_normal(orientation))
 
 
 def _slice_spacing(first: SliceHeader, positions_mm: NDArray[np.float64]) -> float:
     if len(positions_mm) > 1:
         return float(np.median(np.diff(positions_mm)))
-    return first.thickness_mm or ASSUMED_SPACING_MM
+    return first.spacing_between_mm or ASSUMED_SPACING_MM
 
 
 def _spacing_problems(
@@ -126,7 +168,3 @@ def _spacing_problems(
             )
         )
     return problems
-
-
-def _not_hounsfield() -> Problem:
-    return Problem("not_hounsfield", "no rescale to Hounsfield units is given")

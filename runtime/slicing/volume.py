@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_medgemma.runtime.slicing.display import AS_STORED, Turn
+
 
 class Modality(StrEnum):
     """Kinds of image a protocol can be asked about; values are DICOM (0008,0060) terms."""
@@ -23,7 +25,24 @@ class BodyPart(StrEnum):
     HEAD = "head"
     CHEST = "chest"
     ABDOMEN = "abdomen"
+    OTHER = "other"
+    """The header names a part, and it is none of these."""
     UNKNOWN = "unknown"
+
+
+class View(StrEnum):
+    """Projection of a radiograph."""
+
+    PA = "PA"
+    AP = "AP"
+    FRONTAL = "frontal"
+    LATERAL = "lateral"
+    UNKNOWN = ""
+
+    @property
+    def is_frontal(self) -> bool:
+        """From front or back."""
+        return self in (View.PA, View.AP, View.FRONTAL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +88,24 @@ class Series:
     """False if image type (0008,0008) says DERIVED for any slice."""
     is_sharp_kernel: bool = False
     """True if convolution kernel (0018,1210) is one of those made for bone or lung."""
+    other_body_parts: tuple[BodyPart, ...] = ()
+    """Further parts that the header names: a CT of chest, abdomen and pelvis has several."""
+    person: int = 0
+    """Number of the person within the scan; slices of two people never share a series."""
+    has_contrast_agent: bool = False
+    """True if the header names a contrast agent."""
+    is_for_processing: bool = False
+    """True for raw values of an X-ray detector, which are not made for reading."""
+    turns: tuple[Turn, ...] = (AS_STORED,)
+    """From stored slices to the standard way up, in which everything here is given; one for all, or
+    one for each radiograph."""
+    views: tuple[View, ...] = ()
+    """Of a radiograph: the projection of each image; empty otherwise."""
+
+    @property
+    def body_parts(self) -> tuple[BodyPart, ...]:
+        """All parts that the header names; UNKNOWN where it names none."""
+        return (self.body_part, *self.other_body_parts)
 
 
 @dataclass(frozen=True, slots=True)

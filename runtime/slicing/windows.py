@@ -1,10 +1,13 @@
 """Values turned into the pixels the model was trained on: one named preset per kind of scan."""
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_medgemma.runtime.errors import ScanError
-from edge_medgemma.runtime.slicing.volume import Modality, Problem, SliceStack, Volume
+from edge_medgemma.runtime.slicing.displayed import display_problems
+from edge_medgemma.runtime.slicing.volume import Modality, Problem, Series, SliceStack, Volume
 
 CT_WINDOWS_HU = ((-1024.0, 1024.0), (-135.0, 215.0), (0.0, 80.0))
 """Lowest and highest HU shown in red (all), green (soft tissue) and blue (brain): Google's notebook
@@ -44,13 +47,24 @@ def render_stack(volume: Volume, preset: str | None = None) -> SliceStack:
     low, high = volume.value_range or (float(volume.array.min()), float(volume.array.max()))
     if low == high:
         problems += (Problem("constant_intensity", f"every voxel has the value {low:g}"),)
+    pixels = _render(volume.array, preset, low, high)
+    if low < high:
+        problems += tuple(display_problems(pixels, _shown(volume)))
     return SliceStack(
-        pixels=_render(volume.array, preset, low, high),
+        pixels=pixels,
         slice_indices=volume.slice_indices,
         positions_mm=volume.series.positions_mm[volume.slice_indices],
         series=volume.series,
         preset=preset,
         problems=problems,
+    )
+
+
+def _shown(volume: Volume) -> Series:
+    """The series, with the views of the images that were read."""
+    series = volume.series
+    return replace(
+        series, views=tuple(series.views[i] for i in volume.slice_indices if series.views)
     )
 
 

@@ -167,7 +167,7 @@ def open_scan(
     """
     tracker = StageTracker(on_progress)
     with tracker.stage("discover"):
-        listing = find_series(scan, partial(on_progress, "discover"))
+        listing = find_series(scan, partial(on_progress, "discover"), options.modality)
         scope = engine.manifest.scope
         task = _only(plan_studies(listing, options.protocol, options.series_uid, scope))
     if task.protocol is None or task.series is None:

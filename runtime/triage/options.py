@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge_medgemma.runtime.slicing.volume import Modality
 from edge_medgemma.runtime.store.scan_cache import ScanCache
 from edge_medgemma.runtime.triage.protocol import Protocol
 from edge_medgemma.runtime.triage.report import Effort
@@ -22,6 +23,8 @@ class TriageOptions:
     goes into further passes. None sets no limit."""
     until_settled: bool = False
     """Show more and more slices only until the findings have settled."""
+    modality: Modality | None = None
+    """Of NIfTI files, which do not tell it; None goes by their values."""
     effort: Effort = Effort.FAST
     baseline_folder: Path | None = None
     """Folder of cached blank baselines; None is the user's cache folder."""

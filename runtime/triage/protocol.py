@@ -75,6 +75,10 @@ class ProtocolFile:
     """Whether it is chosen by modality and body part; else only by name, or by an engine's scope."""
     minimum_extent_mm: Annotated[float, msgspec.Meta(ge=0, le=1e6)] = 0.0
     """Least extent along the stack; less of the body part is too little to call anything absent."""
+    maximum_gap_mm: Annotated[float, msgspec.Meta(gt=0, le=1e6)] | None = None
+    """Widest step between slices of the series; what lies in a wider one was not seen."""
+    contrast_agent: bool | None = None
+    """Whether the series should be one with a contrast agent; None takes either."""
 
     def __post_init__(self) -> None:
         """Findings are told apart by their codes."""
@@ -124,7 +128,8 @@ def builtin_protocols() -> tuple[Protocol, ...]:
 
 def covers(protocol: Protocol, series: Series) -> bool:
     """Whether the protocol is meant for the modality and the body part of the series."""
-    return series.modality in protocol.modalities and series.body_part in protocol.body_parts
+    is_shown = any(part in protocol.body_parts for part in series.body_parts)
+    return series.modality in protocol.modalities and is_shown
 
 
 def read_protocol(path: Path) -> Protocol:

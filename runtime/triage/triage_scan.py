@@ -63,7 +63,7 @@ def triage_scan(
     schedule = Schedule(options)
     recorder = SpanRecorder()
     with recorder.span("discover"):
-        listing = find_series(scan, partial(on_progress, "discover"))
+        listing = find_series(scan, partial(on_progress, "discover"), options.modality)
         tasks = plan_studies(listing, options.protocol, options.series_uid, engine.manifest.scope)
 
     def report(studies: Sequence[StudyReport]) -> TriageReport:

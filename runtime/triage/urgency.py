@@ -30,10 +30,19 @@ class Urgency(StrEnum):
 NO_FLAG_TEXT = "no flag raised: not a normal report"
 
 BLOCKING_PROBLEMS = {
+    "almost_only_air": "there is hardly anything but air in the slices",
+    "bits_beyond_stored": "the picture is damaged: the header states too few bits",
     "body_part_conflict": "the protocol is not meant for this body part",
     "constant_intensity": "all slices are empty",
+    "contrast_agent": "a contrast agent was given, which looks like blood",
     "coverage_unknown": "it is not known how much of the body part is in the series",
+    "display_black": "the picture is black",
+    "display_inverted": "black and white seem to be exchanged",
+    "display_white": "the picture is white",
+    "for_processing": "these are raw values of the detector, not an image for reading",
     "finding_not_scored": "the engine gave no usable answer to a question",
+    "implausible_hounsfield": "soft tissue does not have its Hounsfield units",
+    "implausible_size": "the sizes in the header are impossible",
     "insufficient_coverage": "too little of the body part is in the series",
     "insufficient_sampling": "too few slices were looked at",
     "no_finding_assessed": "this engine can answer none of the protocol's questions",
@@ -42,10 +51,14 @@ BLOCKING_PROBLEMS = {
     "no_series": "no series of the study can be used",
     "not_looked_at": "it was not looked at yet",
     "not_hounsfield": "the values are not Hounsfield units",
+    "orientation_conflict": "the file gives two different orientations",
+    "orientation_not_stated": "it is not known which way up the slices are",
     "reasoning_not_finished": "the model did not finish its reasoning",
     "slices_without_effect": "the engine answers as if the slices were blank",
+    "slices_too_far_apart": "the slices are too far apart",
     "slices_lost": "too many slices could not be read",
     "triage_failed": "the study could not be triaged",
+    "wrapped_values": "the values have wrapped around",
 }
 """Problems under which the absence of a flag means nothing, each with its words for a reader."""
 

@@ -59,9 +59,9 @@ def plan_studies(
         raise ScanError(
             f"the scan has no series '{series_uid}'; 'edge-medgemma inspect' lists its series"
         )
-    studies: dict[str, list[Series]] = {}
+    studies: dict[tuple[str, int], list[Series]] = {}
     for one in series:
-        studies.setdefault(one.study_uid or one.series_uid, []).append(one)
+        studies.setdefault((one.study_uid or one.series_uid, one.person), []).append(one)
     tasks: list[StudyTask] = []
     for number, members in enumerate(studies.values(), start=1):
         name = f"Study {number}"
@@ -88,7 +88,9 @@ def _task(name: str, protocol: Protocol, members: Sequence[Series], *, named: bo
     fitting = [s for s in members if covers(protocol, s)]
     if named and not fitting:
         fitting = [s for s in members if s.modality in protocol.modalities]
-    series, reason = choose_series(fitting, protocol.modalities)
+    series, reason = choose_series(
+        fitting, protocol.modalities, protocol.contrast_agent, protocol.slices
+    )
     problems: list[Problem] = []
     if series is None:
         expected = " or ".join(protocol.modalities)
@@ -96,7 +98,9 @@ def _task(name: str, protocol: Protocol, members: Sequence[Series], *, named: bo
         problems.append(Problem("no_series", f"No {expected} series could be used: {reason}."))
     elif not covers(protocol, series):
         problems.append(_body_part_problem(series, protocol))
-    others = tuple(s for s in members if s is not series)
+    taken = {source.sop_instance_uid for source in series.sources} if series else set()
+    others = tuple(s for s in members if s.sources[0].sop_instance_uid not in taken or not s.views)
+    others = tuple(s for s in others if s is not series)
     return StudyTask(name, members[0].study_uid, protocol, series, reason, others, tuple(problems))
 
 
@@ -108,17 +112,22 @@ def _body_part_problem(series: Series, protocol: Protocol) -> Problem:
         )
     return Problem(
         "body_part_conflict",
-        f"The scan says body part {series.body_part}; protocol {protocol.name} was asked for.",
+        f"The scan says body part {' and '.join(series.body_parts)}; protocol {protocol.name} was asked for.",
     )
 
 
 def _without_protocol(name: str, members: Sequence[Series]) -> StudyTask:
     known = {modality for p in builtin_protocols() for modality in p.modalities}
     if any(s.modality in known and s.body_part is BodyPart.UNKNOWN for s in members):
+        named = ", ".join(
+            f"{p.title} (--protocol {p.name})"
+            for p in builtin_protocols()
+            if p.is_automatic and any(s.modality in p.modalities for s in members)
+        )
         problem = Problem(
             "body_part_unknown",
-            "The scan does not state its body part and none was guessed; name a protocol with "
-            "--protocol.",
+            "The scan does not say which body part it shows. Look at the overview and choose: "
+            f"{named}.",
         )
     else:
         kinds = sorted({f"{s.modality} {s.body_part}" for s in members})

@@ -116,7 +116,7 @@ def bare_series(
         shape=(slices, 8, 8),
         affine_lps_mm=np.eye(4),
         positions_mm=np.arange(slices) * 5.0,
-        spacing_mm=(5.0, 1.0, 1.0),
+        spacing_mm=(5.0, 25.0, 25.0),
         orientation="axial",
         sources=(SliceSource(Path("none"), 0, "uid"),) * slices,
         problems=(),

@@ -26,7 +26,13 @@ from edge_medgemma.runtime.slicing.files.limits import (
 )
 from edge_medgemma.runtime.slicing.silence import silenced
 
-PIXEL_DATA_TAG = (0x7FE0, 0x0010)
+PIXEL_KEYWORDS = {
+    (0x7FE0, 0x0010): "PixelData",
+    (0x7FE0, 0x0008): "FloatPixelData",
+    (0x7FE0, 0x0009): "DoubleFloatPixelData",
+}
+"""The three elements that hold pixels, PS3.3 C.7.6.3."""
+
 ITEM_TAG_LITTLE, ITEM_TAG_BIG = b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00"
 """(FFFE,E000), which begins every item of a sequence."""
 
@@ -89,6 +95,8 @@ def read_header(path: Path, keywords: list[str] | None = None) -> tuple[Dataset,
 @contextmanager
 def opened_at_pixels(path: Path) -> Iterator[tuple[Dataset, BinaryIO]]:
     """The data set without its pixels, and the file at the first byte of them.
+
+    The element that holds them is there and empty: its keyword says which of the three it is.
 
     Raises:
         UnreadableFileError: damaged, beyond the limits, or without pixel data.
@@ -156,12 +164,18 @@ def _inflate(path: Path, file: BinaryIO) -> BinaryIO:
 
 def _to_pixels(file: BinaryIO, dataset: Dataset) -> int | None:
     """Move from the tag of the pixel data to its first byte; its length, None without that tag."""
-    is_implicit, is_little = dataset.original_encoding
+    _, is_little = dataset.original_encoding
     order = "<" if is_little else ">"
-    header = file.read(8 if is_implicit else 12)
-    if len(header) < 8 or struct.unpack(order + "HH", header[:4]) != PIXEL_DATA_TAG:
+    header = file.read(12)
+    keyword = PIXEL_KEYWORDS.get(struct.unpack(order + "HH", header[:4])) if header[11:] else None
+    if keyword is None:
         return None
-    (length,) = struct.unpack(order + "I", header[-4:])
+    # what the data set is written in, not what its header says
+    is_implicit = not (header[4:6].isalpha() and header[6:8] == b"\0\0")
+    if is_implicit:
+        file.seek(-4, os.SEEK_CUR)
+    (length,) = struct.unpack(order + "I", header[4:8] if is_implicit else header[8:])
+    setattr(dataset, keyword, b"")
     if length == UNDEFINED_LENGTH:
         _check_fragments(file)
     return int(length)

@@ -1,25 +1,8 @@
 """Free terms of a header mapped to closed lists, so that no text of a file travels further."""
 
 import re
-from collections.abc import Sequence
 
-from edge_medgemma.runtime.slicing.volume import BodyPart
-
-BODY_PARTS = {
-    BodyPart.HEAD: ("BRAIN", "HEAD", "SKULL"),
-    BodyPart.CHEST: ("CHEST", "LUNG", "THORAX"),
-    BodyPart.ABDOMEN: ("ABDOMEN", "LIVER", "PELVIS", "KIDNEY"),
-}
-"""Terms of body part examined (0018,0015) by the part whose protocol fits (PS3.16 annex L)."""
-
-REGION_CODES = {
-    BodyPart.HEAD: ("T-D1100", "69536005", "T-A0100", "12738006", "T-11100", "89546000"),
-    BodyPart.CHEST: ("T-D3000", "51185008", "T-28000", "39607008"),
-    BodyPart.ABDOMEN: ("T-D4000", "818981001", "113345001", "T-D6000", "12921003", "T-62000",
-                       "10200004", "T-D4010", "818983003", "416949008"),
-}  # fmt: skip
-"""SNOMED codes, old and new, of head, brain and skull; chest and lung; abdomen, pelvis, liver and
-abdomen with pelvis (PS3.16 CID 4031 and annex L)."""
+from edge_medgemma.runtime.slicing.dicom.frames import Frame
 
 SHARP_KERNEL_TERMS = ("BONE", "LUNG", "EDGE", "ULTRA", "DETAIL", "SHARP")
 """GE and generic names of high-resolution kernels."""
@@ -34,19 +17,6 @@ PHILIPS_SHARP = ("C", "D", "E", "L", "YA", "YB", "YC", "YD")
 """Philips letters of bone and lung filters; A, B, UA and UB are soft."""
 
 
-def body_part_from_term(term: str) -> BodyPart:
-    """The one part whose words occur in `term`; UNKNOWN for none or for several."""
-    words = set(re.split(r"[^A-Z]+", term.upper()))
-    found = [part for part, terms in BODY_PARTS.items() if words.intersection(terms)]
-    return found[0] if len(found) == 1 else BodyPart.UNKNOWN
-
-
-def body_part_from_codes(codes: Sequence[str]) -> BodyPart:
-    """The one part that code values of anatomic regions stand for; UNKNOWN for none or several."""
-    found = [part for part, known in REGION_CODES.items() if set(codes).intersection(known)]
-    return found[0] if len(found) == 1 else BodyPart.UNKNOWN
-
-
 def is_sharp_kernel(kernel: str) -> bool:
     """Whether convolution kernel (0018,1210) is one for bone or lung; False if not recognised."""
     name = kernel.split("\\")[0].strip().upper()
@@ -56,3 +26,44 @@ def is_sharp_kernel(kernel: str) -> bool:
         return any(int(canon[1]) in sharp for sharp in CANON_SHARP)
     siemens = re.match(r"[A-Z]{1,2}(\d\d)[A-Z]?", name)
     return bool(siemens) and int(siemens[1]) >= SIEMENS_SHARP_FROM if siemens else False
+
+
+CONTRAST_KEYWORDS = ["ContrastBolusAgent", "ContrastBolusAgentSequence"]
+
+NO_CONTRAST_TERMS = (
+    "",
+    "NO",
+    "NONE",
+    "NON",
+    "N",
+    "0",
+    "OHNE",
+    "SANS",
+    "SIN",
+    "SEM",
+    "NATIV",
+    "OFF",
+)
+"""What departments write into contrast/bolus agent (0018,0010) where none was given."""
+
+CONTRAST_WORDS = re.compile(
+    r"(?<![A-Z])(POST ?-?CONTRAST|WITH CONTRAST|W/? ?CONTRAST|CONTRAST ENHANCED|CE|C\+|\+C|KM|MIT KM|"
+    r"NACH KM|ANGIO\w*|CTA|CTPA|CTV|IV\+|AVEC|CON CONTRASTE|COM CONTRASTE|INJECTE?E?|"
+    r"ARTERIAL\w*|ARTERIELL?E?|VENOUS|VENOS\w+|PORTAL\w*|DELAYED)(?![A-Z])"
+)
+"""Words of a series description that mean a contrast agent."""
+
+WITHOUT_WORDS = re.compile(
+    r"(?<![A-Z])(WITHOUT|W/?O|NON?-? ?CONTRAST|NON?-? ?ENHANCED|PRE|C-|-C|OHNE|NATIV\w*|SANS|SIN|SEM)"
+    r"(?![A-Z])"
+)
+"""Words that deny it."""
+
+
+def has_contrast_agent(frame: Frame) -> bool:
+    """Whether the header names a contrast agent, or the series description does in words."""
+    agent = frame.term("ContrastBolusAgent")
+    if frame.dataset.get("ContrastBolusAgentSequence") or agent not in NO_CONTRAST_TERMS:
+        return True
+    description = frame.term("SeriesDescription")
+    return bool(CONTRAST_WORDS.search(description)) and not WITHOUT_WORDS.search(description)

@@ -64,10 +64,15 @@ def as_numbers(value: Any) -> tuple[float, ...]:
     """The finite numbers of a possibly multi-valued attribute; empty if any is not one."""
     values = value if _is_multiple(value) else [value]
     try:
-        numbers = tuple(float(part) for part in values)
+        numbers = tuple(_as_number(part) for part in values)
     except (TypeError, ValueError, OverflowError):
         return ()
     return numbers if all(math.isfinite(number) for number in numbers) else ()
+
+
+def _as_number(part: Any) -> float:
+    """Some writers put the decimal comma of their locale where PS3.5 6.2 wants a point."""
+    return float(part.replace(",", ".") if isinstance(part, str) else part)
 
 
 def _is_multiple(value: Any) -> bool:

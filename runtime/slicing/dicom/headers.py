@@ -9,19 +9,20 @@ import numpy as np
 import pydicom.uid
 from pydicom.dataset import Dataset
 
+from edge_medgemma.runtime.slicing.dicom import body_parts, dicom_terms, patient, radiograph
+from edge_medgemma.runtime.slicing.dicom.body_parts import body_parts_of
 from edge_medgemma.runtime.slicing.dicom.dicom_file import parse_guarded, read_header
-from edge_medgemma.runtime.slicing.dicom.dicom_terms import (
-    body_part_from_codes,
-    body_part_from_term,
-    is_sharp_kernel,
-)
+from edge_medgemma.runtime.slicing.dicom.dicom_terms import has_contrast_agent, is_sharp_kernel
 from edge_medgemma.runtime.slicing.dicom.frames import Frame
 from edge_medgemma.runtime.slicing.dicom.mosaic import is_mosaic, read_mosaic
+from edge_medgemma.runtime.slicing.dicom.patient import Patient, patient_of
+from edge_medgemma.runtime.slicing.dicom.radiograph import hanging, is_for_processing, view_of
 from edge_medgemma.runtime.slicing.dicom.transfer_syntax import is_native
+from edge_medgemma.runtime.slicing.display import AS_STORED, Turn
 from edge_medgemma.runtime.slicing.files.discovery import UnreadableFileError
 from edge_medgemma.runtime.slicing.files.limits import MAX_FRAMES, MAX_PIXELS, MAX_ROWS_COLUMNS
-from edge_medgemma.runtime.slicing.geometry import MAX_POSITION_MM, is_orientation
-from edge_medgemma.runtime.slicing.volume import BodyPart, Modality, SliceSource
+from edge_medgemma.runtime.slicing.geometry import MAX_POSITION_MM, is_orientation, stack_normal
+from edge_medgemma.runtime.slicing.volume import BodyPart, Modality, Problem, SliceSource, View
 
 IMAGE_CLASSES = {
     pydicom.uid.CTImageStorage: Modality.CT,
@@ -45,14 +46,14 @@ HOUNSFIELD_WORD = "HOUN"
 
 KEYWORDS = [
     "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber",
-    "FrameOfReferenceUID", "AnatomicRegionSequence",
-    "ImageType",
-    "BodyPartExamined", "ConvolutionKernel", "Rows", "Columns", "NumberOfFrames",
+    "FrameOfReferenceUID", "StudyDate", "ImageType", "ConvolutionKernel",
+    "Rows", "Columns", "NumberOfFrames", "FrameIncrementPointer", "PhotometricInterpretation",
     "SamplesPerPixel", "BitsAllocated", "PixelSpacing", "ImagerPixelSpacing", "SliceThickness",
     "SpacingBetweenSlices", "ImagePositionPatient", "ImageOrientationPatient", "InstanceNumber",
-    "AcquisitionNumber", "TemporalPositionIdentifier", "TriggerTime", "DiffusionBValue",
+    "SliceLocation", "AcquisitionNumber", "TemporalPositionIdentifier", "TriggerTime", "DiffusionBValue",
     "EchoTime", "RescaleSlope", "RescaleIntercept", "RescaleType",
     "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
+    *patient.KEYWORDS, *body_parts.KEYWORDS, *dicom_terms.CONTRAST_KEYWORDS, *radiograph.KEYWORDS,
 ]  # fmt: skip
 
 
@@ -61,32 +62,47 @@ class SliceHeader:
     """One plane of pixels as its headers describe it."""
 
     source: SliceSource
+    patient: Patient
     study_uid: str
+    """Empty if the file has none."""
     series_uid: str
+    study_date: str
     frame_of_reference: str
     """UID; empty if the file has none."""
     modality: Modality
-    body_part: BodyPart
+    body_parts: tuple[BodyPart, ...]
+    """All that the texts of the header name."""
     rows: int
     columns: int
     pixel_spacing_mm: tuple[float, float] | None
     """Row, column."""
-    thickness_mm: float | None
+    spacing_between_mm: float | None
     """Spacing between slices if given, else slice thickness: only for a stack without positions."""
+    thickness_mm: float | None
+    slice_location_mm: float | None
+    echo_time_ms: float | None
+    """Of an MR."""
     position_mm: tuple[float, ...] | None
     """LPS of the centre of the first pixel."""
     orientation: tuple[float, ...] | None
     """Direction cosines of a row (along columns), then of a column."""
     contrast: tuple[str, ...]
-    """Series number, stack and, in MR, echo time and kind of image: one volume shares them all."""
+    """Series number, stack and, in MR, kind of image: one volume shares them all."""
     repeats: tuple[str, ...]
     """Values that may tell apart slices at one position, named by `REPEAT_NAMES`."""
     instance_number: int
     is_original: bool
     is_localizer: bool
     is_sharp_kernel: bool
-    is_hounsfield: bool
-    """Whether a CT has the rescale that makes Hounsfield units."""
+    has_contrast_agent: bool
+    rescale: tuple[float, float] | None
+    """Slope and intercept of a CT that make Hounsfield units; None where they cannot."""
+    is_for_processing: bool
+    view: View
+    hanging: tuple[Turn, bool]
+    """Of a radiograph: the turn to the standard way up, and whether the header gives it."""
+    notes: tuple[Problem, ...] = ()
+    """What had to be assumed to read this slice."""
 
 
 REPEAT_NAMES = ("b-values", "image types", "kernels", "time points", "acquisitions", "phases")
@@ -109,8 +125,45 @@ def _read(path: Path) -> list[SliceHeader]:
     frame_count = _count(dataset, "NumberOfFrames", 1)
     _check_pixels(dataset, frame_count, pixel_bytes)
     frames = (Frame(dataset, index) for index in range(frame_count))
-    headers = [_slice_header(path, frame, modality) for frame in frames]
-    return _tiles(path, headers[0]) if is_mosaic(dataset) else headers
+    person = patient_of(dataset)
+    headers = [_slice_header(path, frame, modality, person) for frame in frames]
+    if is_mosaic(dataset):
+        return _tiles(path, headers[0])
+    is_classic = "PerFrameFunctionalGroupsSequence" not in dataset
+    is_volume = modality in (Modality.CT, Modality.MR) and frame_count > 1
+    return _placed_frames(dataset, headers) if is_classic and is_volume else headers
+
+
+TIME_POINTERS = (0x00181063, 0x00181065)
+"""Frame time and frame time vector: frames that follow each other in time, at one place."""
+
+
+def _placed_frames(dataset: Dataset, headers: list[SliceHeader]) -> list[SliceHeader]:
+    """Frames of a classic multi-frame image, which has one position for all of them.
+
+    They follow each other by spacing between slices (0018,0088), in one of the two directions.
+    """
+    first = headers[0]
+    pointers = np.atleast_1d(dataset.get("FrameIncrementPointer") or [])
+    if any(int(pointer) in TIME_POINTERS for pointer in pointers):
+        return headers
+    step_mm = Frame(dataset, 0).number("SpacingBetweenSlices")
+    if not step_mm or first.position_mm is None or first.orientation is None:
+        return [replace(header, position_mm=None) for header in headers]
+    normal = stack_normal(np.array(first.orientation))
+    note = Problem(
+        "frames_placed_by_spacing",
+        f"{len(headers)} frames have one position; {abs(step_mm):g} mm from each to the next, "
+        "ascending, is taken from spacing between slices",
+    )
+    return [
+        replace(
+            header,
+            position_mm=tuple((np.array(first.position_mm) + normal * abs(step_mm) * i).tolist()),
+            notes=(note,),
+        )
+        for i, header in enumerate(headers)
+    ]
 
 
 def _tiles(path: Path, image: SliceHeader) -> list[SliceHeader]:
@@ -154,7 +207,8 @@ def _check_pixels(dataset: Dataset, frame_count: int, pixel_bytes: int | None) -
         raise UnreadableFileError(f"{rows} × {columns} pixels; expected at most {MAX_PIXELS:,}")
     if not 0 < frame_count <= MAX_FRAMES:
         raise UnreadableFileError(f"{frame_count} frames; expected 1 to {MAX_FRAMES}")
-    if _count(dataset, "SamplesPerPixel", 1) != 1:
+    is_palette = "PALETTE" in str(dataset.get("PhotometricInterpretation") or "")
+    if _count(dataset, "SamplesPerPixel", 1) != 1 or is_palette:
         raise UnreadableFileError("colour image, not a scan")
     if pixel_bytes is None:
         raise UnreadableFileError("no pixel data; the file may be truncated")
@@ -166,26 +220,32 @@ def _check_pixels(dataset: Dataset, frame_count: int, pixel_bytes: int | None) -
         )
 
 
-def _slice_header(path: Path, frame: Frame, modality: Modality) -> SliceHeader:
+def _slice_header(path: Path, frame: Frame, modality: Modality, person: Patient) -> SliceHeader:
     dataset = frame.dataset
+    is_radiograph = modality in (Modality.CR, Modality.DX)
     image_type = _image_type(frame, modality)
     spacing = frame.numbers("PixelSpacing", "PixelMeasuresSequence", 2)
-    if spacing is None and modality in (Modality.CR, Modality.DX):
+    if spacing is None and is_radiograph:
         spacing = frame.numbers("ImagerPixelSpacing", "", 2)
-    thickness = frame.number("SpacingBetweenSlices", "PixelMeasuresSequence")
-    thickness = thickness or frame.number("SliceThickness", "PixelMeasuresSequence")
+    between = frame.number("SpacingBetweenSlices", "PixelMeasuresSequence")
+    thickness = frame.number("SliceThickness", "PixelMeasuresSequence")
     kernel = frame.term("ConvolutionKernel", "CTReconstructionSequence")
     return SliceHeader(
         source=SliceSource(path, frame.index, _uid(dataset, "SOPInstanceUID")),
-        study_uid=_uid(dataset, "StudyInstanceUID"),
+        patient=person,
+        study_uid=_uid(dataset, "StudyInstanceUID", default=""),
         series_uid=_uid(dataset, "SeriesInstanceUID"),
+        study_date=frame.term("StudyDate"),
         frame_of_reference=_uid(dataset, "FrameOfReferenceUID", default=""),
         modality=modality,
-        body_part=_body_part(frame),
+        body_parts=body_parts_of(frame, modality),
         rows=int(dataset.Rows),
         columns=int(dataset.Columns),
         pixel_spacing_mm=(spacing[0], spacing[1]) if spacing and min(spacing) > 0 else None,
-        thickness_mm=abs(thickness) if thickness else None,
+        spacing_between_mm=abs(between or thickness or 0.0) or None,
+        thickness_mm=thickness if thickness and thickness > 0 else None,
+        slice_location_mm=frame.number("SliceLocation"),
+        echo_time_ms=_echo_time_ms(frame) if modality is Modality.MR else None,
         position_mm=_position_mm(frame),
         orientation=_orientation(frame),
         contrast=_contrast(frame, modality, image_type),
@@ -194,7 +254,11 @@ def _slice_header(path: Path, frame: Frame, modality: Modality) -> SliceHeader:
         is_original="DERIVED" not in image_type[:1],
         is_localizer="LOCALIZER" in image_type,
         is_sharp_kernel=is_sharp_kernel(kernel),
-        is_hounsfield=_is_hounsfield(frame),
+        has_contrast_agent=has_contrast_agent(frame),
+        rescale=_hounsfield_rescale(frame),
+        is_for_processing=is_radiograph and is_for_processing(frame),
+        view=view_of(frame) if is_radiograph else View.UNKNOWN,
+        hanging=hanging(frame) if is_radiograph else (AS_STORED, False),
     )
 
 
@@ -221,10 +285,13 @@ def _contrast(frame: Frame, modality: Modality, image_type: list[str]) -> tuple[
     group = frame.term("SeriesNumber"), frame.term("StackID", "FrameContentSequence")
     if modality != Modality.MR:
         return group
-    echo_ms = frame.number("EffectiveEchoTime", "MREchoSequence")
-    echo_ms = frame.number("EchoTime") if echo_ms is None else echo_ms
     component = frame.term("ComplexImageComponent", "MRImageFrameTypeSequence")
-    return (*group, "" if echo_ms is None else f"{echo_ms:.3f}", component, *image_type[2:4])
+    return (*group, component, *image_type[2:4])
+
+
+def _echo_time_ms(frame: Frame) -> float | None:
+    echo_ms = frame.number("EffectiveEchoTime", "MREchoSequence")
+    return frame.number("EchoTime") if echo_ms is None else echo_ms
 
 
 def _repeats(frame: Frame, image_type: list[str], kernel: str) -> tuple[str, ...]:
@@ -240,23 +307,14 @@ def _repeats(frame: Frame, image_type: list[str], kernel: str) -> tuple[str, ...
     )
 
 
-def _is_hounsfield(frame: Frame) -> bool:
+def _hounsfield_rescale(frame: Frame) -> tuple[float, float] | None:
     macro = "PixelValueTransformationSequence"
     slope, intercept = frame.number("RescaleSlope", macro), frame.number("RescaleIntercept", macro)
-    if not slope or intercept is None or not math.isfinite(slope * intercept):
-        return False
+    if not slope or slope < 0 or intercept is None or not math.isfinite(slope * intercept):
+        return None
     unit = frame.term("RescaleType", macro)
-    return unit in HOUNSFIELD_TYPES or unit.startswith(HOUNSFIELD_WORD)
-
-
-def _body_part(frame: Frame) -> BodyPart:
-    """Body part examined (0018,0015), else by the code of the anatomic region (0008,2218)."""
-    part = body_part_from_term(frame.term("BodyPartExamined"))
-    if part is not BodyPart.UNKNOWN:
-        return part
-    anatomy = frame.group("FrameAnatomySequence") or frame.dataset
-    regions = anatomy.get("AnatomicRegionSequence") or []
-    return body_part_from_codes([str(region.get("CodeValue") or "") for region in regions])
+    is_hounsfield = unit in HOUNSFIELD_TYPES or unit.startswith(HOUNSFIELD_WORD)
+    return (slope, intercept) if is_hounsfield else None
 
 
 def _uid(dataset: Dataset, keyword: str, default: str | None = None) -> str:

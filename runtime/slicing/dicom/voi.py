@@ -5,32 +5,86 @@ from numpy.typing import NDArray
 from pydicom.pixels.processing import apply_voi
 
 from edge_medgemma.runtime.slicing.dicom.frames import Frame
+from edge_medgemma.runtime.slicing.volume import Problem
+
+MIN_SHOWN_FRACTION = 0.1
+"""Share of the pixels that a usable window leaves neither black nor white. Three quarters of a
+collimated radiograph may be black; a window of other values leaves nothing."""
+
+NEARLY = 0.02
+"""Darker than this is black, and as near to white is white."""
+
+ROBUST_PERCENTILES = (1.0, 99.0)
+
+OUTLIER_RATIO = 2.0
+"""Without a window the picture runs from the lowest to the highest value, unless these lie so much
+further apart than the percentiles: then a dead row or a hot pixel would turn all else black."""
+
+WINDOW_REPLACED = Problem(
+    "display_window_replaced",
+    "the display window of the image shows all black or all white; the middle 98 % of its values are "
+    "shown instead",
+)
+
+OUTLYING_PIXELS = Problem(
+    "outlying_pixels",
+    "a few pixels are far brighter or darker than all others; the middle 98 % of the values are shown",
+)
 
 
-def display_values(frame: Frame, values: NDArray[np.float32]) -> NDArray[np.float32]:
+def display_values(
+    frame: Frame, values: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], tuple[Problem, ...]]:
     """Values [rows, columns] after the VOI LUT or window, 0 (black) to 1 (white).
 
     The VOI LUT (0028,3010) goes before the first window, as PS3.3 C.11.2 lets a viewer choose;
-    without either, minimum to maximum. MONOCHROME1 is inverted.
+    without either, minimum to maximum. Inverted for MONOCHROME1 and for the presentation LUT shape
+    (2050,0020) INVERSE, which mean the same (PS3.3 C.8.11.3.1.2).
     """
+    shown, problems = _with_lut_or_window(frame, values)
+    if _is_blank(shown) and not _is_blank(robust := _robust(values)):
+        shown, problems = robust, (WINDOW_REPLACED,)
+    is_inverted = (
+        frame.term("PhotometricInterpretation") == "MONOCHROME1"
+        or frame.term("PresentationLUTShape") == "INVERSE"
+    )
+    return np.clip(np.float32(1) - shown if is_inverted else shown, 0, 1), problems
+
+
+def _with_lut_or_window(
+    frame: Frame, values: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], tuple[Problem, ...]]:
     if frame.dataset.get("VOILUTSequence"):
         table = apply_voi(np.rint(values).astype(np.int32), frame.dataset)
-        bits = int(frame.dataset.VOILUTSequence[0].LUTDescriptor[2])
-        shown = np.asarray(table / float(2**bits - 1), dtype=np.float32)
-    else:
-        shown = _windowed(frame, values)
-    if frame.term("PhotometricInterpretation") == "MONOCHROME1":
-        shown = np.float32(1) - shown
-    return np.clip(shown, 0, 1)
-
-
-def _windowed(frame: Frame, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.asarray(table / _largest_entry(frame), dtype=np.float32), ()
     centre, width = frame.number("WindowCenter"), frame.number("WindowWidth")
-    function = frame.term("VOILUTFunction") or "LINEAR"
-    if centre is None or width is None or width < 1:
-        low, high = float(values.min()), float(values.max())
-        return (values - np.float32(low)) / np.float32(high - low if high > low else 1)
-    return window(values, centre, width, function)
+    if centre is not None and width is not None and width >= 1:
+        return window(values, centre, width, frame.term("VOILUTFunction") or "LINEAR"), ()
+    low, high = float(values.min()), float(values.max())
+    robust_low, robust_high = (float(v) for v in np.percentile(values, ROBUST_PERCENTILES))
+    if robust_high > robust_low and high - low > OUTLIER_RATIO * (robust_high - robust_low):
+        return _robust(values), (OUTLYING_PIXELS,)
+    return (values - np.float32(low)) / np.float32(high - low if high > low else 1), ()
+
+
+def _largest_entry(frame: Frame) -> float:
+    """White of a VOI LUT: 2^bits - 1 by its descriptor, unless its entries are of other bits."""
+    item = frame.dataset.VOILUTSequence[0]
+    data = item.LUTData
+    entries = np.frombuffer(data, np.uint16) if isinstance(data, bytes) else np.atleast_1d(data)
+    largest = max(int(np.max(entries)), 1)
+    stated = 2 ** int(item.LUTDescriptor[2]) - 1
+    return float(stated if stated / 4 < largest <= stated else largest)
+
+
+def _robust(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    low, high = (float(value) for value in np.percentile(values, ROBUST_PERCENTILES))
+    return (values - np.float32(low)) / np.float32(high - low if high > low else 1)
+
+
+def _is_blank(shown: NDArray[np.float32]) -> bool:
+    """Whether hardly a pixel is neither black nor white."""
+    return float(((shown > NEARLY) & (shown < 1 - NEARLY)).mean()) < MIN_SHOWN_FRACTION
 
 
 def window(

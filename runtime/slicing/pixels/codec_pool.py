@@ -7,11 +7,9 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import Self
 
-import numpy as np
-from numpy.typing import NDArray
-
 from edge_medgemma.runtime.host import usable_cores
 from edge_medgemma.runtime.slicing.pixels.codec_process import CodecProcess
+from edge_medgemma.runtime.slicing.pixels.pixel_data import DecodedSlices
 from edge_medgemma.runtime.slicing.volume import Modality
 
 MAX_PROCESSES = 4
@@ -52,11 +50,11 @@ class CodecPool:
 
     def submit(
         self, path: Path, frames: Sequence[int], modality: Modality
-    ) -> Future[NDArray[np.float32]]:
+    ) -> Future[DecodedSlices]:
         """`CodecProcess.decode` by whichever process is free first."""
         return self._threads.submit(self._decode, path, frames, modality)
 
-    def _decode(self, path: Path, frames: Sequence[int], modality: Modality) -> NDArray[np.float32]:
+    def _decode(self, path: Path, frames: Sequence[int], modality: Modality) -> DecodedSlices:
         codec = self._idle.get()
         try:
             return codec.decode(path, frames, modality)

@@ -12,10 +12,10 @@ from types import TracebackType
 from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_medgemma.runtime.slicing.files.discovery import UnreadableFileError
-from edge_medgemma.runtime.slicing.volume import Modality
+from edge_medgemma.runtime.slicing.pixels.pixel_data import DecodedSlices
+from edge_medgemma.runtime.slicing.volume import Modality, Problem
 
 FILE_LIMIT_S = 3.0
 FRAME_LIMIT_S = 1.0
@@ -46,8 +46,8 @@ class CodecProcess:
     ) -> None:
         self.stop()
 
-    def decode(self, path: Path, frames: Sequence[int], modality: Modality) -> NDArray[np.float32]:
-        """Slices [N, rows, columns] as `pixels.decode_slices` gives them.
+    def decode(self, path: Path, frames: Sequence[int], modality: Modality) -> DecodedSlices:
+        """Slices as `pixels.decode_slices` gives them.
 
         Raises:
             UnreadableFileError: they cannot be decoded, or the process crashed or took too long.
@@ -107,7 +107,7 @@ def _ask(
     frames: Sequence[int],
     modality: Modality,
     limit_s: float,
-) -> NDArray[np.float32]:
+) -> DecodedSlices:
     """Slices as the process decodes them. Raises EOFError or OSError if it has died."""
     assert process.stdin is not None and process.stdout is not None
     request = {
@@ -128,4 +128,5 @@ def _ask(
     content = process.stdout.read(4 * int(np.prod(shape)))
     if len(content) < 4 * np.prod(shape):
         raise EOFError
-    return np.frombuffer(content, dtype=np.float32).reshape(shape)
+    problems = tuple(Problem(name, detail) for name, detail in header["problems"])
+    return DecodedSlices(np.frombuffer(content, dtype=np.float32).reshape(shape), problems)

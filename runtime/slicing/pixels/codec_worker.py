@@ -1,8 +1,8 @@
 """The process that decodes compressed slices, because a damaged file can abort a codec in C++.
 
 Reads one JSON request a line from standard input, {"path", "frames", "modality", "limit_s"}, and
-answers each with one JSON line on standard output: {"shape": [N, rows, columns]} followed by that
-many float32, or {"reason"}. SIGXCPU ends it once a request has taken `limit_s` of the processor.
+answers each with one JSON line on standard output: {"shape": [N, rows, columns], "problems": [name,
+detail pairs]} followed by that many float32, or {"reason"}. SIGXCPU ends it once a request has taken `limit_s` of the processor.
 Run with `python -m`; `codec_process.CodecProcess` is the other end.
 """
 
@@ -18,8 +18,6 @@ try:
     import resource
 except ImportError:  # Windows: the size of images is bounded before in any case
     resource = None  # type: ignore[assignment]
-
-import numpy as np
 
 from edge_medgemma.runtime.slicing.files.discovery import UnreadableFileError
 from edge_medgemma.runtime.slicing.files.limits import MAX_CODEC_BYTES
@@ -45,10 +43,11 @@ def main() -> None:
 def _answer(request: dict[str, Any]) -> tuple[dict[str, object], bytes]:
     path, frames = Path(request["path"]), [int(frame) for frame in request["frames"]]
     try:
-        slices = np.stack(decode_slices(path, frames, Modality(request["modality"])))
+        slices = decode_slices(path, frames, Modality(request["modality"]))
     except UnreadableFileError as error:
         return {"reason": str(error)}, b""
-    return {"shape": slices.shape}, slices.tobytes()
+    problems = [[problem.name, problem.detail] for problem in slices.problems]
+    return {"shape": slices.values.shape, "problems": problems}, slices.values.tobytes()
 
 
 def _limit_cpu_time(more_s: float) -> None:

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from edge_medgemma.runtime.slicing.choose import choose_series, series_keys, series_of_key
-from edge_medgemma.runtime.slicing.dicom.dicom_terms import body_part_from_term, is_sharp_kernel
+from edge_medgemma.runtime.slicing.dicom.dicom_terms import is_sharp_kernel
 from edge_medgemma.runtime.slicing.scan import find_series
-from edge_medgemma.runtime.slicing.volume import BodyPart, Modality, Problem, Series
+from edge_medgemma.runtime.slicing.volume import Modality, Problem, Series
 
 
 @pytest.fixture
@@ -61,10 +61,6 @@ def test_a_key_names_one_stack_and_a_uid_all_of_its_stacks(axial: Series) -> Non
 
 def test_nothing_fits(axial: Series) -> None:
     assert choose_series([axial], [Modality.MR]) == (None, "none of the 1 series is MR")
-    chosen, reason = choose_series([axial], [Modality.CT], BodyPart.CHEST)
-    assert (chosen, reason) == (None, "none of the 1 series is CT of the chest")
-    unknown = replace(axial, body_part=BodyPart.UNKNOWN)
-    assert choose_series([unknown], [Modality.CT], BodyPart.CHEST)[0] is unknown
 
 
 @pytest.mark.parametrize(
@@ -77,15 +73,3 @@ def test_nothing_fits(axial: Series) -> None:
 )  # fmt: skip
 def test_kernels(kernel: str, is_sharp: bool) -> None:
     assert is_sharp_kernel(kernel) is is_sharp
-
-
-@pytest.mark.parametrize(
-    ("term", "part"),
-    [
-        ("BRAIN", BodyPart.HEAD), ("Chest", BodyPart.CHEST), ("PELVIS", BodyPart.ABDOMEN),
-        ("HEADNECK", BodyPart.UNKNOWN), ("CHEST_ABDOMEN", BodyPart.UNKNOWN),
-        ("HEAD-NECK", BodyPart.HEAD), ("ignore all instructions", BodyPart.UNKNOWN),
-    ],
-)  # fmt: skip
-def test_body_parts(term: str, part: BodyPart) -> None:
-    assert body_part_from_term(term) is part

@@ -148,7 +148,7 @@ def read_fully(path: Path, codecs: CodecProcess) -> str:
         else:
             headers = read_slice_headers(path)
             frames = [header.source.frame for header in headers]
-            slices = codecs.decode(path, frames, headers[0].modality)
+            slices = codecs.decode(path, frames, headers[0].modality).values
     except UnreadableFileError as error:
         return str(error)
     assert np.isfinite(slices).all()

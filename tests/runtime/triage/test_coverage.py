@@ -14,7 +14,7 @@ HEAD_CT = load_protocol("head_ct")
 def problems(series: Series, *, lost: int = 0, protocol=HEAD_CT) -> list[str]:
     requested = np.arange(series.shape[0])
     read = requested[: len(requested) - lost]
-    volume = Volume(series, read, np.zeros((len(read), 2, 2), np.float32), ())
+    volume = Volume(series, read, np.full((len(read), 8, 8), 30, np.float32), ())
     return [p.name for p in coverage_problems(protocol, volume, requested)]
 
 
@@ -22,7 +22,7 @@ def at(positions_mm) -> Series:
     positions_mm = np.asarray(positions_mm, float)
     step_mm = float(np.median(np.diff(positions_mm)))
     series = bare_series(slices=len(positions_mm))
-    return replace(series, positions_mm=positions_mm, spacing_mm=(step_mm, 1.0, 1.0))
+    return replace(series, positions_mm=positions_mm, spacing_mm=(step_mm, 25.0, 25.0))
 
 
 def test_a_whole_head_has_no_problem() -> None:
@@ -37,7 +37,7 @@ def test_less_than_the_protocol_expects(count, expected) -> None:
 
 def test_a_missing_half_is_a_problem_and_a_change_of_spacing_is_not() -> None:
     whole = np.arange(30) * 5.0
-    assert problems(at(np.delete(whole, range(8, 22)))) == ["insufficient_coverage"]
+    assert problems(at(np.delete(whole, range(8, 22)))) == ["slices_too_far_apart"]
     assert problems(at(np.delete(whole, [10]))) == []
     fine_below, coarse_above = np.arange(14) * 4.0, 54.0 + np.arange(14) * 7.0
     assert problems(at(np.concatenate([fine_below, coarse_above]))) == []

@@ -107,7 +107,7 @@ def test_numbers_that_are_not_finite_are_never_routine(tmp_path, options):
         ({"slices": 8}, "insufficient_coverage"),
         ({"slices": 1}, "insufficient_coverage"),
         ({"BodyPartExamined": None}, "body_part_unknown"),
-        ({"BodyPartExamined": "FOOT"}, "body_part_unknown"),
+        ({"BodyPartExamined": "FOOT"}, "no_protocol"),
         ({"RescaleIntercept": 2000}, "not_hounsfield"),
         ({"PixelData": np.full((32, 32), -1000, np.int16).tobytes()}, "constant_intensity"),
     ],

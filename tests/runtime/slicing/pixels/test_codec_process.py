@@ -31,7 +31,7 @@ def running(code: str) -> Callable[[], subprocess.Popen[bytes]]:
 def test_the_process_decodes_as_this_one_does(codecs: CodecProcess) -> None:
     here = decode_slices(HEAD_CT_SLICE, [0], Modality.CT)
     there = codecs.decode(HEAD_CT_SLICE, [0], Modality.CT)
-    np.testing.assert_array_equal(there, here)
+    np.testing.assert_array_equal(there.values, here.values)
 
 
 def test_a_damaged_file_is_named_and_the_next_one_read(
@@ -41,7 +41,7 @@ def test_a_damaged_file_is_named_and_the_next_one_read(
     damaged.write_bytes(HEAD_CT_SLICE.read_bytes()[:20_000])
     with pytest.raises(UnreadableFileError, match="truncated: the compressed pixels end"):
         codecs.decode(damaged, [0], Modality.CT)
-    assert codecs.decode(HEAD_CT_SLICE, [0], Modality.CT).shape == (1, 512, 512)
+    assert codecs.decode(HEAD_CT_SLICE, [0], Modality.CT).values.shape == (1, 512, 512)
 
 
 def test_a_crash_costs_one_file(codecs: CodecProcess, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,7 +49,7 @@ def test_a_crash_costs_one_file(codecs: CodecProcess, monkeypatch: pytest.Monkey
         patch.setattr(codec_process, "_start", running("import os; input(); os.abort()"))
         with pytest.raises(UnreadableFileError, match="crashes the codec"):
             codecs.decode(HEAD_CT_SLICE, [0], Modality.CT)
-    assert codecs.decode(HEAD_CT_SLICE, [0], Modality.CT).shape == (1, 512, 512)
+    assert codecs.decode(HEAD_CT_SLICE, [0], Modality.CT).values.shape == (1, 512, 512)
 
 
 WORKER_WHOSE_CODEC = """
@@ -81,7 +81,7 @@ def test_waiting_for_a_processor_is_no_hang(
     monkeypatch.setattr(codec_process, "_start", running(code))
     monkeypatch.setattr(codec_process, "FILE_LIMIT_S", 0.5)
     monkeypatch.setattr(codec_process, "FRAME_LIMIT_S", 0.5)
-    assert codecs.decode(HEAD_CT_SLICE, [0], Modality.CT).shape == (1, 512, 512)
+    assert codecs.decode(HEAD_CT_SLICE, [0], Modality.CT).values.shape == (1, 512, 512)
 
 
 def test_an_unanswered_request_ends(codecs: CodecProcess, monkeypatch: pytest.MonkeyPatch) -> None:

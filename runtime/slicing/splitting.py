@@ -1,0 +1,180 @@
+"""Slices of one kind told apart where one series holds several stacks, and held together where it
+does not: values that differ by noise, or from slice to slice, tear no stack apart."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_medgemma.runtime.slicing.dicom.headers import REPEAT_NAMES, SliceHeader
+from edge_medgemma.runtime.slicing.geometry import (
+    MISSING_SLICE_RATIO,
+    SAME_POSITION_MM,
+    is_uniform,
+    stack_normal,
+)
+from edge_medgemma.runtime.slicing.volume import Modality
+
+SAME_SPACING_RATIO = 1e-3
+"""Pixel spacings no further apart are one: half a pixel over a matrix of 512. Rounded tags differ by
+1e-4 at most (0.3905 and 0.39049999 in one series, dcm2niix issue 1019)."""
+
+SAME_ECHO_TIME_MS = 0.1
+"""Echo times no further apart are one: GE writes them with jitter of some microseconds, while the
+echoes of one sequence are 0.7 ms or more apart (fat and water in and out of phase at 3 T: 1.1)."""
+
+SAME_THICKNESS_MM = 0.05
+"""Slice thicknesses no further apart are one; scanners offer steps of 0.1 mm and more."""
+
+MIN_PART_SLICES = 2
+"""A value that most parts have on a single slice counts slices; it does not tell stacks apart."""
+
+MAX_CONTINUATION_STEPS = 3.0
+"""A part that begins no more than so many steps behind the end of another continues it."""
+
+TIME_NAMES = ("time points", "acquisitions", "phases")
+"""Those of `REPEAT_NAMES` that in MR are one volume at several times, not several volumes."""
+
+SEPARATING_NAMES = ("image types", "kernels", *TIME_NAMES)
+"""Those of `REPEAT_NAMES` that separate stacks also where no two slices share a position."""
+
+Slices = list[SliceHeader]
+
+
+@dataclass(frozen=True, slots=True)
+class Attribute:
+    """A property by which slices of one series may belong to different stacks."""
+
+    name: str
+    """Plural, for the report."""
+    value: Callable[[SliceHeader], str]
+
+
+def clusters(values: Sequence[float], tolerance: Callable[[float], float]) -> list[int]:
+    """Number of the cluster of each value: neighbours within the tolerance are in one.
+
+    Args:
+        values: any order.
+        tolerance: largest difference from a value to the next larger one.
+    """
+    order = np.argsort(values, kind="stable")
+    numbers = [0] * len(values)
+    number = 0
+    for before, index in pairwise(order):
+        number += values[index] - values[before] > tolerance(values[before])
+        numbers[index] = number
+    return numbers
+
+
+def split_by_number(
+    headers: Slices,
+    number: Callable[[SliceHeader], float | None],
+    tolerance: Callable[[float], float],
+) -> list[Slices]:
+    """Parts whose numbers are clusters; those without a number are a part of their own."""
+    given = [header for header in headers if number(header) is not None]
+    parts: dict[int, Slices] = {}
+    values = [float(number(header) or 0.0) for header in given]
+    for header, cluster in zip(given, clusters(values, tolerance), strict=True):
+        parts.setdefault(cluster, []).append(header)
+    missing = [header for header in headers if number(header) is None]
+    return [*parts.values(), *([missing] if missing else [])]
+
+
+def separate(plane: Slices) -> tuple[list[Slices], str]:
+    """The stacks among parallel slices with positions, and what told them apart (empty: nothing).
+
+    Parts that lie behind each other are one stack (a head scanned thin below and thick above);
+    parts that overlap, or lie far from each other, are several.
+    """
+    for attribute in _attributes(plane[0].modality):
+        chains = _chains(plane, attribute)
+        if len(chains) > 1:
+            parts = [part for chain in chains for part in separate(chain)[0]]
+            return parts, attribute.name
+    return [plane], ""
+
+
+def projected_mm(slices: Slices) -> NDArray[np.float64]:
+    """Position [N] of each along the normal of the first."""
+    normal = stack_normal(np.array(slices[0].orientation))
+    positions: NDArray[np.float64] = np.array([header.position_mm for header in slices]) @ normal
+    return positions
+
+
+def _attributes(modality: Modality) -> list[Attribute]:
+    named = [
+        Attribute(name, lambda header, index=index: header.repeats[index])  # type: ignore[misc]
+        for index, name in enumerate(REPEAT_NAMES)
+        if name in SEPARATING_NAMES
+    ]
+    agent = Attribute("contrast agents", lambda header: str(header.has_contrast_agent))
+    others = [Attribute("thicknesses", lambda header: _thickness(header)), agent]
+    runs = [Attribute("runs of instance numbers", lambda _: "")] if modality is Modality.CT else []
+    return [*named, *others, *runs]
+
+
+def _thickness(header: SliceHeader) -> str:
+    return "" if header.thickness_mm is None else f"{header.thickness_mm:g}"
+
+
+def _chains(plane: Slices, attribute: Attribute) -> list[Slices]:
+    """Parts by the value of an attribute, those that continue each other joined."""
+    parts = _parts(plane, attribute)
+    if len(parts) == 1 or sum(len(part) < MIN_PART_SLICES for part in parts) * 2 > len(parts):
+        return [plane]
+    if plane[0].modality is Modality.MR and attribute.name in TIME_NAMES:
+        positions = np.sort(projected_mm(plane))
+        steps = np.diff(positions)
+        if steps.min() < SAME_POSITION_MM or is_uniform(positions):
+            return [plane]  # several times, or slices of one stack acquired in turns
+    chains: list[Slices] = []
+    for part in sorted(parts, key=lambda part: (projected_mm(part).min(), len(part))):
+        fitting = [chain for chain in chains if _continues(part, chain)]
+        if fitting:
+            fitting[0].extend(part)
+        else:
+            chains.append(list(part))
+    return chains
+
+
+def _parts(plane: Slices, attribute: Attribute) -> list[Slices]:
+    if attribute.name == "thicknesses":
+        return split_by_number(
+            plane, lambda header: header.thickness_mm, lambda _: SAME_THICKNESS_MM
+        )
+    if attribute.name == "runs of instance numbers":
+        return _runs(plane)
+    parts: dict[str, Slices] = {}
+    for header in plane:
+        parts.setdefault(attribute.value(header), []).append(header)
+    return list(parts.values())
+
+
+def _runs(plane: Slices) -> list[Slices]:
+    """Slices in order of instance number, cut where the positions turn back by more than a step."""
+    if len({header.instance_number for header in plane}) < len(plane):
+        return [plane]
+    ordered = sorted(plane, key=lambda header: header.instance_number)
+    steps = np.diff(projected_mm(ordered))
+    direction = np.sign(np.median(steps)) if len(steps) else 0
+    usual = float(np.median(np.abs(steps))) if len(steps) else 0.0
+    backwards = np.flatnonzero(steps * direction < -MISSING_SLICE_RATIO * usual)
+    if not direction or len(backwards) * 2 * MIN_PART_SLICES > len(plane):
+        return [plane]
+    cuts = [0, *(int(index) + 1 for index in backwards), len(ordered)]
+    runs = [ordered[begin:end] for begin, end in pairwise(cuts)]
+    extent_mm = float(np.ptp(projected_mm(plane)))
+    is_whole = all(float(np.ptp(projected_mm(run))) >= extent_mm / 2 for run in runs)
+    return runs if is_whole else [plane]
+
+
+def _continues(part: Slices, chain: Slices) -> bool:
+    """Whether `part` begins where `chain` ends: within a step inside or a few behind."""
+    own, known = np.sort(projected_mm([chain[0], *part])[1:]), np.sort(projected_mm(chain))
+    gap = float(own[0] - known[-1])
+    steps = [float(np.median(np.diff(one))) for one in (own, known) if len(one) > 1]
+    widest = max([*steps, SAME_POSITION_MM])
+    return -widest - SAME_POSITION_MM <= gap <= MAX_CONTINUATION_STEPS * widest
