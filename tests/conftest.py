@@ -17,6 +17,14 @@ SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 TINY_ENGINE = Path(__file__).resolve().parent / "data" / "tiny_engine"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How long the tests of damage take."""
+    parser.addoption(
+        "--bit-flips", type=int, default=40, metavar="N",
+        help="bits of a manifest that runtime/test_bit_flips.py inverts, a tenth as many of a baseline",
+    )  # fmt: skip
+
+
 @pytest.fixture(autouse=True)
 def own_cache_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch):
     """No test reads or writes the user's cache."""

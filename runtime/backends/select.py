@@ -4,12 +4,14 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from edge_medgemma.runtime.backends.base import DecoderModel, VisionModel
 from edge_medgemma.runtime.backends.onnxruntime.custom_ops import custom_ops_in_use
 from edge_medgemma.runtime.errors import DependencyError, ProviderError
+from edge_medgemma.runtime.host import processor_name
 from edge_medgemma.runtime.kernels.attention import attention_in_use
 from edge_medgemma.runtime.manifest import Manifest
 
@@ -155,7 +157,9 @@ def _ort_vision(directory: Path, manifest: Manifest, threads: int | None) -> Vis
 
     # onnxruntime cannot make the weights of `trt`, which lie in blocks, unsigned
     is_int8 = manifest.precision.vision == "int8" and manifest.dialect == "ort"
-    return OrtVision(directory, threads, has_int8_products=is_int8)
+    model = OrtVision(directory, threads, has_int8_products=is_int8)
+    model.check(manifest)
+    return model
 
 
 def _openvino_vision(directory: Path, manifest: Manifest, threads: int | None) -> VisionModel:
@@ -177,7 +181,9 @@ _VISION: Mapping[Provider, Callable[[Path, Manifest, int | None], VisionModel]] 
 
 
 def provider_identity(provider: Provider) -> str:
-    """A library of the CPU and the versions it may take: equal ones compute the same bits.
+    """A library on this processor and the versions it may take: equal ones compute the same bits.
+
+    A home folder may be shared by machines, and kernels are chosen by the processor.
 
     Raises:
         DependencyError: onnxruntime is not installed.
@@ -188,4 +194,10 @@ def provider_identity(provider: Provider) -> str:
         openvino = version("openvino")
     except PackageNotFoundError:
         openvino = "none"
-    return f"{provider} {library_version()} {custom_ops_in_use()} openvino {openvino} {attention_in_use()}"
+    kernels = f"{custom_ops_in_use()} {attention_in_use()}"
+    return f"{provider} {library_version()} {kernels} openvino {openvino} on {_processor()}"
+
+
+@cache
+def _processor() -> str:
+    return processor_name()

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_medgemma.runtime.errors import EngineError
 from edge_medgemma.runtime.manifest import Manifest
 
 TABLE_NAME = "embedding.data"
@@ -22,6 +23,11 @@ class Embedding:
     """Rows of the memory-mapped table, scaled as the model expects them."""
 
     def __init__(self, directory: Path, manifest: Manifest) -> None:
+        """Map the files of an engine directory.
+
+        Raises:
+            EngineError: their sizes are not those of a table of this vocabulary and width.
+        """
         text = manifest.text
         shape = (text.vocabulary, text.hidden_size)
         self._embed_scale = np.float32(text.embed_scale)
@@ -29,6 +35,7 @@ class Embedding:
         self._zero = np.float32(0)
         path = directory / TABLE_NAME
         kind = manifest.precision.embedding
+        _check_sizes(manifest)
         if kind == "head":
             blocks = (text.vocabulary, text.hidden_size // manifest.precision.block_size)
             offset = -(-text.vocabulary * text.hidden_size // PAGE_BYTES) * PAGE_BYTES
@@ -51,3 +58,22 @@ class Embedding:
             rows *= np.repeat(scale, rows.shape[1] // scale.shape[1], axis=1)
         rows *= self._embed_scale
         return rows
+
+
+def _check_sizes(manifest: Manifest) -> None:
+    """Refuse files that are not as large as the table: their rows would be others'."""
+    text, precision = manifest.text, manifest.precision
+    cells = text.vocabulary * text.hidden_size
+    expected = {TABLE_NAME: cells * {"fp32": 4, "fp16": 2}.get(precision.embedding, 1)}
+    if precision.embedding == "head":
+        begin = -(-cells // PAGE_BYTES) * PAGE_BYTES
+        expected[TABLE_NAME] = begin + cells // precision.block_size * 4
+    if precision.embedding == "int8":
+        expected[SCALE_NAME] = text.vocabulary * 4
+    for name, size in expected.items():
+        found = manifest.files[name].bytes if name in manifest.files else 0
+        if found != size:
+            raise EngineError(
+                f"{name} has {found} bytes, {text.vocabulary} rows of {text.hidden_size} take {size}; "
+                "export the engine again"
+            )

@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_medgemma.runtime.backends.onnx_writer import Value, one_node_model
+from edge_medgemma.runtime.backends.onnxruntime.graph_check import check_vision
 from edge_medgemma.runtime.errors import DependencyError, EngineError
+from edge_medgemma.runtime.manifest import Manifest
 
 SPIN_DURATION_US = 200
 """Idle threads of the pool sleep after this long: no slower, a third of the power of the default."""
@@ -26,6 +28,10 @@ class OrtVision:
         """Without `has_int8_products` it is not asked, in 20 ms, whether they would saturate."""
         is_exact = has_int8_products and saturates_int8_products()
         self._session = open_session(directory / "vision.onnx", threads, is_exact_int8=is_exact)
+
+    def check(self, manifest: Manifest) -> None:
+        """Raise an EngineError where the graph does not have the shapes of the manifest."""
+        check_vision(self._session, manifest)
 
     def run(self, pixel_values: NDArray[np.float32]) -> NDArray[np.float32]:
         """[N, 3, image_size, image_size] to [N, tokens_per_image, hidden]."""
