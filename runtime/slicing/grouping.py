@@ -342,7 +342,8 @@ def _first_of_each(
 ) -> Stack:
     depths = {len(same) for same in positions}
     repeated = sum(len(same) - 1 for same in positions)
-    if len(depths) == 1 and len(positions) > 1:
+    is_one_object = len({header.source.path for same in positions for header in same}) == 1
+    if len(depths) == 1 and (len(positions) > 1 or is_one_object):
         times = depths.pop()
         reason = "another time point of a slice that is read"
         problem = Problem("time_series", f"{times} images at each position; the first is read")

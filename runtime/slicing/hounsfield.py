@@ -22,10 +22,10 @@ MIN_SOFT_TISSUE = 0.3
 """Share of the body's voxels. Heads and trunks of nine scanners have 0.70 to 1.0; with the intercept
 applied twice it is 0.36 of what noise leaves, or less, and 0.05 of all voxels."""
 
-MIN_SOFT_TISSUE_OF_ALL = 0.04
-"""Share of all voxels; the heads and trunks have 0.19 to 0.6."""
+MIN_SOFT_TISSUE_OF_ALL = 0.025
+"""Share of all voxels; the heads and trunks have 0.19 to 0.6, a plastic head in a wide picture 0.04."""
 
-BRAIN_PEAK_HU = (8.0, 58.0)
+BRAIN_PEAK_HU = (10.0, 53.0)
 """Most frequent value of the soft tissue of a head: white and grey matter lie at 25 to 40, oedema and
 infants below, contrast agents add some units."""
 
@@ -40,6 +40,11 @@ TRUNK_TISSUES_HU = ((-135, -60), (5, 95))
 
 MIN_TRUNK_TISSUES = 0.5
 """Share of a trunk's soft tissue within `TRUNK_TISSUES_HU`."""
+
+MUSCLE_HU, NEAR_SOFT_TISSUE_HU = (10, 130), (-250, 250)
+MIN_MUSCLE = 0.21
+"""Share of muscle and organs in what may be soft tissue; 17 trunks have 0.27 to 0.5, and 0.02 to 0.2
+once their values are a tenth or 100 HU too low."""
 
 PEAK_SMOOTHING_HU = 17
 """Width of the moving average ahead of the search for a peak."""
@@ -88,7 +93,9 @@ def tissue_problems(slices: NDArray[np.float32], body_part: BodyPart) -> list[Pr
             return [Problem("implausible_hounsfield", detail + f"{BRAIN_PEAK_HU[1]:.0f}")]
     elif body_part in (BodyPart.CHEST, BodyPart.ABDOMEN):
         share = sum(_share(counts, tissue) for tissue in TRUNK_TISSUES_HU) / soft
-        if share < MIN_TRUNK_TISSUES:
+        muscle = _share(counts, MUSCLE_HU) / _share(counts, NEAR_SOFT_TISSUE_HU)
+        if share < MIN_TRUNK_TISSUES or muscle < MIN_MUSCLE:
+            share = min(share, muscle)
             detail = f"only {share:.0%} of the soft tissue has the values of fat, muscle or organs"
             return [Problem("implausible_hounsfield", detail)]
     return []

@@ -26,6 +26,9 @@ _CT_CHANNEL = {
 }
 """Channel of the model's own pixels that shows the body part best, and its window."""
 
+_SIDES_UNKNOWN = {"sides_not_stated", "orientation_not_stated", "orientation_conflict"}
+"""Problems under which left and right are not known."""
+
 _MIN_MARK_COSINE = 0.9
 """Rows must run within 26 degrees of the patient's left-right axis to be marked."""
 
@@ -62,12 +65,15 @@ def make_key_images(
 
 
 def side_marks(series: Series) -> tuple[str, str]:
-    """Patient side (`R`, `L`) at the left and right edge; empty unless the series is axial and says so.
+    """Patient side (`R`, `L`) at the left and right edge; empty where the series does not say.
 
     Decided by the direction in which columns count up, in LPS: +x is the patient's left.
     PS3.3 C.7.6.2.1.1
     """
-    if series.orientation != "axial" or not has_positions(series):
+    names = {problem.name for problem in series.problems}
+    if names & _SIDES_UNKNOWN or not has_positions(series):
+        return "", ""
+    if series.views and not series.views[0].is_frontal:
         return "", ""
     direction = series.affine_lps_mm[:3, 2]
     length = float(np.linalg.norm(direction))

@@ -2,7 +2,7 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.pixels.processing import apply_voi
+from pydicom.dataset import Dataset
 
 from edge_medgemma.runtime.slicing.dicom.frames import Frame
 from edge_medgemma.runtime.slicing.volume import Problem
@@ -55,8 +55,7 @@ def _with_lut_or_window(
     frame: Frame, values: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], tuple[Problem, ...]]:
     if frame.dataset.get("VOILUTSequence"):
-        table = apply_voi(np.rint(values).astype(np.int32), frame.dataset)
-        return np.asarray(table / _largest_entry(frame), dtype=np.float32), ()
+        return _looked_up(frame.dataset.VOILUTSequence[0], values), ()
     centre, width = frame.number("WindowCenter"), frame.number("WindowWidth")
     if centre is not None and width is not None and width >= 1:
         return window(values, centre, width, frame.term("VOILUTFunction") or "LINEAR"), ()
@@ -67,14 +66,21 @@ def _with_lut_or_window(
     return (values - np.float32(low)) / np.float32(high - low if high > low else 1), ()
 
 
-def _largest_entry(frame: Frame) -> float:
-    """White of a VOI LUT: 2^bits - 1 by its descriptor, unless its entries are of other bits."""
-    item = frame.dataset.VOILUTSequence[0]
+def _looked_up(item: Dataset, values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Entries of a VOI LUT by value, 0 to 1 (PS3.3 C.11.2.1.1); values beyond take its ends.
+
+    White is 2^bits - 1 by its descriptor, unless the entries are of other bits.
+    """
+    count, first, bits = (int(number) for number in item.LUTDescriptor)
+    count = count or 2**16
     data = item.LUTData
-    entries = np.frombuffer(data, np.uint16) if isinstance(data, bytes) else np.atleast_1d(data)
-    largest = max(int(np.max(entries)), 1)
-    stated = 2 ** int(item.LUTDescriptor[2]) - 1
-    return float(stated if stated / 4 < largest <= stated else largest)
+    if isinstance(data, bytes):
+        data = np.frombuffer(data, np.uint8 if len(data) <= count + 1 else np.uint16)
+    entries: NDArray[np.float32] = np.atleast_1d(np.asarray(data, dtype=np.float32))[:count]
+    largest, stated = max(float(entries.max()), 1.0), 2.0**bits - 1
+    white = stated if stated / 4 < largest <= stated else largest
+    index = np.clip(np.rint(values).astype(np.int64) - first, 0, len(entries) - 1)
+    return np.asarray(entries[index] / np.float32(white), dtype=np.float32)
 
 
 def _robust(values: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -31,6 +31,6 @@ def test_sides_come_from_the_affine(column_direction, marks) -> None:
 
 def test_sides_are_not_marked_where_they_are_not_known() -> None:
     one = replace(bare_series(), affine_lps_mm=affine((1, 0, 0)))
-    assert side_marks(replace(one, orientation="coronal")) == ("", "")
+    assert side_marks(replace(one, problems=(Problem("sides_not_stated", ""),))) == ("", "")
     made_up = replace(one, problems=(Problem("no_positions", "Positions are not given."),))
     assert side_marks(made_up) == ("", "")
