@@ -5,7 +5,7 @@ SHAPE ?= tiny
 PEERS ?= llama.cpp-q4_0 transformers-bf16 openvino-int4 optimum-onnx onnxruntime-genai
 COMPARISON_OPTIONS ?=
 
-.PHONY: triage demonstration-scans test lint types schemas tiny-engine docs tensorrt-check cuda-check gpu-pack gpu-check-dry arm64 comparisons
+.PHONY: triage demonstration-scans test lint types schemas tiny-engine docs tensorrt-check cuda-check gpu-pack gpu-check-dry arm64 comparisons kernels-asan
 
 triage: demonstration-scans
 	$(BIN)/edge-medgemma triage $(DEMONSTRATION) --out triage-output
@@ -81,6 +81,14 @@ gpu-pack: $(VENV)/.test-ready
 gpu-check-dry: $(VENV)/.test-ready
 	rm -rf build/gpu/state/dry-run
 	tests/gpu/check.sh --dry-run --python $(BIN)/python
+
+# The compiled kernels with AddressSanitizer and UndefinedBehaviorSanitizer: x86-64 Linux with gcc. The
+# C++ library is preloaded since onnxruntime throws through it.
+kernels-asan: $(VENV)/.test-ready
+	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so) $$(gcc -print-file-name=libstdc++.so.6)" \
+	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc PYTHONPATH=tests \
+	  $(BIN)/python -m pytest -q --capture=sys -p no:faulthandler -p support.sanitized_kernels \
+	  tests/runtime/kernels tests/runtime/backends/onnxruntime/test_custom_ops.py
 
 # Emulated arm64: Debian with qemu-user-static, a few minutes.
 arm64: $(VENV)/.triage-ready

@@ -46,6 +46,8 @@ static PyObject *packed_size(PyObject *self, PyObject *args) {
   (void)self;
   Py_ssize_t rows, size;
   if (!PyArg_ParseTuple(args, "nn", &rows, &size)) return NULL;
+  if (rows < 0 || rows > INT32_MAX || size < 0 || size > LARGEST_HEAD)
+    return PyErr_SetString(PyExc_ValueError, "no such rows or head size"), NULL;
   return PyLong_FromSsize_t(packed_words(rows, size));
 }
 

@@ -72,7 +72,8 @@ static OrtStatus *read_attributes(const OrtKernelInfo *info, AttentionOp *kernel
     char text[WORD];
     size_t size = WORD;
     int given = has(api, api->KernelInfoGetAttribute_string(info, texts[i], text, &size));
-    kernel->is_supported &= given ? kernel->is_int8 && !strcmp(text, QUANT_TYPE) : !kernel->is_int8;
+    kernel->is_per_channel[i] = given && !strcmp(text, QUANT_TYPE);
+    kernel->is_supported &= kernel->is_int8 == kernel->is_per_channel[i] && given == kernel->is_int8;
     if (given) TRY(keep(to, texts[i], text, size - 1, ORT_ATTR_STRING));
   }
   kernel->is_supported &= kernel->kv_heads > 0 && kernel->heads % kernel->kv_heads == 0;
@@ -116,7 +117,61 @@ static OrtStatus *read_shape(const OrtApi *api, const OrtValue *value, int64_t *
   return status;
 }
 
-static OrtStatus *read_call(const OrtApi *api, OrtKernelContext *context, Call *call) {
+/* Whether a mask covers what is attended; there may be one for each of batch and heads. */
+static int covers(const Call *call, int64_t heads, int64_t total) {
+  const int64_t *mask = call->shapes[MASK], *query = call->shapes[QUERY];
+  return call->axes[MASK] == 4 && (mask[0] == 1 || mask[0] == query[0]) &&
+         (mask[1] == 1 || mask[1] == heads) && mask[2] == query[1] && mask[3] >= total;
+}
+
+/* What is wrong with the shapes of a call that would have something read or written beyond a tensor,
+ * here or by onnxruntime, which takes the outputs for as large as it would make them; else NULL.
+ */
+static const char *wrong_shape(const AttentionOp *kernel, const Call *call) {
+  for (int i = 0; i <= TOTAL; i++)
+    if (!call->inputs[i]) return "an input is missing";
+  if (call->axes[QUERY] != 3 || call->axes[PAST_KEY] != 4 || call->axes[PAST_VALUE] != 4)
+    return "queries have 3 axes and caches 4";
+  const int64_t *query = call->shapes[QUERY], *cache = call->shapes[PAST_KEY], size = cache[3];
+  int64_t heads = kernel->heads, kv_heads = kernel->kv_heads;
+  if (heads < 1 || kv_heads < 1 || heads > INT32_MAX || heads % kv_heads || size > INT32_MAX)
+    return "num_heads is no multiple of kv_num_heads";
+  if (query[2] != heads * size) return "queries are not num_heads times the head size";
+  if (cache[0] != query[0] || cache[1] != kv_heads ||
+      memcmp(cache, call->shapes[PAST_VALUE], CALL_AXES * sizeof *cache))
+    return "caches are not [batch, kv_num_heads, rows, head size]";
+  for (int i = KEY; i <= VALUE; i++)
+    if (call->axes[i] != 3 || call->shapes[i][0] != query[0] || call->shapes[i][1] != query[1] ||
+        call->shapes[i][2] != kv_heads * size)
+      return "new keys or values are not [batch, rows, kv_num_heads times the head size]";
+  for (int i = 0; kernel->is_int8 && i < INPUTS - KEY_SCALES; i++) {
+    size_t expected = kernel->is_per_channel[i] ? (size_t)(kv_heads * size) : 1;
+    if (!call->inputs[KEY_SCALES + i] || call->counts[KEY_SCALES + i] != expected)
+      return "a cache in int8 has not the scales that its quant_type says";
+  }
+  return NULL;
+}
+
+/* The same of the numbers that say how many rows the caches hold. */
+static const char *wrong_length(const AttentionOp *kernel, const Call *call) {
+  int64_t batch = call->shapes[QUERY][0], rows = call->shapes[QUERY][1];
+  if (call->counts[LAST_ROW] != (size_t)batch || call->counts[TOTAL] != 1)
+    return "seqlens_k has one number for each of the batch and total_sequence_length one";
+  int64_t total = *(const int32_t *)call->in[TOTAL];
+  if (total < rows || total > call->shapes[PAST_KEY][2])
+    return "total_sequence_length is not within the caches";
+  for (int64_t i = 0; i < batch; i++) {
+    int64_t last = ((const int32_t *)call->in[LAST_ROW])[i];
+    if (last < 0 || last >= total || (rows < total && last + 1 < rows))
+      return "seqlens_k is not within total_sequence_length";
+  }
+  if (call->inputs[MASK] && !covers(call, kernel->heads, total))
+    return "the mask is not [batch, heads, rows, total_sequence_length]";
+  return NULL;
+}
+
+static OrtStatus *read_call(const AttentionOp *kernel, OrtKernelContext *context, Call *call) {
+  const OrtApi *api = kernel->api;
   static const int like[OUTPUTS] = {QUERY, PAST_KEY, PAST_VALUE};
   size_t count;
   TRY(api->KernelContext_GetInputCount(context, &count));
@@ -124,8 +179,12 @@ static OrtStatus *read_call(const OrtApi *api, OrtKernelContext *context, Call *
     TRY(api->KernelContext_GetInput(context, i, &call->inputs[i]));
     if (!call->inputs[i]) continue;
     TRY(read_shape(api, call->inputs[i], call->shapes[i], &call->axes[i]));
+    TRY(element_count(api, call->inputs[i], &call->counts[i]));
     TRY(api->GetTensorMutableData((OrtValue *)call->inputs[i], &call->in[i]));
   }
+  const char *wrong = wrong_shape(kernel, call);
+  if (!wrong) wrong = wrong_length(kernel, call);
+  if (wrong) return api->CreateStatus(ORT_FAIL, wrong);
   for (size_t i = 0; i < OUTPUTS; i++) {
     int input = like[i];
     TRY(api->KernelContext_GetOutput(context, i, call->shapes[input], call->axes[input],
@@ -171,7 +230,7 @@ static int read_sizes(const AttentionOp *kernel, Call *call) {
 static OrtStatus *compute(void *data, OrtKernelContext *context) {
   const AttentionOp *kernel = data;
   Call call = {.inputs = {NULL}};
-  TRY(read_call(kernel->api, context, &call));
+  TRY(read_call(kernel, context, &call));
   if (read_sizes(kernel, &call)) {
     if (is_prefill(kernel, &call)) return prefill_attention(kernel, &call, context);
     if (is_decode(kernel, &call)) return decode_attention(kernel, &call, context);

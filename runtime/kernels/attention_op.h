@@ -26,7 +26,8 @@ typedef struct {
   OrtOp *fallback_op; /* onnxruntime's, for calls that are not computed here */
   int64_t heads, kv_heads;
   float scale;     /* 0: by the head size */
-  int is_int8;      /* the caches, with a scale for each channel */
+  int is_int8;      /* the caches */
+  int is_per_channel[2]; /* keys and values: a scale for each channel, not one for all */
   int is_supported; /* whether the attributes are those that are computed here */
 } AttentionOp;
 
@@ -35,7 +36,7 @@ typedef struct {
   const OrtValue *inputs[INPUTS];
   OrtValue *outputs[OUTPUTS];
   int64_t shapes[INPUTS][CALL_AXES];
-  size_t axes[INPUTS];
+  size_t axes[INPUTS], counts[INPUTS]; /* of numbers */
   void *in[INPUTS], *out[OUTPUTS];
   int64_t rows, size, capacity, total; /* of a call that is computed here: new rows, head size, rows
                                           of caches, and those of them that hold keys by its end */

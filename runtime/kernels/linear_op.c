@@ -34,6 +34,22 @@ static OrtStatus *multiply_all(Product *p, OrtKernelContext *context) {
   return status;
 }
 
+/* Whether there are as many weights and scales as N and K say. */
+static OrtStatus *check_counts(const LinearLayer *layer, const OrtValue *weights,
+                               const OrtValue *scales) {
+  const OrtApi *api = layer->api;
+  size_t weight_bytes, scale_count;
+  TRY(element_count(api, weights, &weight_bytes));
+  TRY(element_count(api, scales, &scale_count));
+  size_t blocks = (size_t)blocks_of(layer), outputs = (size_t)layer->outputs;
+  size_t block_bytes = (size_t)(layer->block * layer->bits / 8), expected;
+  if (__builtin_mul_overflow(blocks, outputs, &expected) || scale_count != expected)
+    return api->CreateStatus(ORT_FAIL, "the scales are not one for each block of K of the N outputs");
+  if (__builtin_mul_overflow(expected, block_bytes, &expected) || weight_bytes != expected)
+    return api->CreateStatus(ORT_FAIL, "the weights are not those of N outputs and K inputs");
+  return NULL;
+}
+
 static OrtStatus *compute(void *kernel, OrtKernelContext *context) {
   Product p = {.layer = *(const LinearLayer *)kernel};
   const OrtApi *api = p.layer.api;
@@ -41,8 +57,10 @@ static OrtStatus *compute(void *kernel, OrtKernelContext *context) {
   void *data[3];
   for (size_t i = 0; i < 3; i++) {
     TRY(api->KernelContext_GetInput(context, i, &inputs[i]));
+    if (!inputs[i]) return api->CreateStatus(ORT_FAIL, "an input is missing");
     TRY(api->GetTensorMutableData((OrtValue *)inputs[i], &data[i]));
   }
+  TRY(check_counts(&p.layer, inputs[1], inputs[2]));
   p.x = data[0], p.weights = data[1], p.scales = data[2];
   OrtShape *shape;
   int64_t dimensions[LARGEST_AXES];

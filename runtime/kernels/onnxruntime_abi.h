@@ -36,7 +36,8 @@ typedef struct OrtApi {
   void *before_61[9];
   OrtStatus *(*GetDimensionsCount)(const OrtShape *shape, size_t *out);
   OrtStatus *(*GetDimensions)(const OrtShape *shape, int64_t *out, size_t count);
-  void *before_65[2];
+  void *before_64[1];
+  OrtStatus *(*GetTensorShapeElementCount)(const OrtShape *shape, size_t *out);
   OrtStatus *(*GetTensorTypeAndShape)(const OrtValue *value, OrtShape **out);
   void *before_85[19];
   OrtStatus *(*KernelInfoGetAttribute_float)(const OrtKernelInfo *info, const char *name,
@@ -74,6 +75,7 @@ typedef struct OrtApi {
 } OrtApi;
 
 _Static_assert(offsetof(OrtApi, AddCustomOpDomain) == 28 * sizeof(void *), "OrtApi");
+_Static_assert(offsetof(OrtApi, GetTensorShapeElementCount) == 64 * sizeof(void *), "OrtApi");
 _Static_assert(offsetof(OrtApi, GetTensorTypeAndShape) == 65 * sizeof(void *), "OrtApi");
 _Static_assert(offsetof(OrtApi, ReleaseStatus) == 93 * sizeof(void *), "OrtApi");
 _Static_assert(offsetof(OrtApi, CreateOp) == 213 * sizeof(void *), "OrtApi");

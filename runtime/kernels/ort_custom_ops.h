@@ -22,6 +22,15 @@ int linear_is_supported(void);
 int prefill_is_supported(void);
 int decode_is_supported(void);
 
+/* Numbers in a tensor. */
+static inline OrtStatus *element_count(const OrtApi *api, const OrtValue *value, size_t *count) {
+  OrtShape *shape;
+  TRY(api->GetTensorTypeAndShape(value, &shape));
+  OrtStatus *status = api->GetTensorShapeElementCount(shape, count);
+  api->ReleaseTensorTypeAndShapeInfo(shape);
+  return status;
+}
+
 /* What onnxruntime asks of each of them. */
 static inline const char *on_cpu(const OrtCustomOp *op) { return (void)op, "CPUExecutionProvider"; }
 static inline int in_memory(const OrtCustomOp *op, size_t index) {

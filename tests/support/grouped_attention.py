@@ -90,6 +90,7 @@ def attended(case, arrays, library, *, threads=2, in_place=True):
     """The output [rows, heads * size]; the caches among `arrays` are written if `in_place`."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    options.enable_cpu_mem_arena = False  # each tensor then has ends that a sanitizer sees
     if library:
         options.register_custom_ops_library(library)
     model = model_of(case, arrays)

@@ -53,6 +53,7 @@ def rounded(x: np.ndarray, block: int) -> np.ndarray:
 def opened(model: bytes, library: str | None, threads: int = 2) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    options.enable_cpu_mem_arena = False  # each tensor then has ends that a sanitizer sees
     if library:
         options.register_custom_ops_library(library)
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
