@@ -32,6 +32,7 @@ def write_dicom_series(phantom: Phantom, folder: Path) -> tuple[Path, ...]:
 
 def _slice(phantom: Phantom, index: int) -> FileDataset:
     identity = f"phantom {phantom.seed} {phantom.hounsfield.shape} {sorted(phantom.findings)}"
+    identity += phantom.background
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = CTImageStorage
     meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[identity, f"slice {index}"])

@@ -48,6 +48,8 @@ class Phantom:
     """[slices]: largest in each slice, positive towards the patient's left."""
     slice_indices: tuple[int, ...]
     """Numbers of the slices of the whole scan that were drawn."""
+    background: str = ""
+    """Hash of the real head that the findings are drawn into; empty where the head is drawn too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,7 @@ def draw_phantom(
     rng = np.random.default_rng(seed)
     head = sample_head(rng, findings, fractures)
     scan = _sample_scan(rng, head)
-    chosen = _evenly(scan.slices, count)
+    chosen = evenly(scan.slices, count)
     planes = []
     for index in chosen:
         points = _points(head, scan, index)
@@ -140,7 +142,7 @@ def _visible_slices(mask: NDArray[np.bool_], least_pixels: float) -> tuple[int, 
     return tuple(int(i) for i in np.flatnonzero(areas >= least_pixels))
 
 
-def _evenly(slices: int, count: int | None) -> tuple[int, ...]:
+def evenly(slices: int, count: int | None) -> tuple[int, ...]:
     if count is None or count >= slices:
         return tuple(range(slices))
     return tuple(round((i + 0.5) / count * slices - 0.5) for i in range(count))

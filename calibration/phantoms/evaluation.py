@@ -54,10 +54,12 @@ def evaluate_engine(
     protocol: Protocol,
     seeds: Sequence[int],
     on_progress: Callable[[int, int], None] | None = None,
+    draw: Callable[[int], Phantom] = draw_phantom,
 ) -> tuple[FindingQuality, ...]:
     """Draw the phantoms of `seeds`, triage each, and compare with the truth.
 
-    `on_progress` is called with the phantoms done and the phantoms in all.
+    `on_progress` is called with the phantoms done and the phantoms in all; `draw`
+    makes the phantom of a seed.
     """
     scope = engine.manifest.scope
     calibrated = scope.calibrated_log_odds if scope else {}
@@ -65,7 +67,7 @@ def evaluate_engine(
     scores = np.zeros((len(seeds), len(findings)))
     present = np.zeros(scores.shape, bool)
     for row, seed in enumerate(seeds):
-        phantom = draw_phantom(seed)
+        phantom = draw(seed)
         log_odds = score_phantom(engine, protocol, phantom)
         for column, finding in enumerate(findings):
             score = score_finding(log_odds[finding.code], None, calibrated.get(finding.code))
