@@ -13,13 +13,13 @@ from edge_medgemma.calibration.resume_store import load_group
 from edge_medgemma.calibration.search.gram import Gram
 from edge_medgemma.calibration.search.ranges import LEVELS
 from edge_medgemma.calibration.slices import CalibrationSlice
-from edge_medgemma.runtime.documents import Finite, Sha256, Size, dump_json, parse_json
+from edge_medgemma.runtime.documents import Finite, Sha256, Size, dump_sealed, parse_sealed
 from edge_medgemma.runtime.errors import EngineError
 from edge_medgemma.runtime.files import write_atomically
 from edge_medgemma.runtime.manifest import file_sha256
 from edge_medgemma.runtime.slicing.volume import BodyPart, Modality
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 FP16_PEAK = 16384.0
 """Largest magnitude wanted in a float16 tensor: a quarter of its range, for slices yet unseen."""
@@ -152,7 +152,7 @@ class Calibration(CalibrationRecord):
 def save_calibration(path: Path, calibration: Calibration) -> None:
     """Write calibration.json, whole or not at all."""
     record = CalibrationRecord(*(getattr(calibration, f.name) for f in fields(CalibrationRecord)))
-    write_atomically(path, dump_json(record).encode())
+    write_atomically(path, dump_sealed(record).encode())
 
 
 def data_folder(path: Path) -> Path:
@@ -167,13 +167,15 @@ def load_calibration(path: Path) -> Calibration:
         EngineError: missing, not a calibration, of another version, or its arrays are altered.
     """
     try:
-        record = parse_json(path.read_bytes(), CalibrationRecord)
+        record = parse_sealed(path.read_bytes(), CalibrationRecord)
     except FileNotFoundError:
         raise EngineError(
             f"no calibration at '{path}'; make one with 'edge-medgemma calibrate'"
         ) from None
-    except ValueError as error:
-        raise EngineError(f"'{path}' is not a calibration ({error}); calibrate again") from None
+    except (ValueError, RecursionError) as error:
+        raise EngineError(
+            f"'{path}' is altered or not a calibration ({error}); calibrate again"
+        ) from None
     if record.schema_version != SCHEMA_VERSION:
         raise EngineError(
             f"'{path}' has schema version {record.schema_version}, this program reads "

@@ -1,6 +1,9 @@
 """Intermediate results of a calibration on disk: a run that was killed goes on where it stopped."""
 
 import json
+import struct
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,10 +11,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_medgemma.runtime.errors import EngineError
 from edge_medgemma.runtime.files import new_file, write_atomically
 
 IDENTITY_NAME = "identity.json"
 NOTE = "note"
+
+DAMAGE: tuple[type[Exception], ...] = (
+    ValueError, KeyError, TypeError, OSError, EOFError, SyntaxError, NotImplementedError,
+    OverflowError, MemoryError, RecursionError, struct.error, zlib.error, zipfile.BadZipFile,
+)  # fmt: skip
+"""What zipfile and numpy raise on a file with altered bytes."""
 
 Arrays = Mapping[str, NDArray[np.generic]]
 
@@ -65,12 +75,23 @@ def save_group(path: Path, arrays: Arrays, note: Mapping[str, Any] | None = None
         ResourceError: the disk is full or the folder cannot be written.
     """
     with new_file(path, mode=0o600) as file:
-        np.savez(file, allow_pickle=False, **{NOTE: np.array(json.dumps(note or {}))}, **arrays)
+        text = json.dumps({"names": sorted(arrays), "note": note or {}})
+        np.savez(file, allow_pickle=False, **{NOTE: np.array(text)}, **arrays)
 
 
 def load_group(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """Arrays and note of a file that `State.save` wrote."""
-    with np.load(path, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
-    note: dict[str, Any] = json.loads(str(arrays.pop(NOTE)))
+    """Arrays and note of a file that `save_group` wrote, every array compared with its CRC.
+
+    Raises:
+        EngineError: the file is damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        written: dict[str, Any] = json.loads(str(arrays.pop(NOTE)))
+        if written["names"] != sorted(arrays):  # the CRCs are of contents, not of names
+            raise ValueError("arrays are missing")
+        note: dict[str, Any] = written["note"]
+    except DAMAGE as error:
+        raise EngineError(f"'{path}' is damaged ({error}); delete it and calibrate again") from None
     return arrays, note

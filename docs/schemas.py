@@ -37,7 +37,7 @@ DOCUMENTS: dict[str, tuple[type, str]] = {
 }
 """Name of the schema -> type of the document and its title."""
 
-SEALED = ("manifest", "parity", "plans")
+SEALED = ("manifest", "calibration", "parity", "plans")
 """Documents that begin with the hash of the rest of their text, which is no field of their type."""
 
 

@@ -49,7 +49,7 @@ def parity_words(directory: Path, manifest: Manifest) -> str:
                 f"KL {parity.kl_nats:.1e} nats, top-1 {parity.top1_agreement:.1%} against "
                 f"{parity.reference}"
             )
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         pass
     loss = (manifest.calibration or {}).get("loss")
     if isinstance(loss, dict) and isinstance(loss.get("kl_nats"), float):

@@ -2,12 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_medgemma.calibration.record import Calibration
 from edge_medgemma.calibration.resume_store import load_group, save_group
+from edge_medgemma.calibration.search import weight_search
 from edge_medgemma.calibration.search.weight_search import Rounding, choose_importance, gptq
 from edge_medgemma.export.graphs.weights import (
     BITS,
@@ -18,6 +22,8 @@ from edge_medgemma.export.graphs.weights import (
     unpack_unsigned,
 )
 from edge_medgemma.export.quantisation.folding import ScaleProblem
+from edge_medgemma.runtime.errors import EngineError
+from edge_medgemma.runtime.store.keys import hashed_code, hashed_key, program_identity
 
 Array = NDArray[np.float32]
 
@@ -33,12 +39,11 @@ def searched_scale(
         calibration.folder
         / f"searched.scale.{weight_format.kind}.{weight_format.block_size}.{name}.npz"
     )
-    if path.is_file():
-        arrays, _ = load_group(path)
-        scale: Array = arrays["scale"]
-        return scale
+    kept = _kept(path)
+    if kept is not None:
+        return kept["scale"]
     scale = choose_importance(*problem(), nearest_rounding(weight_format))
-    save_group(path, {"scale": scale})
+    save_group(path, {"scale": scale}, _identity())
     return scale
 
 
@@ -90,10 +95,9 @@ def _search(
     path = (
         calibration.folder / f"searched.{weight_format.kind}.{weight_format.block_size}.{name}.npz"
     )
-    if path.is_file():
-        arrays, _ = load_group(path)
-        if np.array_equal(arrays["scale"], scale):
-            return unpack_unsigned(arrays["integers"], weight_format.kind), arrays["block_scales"]
+    kept = _kept(path)
+    if kept is not None and np.array_equal(kept["scale"], scale):
+        return unpack_unsigned(kept["integers"], weight_format.kind), kept["block_scales"]
     integers, column_scales = gptq(
         calibration.gram(name).divided(scale),
         np.ascontiguousarray(values.T),
@@ -104,5 +108,28 @@ def _search(
     rows = np.ascontiguousarray(integers.T)
     block_scales = np.ascontiguousarray(column_scales.T)
     packed = pack_unsigned(rows, weight_format.kind)
-    save_group(path, {"integers": packed, "block_scales": block_scales, "scale": scale})
+    searched: dict[str, NDArray[Any]] = {
+        "integers": packed,
+        "block_scales": block_scales,
+        "scale": scale,
+    }
+    save_group(path, searched, _identity())
     return rows, block_scales
+
+
+def _kept(path: Path) -> dict[str, NDArray[Any]] | None:
+    """What this very program searched before; None where that is absent, damaged or another's."""
+    if not path.is_file():
+        return None
+    try:
+        arrays, note = load_group(path)
+    except EngineError:
+        return None
+    return arrays if note == _identity() else None
+
+
+@cache
+def _identity() -> dict[str, str]:
+    """The code that chooses scales and integers."""
+    folders = (Path(__file__).parent, Path(weight_search.__file__).parent)
+    return {"program": program_identity(), "code": hashed_key(*map(hashed_code, folders))}

@@ -148,7 +148,10 @@ def test_too_little_memory_is_said_before_starting():
 def test_a_damaged_record_is_refused(calibration_path: Path, tmp_path):
     copy = tmp_path / "calibration.json"
     copy.write_text(calibration_path.read_text()[:-30])
-    with pytest.raises(EngineError, match="is not a calibration"):
+    with pytest.raises(EngineError, match="is altered or not a calibration"):
+        load_calibration(copy)
+    copy.write_text(calibration_path.read_text().replace("1", "2", 1))
+    with pytest.raises(EngineError, match="is altered or not a calibration"):
         load_calibration(copy)
     with pytest.raises(EngineError, match="no calibration at"):
         load_calibration(tmp_path / "none.json")

@@ -16,7 +16,7 @@ from edge_medgemma.runtime.backends.tensorrt.plan_files import (
     VISION_PLAN,
     PlanRecord,
     current_place,
-    plan_folder,
+    read_timing_cache,
     write_plans,
 )
 from edge_medgemma.runtime.backends.tensorrt.shapes import DecoderShapes, VisionShapes
@@ -78,8 +78,7 @@ def build_plans(
         ResourceError: no space for the plans.
     """
     vision_shapes = VisionShapes()
-    cache_path = plan_folder(directory) / TIMING_CACHE
-    known = cache_path.read_bytes() if cache_path.is_file() else b""
+    known = read_timing_cache(directory)
     on_stage("decoder")  # first: its builder takes most, and a finished plan is kept beside it
     path = directory / "decoder.onnx"
     rows = {GLOBAL_AXIS: shapes.global_rows, LOCAL_AXIS: shapes.local_rows}

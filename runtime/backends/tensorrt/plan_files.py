@@ -107,7 +107,7 @@ def read_record(directory: Path, place: Place, *, contents: bool = True) -> Plan
         raise ProviderError(f"'{directory}' has no TensorRT plans for this device; {command}")
     try:
         record = parse_sealed(path.read_bytes(), PlanRecord)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ProviderError(f"'{path}' is not a record of plans ({error}); {command}") from None
     for field in fields(Place):
         built, here = getattr(record.place, field.name), getattr(place, field.name)
@@ -141,6 +141,17 @@ def write_plans(
     complete = replace(record, files=files)
     write_atomically(folder / RECORD_NAME, dump_sealed(complete).encode())
     return complete
+
+
+def read_timing_cache(directory: Path) -> bytes:
+    """Timings of an earlier build, whatever it was built for; empty where they are not as written."""
+    folder = plan_folder(directory)
+    try:
+        record = parse_sealed((folder / RECORD_NAME).read_bytes(), PlanRecord)
+        verify_file(folder, TIMING_CACHE, record.files[TIMING_CACHE])
+        return (folder / TIMING_CACHE).read_bytes()
+    except (OSError, ValueError, KeyError, RecursionError):
+        return b""
 
 
 def read_plan(directory: Path, name: str) -> bytes:

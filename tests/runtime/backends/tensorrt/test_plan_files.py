@@ -14,12 +14,14 @@ from edge_medgemma.runtime.backends.tensorrt.library import BuildOptions, Plan, 
 from edge_medgemma.runtime.backends.tensorrt.plan_files import (
     DECODER_PLAN,
     RECORD_NAME,
+    TIMING_CACHE,
     Place,
     PlanRecord,
     current_place,
     plan_folder,
     read_plan,
     read_record,
+    read_timing_cache,
     write_plans,
 )
 from edge_medgemma.runtime.backends.tensorrt.shapes import DecoderShapes
@@ -63,6 +65,14 @@ def test_an_altered_plan_is_refused(tmp_path: Path) -> None:
     (plan_folder(tmp_path) / DECODER_PLAN).write_bytes(b"pla")
     with pytest.raises(EngineError, match="3 bytes"):
         read_record(tmp_path, PLACE)
+
+
+def test_timings_are_taken_from_any_build_but_only_as_they_were_written(tmp_path: Path) -> None:
+    assert read_timing_cache(tmp_path) == b""
+    write_plans(tmp_path, RECORD, {DECODER_PLAN: b"plan", TIMING_CACHE: b"times"})
+    assert read_timing_cache(tmp_path) == b"times"
+    (plan_folder(tmp_path) / TIMING_CACHE).write_bytes(b"timez")
+    assert read_timing_cache(tmp_path) == b""
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"place": 3}'])
