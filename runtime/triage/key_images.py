@@ -22,9 +22,11 @@ _CT_CHANNEL = {
     BodyPart.HEAD: (2, "0 to 80 HU"),
     BodyPart.ABDOMEN: (1, "−135 to 215 HU"),
     BodyPart.CHEST: (0, "−1024 to 1024 HU"),
-    BodyPart.UNKNOWN: (1, "−135 to 215 HU"),
 }
 """Channel of the model's own pixels that shows the body part best, and its window."""
+
+_CT_SOFT_TISSUE = 1, "−135 to 215 HU"
+"""The same for any other part."""
 
 _SIDES_UNKNOWN = {"sides_not_stated", "orientation_not_stated", "orientation_conflict"}
 """Problems under which left and right are not known."""
@@ -59,6 +61,7 @@ def make_key_images(
             right_mark=right,
             window=window,
             findings=titles.get(index, ()),
+            view=stack.series.views[index].value if stack.series.views else "",
         )
         for index in sorted(shown)
     )
@@ -111,7 +114,7 @@ def _rows(key_rows: Sequence[int], count: int) -> set[int]:
 
 def _grey(modality: Modality, body_part: BodyPart) -> tuple[int, str]:
     if modality is Modality.CT:
-        return _CT_CHANNEL[body_part]
+        return _CT_CHANNEL.get(body_part, _CT_SOFT_TISSUE)
     return 0, "full range" if modality is Modality.MR else "as stored for viewing"
 
 

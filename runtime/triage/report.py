@@ -122,6 +122,8 @@ class KeyImage:
     """Grey scale in words."""
     findings: tuple[str, ...]
     """Titles of the findings that have this key slice; empty for a neighbour or an overview."""
+    view: str = ""
+    """Projection of a radiograph, `PA`, `AP`, `frontal` or `lateral`; empty where it is not stated."""
 
 
 @dataclass(frozen=True, slots=True)

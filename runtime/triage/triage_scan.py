@@ -21,6 +21,7 @@ from edge_medgemma.runtime.slicing.scan import find_series
 from edge_medgemma.runtime.slicing.volume import Problem
 from edge_medgemma.runtime.tracing.spans import SpanRecorder
 from edge_medgemma.runtime.triage.options import DEFAULT_OPTIONS, TriageOptions
+from edge_medgemma.runtime.triage.overview import overview_report
 from edge_medgemma.runtime.triage.pipeline import StudyContext
 from edge_medgemma.runtime.triage.progress import Progress, StageTracker, no_progress
 from edge_medgemma.runtime.triage.refinement.schedule import Schedule
@@ -100,7 +101,7 @@ def _new_run(
 def _triage_once(task: StudyTask, run: StudyRun | None) -> StudyReport:
     """Apply one protocol to one study in a single pass over all its slices."""
     if run is None:
-        return study_report(task, StageTracker(), task.problems)
+        return overview_report(task)
     return _run_pass(run, run.num_slices)
 
 
@@ -116,8 +117,10 @@ def _triage_in_passes(
         run = new_run(task)
         if run is not None:
             places[run] = place
-        waiting = (NOT_LOOKED_AT,) if run is not None else ()
-        studies.append(study_report(task, StageTracker(), (*task.problems, *waiting)))
+        if run is None:
+            studies.append(overview_report(task))
+        else:
+            studies.append(study_report(task, StageTracker(), (*task.problems, NOT_LOOKED_AT)))
     if not places:
         yield studies
     for run, count in schedule.passes(list(places)):

@@ -78,7 +78,7 @@ def test_pictures_are_plain_png_with_sides_marked(report) -> None:
         assert image.format == "PNG" and image.mode == "L" and not image.info
     counts = [section.count("<figure>") for section in page.split("<section")[2:]]
     assert all(3 <= n <= 6 for n in counts if n)
-    assert sum(n > 0 for n in counts) == 3
+    assert sum(n > 0 for n in counts) == 4
 
 
 def test_no_study_is_ever_shown_in_green(report) -> None:

@@ -89,3 +89,50 @@ def test_a_truncated_file_is_named(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ScanError, match=r"files skipped: 2, most often because: .*NIfTI"):
         find_series(tmp_path)
+
+
+def with_codes(path: Path, sform: int, qform: int, *, mirrored: bool = False) -> Series:
+    image = nibabel.Nifti1Image(landmark(), RAS_STEPS_MM)
+    image.set_qform(RAS_STEPS_MM @ np.diag([-1.0 if mirrored else 1.0, 1, 1, 1]), qform)
+    image.set_sform(RAS_STEPS_MM, sform)
+    nibabel.save(image, path)
+    return only(path)
+
+
+@pytest.mark.parametrize(
+    ("sform", "qform", "mirrored", "problem"),
+    [
+        (1, 1, False, None), (2, 1, False, None), (1, 0, False, None), (0, 1, False, None),
+        (1, 0, True, None), (1, 1, True, "orientation_conflict"), (2, 1, True, "orientation_conflict"),
+        (0, 0, False, "orientation_not_stated"),
+    ],
+)  # fmt: skip
+def test_the_two_affines_must_agree(tmp_path: Path, sform, qform, mirrored, problem) -> None:
+    series = with_codes(tmp_path / "a.nii", sform, qform, mirrored=mirrored)
+    named = [one.name for one in series.problems if one.name.startswith("orientation")]
+    assert named == ([problem] if problem else [])
+
+
+@pytest.mark.parametrize(("unit", "scale"), [("meter", 1e-3), ("mm", 1.0), ("micron", 1e3)])
+def test_units_of_space(tmp_path: Path, unit: str, scale: float) -> None:
+    image = nibabel.Nifti1Image(landmark(), RAS_STEPS_MM @ np.diag([scale] * 3 + [1.0]))
+    image.header.set_xyzt_units(unit)
+    nibabel.save(image, tmp_path / "a.nii")
+    np.testing.assert_allclose(only(tmp_path / "a.nii").spacing_mm, (3, 1, 1), rtol=1e-5)
+
+
+def test_fractions_do_not_hide_a_ct_and_the_user_may_say_the_kind(tmp_path: Path) -> None:
+    generator = np.random.default_rng(5)
+    head = np.full((32, 32, 12), -1000, np.float32)
+    head[6:26, 6:26] = 35
+    head += generator.normal(0, 3, head.shape).astype(np.float32)
+    path = write(tmp_path / "a.nii", head, RAS_STEPS_MM)
+    assert only(path).modality is Modality.CT
+    (said,) = find_series(path, modality=Modality.MR).series
+    assert said.modality is Modality.MR
+    assert "modality_guessed" not in {problem.name for problem in said.problems}
+
+
+def test_a_phase_image_is_not_a_ct(tmp_path: Path) -> None:
+    phase = np.random.default_rng(5).uniform(-4096, 4095, (24, 24, 8)).astype(np.float32)
+    assert only(write(tmp_path / "a.nii", phase, RAS_STEPS_MM)).modality is Modality.MR

@@ -51,3 +51,34 @@ def test_made_up_positions_say_nothing_about_coverage() -> None:
 @pytest.mark.parametrize(("lost", "expected"), [(3, []), (4, ["slices_lost"])])
 def test_more_than_a_tenth_of_the_slices_lost(lost, expected) -> None:
     assert problems(bare_series(slices=30), lost=lost) == expected
+
+
+@pytest.mark.parametrize("count", range(2, 12))
+def test_no_gap_is_silent(count: int) -> None:
+    """Ten stacks that span a whole head, their slices too far apart to have seen it."""
+    sparse = at(np.linspace(0, 140, count))
+    assert {"slices_too_far_apart", "insufficient_coverage"} & set(problems(sparse))
+
+
+def test_ten_millimetre_slices_in_steps_of_twelve_are_enough() -> None:
+    assert problems(at(np.arange(8) * 12.0)) == []
+
+
+@pytest.mark.parametrize("side_mm", [0.0024, 0.4, 100.0, 2400.0])
+def test_sizes_that_no_body_has(side_mm: float) -> None:
+    series = replace(bare_series(), spacing_mm=(5.0, side_mm, side_mm))
+    assert problems(series) == ["implausible_size"]
+
+
+def test_a_contrast_agent_is_a_problem_where_the_protocol_wants_none() -> None:
+    assert problems(replace(bare_series(), has_contrast_agent=True)) == ["contrast_agent"]
+    chest = load_protocol("chest_ct")
+    assert problems(replace(bare_series(), has_contrast_agent=True), protocol=chest) == []
+
+
+def test_empty_slices_are_no_coverage() -> None:
+    array = np.full((30, 8, 8), -1000, np.float32)
+    array[:10] = 30
+    volume = Volume(bare_series(), np.arange(30), array, ())
+    found = coverage_problems(HEAD_CT, volume, np.arange(30))
+    assert [problem.name for problem in found] == ["insufficient_coverage"]

@@ -120,6 +120,16 @@ def test_a_doubt_is_never_routine(tmp_path, options, changes, problem):
     assert study.limitations
 
 
+def test_an_unknown_body_part_is_shown_and_the_protocols_are_offered(tmp_path, options):
+    scan = write_head_ct(tmp_path / "scan", BodyPartExamined=None)
+    (study,) = triage_scan(FakeEngine(), scan, options).studies
+    (problem,) = (p for p in study.problems if p.name == "body_part_unknown")
+    assert "Head CT without contrast (--protocol head_ct)" in problem.detail
+    assert "--protocol brain_mr" not in problem.detail
+    assert len(study.key_images) == 3 and study.series.shape[0] == 20
+    assert study.slices == () and study.findings == ()
+
+
 def test_a_flag_stands_in_spite_of_a_doubt(tmp_path, options):
     scan = write_head_ct(tmp_path / "scan", slices=8, lesion=range(3, 5))
     (study,) = triage_scan(FakeEngine(), scan, options).studies
