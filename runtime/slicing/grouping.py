@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from edge_medgemma.runtime.slicing.dicom.headers import REPEAT_NAMES, SliceHeader
 from edge_medgemma.runtime.slicing.dicom.patient import number_people
+from edge_medgemma.runtime.slicing.files.discovery import UnreadableFileError, open_regular
 from edge_medgemma.runtime.slicing.geometry import (
     SAME_DIRECTION_TOLERANCE,
     SAME_POSITION_MM,
@@ -159,7 +160,11 @@ def _without_copies(
         seen: set[bytes] = set()
         for header in same:
             if len(same) > 1:
-                digest = digest_of(header.source.path)
+                try:
+                    digest = digest_of(header.source.path)
+                except UnreadableFileError as error:
+                    dropped.append((header, str(error)))
+                    continue
                 if digest in seen:
                     dropped.append((header, "duplicate: the same object as another file"))
                     copies[header.series_uid] += 1
@@ -170,8 +175,11 @@ def _without_copies(
 
 
 def _digest(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
+    with open_regular(path) as file:
+        try:
+            return hashlib.file_digest(file, "sha256").digest()
+        except OSError as error:
+            raise UnreadableFileError("cannot be read; copy the scan to another disk") from error
 
 
 def _copy_problems(count: int) -> tuple[Problem, ...]:

@@ -1,7 +1,7 @@
 """NIfTI volumes read as series: one file one series, reoriented to the patient."""
 
-import gzip
 import hashlib
+import io
 import math
 import zlib
 from collections.abc import Iterator, Sequence
@@ -16,9 +16,15 @@ from nibabel.orientations import io_orientation
 from numpy.typing import NDArray
 from pydicom.uid import generate_uid
 
-from edge_medgemma.runtime.slicing.files.discovery import UnreadableFileError
+from edge_medgemma.runtime.slicing.files.discovery import (
+    GZIP_MAGIC,
+    UnreadableFileError,
+    open_regular,
+)
+from edge_medgemma.runtime.slicing.files.gunzip import GunzippedFile
 from edge_medgemma.runtime.slicing.files.limits import (
     MAX_BYTES_AT_ONCE,
+    MAX_GUNZIPPED_BYTES,
     MAX_HEADER_BYTES,
     MAX_NIFTI_BYTES,
     MAX_PIXELS,
@@ -79,6 +85,7 @@ def read_nifti_series(path: Path, modality: Modality | None = None) -> Series:
             if finite.size:
                 values.add(finite)
                 is_whole = is_whole and bool(np.all(finite == np.rint(finite)))
+        _check_rest(image)
     if not finite_count:
         raise UnreadableFileError("NIfTI without a finite value")
     if modality is None:
@@ -242,10 +249,11 @@ def _affine_mm(image: Any) -> NDArray[np.float64]:
 def _opened(path: Path) -> Iterator[Any]:
     """A nibabel image on an open file, checked but with no values read."""
     try:
-        with path.open("rb") as file, silenced("nibabel.global"):
-            is_gzipped = file.read(2) == b"\x1f\x8b"
+        with open_regular(path) as file, silenced("nibabel.global"):
+            is_gzipped = file.read(2) == GZIP_MAGIC
             file.seek(0)
-            stream: Any = gzip.GzipFile(fileobj=file) if is_gzipped else file
+            gunzipped = GunzippedFile(file, MAX_GUNZIPPED_BYTES) if is_gzipped else None
+            stream: Any = io.BufferedReader(gunzipped) if gunzipped else file
             is_second = stream.read(4) in (b"\x1c\x02\x00\x00", b"\x00\x00\x02\x1c")
             stream.seek(0)
             kind = nibabel.Nifti2Image if is_second else nibabel.Nifti1Image
@@ -283,6 +291,14 @@ def _check(image: Any) -> None:
         raise UnreadableFileError("NIfTI whose affine gives no volume")
 
 
+def _check_rest(image: Any) -> None:
+    """Believe the values only if the checksum of a gzip, which stands behind them, is right."""
+    stream = image.file_map["image"].fileobj
+    gunzipped = getattr(stream, "raw", None)
+    if isinstance(gunzipped, GunzippedFile):
+        gunzipped.check_rest()
+
+
 def _slabs(image: Any) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """Scaled values [i, j, some k] of the first time point with their first k, ascending."""
     rows, columns, count = image.shape[:3]
@@ -294,5 +310,5 @@ def _slabs(image: Any) -> Iterator[tuple[int, NDArray[np.float32]]]:
 
 
 def _digest(path: Path) -> str:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

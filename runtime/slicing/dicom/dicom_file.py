@@ -17,7 +17,11 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from edge_medgemma.runtime.slicing.files.discovery import DICOM_PREAMBLE_BYTES, UnreadableFileError
+from edge_medgemma.runtime.slicing.files.discovery import (
+    DICOM_PREAMBLE_BYTES,
+    UnreadableFileError,
+    open_regular,
+)
 from edge_medgemma.runtime.slicing.files.limits import (
     MAX_HEADER_BYTES,
     MAX_HEADER_READS,
@@ -35,6 +39,9 @@ PIXEL_KEYWORDS = {
 
 ITEM_TAG_LITTLE, ITEM_TAG_BIG = b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00"
 """(FFFE,E000), which begins every item of a sequence."""
+
+GROUP_LENGTH_START = b"\x02\0\0\0UL\x04\0"
+"""Tag, value representation and length of (0002,0000), always in Explicit VR Little Endian."""
 
 UNDEFINED_LENGTH = 0xFFFFFFFF
 """PS3.5 section 7.1.1: the length of encapsulated pixel data."""
@@ -79,8 +86,8 @@ def read_header(path: Path, keywords: list[str] | None = None) -> tuple[Dataset,
     Returns the data set without pixels and the number of bytes (None: there is no pixel data
     element). Call it inside `parse_guarded`.
     """
-    with path.open("rb") as file:
-        source = _HeaderReader(_inflate(path, file))
+    with open_regular(path) as file:
+        source = _HeaderReader(_inflate(file))
         dataset = pydicom.dcmread(
             source, force=True, stop_before_pixels=True, specific_tags=keywords
         )
@@ -101,12 +108,12 @@ def opened_at_pixels(path: Path) -> Iterator[tuple[Dataset, BinaryIO]]:
     Raises:
         UnreadableFileError: damaged, beyond the limits, or without pixel data.
     """
-    with path.open("rb") as file:
-        yield parse_guarded(lambda: _read_to_pixels(path, file))
+    with open_regular(path) as file:
+        yield parse_guarded(lambda: _read_to_pixels(file))
 
 
-def _read_to_pixels(path: Path, file: BinaryIO) -> tuple[Dataset, BinaryIO]:
-    source = _HeaderReader(_inflate(path, file))
+def _read_to_pixels(file: BinaryIO) -> tuple[Dataset, BinaryIO]:
+    source = _HeaderReader(_inflate(file))
     dataset = pydicom.dcmread(source, force=True, stop_before_pixels=True)
     dataset.file_meta.setdefault("TransferSyntaxUID", ImplicitVRLittleEndian)
     if _to_pixels(source.file, dataset) is None:
@@ -139,7 +146,7 @@ class _HeaderReader:
         return content
 
 
-def _inflate(path: Path, file: BinaryIO) -> BinaryIO:
+def _inflate(file: BinaryIO) -> BinaryIO:
     """The file itself, or a deflated one as the same file in Explicit VR Little Endian.
 
     pydicom inflates without a bound: one megabyte may become a gigabyte.
@@ -149,10 +156,14 @@ def _inflate(path: Path, file: BinaryIO) -> BinaryIO:
     deflated = DeflatedExplicitVRLittleEndian.encode()
     if deflated not in head:
         return file
-    meta = pydicom.filereader.read_file_meta_info(path)
     # (0002,0000) takes 12 bytes and counts what follows it (PS3.10 section 7.1).
-    end = DICOM_PREAMBLE_BYTES + 4 + 12 + int(meta.FileMetaInformationGroupLength)
-    start = file.read(end)
+    begin = DICOM_PREAMBLE_BYTES + 4
+    if head[begin : begin + 8] != GROUP_LENGTH_START:
+        raise UnreadableFileError("damaged: deflated, and without the length of its header")
+    length = int.from_bytes(head[begin + 8 : begin + 12], "little")
+    if length > MAX_HEADER_BYTES:
+        raise UnreadableFileError("damaged: not readable as DICOM")
+    start = file.read(begin + 12 + length)
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     content = inflater.decompress(file.read(MAX_INFLATED_BYTES), MAX_INFLATED_BYTES)
     if inflater.unconsumed_tail or file.read(1):

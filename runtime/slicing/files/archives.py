@@ -24,7 +24,8 @@ from edge_medgemma.runtime.slicing.files.discovery import (
     UnreadableFileError,
     open_regular,
 )
-from edge_medgemma.runtime.slicing.files.inflate import CHUNK_BYTES, Gunzip
+from edge_medgemma.runtime.slicing.files.gunzip import Gunzip
+from edge_medgemma.runtime.slicing.files.inflate import CHUNK_BYTES
 from edge_medgemma.runtime.slicing.files.limits import MAX_FILE_BYTES
 from edge_medgemma.runtime.slicing.files.members import Member, MemberError
 from edge_medgemma.runtime.slicing.files.tar_members import TarDamageError, tar_members
@@ -80,8 +81,10 @@ def _members(file: BinaryIO, kind: FileKind, budget: ArchiveBudget) -> Iterator[
     is_gzipped = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
     file.seek(0)
     if kind is FileKind.GZIP:
-        return iter([Member("", _chunks(Gunzip(file, budget)))])
-    return tar_members(Gunzip(file, budget) if is_gzipped else file, budget, is_charged=is_gzipped)
+        return iter([Member("", _chunks(Gunzip(file, budget.take_bytes)))])
+    return tar_members(
+        Gunzip(file, budget.take_bytes) if is_gzipped else file, budget, is_charged=is_gzipped
+    )
 
 
 def _chunks(stream: Gunzip) -> Iterator[bytes]:

@@ -1,5 +1,6 @@
 """What the archives of a scan may cost together, charged as it is spent, also by those refused."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from edge_medgemma.runtime.slicing.files.discovery import UnreadableFileError
@@ -66,8 +67,8 @@ class ArchiveBudget:
 class Meter:
     """Charges one stream: what it gives, or what it reads if that is more."""
 
-    def __init__(self, budget: ArchiveBudget) -> None:
-        self._budget = budget
+    def __init__(self, take_bytes: Callable[[int], None]) -> None:
+        self._take_bytes = take_bytes
         self._read = self._given = self._charged = 0
 
     def count(self, *, read: int = 0, given: int = 0) -> None:
@@ -76,4 +77,4 @@ class Meter:
         self._given += given
         due = max(self._read, self._given) - self._charged
         self._charged += due
-        self._budget.take_bytes(due)
+        self._take_bytes(due)

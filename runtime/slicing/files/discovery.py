@@ -5,8 +5,8 @@ import stat
 import zlib
 from dataclasses import dataclass
 from enum import Enum
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from edge_medgemma.runtime.slicing.files.kinds import (
     ISO_MAGIC_OFFSET,
@@ -65,7 +65,7 @@ class Entry:
     """It comes from an archive."""
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> BufferedReader:
     """Open a file to read it, and nothing that could block, as a named pipe in its place would.
 
     Raises:

@@ -4,10 +4,9 @@ import bz2
 import lzma
 import zlib
 from collections.abc import Callable, Iterator
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
-from edge_medgemma.runtime.slicing.files.budget import ArchiveBudget, Meter
-from edge_medgemma.runtime.slicing.files.discovery import GZIP_MAGIC, UnreadableFileError
+from edge_medgemma.runtime.slicing.files.budget import Meter
 from edge_medgemma.runtime.slicing.files.members import MemberError
 
 CHUNK_BYTES = 1024**2
@@ -18,9 +17,6 @@ INPUT_BYTES = 16 * 1024
 
 MAX_DICTIONARY_BYTES = 64 * 1024**2
 """Largest window of LZMA, the default of the strongest preset; the format allows 4 GiB."""
-
-MEMBER_COST_BYTES = 4096
-"""Bytes that beginning one more gzip stream counts as; blocked gzip has one for every 64 KiB."""
 
 
 class Decompressor(Protocol):
@@ -114,52 +110,3 @@ def inflated(
         meter.count(read=len(data), given=len(chunk))
         if chunk:
             yield chunk
-
-
-class Gunzip:
-    """A gzipped file read once from its start: all its streams, one after the other.
-
-    A wrong checksum or code says that what came before may be wrong as well, so it is no damage
-    that ends a list but a reason to refuse everything.
-    """
-
-    def __init__(self, file: BinaryIO, budget: ArchiveBudget) -> None:
-        self._file, self._budget, self._meter = file, budget, Meter(budget)
-        self._inflater = Inflater(16 + zlib.MAX_WBITS)
-        self._rest = b""
-
-    def read(self, size: int) -> bytes:
-        """At most `size` bytes; none at the end.
-
-        Raises:
-            EOFError: truncated.
-            UnreadableFileError: damaged, or beyond the budget.
-        """
-        while size > 0:
-            if self._inflater.eof and not self._begin_next():
-                return b""
-            data, self._rest = self._rest, b""
-            if self._inflater.needs_input and not data:
-                data = self._file.read(INPUT_BYTES)
-                self._meter.count(read=len(data))
-                if not data:
-                    raise EOFError
-            try:
-                given = self._inflater.decompress(data, min(size, CHUNK_BYTES))
-            except zlib.error as error:
-                raise UnreadableFileError("damaged gzip file") from error
-            self._meter.count(given=len(given))
-            if given:
-                return given
-        return b""
-
-    def _begin_next(self) -> bool:
-        """Whether another stream follows; what else follows is no part of the file."""
-        data = self._inflater.unused_data
-        if len(data) < len(GZIP_MAGIC):
-            data += self._file.read(INPUT_BYTES)
-        if not data.startswith(GZIP_MAGIC):
-            return False
-        self._budget.take_bytes(MEMBER_COST_BYTES)
-        self._inflater, self._rest = Inflater(16 + zlib.MAX_WBITS), data
-        return True

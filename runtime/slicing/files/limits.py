@@ -44,6 +44,9 @@ MAX_CODEC_BYTES = 10**9
 MAX_NIFTI_BYTES = 1024**3
 """Stored values of one time point: 2,000 slices of 512 × 512, inflated in about 5 s."""
 
+MAX_GUNZIPPED_BYTES = 3 * 1024**3
+"""Inflated of one NIfTI in one reading, also what is skipped: later time points up to the checksum."""
+
 MAX_BYTES_AT_ONCE = 64 * 1024**2
 """Float32 slices of one file decoded together: 64 of 512 × 512."""
 

@@ -41,7 +41,7 @@ def tar_members(stream: Stream, budget: ArchiveBudget, *, is_charged: bool) -> I
         TarDamageError, EOFError: damaged or truncated, also from a member's content.
         UnreadableFileError: beyond the limits.
     """
-    source = _Source(stream, None if is_charged else Meter(budget))
+    source = _Source(stream, None if is_charged else Meter(budget.take_bytes))
     extended: dict[str, bytes] = {}
     while header := source.header():
         kind, size = header[156:157], _number(header[124:136])

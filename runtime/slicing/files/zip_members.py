@@ -79,7 +79,9 @@ def _content(file: BinaryIO, entry: zipfile.ZipInfo, budget: ArchiveBudget) -> I
         return data
 
     if left:  # LZMA may have no mark at its end
-        for chunk in inflated(read, DECOMPRESSORS[entry.compress_type](read), Meter(budget)):
+        for chunk in inflated(
+            read, DECOMPRESSORS[entry.compress_type](read), Meter(budget.take_bytes)
+        ):
             checksum = zlib.crc32(chunk, checksum)
             left -= len(chunk)
             yield chunk

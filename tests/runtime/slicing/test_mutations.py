@@ -40,7 +40,7 @@ REASONS = re.compile(
     r"neither DICOM nor NIfTI|no pixel data|no series or object UID|expected (1 to|at most)|"
     r"colour image|not a DICOM image|sequences nested|header of more than|mosaic of tiles|"
     r"inflates to more|NIfTI (that|volume|whose|without)|empty file|takes more memory|"
-    r"PNG or JPEG|JPEG Extended"
+    r"not a scan|JPEG Extended|convert it|unpack it first|gzip file"
 )
 """Every refusal is one of these sentences."""
 
