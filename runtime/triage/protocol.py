@@ -128,7 +128,10 @@ def builtin_protocols() -> tuple[Protocol, ...]:
 
 def covers(protocol: Protocol, series: Series) -> bool:
     """Whether the protocol is meant for the modality and the body part of the series."""
-    is_shown = any(part in protocol.body_parts for part in series.body_parts)
+    meant = set(protocol.body_parts)
+    if BodyPart.UNKNOWN in meant:
+        meant.add(BodyPart.OTHER)  # a protocol for no part that is known here
+    is_shown = not meant.isdisjoint(series.body_parts)
     return series.modality in protocol.modalities and is_shown
 
 
