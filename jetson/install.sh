@@ -6,7 +6,8 @@ usage() {
   cat << 'END'
 usage: sudo jetson/install.sh [options]
 
-  --engine DIR    engine directory to use for plugged-in media (default: the demonstration engine)
+  --engine DIR    engine directory to use for plugged-in media; without one, or with the demo
+                  engine, the service refuses every medium
   --wheels DIR    install from the wheels of this folder, without a network
   --swap GB       also make a swap file of this size (an 8 GB Orin Nano: 8)
   --headless      do not start a desktop any more (frees about 0.8 GB)

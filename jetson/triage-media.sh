@@ -8,7 +8,8 @@ reports=${2:?usage: triage-media.sh MOUNT_FOLDER REPORTS_FOLDER}
 program=${EDGE_MEDGEMMA_PROGRAM:-/opt/edge-medgemma/venv/bin/edge-medgemma}
 
 out=$(mktemp -d "$reports/$(date -u +%Y%m%dT%H%M%SZ)-XXXX")
-set -- triage "$medium" --out "$out" --exit-code
+# What is plugged in here is of a patient: no engine that knows none may speak about it.
+set -- triage "$medium" --out "$out" --exit-code --require-real-engine
 [ -z "${EDGE_MEDGEMMA_ENGINE:-}" ] || set -- "$@" --engine "$EDGE_MEDGEMMA_ENGINE"
 [ -z "${EDGE_MEDGEMMA_SLICES:-}" ] || set -- "$@" --slices "$EDGE_MEDGEMMA_SLICES"
 

@@ -45,6 +45,19 @@ def tiny_engine(tiny_engine_directory: Path) -> Iterator[Engine]:
 
 
 @pytest.fixture(scope="session")
+def phantom_scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A DICOM folder that the demo engine has grounds to speak about: a phantom with a bleed."""
+    from edge_medgemma.calibration.phantoms.dicom import write_dicom_series
+    from edge_medgemma.calibration.phantoms.drawing import draw_phantom
+
+    folder = tmp_path_factory.mktemp("phantom") / "scan"
+    write_dicom_series(
+        draw_phantom(3_000_002, findings=frozenset({"intracranial_haemorrhage"})), folder
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of the random Gemma3ForConditionalGeneration that the tiny engine is exported from."""
     pytest.importorskip("onnx_ir", reason="the extra 'export' is not installed")

@@ -38,6 +38,8 @@ from edge_medgemma.runtime.triage.chat_session import (
 )
 from edge_medgemma.runtime.triage.options import TriageOptions
 from edge_medgemma.runtime.triage.protocol import Protocol
+from edge_medgemma.runtime.triage.scoring.grounds import RANDOM_WEIGHTS, engine_notice
+from edge_medgemma.runtime.triage.scoring.question_scope import require_question_in_scope
 from edge_medgemma.runtime.triage.scoring.questions import REASONING_TOKENS
 
 FINDINGS = "findings"
@@ -111,14 +113,18 @@ def command(
             engine_directory, threads=threads, providers=providers, recorder=recorder
         )
     with engine:
+        require_question_in_scope(question, engine.manifest.scope)
         engine.prompt.question(question)  # a question that may not be asked costs no prefill
         with stage_progress() as progress:
             session = open_scan(engine, scan, options, progress)
         _print_notes(session, scan_cache)
         if json_schema:
             allowed = schema or findings_schema(session.protocol, session.slices)
+            answer = session.ask_json(question, allowed, sampling, max_tokens)
+            if engine.manifest.has_random_weights:
+                answer = {"notice": RANDOM_WEIGHTS.detail, "answer": answer}
             # ASCII alone: an escape sequence in a text of the model's stays escaped.
-            click.echo(json.dumps(session.ask_json(question, allowed, sampling, max_tokens)))
+            click.echo(json.dumps(answer))
             return
         pieces = []
         with recorder.span("generate"):
@@ -139,9 +145,8 @@ def _print_notes(session: ChatSession, scan_cache: ScanCache | None) -> None:
     notes = [sentence(problem.detail) for problem in session.problems]
     if scan_cache is not None and scan_cache.write_error:
         notes.append(scan_cache.write_error)
-    if session.engine.manifest.scope:
-        notes.append(session.engine.manifest.scope.notice)
-    for note in notes:
+    notes.append(engine_notice(session.engine.manifest))
+    for note in filter(None, notes):
         click.echo(f"note: {printable(note)}", err=True)
 
 

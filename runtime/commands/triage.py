@@ -28,7 +28,11 @@ from edge_medgemma.runtime.commands.sanitize import printable
 from edge_medgemma.runtime.commands.tables import print_table
 from edge_medgemma.runtime.errors import ResourceError
 from edge_medgemma.runtime.generation.engine import Engine
-from edge_medgemma.runtime.reporting.html_report import score_words, slices_seen, write_html_report
+from edge_medgemma.runtime.reporting.html_report import (
+    probability_words,
+    slices_seen,
+    write_html_report,
+)
 from edge_medgemma.runtime.reporting.json_report import (
     INTENDED_USE,
     dump_report,
@@ -42,7 +46,8 @@ from edge_medgemma.runtime.tracing.trace_file import write_trace
 from edge_medgemma.runtime.triage.options import TriageOptions
 from edge_medgemma.runtime.triage.progress import Progress
 from edge_medgemma.runtime.triage.protocol import Protocol
-from edge_medgemma.runtime.triage.report import Effort, StudyReport, TriageReport
+from edge_medgemma.runtime.triage.report import Effort, FindingResult, StudyReport, TriageReport
+from edge_medgemma.runtime.triage.scoring.grounds import check_real_engine
 from edge_medgemma.runtime.triage.triage_scan import triage_scan
 from edge_medgemma.runtime.triage.urgency import NO_FLAG_TEXT, Urgency
 
@@ -134,6 +139,10 @@ class _Files:
     "--effort", type=click.Choice([e.value for e in Effort]), default=Effort.FAST.value,
     show_default=True, help="reasoned: the model reasons in words first; minutes per finding.",
 )  # fmt: skip
+@click.option(
+    "--require-real-engine", is_flag=True,
+    help="Refuse the demo engine and random weights, which know nothing of patients.",
+)  # fmt: skip
 @click.option("--report/--no-report", "with_report", default=True, help="Write report.html or not.")
 @no_cache_option
 @cache_size_option
@@ -155,6 +164,7 @@ def command(
     out: Path,
     output_format: str,
     effort: str,
+    require_real_engine: bool,
     with_report: bool,
     no_cache: bool,
     cache_gb: float,
@@ -187,6 +197,8 @@ def command(
             engine = Engine.open(
                 engine_directory, threads=threads, providers=providers, recorder=recorder
             )
+        if require_real_engine:
+            check_real_engine(engine.manifest)
         if budget_s is not None:
             spent_s = time.perf_counter() - start_s
             options = replace(options, budget_s=max(budget_s - spent_s, 0.0))
@@ -243,7 +255,7 @@ def _print_report(report: TriageReport) -> None:
     for study in report.studies:
         table.add_row(
             study.name,
-            Text(urgency_words(study.urgency, study.flagged), style=_STYLES[study.urgency]),
+            _urgency_text(report, study),
             printable(study.protocol_name or "none"),
             printable(_reasons(study)),
             slices_seen(study),
@@ -259,8 +271,20 @@ def _print_report(report: TriageReport) -> None:
     print_table(table, *lines, INTENDED_USE)
 
 
+def _urgency_text(report: TriageReport, study: StudyReport) -> Text:
+    if report.engine.has_random_weights:
+        return Text("no result", style="dim")
+    return Text(urgency_words(study.urgency, study.flagged), style=_STYLES[study.urgency])
+
+
+def _flag_words(finding: FindingResult) -> str:
+    """Its title, and what is grounded beside it: a percentage, or what speaks against the flag."""
+    beside = probability_words(finding) or finding.reason
+    return f"{finding.title} ({beside})" if beside else finding.title
+
+
 def _reasons(study: StudyReport) -> str:
-    flags = [f"{finding.title} ({score_words(finding)})" for finding in study.flagged]
+    flags = [_flag_words(finding) for finding in study.flagged]
     reasons = [*flags, *study.limitations] or [NO_FLAG_TEXT]
     if study.not_assessed:
         reasons.append(f"{study.not_assessed} of {len(study.findings)} findings not assessed")

@@ -1,6 +1,7 @@
 """Start of a fresh process up to its first token, part by part."""
 
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -11,8 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edge_medgemma.runtime.backends.select import Providers
+from edge_medgemma.runtime.domain import without_scope
 from edge_medgemma.runtime.errors import ResourceError
-from edge_medgemma.runtime.manifest import Manifest
+from edge_medgemma.runtime.manifest import MANIFEST_NAME, Manifest, dump_manifest
 from edge_medgemma.runtime.profiling.distribution import Distribution
 from edge_medgemma.runtime.profiling.record import Layer, Row
 from edge_medgemma.runtime.profiling.synthetic_ct import write_synthetic_ct
@@ -72,7 +74,7 @@ class ColdStart:
         """Peak resident bytes of the process."""
         command = [
             sys.executable, "-m", "edge_medgemma", "ask", str(scan), QUESTION,
-            "--engine", str(self.directory), "--slices", "1", "--max-tokens", "1",
+            "--engine", str(self._engine_directory()), "--slices", "1", "--max-tokens", "1",
             "--threads", str(self.threads), "--trace", str(trace), "--no-cache",
             "--provider", f"vision={self.providers.vision}",
             "--provider", f"decoder={self.providers.decoder}",
@@ -99,13 +101,25 @@ class ColdStart:
             raise ResourceError(f"the process failed: {reason}")
         return peak
 
+    def _engine_directory(self) -> Path:
+        """The engine; of a demo engine, which would not answer about this scan, a copy that does."""
+        scope = self.manifest.scope
+        if scope is None or not scope.is_demonstration or not self.directory.is_dir():
+            return self.directory
+        copy = self.work_folder / "unscoped"
+        if not copy.is_dir():
+            shutil.copytree(self.directory, copy)
+            manifest = dump_manifest(without_scope(self.manifest))
+            (copy / MANIFEST_NAME).write_text(manifest, encoding="utf-8")
+        return copy
+
     def _drop_from_page_cache(self) -> bool:
         """Pages that another process has mapped stay: the figure is then that of a warm disk."""
         if not hasattr(os, "posix_fadvise"):
             return False
         with suppress(OSError):
             for name in self.manifest.files:
-                handle = os.open(self.directory / name, os.O_RDONLY)
+                handle = os.open(self._engine_directory() / name, os.O_RDONLY)
                 try:
                     os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
                 finally:

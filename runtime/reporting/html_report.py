@@ -24,6 +24,7 @@ from edge_medgemma.runtime.reporting.labels import (
 )
 from edge_medgemma.runtime.triage.report import (
     FindingResult,
+    FindingStatus,
     KeyImage,
     SeriesRecord,
     StudyReport,
@@ -31,6 +32,7 @@ from edge_medgemma.runtime.triage.report import (
 )
 
 TEMPLATE_NAME = "report.html"
+NOT_ASSESSED = FindingStatus.NOT_ASSESSED
 
 
 def write_html_report(report: TriageReport, path: Path) -> None:
@@ -66,11 +68,13 @@ def _environment() -> jinja2.Environment:
         png=png_data_uri,
         passes=_passes,
         precision_words=_precision_words,
-        score=score_words,
+        probability=probability_words,
+        reasons=_reasons,
         sentence=sentence,
         signed=signed,
         skipped_words=_skipped_words,
         slices_seen=slices_seen,
+        strange_slices=_strange_slices,
         status_word=FINDING_STATUS_WORDS.__getitem__,
         timings=_timings,
         urgency_words=urgency_words,
@@ -85,11 +89,28 @@ def png_data_uri(picture: KeyImage) -> str:
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
 
 
-def score_words(finding: FindingResult) -> str:
-    """A calibrated probability in per cent, else the score with its sign."""
-    if finding.probability is not None:
-        return f"{100 * finding.probability:.0f} %"
-    return signed(finding.score)
+def probability_words(finding: FindingResult) -> str:
+    """A calibrated probability in per cent; nothing where none is grounded."""
+    if finding.probability is None:
+        return ""
+    return f"{100 * finding.probability:.0f} %"
+
+
+def _reasons(study: StudyReport) -> str:
+    """Why findings were not assessed, and what speaks against flags; each sentence once."""
+    words = [
+        f"Not assessed: {one.reason}." if one.status is NOT_ASSESSED else sentence(one.reason)
+        for one in study.findings
+        if one.reason
+    ]
+    return " ".join(dict.fromkeys(words))
+
+
+def _strange_slices(study: StudyReport) -> str:
+    """`5 of 24 slices`, and which, 1-based: those that are unlike the calibration's."""
+    strange = study.strange_slices
+    places = ", ".join(str(index + 1) for index in strange)
+    return f"{len(strange)} of {count(len(study.slices), 'slice')} shown ({places})"
 
 
 def slices_seen(study: StudyReport) -> str:

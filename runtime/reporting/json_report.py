@@ -4,9 +4,11 @@ import math
 from pathlib import Path
 
 from edge_medgemma.runtime.documents import dump_json
+from edge_medgemma.runtime.domain import StudyDistance
 from edge_medgemma.runtime.files import write_atomically
 from edge_medgemma.runtime.reporting.triage_document import (
     CacheHitsEntry,
+    CalibrationDistanceEntry,
     EngineEntry,
     FindingEntry,
     KeySliceEntry,
@@ -53,7 +55,12 @@ def dump_report(report: TriageReport) -> str:
         created_at=report.created_at,
         program=Program("edge-medgemma", report.program_version),
         engine=EngineEntry(
-            engine.name, engine.revision, engine.sha256, engine.precision, engine.notice or None
+            engine.name,
+            engine.revision,
+            engine.sha256,
+            engine.precision,
+            engine.notice or None,
+            engine.has_random_weights,
         ),
         effort=report.effort,
         urgency=report.urgency,
@@ -77,9 +84,15 @@ def _study(study: StudyReport) -> StudyEntry:
         other_series=tuple(map(_series, study.other_series)),
         preset=study.preset or None,
         slices=tuple(
-            SliceEntry(one.slice_index, _number(one.position_mm), one.sop_instance_uid or None)
+            SliceEntry(
+                one.slice_index,
+                _number(one.position_mm),
+                one.sop_instance_uid or None,
+                _number(one.calibration_ratio),
+            )
             for one in study.slices
         ),
+        calibration_distance=_distance(study.distance) if study.distance else None,
         passes=tuple(
             PassEntry(
                 one.slices,
@@ -94,6 +107,12 @@ def _study(study: StudyReport) -> StudyEntry:
         cache_hits=CacheHitsEntry(study.cache_hits.slices, study.cache_hits.prefix),
         problems=tuple(ProblemEntry(one.name, one.detail) for one in study.problems),
         timings_s=_rounded(study.total_s),
+    )
+
+
+def _distance(distance: StudyDistance) -> CalibrationDistanceEntry:
+    return CalibrationDistanceEntry(
+        _number(distance.ratio), distance.conformal_p, distance.num_studies
     )
 
 

@@ -32,8 +32,10 @@ class EngineEntry:
     """Hash of the engine's manifest, which holds the hash of every file."""
     precision: Mapping[str, str]
     """Part of the model to the way its weights are stored; `head`: in the table of the head."""
-    demo_notice: str | None
-    """Notice of a demo engine about itself; null for others."""
+    notice: str | None
+    """Statement of a demo engine or of random weights about themselves; null for others."""
+    has_random_weights: bool
+    """Whether nothing that the engine says means anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,21 @@ class SliceEntry:
     """Along the normal of the stack."""
     sop_instance_uid: str | None
     """DICOM (0008,0018); null for NIfTI."""
+    calibration_ratio: float | None
+    """Distance from the engine's calibration scans, 1 where 1 % of their slices lie farther out; above
+    1.5 the slice is unlike them. null where it could not be measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationDistanceEntry:
+    """Distance of a study's image features from those of the engine's calibration scans."""
+
+    ratio: float | None
+    """Median of the slices, 1 where 1 % of the calibration studies lie farther out."""
+    conformal_p: float
+    """Share of the calibration studies that lie as far out, this study counted among them."""
+    studies: Count
+    """Calibration studies it was compared with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +136,7 @@ class FindingEntry:
     """Urgency of the study if the finding is flagged."""
     status: FindingStatus
     reason: str | None
-    """Why it was not assessed, or that a later pass did not confirm the flag."""
+    """Why it was not assessed, or what speaks against the flag."""
     log_odds: float | None
     """Log-odds of yes against no, all spellings added up."""
     baseline_log_odds: float | None
@@ -175,6 +192,8 @@ class StudyEntry:
     preset: str | None
     """How pixels were made of the stored values."""
     slices: tuple[SliceEntry, ...]
+    calibration_distance: CalibrationDistanceEntry | None
+    """null where the engine does not say what it was calibrated on, or was not run."""
     passes: tuple[PassEntry, ...]
     """One unless a coarse pass came first."""
     findings: tuple[FindingEntry, ...]

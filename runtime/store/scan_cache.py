@@ -45,6 +45,8 @@ class Kind(StrEnum):
 
     FEATURES = "features"
     """Image features of one slice."""
+    POOLED = "pooled"
+    """Mean of the image tokens of one slice, which is compared with those of the calibration."""
     PREFIX = "prefix"
     """Keys and values of everything ahead of a question."""
 

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from edge_medgemma.runtime.domain import read_domain
 from edge_medgemma.runtime.errors import AnswerError, ScanError
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.generation.grammar import Constraint
@@ -18,20 +19,21 @@ from edge_medgemma.runtime.slicing.scan import find_series
 from edge_medgemma.runtime.slicing.volume import Problem
 from edge_medgemma.runtime.tracing.spans import Span, total_s
 from edge_medgemma.runtime.triage.coverage import sampling_problems
+from edge_medgemma.runtime.triage.cpu_fallback import DEVICE_FAILED, with_cpu_fallback
 from edge_medgemma.runtime.triage.options import DEFAULT_OPTIONS, TriageOptions
 from edge_medgemma.runtime.triage.pipeline import (
-    DEVICE_FAILED,
     StudyContext,
+    compare,
     open_study,
     render,
     require_memory,
     slice_prefiller,
-    with_cpu_fallback,
 )
 from edge_medgemma.runtime.triage.prefill import FeatureStore
 from edge_medgemma.runtime.triage.progress import Progress, StageTracker, no_progress
 from edge_medgemma.runtime.triage.protocol import Protocol
 from edge_medgemma.runtime.triage.report import CacheHits
+from edge_medgemma.runtime.triage.scoring.grounds import scope_problem
 from edge_medgemma.runtime.triage.scoring.questions import REASONING_TOKENS
 from edge_medgemma.runtime.triage.worklist import StudyTask, plan_studies
 
@@ -162,7 +164,8 @@ def open_scan(
 
     Raises:
         ScanError: nothing in the scan can be read, no protocol fits it, its values cannot be shown
-            to the model, or it holds several studies and none was chosen.
+            to the model, it is outside the scope or the domain of a demo engine, or it holds several
+            studies and none was chosen.
         ResourceError: the slices need more memory than there is.
     """
     tracker = StageTracker(on_progress)
@@ -172,7 +175,11 @@ def open_scan(
         task = _only(plan_studies(listing, options.protocol, options.series_uid, scope))
     if task.protocol is None or task.series is None:
         raise ScanError(" ".join(problem.detail for problem in task.problems))
-    context = StudyContext(engine, task.protocol, task.series, options, tracker)
+    outside = scope_problem(scope, task.protocol, task.series)
+    if outside is not None:
+        raise _refused(outside)
+    domain = read_domain(engine.directory, engine.manifest)
+    context = StudyContext(engine, task.protocol, task.series, options, tracker, domain)
     problems = list(task.problems)
     return with_cpu_fallback(
         engine,
@@ -188,15 +195,27 @@ def _open_session(context: StudyContext, problems: Sequence[Problem]) -> ChatSes
     shown = study.stack
     sampling = sampling_problems(context.protocol, context.series, shown.slice_indices)
     prefiller, features = slice_prefiller(context, shown), FeatureStore()
-    prefilled = prefiller.prefill(features, prefiller.encode(features))
+    encoded = prefiller.encode(features)
+    grounds = compare(context, prefiller, features)
+    doubts = () if grounds.problem is None else (grounds.problem,)
+    if grounds.problem is not None and not grounds.allows_findings:
+        raise _refused(grounds.problem)
+    prefilled = prefiller.prefill(features, encoded)
     return ChatSession(
         engine=context.engine,
         prefix=prefilled.prefix,
         protocol=context.protocol,
-        problems=tuple(dict.fromkeys((*study.problems, *sampling))),
+        problems=tuple(dict.fromkeys((*study.problems, *sampling, *doubts))),
         slices=len(shown.pixels),
         cache_hits=prefilled.cache_hits,
         spans=context.tracker.spans,
+    )
+
+
+def _refused(problem: Problem) -> ScanError:
+    """The refusal of a scan of which the engine's answers would mean nothing."""
+    return ScanError(
+        f"{problem.detail} No question about this scan is answered; name another engine with --engine."
     )
 
 

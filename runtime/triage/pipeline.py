@@ -3,6 +3,7 @@
     open             `open_study`, `render`: slices decoded, coverage checked, windows applied
     choose slices    `choose_slices`: those that one pass shows to the model
     encode           `SlicePrefiller.encode`: image features of every slice
+    compare          `compare`: their distance from those that the engine was calibrated on
     blank baseline   `blank_baseline`: log-odds of the same questions about blank slices
     prefill          `SlicePrefiller.prefill`: instruction and slices into the KV cache
     score            `score`: log-odds of every finding, less the baseline
@@ -17,12 +18,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import repeat
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_medgemma.runtime.errors import ProviderError
+from edge_medgemma.runtime.domain import Domain
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.generation.prefix import Prefix
 from edge_medgemma.runtime.slicing.sampling import sample_slices
@@ -32,6 +32,7 @@ from edge_medgemma.runtime.slicing.windows import PRESETS, render_stack
 from edge_medgemma.runtime.store.number_cache import CachedNumbers
 from edge_medgemma.runtime.store.places import Place
 from edge_medgemma.runtime.triage.coverage import coverage_problems, sampling_problems
+from edge_medgemma.runtime.triage.empty_slices import empty_slices
 from edge_medgemma.runtime.triage.options import TriageOptions
 from edge_medgemma.runtime.triage.prefill import (
     Features,
@@ -42,6 +43,7 @@ from edge_medgemma.runtime.triage.prefill import (
 from edge_medgemma.runtime.triage.progress import StageTracker
 from edge_medgemma.runtime.triage.protocol import Finding, Protocol
 from edge_medgemma.runtime.triage.report import (
+    NO_CACHE_HITS,
     CacheHits,
     Effort,
     FindingResult,
@@ -52,6 +54,7 @@ from edge_medgemma.runtime.triage.report_builder import study_report
 from edge_medgemma.runtime.triage.scoring.blank_baseline import blank_volume
 from edge_medgemma.runtime.triage.scoring.evidence import with_evidence
 from edge_medgemma.runtime.triage.scoring.findings import Answers, evaluate, result_problems
+from edge_medgemma.runtime.triage.scoring.grounds import Grounds, domain_grounds, unassessed
 from edge_medgemma.runtime.triage.scoring.questions import (
     ask_fast,
     ask_reasoned,
@@ -59,12 +62,8 @@ from edge_medgemma.runtime.triage.scoring.questions import (
 )
 from edge_medgemma.runtime.triage.worklist import StudyTask
 
-DEVICE_FAILED = Problem(
-    "device_failed",
-    "The GPU failed while this study was read; the CPU read it again from the beginning.",
-)
-
-T = TypeVar("T")
+UNLIKE_CALIBRATION = "the scan is not known to be like those that this engine was made for"
+RANDOM_WEIGHTS_REASON = "the engine's weights are random"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +75,8 @@ class StudyContext:
     series: Series
     options: TriageOptions
     tracker: StageTracker
+    domain: Domain | None = None
+    """What the engine was calibrated on."""
 
     @property
     def requested_indices(self) -> NDArray[np.int64]:
@@ -123,6 +124,8 @@ class PassResult:
     cache_hits: CacheHits
     num_encoded: int
     """Slices that the vision tower was run on."""
+    grounds: Grounds
+    """What may be said of the study, by the slices shown."""
 
     @property
     def is_dense(self) -> bool:
@@ -145,11 +148,14 @@ def run_pass(
     prefiller = slice_prefiller(context, shown)
     is_last = len(rows) == len(study.stack.slice_indices)
     encoded = prefiller.encode(features)
+    grounds = compare(context, prefiller, features)
+    if not grounds.allows_findings:
+        return _without_answers(context, shown, grounds, prefiller.num_encoded)
     blank = partial(prefiller.encode_blank, study.blank, features)
     baseline = blank_baseline(context, len(rows), blank)
     prefilled = prefiller.prefill(features, encoded, keeps_features=not is_last)
     answers, findings = score(context, prefilled.prefix, baseline)
-    findings = evidence(context, prefilled.prefix, shown, findings)
+    findings = grounds.limit(evidence(context, prefilled.prefix, shown, findings))
     return PassResult(
         shown=shown,
         findings=findings,
@@ -157,10 +163,25 @@ def run_pass(
             *sampling_problems(context.protocol, context.series, shown.slice_indices),
             *answers.problems,
             *result_problems(findings),
+            *([grounds.problem] if grounds.problem else []),
         ),
         cache_hits=prefilled.cache_hits,
         num_encoded=prefiller.num_encoded,
+        grounds=grounds,
     )
+
+
+def _without_answers(
+    context: StudyContext, shown: SliceStack, grounds: Grounds, num_encoded: int
+) -> PassResult:
+    """The result of a pass after which the engine is not asked."""
+    findings = unassessed(context.protocol.findings, UNLIKE_CALIBRATION)
+    problems = sampling_problems(context.protocol, context.series, shown.slice_indices)
+    if grounds.distance is None:
+        problems = (*problems, *result_problems(findings))
+    if grounds.problem is not None:
+        problems = (*problems, grounds.problem)
+    return PassResult(shown, findings, problems, NO_CACHE_HITS, num_encoded, grounds)
 
 
 def require_memory(context: StudyContext, slices: int) -> None:
@@ -195,7 +216,8 @@ def render(context: StudyContext, decoded: DecodedStudy) -> RenderedStudy:
     with context.tracker.stage("render"):
         stack = render_stack(decoded.volume)
         blank = render_stack(blank_volume(decoded.volume), stack.preset)
-    new = tuple(p for p in stack.problems if p not in decoded.problems)
+    found = (*stack.problems, *empty_slices(stack))
+    new = tuple(p for p in found if p not in decoded.problems)
     return RenderedStudy(stack, blank, (*decoded.problems, *new))
 
 
@@ -216,6 +238,18 @@ def slice_prefiller(context: StudyContext, shown: SliceStack) -> SlicePrefiller:
     """The encoder and prefiller of the slices of one pass."""
     instruction, cache = context.protocol.instruction, context.options.scan_cache
     return SlicePrefiller(context.engine, instruction, shown, cache, context.tracker)
+
+
+def compare(context: StudyContext, prefiller: SlicePrefiller, features: FeatureStore) -> Grounds:
+    """What may be said of a study, by the distance of its slices from the calibration's."""
+    with context.tracker.stage("compare"):
+        return domain_grounds(
+            context.engine.manifest,
+            context.domain,
+            context.protocol,
+            context.series,
+            lambda: prefiller.pooled(features),
+        )
 
 
 def blank_baseline(
@@ -303,28 +337,13 @@ def evidence(
 def conclude(
     context: StudyContext, task: StudyTask, problems: Sequence[Problem], result: PassResult
 ) -> StudyReport:
-    """Urgency and report of a study, from the findings of a pass and all problems."""
-    report = study_report(task, context.tracker, problems, result.shown, result.findings)
-    return replace(report, cache_hits=result.cache_hits)
+    """Urgency and report of a study, from the findings of a pass and all problems.
 
-
-def with_cpu_fallback(
-    engine: Engine, attempt: Callable[[], T], on_fallback: Callable[[], None]
-) -> T:
-    """The result of `attempt`, which begins again on the CPU, once, if a device fails.
-
-    Args:
-        engine: leaves its device.
-        attempt: runs stages of a study.
-        on_fallback: called in between; drops what the device computed.
-
-    Raises:
-        ProviderError: there is no device to leave, or the engine has no form for the CPU.
+    Of random weights no finding is reported; they were asked all the same, to measure the device.
     """
-    try:
-        return attempt()
-    except ProviderError as error:
-        if not engine.fall_back(str(error)):
-            raise
-    on_fallback()
-    return attempt()
+    findings = result.findings
+    if context.engine.manifest.has_random_weights:
+        findings = unassessed(context.protocol.findings, RANDOM_WEIGHTS_REASON)
+    distance = result.grounds.distance
+    report = study_report(task, context.tracker, problems, result.shown, findings, distance)
+    return replace(report, cache_hits=result.cache_hits)

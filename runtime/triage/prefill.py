@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_medgemma.runtime.domain import pool_tokens
 from edge_medgemma.runtime.errors import EngineError
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.generation.kv_index import PrefixSnapshot
@@ -131,6 +132,25 @@ class SlicePrefiller:
                     return EncodedSlices(0, has_cached_prefix=True)
         return EncodedSlices(self._encode_missing(features), has_cached_prefix=False)
 
+    def pooled(self, features: FeatureStore) -> Features:
+        """[N, hidden]: mean of the image tokens of each slice.
+
+        A cached prefix came without features: then these means are cached too, or slices encoded.
+        """
+        found: dict[int, Features] = {}
+        for row, index in enumerate(self._stack.slice_indices.tolist()):
+            if index not in features.slices:
+                cached = self._cached_pooled(row)
+                if cached is None:
+                    self._encode_missing(features)
+                else:
+                    found[index] = cached
+        for row, index in enumerate(self._stack.slice_indices.tolist()):
+            if index not in found:
+                (found[index],) = pool_tokens(features.slices[index][None])
+                self._cache_pooled(row, found[index])
+        return np.stack([found[index] for index in self._stack.slice_indices.tolist()])
+
     def encode_blank(self, blank: SliceStack, features: FeatureStore) -> Features:
         """Features of the one slice of `blank`, which stands for all slices; also stored."""
         if features.blank is None:
@@ -226,6 +246,31 @@ class SlicePrefiller:
                 key = features_key(self._engine.vision_identity, preset, one)
                 self._cache.write(Kind.FEATURES, key, self._engine.manifest.sha256, [encoded])
         return features
+
+    def _cached_pooled(self, row: int) -> Features | None:
+        if self._cache is None:
+            return None
+        width = self._engine.manifest.text.hidden_size
+
+        def load(arrays: Iterator[NDArray[Any]]) -> Features:
+            (pooled,) = arrays
+            if pooled.shape != (width,) or pooled.dtype != np.float32:
+                raise ValueError(f"a mean of shape {pooled.shape}, expected {width}")
+            return pooled
+
+        sha256 = self._engine.manifest.sha256
+        return self._cache.read(Kind.POOLED, self._features_key(row), sha256, load)
+
+    def _cache_pooled(self, row: int, pooled: Features) -> None:
+        if self._cache is None:
+            return
+        key = self._features_key(row)
+        if not self._cache.holds(Kind.POOLED, key):
+            self._cache.write(Kind.POOLED, key, self._engine.manifest.sha256, [pooled])
+
+    def _features_key(self, row: int) -> str:
+        stack = self._stack
+        return features_key(self._engine.vision_identity, stack.preset, stack.pixels[row])
 
     def _cached_prefix(self) -> Prefix | None:
         if self._cache is None:

@@ -7,6 +7,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_medgemma.runtime.domain import UNLIKE_RATIO, StudyDistance
 from edge_medgemma.runtime.slicing.volume import BodyPart, Modality, Problem
 from edge_medgemma.runtime.tracing.spans import Span, total_s
 from edge_medgemma.runtime.triage.protocol import StandardCode
@@ -91,6 +92,14 @@ class SliceSeen:
     slice_index: int
     position_mm: float
     sop_instance_uid: str
+    calibration_ratio: float | None = None
+    """Distance of its image features from those of the calibration scans, over the distance that 1 %
+    of their slices pass; None where it could not be measured."""
+
+    @property
+    def is_unlike_calibration(self) -> bool:
+        """Whether nothing is known of the engine's answers about such a slice."""
+        return self.calibration_ratio is not None and not self.calibration_ratio <= UNLIKE_RATIO
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +176,13 @@ class StudyReport:
     key_images: tuple[KeyImage, ...]
     spans: tuple[Span, ...]
     cache_hits: CacheHits = NO_CACHE_HITS
+    distance: StudyDistance | None = None
+    """From the scans that the engine was calibrated on; None where it could not be measured."""
+
+    @property
+    def strange_slices(self) -> tuple[int, ...]:
+        """0-based indices of the slices that are unlike those of the calibration."""
+        return tuple(one.slice_index for one in self.slices if one.is_unlike_calibration)
 
     @property
     def flagged(self) -> tuple[FindingResult, ...]:
@@ -197,6 +213,8 @@ class EngineRecord:
     """Part of the model to `fp32`, `int8` or `int4`."""
     notice: str
     """Statement of the engine about itself; empty for others."""
+    has_random_weights: bool = False
+    """Whether nothing that it says means anything."""
 
 
 @dataclass(frozen=True, slots=True)

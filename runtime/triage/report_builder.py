@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from edge_medgemma.runtime.domain import StudyDistance
 from edge_medgemma.runtime.manifest import Manifest
 from edge_medgemma.runtime.slicing.volume import BodyPart, Problem, Series, SliceStack
 from edge_medgemma.runtime.triage.coverage import largest_gap_mm
@@ -17,6 +18,7 @@ from edge_medgemma.runtime.triage.report import (
     SliceSeen,
     StudyReport,
 )
+from edge_medgemma.runtime.triage.scoring.grounds import engine_notice
 from edge_medgemma.runtime.triage.urgency import Urgency, study_urgency
 from edge_medgemma.runtime.triage.worklist import StudyTask
 
@@ -27,6 +29,7 @@ def study_report(
     problems: Sequence[Problem],
     stack: SliceStack | None = None,
     results: Sequence[FindingResult] = (),
+    distance: StudyDistance | None = None,
 ) -> StudyReport:
     """The report of one study; without a stack, of one that could not be shown to the model."""
     protocol = task.protocol
@@ -44,12 +47,13 @@ def study_report(
         series_reason=task.series_reason,
         other_series=tuple(series_record(series) for series in task.other_series),
         preset=stack.preset if stack else "",
-        slices=_slices_seen(stack) if stack else (),
+        slices=_slices_seen(stack, distance) if stack else (),
         passes=(),
         findings=tuple(results),
         problems=tuple(dict.fromkeys(problems)),
         key_images=(),
         spans=tracker.spans,
+        distance=distance,
     )
     if stack is None:
         return report
@@ -97,12 +101,15 @@ def engine_record(manifest: Manifest) -> EngineRecord:
             "head": precision.head,
             "embedding": precision.embedding,
         },
-        notice=manifest.scope.notice if manifest.scope else "",
+        notice=engine_notice(manifest),
+        has_random_weights=manifest.has_random_weights,
     )
 
 
-def _slices_seen(stack: SliceStack) -> tuple[SliceSeen, ...]:
+def _slices_seen(stack: SliceStack, distance: StudyDistance | None) -> tuple[SliceSeen, ...]:
+    indices, sources = stack.slice_indices.tolist(), stack.series.sources
+    ratios = [None] * len(indices) if distance is None else distance.slice_ratios
     return tuple(
-        SliceSeen(int(index), float(position_mm), stack.series.sources[index].sop_instance_uid)
-        for index, position_mm in zip(stack.slice_indices, stack.positions_mm, strict=True)
+        SliceSeen(index, float(position_mm), sources[index].sop_instance_uid, ratio)
+        for index, position_mm, ratio in zip(indices, stack.positions_mm, ratios, strict=True)
     )

@@ -3,11 +3,13 @@
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 from edge_medgemma import __version__
+from edge_medgemma.runtime.domain import Domain, read_domain
 from edge_medgemma.runtime.errors import (
     DependencyError,
     EdgeMedgemmaError,
@@ -17,6 +19,7 @@ from edge_medgemma.runtime.errors import (
     ResourceError,
 )
 from edge_medgemma.runtime.generation.engine import Engine
+from edge_medgemma.runtime.manifest import Manifest
 from edge_medgemma.runtime.slicing.scan import find_series
 from edge_medgemma.runtime.slicing.volume import Problem
 from edge_medgemma.runtime.tracing.spans import SpanRecorder
@@ -28,6 +31,12 @@ from edge_medgemma.runtime.triage.refinement.schedule import Schedule
 from edge_medgemma.runtime.triage.refinement.study_run import StudyRun
 from edge_medgemma.runtime.triage.report import StudyReport, TriageReport
 from edge_medgemma.runtime.triage.report_builder import engine_record, study_report
+from edge_medgemma.runtime.triage.scoring.findings import NOT_IN_SCOPE
+from edge_medgemma.runtime.triage.scoring.grounds import (
+    RANDOM_WEIGHTS,
+    scope_problem,
+    unassessed,
+)
 from edge_medgemma.runtime.triage.worklist import StudyTask, plan_studies
 
 LOG = logging.getLogger(__name__)
@@ -78,7 +87,9 @@ def triage_scan(
             spans=recorder.spans,
         )
 
-    new_run = partial(_new_run, engine, options, on_progress)
+    tasks = tuple(_with_scope(task, engine.manifest) for task in tasks)
+    domain = read_domain(engine.directory, engine.manifest)
+    new_run = partial(_new_run, engine, options, on_progress, domain)
     if not options.is_anytime:
         return report([_triage_once(task, new_run(task)) for task in tasks])
     for studies in _triage_in_passes(tasks, new_run, schedule):
@@ -88,20 +99,45 @@ def triage_scan(
     return latest
 
 
+def _with_scope(task: StudyTask, manifest: Manifest) -> StudyTask:
+    """The task, with what is known ahead of any slice to make the engine's answers worthless."""
+    problem = None
+    if manifest.has_random_weights:
+        problem = RANDOM_WEIGHTS
+    elif task.protocol is not None and task.series is not None:
+        problem = scope_problem(manifest.scope, task.protocol, task.series)
+    return task if problem is None else replace(task, problems=(*task.problems, problem))
+
+
 def _new_run(
-    engine: Engine, options: TriageOptions, on_progress: Progress, task: StudyTask
+    engine: Engine,
+    options: TriageOptions,
+    on_progress: Progress,
+    domain: Domain | None,
+    task: StudyTask,
 ) -> StudyRun | None:
-    """None where no protocol or no series fits: the study can only be reported."""
-    if task.protocol is None or task.series is None:
+    """None where no protocol, no series or not the engine fits: the study can only be reported."""
+    if task.protocol is None or task.series is None or _is_outside_scope(task):
         return None
     tracker = StageTracker(on_progress)
-    return StudyRun(StudyContext(engine, task.protocol, task.series, options, tracker), task)
+    context = StudyContext(engine, task.protocol, task.series, options, tracker, domain)
+    return StudyRun(context, task)
+
+
+def _is_outside_scope(task: StudyTask) -> bool:
+    return any(problem.name == "outside_scope" for problem in task.problems)
+
+
+def _unexamined(task: StudyTask) -> StudyReport:
+    """The report of a study that the engine is not shown."""
+    findings = task.protocol.findings if task.protocol and _is_outside_scope(task) else ()
+    return replace(overview_report(task), findings=unassessed(findings, NOT_IN_SCOPE))
 
 
 def _triage_once(task: StudyTask, run: StudyRun | None) -> StudyReport:
     """Apply one protocol to one study in a single pass over all its slices."""
     if run is None:
-        return overview_report(task)
+        return _unexamined(task)
     return _run_pass(run, run.num_slices)
 
 
@@ -118,7 +154,7 @@ def _triage_in_passes(
         if run is not None:
             places[run] = place
         if run is None:
-            studies.append(overview_report(task))
+            studies.append(_unexamined(task))
         else:
             studies.append(study_report(task, StageTracker(), (*task.problems, NOT_LOOKED_AT)))
     if not places:

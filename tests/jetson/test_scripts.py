@@ -121,7 +121,9 @@ def test_units_are_understood_by_systemd(tmp_path: Path) -> None:
         assert about == [], checked.stderr
 
 
-def test_a_medium_becomes_a_report_named_by_the_clock_alone(tmp_path: Path) -> None:
+def test_a_medium_becomes_a_report_named_by_the_clock_alone(
+    tmp_path: Path, tiny_engine_directory: Path
+) -> None:
     medium = tmp_path / "DOE^JANE"
     shutil.copytree(SCAN, medium)
     program = tmp_path / "program"
@@ -130,6 +132,13 @@ def test_a_medium_becomes_a_report_named_by_the_clock_alone(tmp_path: Path) -> N
     reports = tmp_path / "reports"
     reports.mkdir()
     environment = {"EDGE_MEDGEMMA_PROGRAM": str(program), "EDGE_MEDGEMMA_SLICES": "2"}
+    refused = run("triage-media.sh", str(medium), str(reports), **environment)
+    assert refused.returncode == 1 and refused.stdout.startswith("failed: ")
+    (report,) = reports.iterdir()
+    assert "is the demo engine and knows nothing of patients" in (report / "triage.txt").read_text()
+    shutil.rmtree(report)
+
+    environment["EDGE_MEDGEMMA_ENGINE"] = str(tiny_engine_directory)
     done = run("triage-media.sh", str(medium), str(reports), **environment)
     assert done.returncode == 0, done.stdout + done.stderr
     (report,) = reports.iterdir()

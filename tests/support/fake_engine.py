@@ -1,17 +1,29 @@
 """A deterministic stand-in for the generation room: words as tokens, one grey value as lesion."""
 
+import hashlib
 import re
 from collections.abc import Collection, Generator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Self
 
 import numpy as np
 
+from edge_medgemma.runtime.domain import (
+    DOMAIN_FILE,
+    Domain,
+    DomainPart,
+    FeatureSpace,
+    ScanKind,
+    dump_domain,
+)
 from edge_medgemma.runtime.errors import ProtocolError
 from edge_medgemma.runtime.generation.kv_index import PrefixSnapshot
 from edge_medgemma.runtime.generation.masks import NO_TOKENS, TokenMeta
 from edge_medgemma.runtime.generation.outputs import FinishReason, Step
 from edge_medgemma.runtime.generation.prompt import Chunk
 from edge_medgemma.runtime.manifest import (
+    FileRecord,
     Manifest,
     Precision,
     Scope,
@@ -48,6 +60,15 @@ def demo_scope(
         findings=tuple(findings),
         calibrated_log_odds=calibrated_log_odds or {},
     )
+
+
+def known_domain(farthest: float = 1e3, width: int = 2) -> Domain:
+    """The domain of an engine that was calibrated on CTs of heads no farther out than this."""
+    space = FeatureSpace(np.zeros(width, np.float32), np.eye(1, width, dtype=np.float32),
+                         np.ones(1, np.float32), 1.0)  # fmt: skip
+    distances = np.full(4, farthest, np.float32)
+    kind = ScanKind(Modality.CT, BodyPart.HEAD, ())
+    return Domain((DomainPart(kind, space, distances, distances),))
 
 
 def fake_manifest(scope: Scope | None = None) -> Manifest:
@@ -165,6 +186,7 @@ class FakePrefix:
 class FakeEngine:
     def __init__(self, scope: Scope | None = None, pathology: str = "hemorrhage") -> None:
         self.manifest = fake_manifest(scope)
+        self.directory = Path()
         self.vision_identity = self.decoder_identity = "fake"
         self.tokenizer = FakeTokenizer()
         self.prompt = FakePrompt(self.tokenizer)
@@ -178,6 +200,16 @@ class FakeEngine:
         self.images_encoded = 0
         self.available_bytes = 10**12
         """Memory of the machine, where it matters."""
+
+    def calibrate(self, folder: Path, domain: Domain) -> Self:
+        """The engine, with this domain as a file in `folder`."""
+        folder.mkdir(exist_ok=True)
+        data = dump_domain(domain)
+        (folder / DOMAIN_FILE).write_bytes(data)
+        record = FileRecord(len(data), hashlib.sha256(data).hexdigest())
+        self.directory = folder
+        self.manifest = replace(self.manifest, files={DOMAIN_FILE: record})
+        return self
 
     vision_batch_size = 1
 

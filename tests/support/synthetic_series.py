@@ -54,6 +54,7 @@ def write_head_ct(
     slices: int = 20,
     step_mm: float = 5.0,
     lesion: range = range(0),
+    empty: range = range(0),
     study: str = "1",
     **changes: Any,
 ) -> Path:
@@ -65,6 +66,8 @@ def write_head_ct(
         dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
         dataset.file_meta.MediaStorageSOPClassUID = CTImageStorage
         pixels = head_slice(index, slices, lesion)
+        if index in empty:
+            pixels = np.full_like(pixels, -1000)
         attributes: dict[str, Any] = {
             **CANARIES,
             "SOPClassUID": CTImageStorage,

@@ -29,11 +29,14 @@ class PassCost:
 
     @classmethod
     def of(cls, seconds: Mapping[str, float], num_encoded: int, slices: int) -> "PassCost":
-        """The cost of a pass that took so many seconds per stage and prefilled all its slices."""
+        """The cost of a pass that took so many seconds per stage and prefilled all its slices.
+
+        Without grounds for an answer nothing is prefilled or asked.
+        """
         return cls(
             vision_s=seconds.get("vision", 0.0) / max(num_encoded, 1),
-            prefill_s=seconds["prefill"] / slices,
-            questions_s=seconds["score"] + seconds["evidence"],
+            prefill_s=seconds.get("prefill", 0.0) / slices,
+            questions_s=seconds.get("score", 0.0) + seconds.get("evidence", 0.0),
             slices=slices,
         )
 

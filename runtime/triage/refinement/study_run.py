@@ -6,8 +6,8 @@ from functools import partial
 
 from edge_medgemma.runtime.slicing.volume import Problem, SliceStack
 from edge_medgemma.runtime.tracing.spans import total_s
+from edge_medgemma.runtime.triage.cpu_fallback import DEVICE_FAILED, with_cpu_fallback
 from edge_medgemma.runtime.triage.pipeline import (
-    DEVICE_FAILED,
     PassResult,
     RenderedStudy,
     StudyContext,
@@ -19,7 +19,6 @@ from edge_medgemma.runtime.triage.pipeline import (
     require_memory,
     run_pass,
     slice_prefiller,
-    with_cpu_fallback,
 )
 from edge_medgemma.runtime.triage.prefill import FeatureStore
 from edge_medgemma.runtime.triage.refinement.coarse_to_fine import (
@@ -169,7 +168,10 @@ class StudyRun:
         settled = bool(before) and result.is_dense and is_settled(before, result.findings)
         earlier = self.report.findings if self.report else result.findings
         slices = [one.record.slices for one in self._passes]
-        kept, lost_flags = keep_flags(earlier, result.findings, slices, len(rows))
+        kept = result.findings
+        lost_flags: tuple[Problem, ...] = ()
+        if result.grounds.allows_findings:
+            kept, lost_flags = keep_flags(earlier, result.findings, slices, len(rows))
         problems = (*study.problems, *result.problems, *lost_flags)
         report = conclude(self._context, self._task, problems, replace(result, findings=kept))
         record = pass_record(result.shown, result.findings, report.urgency, duration_s)

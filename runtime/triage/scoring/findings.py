@@ -8,6 +8,8 @@ from edge_medgemma.runtime.manifest import Manifest
 from edge_medgemma.runtime.slicing.volume import Problem
 from edge_medgemma.runtime.triage.protocol import Finding, Protocol
 from edge_medgemma.runtime.triage.report import FindingResult, FindingStatus
+from edge_medgemma.runtime.triage.scoring.grounds import unassessed
+from edge_medgemma.runtime.triage.urgency import Urgency
 
 NOT_IN_SCOPE = "this engine was not made for it"
 NOT_SCORED = "the engine gave no usable answer"
@@ -75,21 +77,7 @@ def evaluate(
 def _evaluate_one(
     finding: Finding, manifest: Manifest, answers: Answers, baseline: Mapping[str, float] | None
 ) -> FindingResult:
-    result = FindingResult(
-        code=finding.code,
-        title=finding.title,
-        question=finding.question,
-        urgency=finding.urgency,
-        status=FindingStatus.NOT_ASSESSED,
-        reason=NOT_IN_SCOPE,
-        log_odds=None,
-        baseline_log_odds=None,
-        score=None,
-        probability=None,
-        threshold=finding.threshold,
-        standard_code=finding.standard_code,
-        key_slices=(),
-    )
+    (result,) = unassessed([finding], NOT_IN_SCOPE)
     if finding.code not in answers.log_odds:
         return result
     value = answers.log_odds[finding.code]
@@ -122,6 +110,12 @@ def result_problems(results: Sequence[FindingResult]) -> tuple[Problem, ...]:
         problems.append(
             Problem("no_finding_assessed", "No finding of the protocol could be assessed.")
         )
+    elif any(
+        result.status is FindingStatus.NOT_ASSESSED and result.urgency is Urgency.CRITICAL
+        for result in results
+    ):
+        detail = "A critical finding of the protocol was not assessed."
+        problems.append(Problem("critical_finding_not_assessed", detail))
     compared = [
         abs(result.log_odds - result.baseline_log_odds)
         for result in results

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from support.fake_engine import FakeEngine, demo_scope
+from support.fake_engine import FakeEngine, demo_scope, known_domain
 from support.synthetic_series import write_head_ct
 
 from edge_medgemma.runtime.triage.options import TriageOptions
@@ -26,4 +26,5 @@ def report(tmp_path: Path) -> TriageReport:
         {"mass_effect": (1.0, -4.0)},
     )
     options = TriageOptions(baseline_folder=tmp_path / "controls")
-    return triage_scan(FakeEngine(scope), scan, options)
+    engine = FakeEngine(scope).calibrate(tmp_path / "engine", known_domain())
+    return triage_scan(engine, scan, options)

@@ -7,7 +7,11 @@ from html.parser import HTMLParser
 import pytest
 from PIL import Image
 
-from edge_medgemma.runtime.reporting.html_report import render_html, score_words, write_html_report
+from edge_medgemma.runtime.reporting.html_report import (
+    probability_words,
+    render_html,
+    write_html_report,
+)
 from edge_medgemma.runtime.slicing.volume import Problem
 from edge_medgemma.runtime.triage.report import FindingStatus
 from edge_medgemma.runtime.triage.urgency import NO_FLAG_TEXT, Urgency
@@ -103,11 +107,10 @@ def test_one_study_has_one_sheet_with_its_band(report, urgency) -> None:
     assert f'<div class="band {urgency}">' in page
 
 
-def test_scores_are_probabilities_only_where_calibrated(report) -> None:
+def test_a_percentage_stands_only_where_there_is_one(report) -> None:
     finding = report.studies[0].findings[0]
-    assert score_words(replace(finding, probability=0.973)) == "97 %"
-    assert score_words(replace(finding, probability=None, score=-1.234)) == "−1.23"
-    assert score_words(replace(finding, probability=None, score=None)) == "–"
+    assert probability_words(replace(finding, probability=0.973)) == "97 %"
+    assert probability_words(replace(finding, probability=None, score=-1.234)) == ""
 
 
 def test_the_page_is_written(report, tmp_path) -> None:

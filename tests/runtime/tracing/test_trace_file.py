@@ -11,14 +11,13 @@ import pytest
 from edge_medgemma.runtime.tracing.spans import Span
 from edge_medgemma.runtime.tracing.trace_file import load_trace, nested, trace_events
 
-SCAN = Path(__file__).resolve().parents[2] / "data" / "ct_head"
 SLICES = 3
 
 
 @pytest.fixture(scope="module")
-def trace_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trace_file(phantom_scan: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trace")
-    arguments = ["triage", SCAN, "--no-cache", "--slices", SLICES]
+    arguments = ["triage", phantom_scan, "--no-cache", "--slices", SLICES]
     arguments += ["--out", folder, "--trace", folder / "t.json"]
     command = [sys.executable, "-m", "edge_medgemma", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

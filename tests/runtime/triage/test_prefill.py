@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.fake_engine import known_domain
 from support.synthetic_series import CANARIES, CANARY, write_head_ct
 
 from edge_medgemma.runtime.commands.options import BUILTIN_ENGINE
@@ -136,10 +137,12 @@ def test_whole_files_of_another_shape_are_computed_again(phantom, stack, cache, 
     assert read(phantom, stack, cache)[1] == CacheHits(6, True)
 
 
-def test_a_report_differs_in_nothing_but_times_and_where_it_came_from(phantom, tmp_path) -> None:
+def test_a_report_differs_in_nothing_but_times_and_where_it_came_from(
+    phantom, phantom_scan, tmp_path
+) -> None:
     def report(cache: ScanCache | None) -> tuple[dict, dict]:
         options = TriageOptions(slices=8, baseline_folder=tmp_path / "controls", scan_cache=cache)
-        document = json.loads(dump_report(triage_scan(phantom, HEAD_CT, options)))
+        document = json.loads(dump_report(triage_scan(phantom, phantom_scan, options)))
         (study,) = document["studies"]
         for one in (document, study):
             del one["timings_s"]
@@ -156,18 +159,24 @@ def test_a_report_differs_in_nothing_but_times_and_where_it_came_from(phantom, t
     assert second[1] == {"slices": 8, "prefix": True}
 
 
-def test_a_lost_control_is_measured_without_encoding_the_slices_again(phantom, tmp_path) -> None:
+def test_a_lost_control_is_measured_without_encoding_the_slices_again(
+    phantom, phantom_scan, tmp_path
+) -> None:
     cache = ScanCache(tmp_path / "scans")
     options = TriageOptions(slices=8, baseline_folder=tmp_path / "a", scan_cache=cache)
-    first = triage_scan(phantom, HEAD_CT, options).studies[0]
-    again = triage_scan(phantom, HEAD_CT, replace(options, baseline_folder=tmp_path / "b"))
+    first = triage_scan(phantom, phantom_scan, options).studies[0]
+    again = triage_scan(phantom, phantom_scan, replace(options, baseline_folder=tmp_path / "b"))
     assert again.studies[0].findings == first.findings
     assert again.studies[0].cache_hits == CacheHits(8, True)
     assert len(files(cache, Kind.FEATURES)) == 9
 
 
-def test_nothing_of_a_patient_is_in_names_or_files(tiny_engine, tmp_path) -> None:
+def test_nothing_of_a_patient_is_in_names_or_files(tiny_engine, tmp_path, monkeypatch) -> None:
     scan = write_head_ct(tmp_path / f"{CANARY} folder", lesion=range(4, 8))
+    domain = known_domain(width=tiny_engine.manifest.text.hidden_size)
+    for module in ("triage_scan", "chat_session"):
+        name = f"edge_medgemma.runtime.triage.{module}.read_domain"
+        monkeypatch.setattr(name, lambda *_: domain)
     cache = ScanCache(tmp_path / "scans")
     options = TriageOptions(slices=4, baseline_folder=tmp_path / "controls", scan_cache=cache)
     study = triage_scan(tiny_engine, scan, options).studies[0]
@@ -191,9 +200,18 @@ cli.main(sys.argv[1:], prog_name="edge-medgemma")
 
 
 @pytest.mark.command("ask")
-def test_two_processes_on_one_scan(tmp_path) -> None:
+def test_two_processes_on_one_scan(phantom_scan, tmp_path) -> None:
     environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
-    arguments = ["ask", str(HEAD_CT), QUESTION, "--slices", "6", "--max-tokens", "8", "--timings"]
+    arguments = [
+        "ask",
+        str(phantom_scan),
+        QUESTION,
+        "--slices",
+        "6",
+        "--max-tokens",
+        "8",
+        "--timings",
+    ]
     command = [sys.executable, "-c", ASK, *arguments]
 
     def start() -> subprocess.Popen[str]:
@@ -206,7 +224,7 @@ def test_two_processes_on_one_scan(tmp_path) -> None:
     assert "cached slices loaded in" in third[1]
     assert all("scan cache" not in err and "Traceback" not in err for _, err in answers)
     kinds = [entry.kind for entry in ScanCache(tmp_path / "edge-medgemma" / "scans").entries()]
-    assert sorted(kinds) == ["features"] * 6 + ["prefix"]
+    assert sorted(kinds) == ["features"] * 6 + ["pooled"] * 6 + ["prefix"]
 
 
 def test_killed_readings_leave_nothing_wrong(tmp_path) -> None:

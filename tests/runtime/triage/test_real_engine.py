@@ -18,7 +18,10 @@ def test_a_scan_is_triaged(tiny_engine, tmp_path, effort, monkeypatch) -> None:
     scan = write_head_ct(tmp_path / "scan", lesion=range(4, 8))
     options = TriageOptions(slices=10, baseline_folder=tmp_path / "controls", effort=effort)
     (study,) = triage_scan(tiny_engine, scan, options).studies
-    assert {p.name for p in study.problems} <= {"reasoning_not_finished"}
+    assert {p.name for p in study.problems} <= {
+        "reasoning_not_finished",
+        "domain_not_measured",
+    }
     assert len(study.slices) == 10
     for finding in study.findings:
         assert finding.status is not FindingStatus.NOT_ASSESSED

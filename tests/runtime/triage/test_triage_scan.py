@@ -10,6 +10,7 @@ from support.fake_engine import (
     YES_BIAS,
     FakeEngine,
     demo_scope,
+    known_domain,
 )
 from support.synthetic_series import write_head_ct
 
@@ -73,7 +74,8 @@ def test_nothing_flagged_is_routine_with_an_overview(tmp_path, options):
     assert not study.flagged and not study.limitations
     assert len(study.key_images) == 3
     assert study.total_s.keys() == {
-        "decode", "render", "vision", "control", "prefill", "score", "evidence", "report",
+        "decode", "render", "vision", "compare", "control", "prefill", "score", "evidence",
+        "report",
     }  # fmt: skip
 
 
@@ -168,7 +170,8 @@ def test_a_failing_study_is_not_assessable_and_says_no_more_than_the_kind(tmp_pa
 def test_a_demonstration_engine_answers_only_what_it_learned(tmp_path, options):
     scope = demo_scope("only drawn phantoms", ("skull_fracture",), {"skull_fracture": (2.0, -10.0)})
     scan = write_head_ct(tmp_path / "scan")
-    report = triage_scan(FakeEngine(scope), scan, options)
+    engine = FakeEngine(scope).calibrate(tmp_path / "engine", known_domain())
+    report = triage_scan(engine, scan, options)
     (study,) = report.studies
     assert report.engine.notice == "only drawn phantoms"
     fracture = finding(study, "skull_fracture")
@@ -178,6 +181,8 @@ def test_a_demonstration_engine_answers_only_what_it_learned(tmp_path, options):
     others = [f for f in study.findings if f.code != "skull_fracture"]
     assert {f.status for f in others} == {FindingStatus.NOT_ASSESSED}
     assert all("not made for" in f.reason for f in others)
+    assert study.urgency is Urgency.NOT_ASSESSABLE
+    assert "critical_finding_not_assessed" in {p.name for p in study.problems}
 
 
 def test_an_engine_that_knows_nothing_of_the_protocol_is_not_assessable(tmp_path, options):
