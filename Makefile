@@ -17,7 +17,7 @@ demonstration-scans: $(VENV)/.triage-ready
 	rm -rf $(DEMONSTRATION)
 	mkdir -p $(DEMONSTRATION)/3_real_head
 	cp tests/data/ct_head/*.dcm $(DEMONSTRATION)/3_real_head
-	$(BIN)/edge-medgemma phantom draw $(DEMONSTRATION)/1_synthetic_bleed --seed 3000002 --finding intracranial_haemorrhage
+	$(BIN)/edge-medgemma phantom draw $(DEMONSTRATION)/1_synthetic_bleed --seed 3000055 --finding intracranial_haemorrhage
 	$(BIN)/edge-medgemma phantom draw $(DEMONSTRATION)/2_synthetic_normal --seed 3000000 --healthy
 
 test: $(VENV)/.test-ready lint types
