@@ -9,7 +9,8 @@ COMPARISON_OPTIONS ?=
 
 triage: demonstration-scans
 	$(BIN)/edge-medgemma triage $(DEMONSTRATION) --out triage-output
-	@echo 'Study 1: a synthetic bleed. Study 2: a synthetic head without findings. Study 3: a real head.'
+	@echo 'Study 1: a synthetic bleed. Study 2: a synthetic head without findings. Study 3: a real head,'
+	@echo 'which is unlike all that the demo engine was made from: it says so, and nothing else of it.'
 
 # Seeds that no engine is trained on, and that sort as the folders do; README says what they show.
 DEMONSTRATION = build/demonstration

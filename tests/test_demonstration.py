@@ -42,6 +42,9 @@ def test_the_synthetic_head_without_findings_has_no_flag(worklist):
     assert not worklist["Study 2"].flagged
 
 
-def test_the_real_head_is_the_third(worklist):
-    assert "Study 3" in worklist
-    assert any("18.5°" in problem.detail for problem in worklist["Study 3"].problems)
+def test_the_real_head_is_not_assessable_and_stands_between_them(worklist):
+    assert list(worklist) == ["Study 1", "Study 3", "Study 2"]
+    real = worklist["Study 3"]
+    assert real.urgency == "not_assessable"
+    assert not real.flagged
+    assert "unlike anything this engine was calibrated on" in real.limitations

@@ -94,8 +94,8 @@ def domain_grounds(
     if not distance.is_unlike:
         return Grounds(distance, None, allows_findings=True)
     detail = (
-        f"Unlike anything this engine was calibrated on ({distance.ratio:.1f} times as far from its "
-        f"{distance.num_studies} calibration studies as 99 % of them are)."
+        f"Unlike anything this engine was calibrated on: {distance.ratio:.1f} times the distance "
+        f"within which 99 % of its {distance.num_studies} calibration studies lie."
     )
     problem = Problem("unlike_calibration", detail)
     return Grounds(distance, problem, allows_findings=not is_demonstration)
