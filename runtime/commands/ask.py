@@ -22,6 +22,7 @@ from edge_medgemma.runtime.commands.options import (
 )
 from edge_medgemma.runtime.commands.progress import stage_progress
 from edge_medgemma.runtime.commands.sanitize import printable
+from edge_medgemma.runtime.errors import ProtocolError
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.generation.sampling import Sampling
 from edge_medgemma.runtime.reporting.labels import sentence
@@ -118,6 +119,8 @@ def command(
         with stage_progress() as progress:
             session = open_scan(engine, scan, options, progress)
         _print_notes(session, scan_cache)
+        if json_schema == FINDINGS and not session.protocol.findings:
+            raise ProtocolError("no protocol fits this scan; name its findings with --protocol")
         if json_schema:
             allowed = schema or findings_schema(session.protocol, session.slices)
             answer = session.ask_json(question, allowed, sampling, max_tokens)

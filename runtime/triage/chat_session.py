@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from edge_medgemma.runtime.generation.outputs import FinishReason, stop_repetiti
 from edge_medgemma.runtime.generation.prefix import Prefix
 from edge_medgemma.runtime.generation.reasoning_split import Reply
 from edge_medgemma.runtime.generation.sampling import Sampling
+from edge_medgemma.runtime.slicing.choose import choose_series
 from edge_medgemma.runtime.slicing.scan import find_series
 from edge_medgemma.runtime.slicing.volume import Problem
 from edge_medgemma.runtime.tracing.spans import Span, total_s
@@ -31,7 +32,7 @@ from edge_medgemma.runtime.triage.pipeline import (
 )
 from edge_medgemma.runtime.triage.prefill import FeatureStore
 from edge_medgemma.runtime.triage.progress import Progress, StageTracker, no_progress
-from edge_medgemma.runtime.triage.protocol import Protocol
+from edge_medgemma.runtime.triage.protocol import Protocol, general_protocol
 from edge_medgemma.runtime.triage.report import CacheHits
 from edge_medgemma.runtime.triage.scoring.grounds import scope_problem
 from edge_medgemma.runtime.triage.scoring.questions import REASONING_TOKENS
@@ -162,9 +163,10 @@ def open_scan(
 ) -> ChatSession:
     """Prefill one series of a scan; its protocol gives the instruction and the number of slices.
 
+    A free question needs no protocol: where none fits, a general instruction opens the prompt.
+
     Raises:
-        ScanError: nothing in the scan can be read, no protocol fits it, its values cannot be shown
-            to the model, it is outside the scope or the domain of a demo engine, or it holds several
+        ScanError: nothing in the scan can be read, its values cannot be shown to the model, it is outside the scope or the domain of a demo engine, or it holds several
             studies and none was chosen.
         ResourceError: the slices need more memory than there is.
     """
@@ -173,6 +175,8 @@ def open_scan(
         listing = find_series(scan, partial(on_progress, "discover"), options.modality)
         scope = engine.manifest.scope
         task = _only(plan_studies(listing, options.protocol, options.series_uid, scope))
+        if task.protocol is None and scope is None:
+            task = _without_protocol(task)
     if task.protocol is None or task.series is None:
         raise ScanError(" ".join(problem.detail for problem in task.problems))
     outside = scope_problem(scope, task.protocol, task.series)
@@ -186,6 +190,16 @@ def open_scan(
         lambda: _open_session(context, problems),
         lambda: problems.append(DEVICE_FAILED),
     )
+
+
+def _without_protocol(task: StudyTask) -> StudyTask:
+    """The task with the general protocol of its best series."""
+    modalities = sorted({series.modality for series in task.other_series})
+    series, reason = choose_series(task.other_series, modalities, images=4)
+    if series is None:
+        return task
+    protocol = general_protocol(series.modality)
+    return replace(task, protocol=protocol, series=series, series_reason=reason, problems=())
 
 
 def _open_session(context: StudyContext, problems: Sequence[Problem]) -> ChatSession:

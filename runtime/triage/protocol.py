@@ -11,6 +11,7 @@ import msgspec
 
 from edge_medgemma.runtime.documents import Count, Finite, Text, parse_document
 from edge_medgemma.runtime.errors import ProtocolError
+from edge_medgemma.runtime.slicing.sampling import MAX_SLICES
 from edge_medgemma.runtime.slicing.volume import BodyPart, Modality, Series
 from edge_medgemma.runtime.triage.urgency import Urgency
 
@@ -124,6 +125,34 @@ def builtin_names() -> tuple[str, ...]:
 def builtin_protocols() -> tuple[Protocol, ...]:
     """All protocols of the package, by name."""
     return tuple(read_protocol(PROTOCOL_FOLDER / f"{name}.toml") for name in builtin_names())
+
+
+_GENERAL_SUBJECTS = {
+    Modality.CT: "a contiguous block of CT slices",
+    Modality.MR: "a contiguous block of MR slices",
+    Modality.CR: "a radiograph",
+    Modality.DX: "a radiograph",
+}
+"""What is analysed where no protocol says it, in the words of the others' instructions."""
+
+
+def general_protocol(modality: Modality) -> Protocol:
+    """Instruction and number of slices for free questions about any part; it asks for no finding."""
+    shown = "images" if modality in (Modality.CR, Modality.DX) else "slices"
+    instruction = (
+        f"You are an experienced radiologist. You are analyzing {_GENERAL_SUBJECTS[modality]}. "
+        f"Please review the {shown} provided below carefully."
+    )
+    return Protocol(
+        name="general",
+        title="Free question",
+        modalities=(modality,),
+        body_parts=(BodyPart.UNKNOWN,),
+        slices=4 if shown == "images" else MAX_SLICES,
+        instruction=instruction,
+        findings=(),
+        sha256=hashlib.sha256(instruction.encode()).hexdigest(),
+    )
 
 
 def covers(protocol: Protocol, series: Series) -> bool:

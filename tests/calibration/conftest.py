@@ -19,9 +19,9 @@ def smooth_field(seed: int, slices: int) -> np.ndarray:
 
 
 def write_scan(path: Path, seed: int, *, is_ct: bool, slices: int = 9) -> Path:
-    """A NIfTI file; whole numbers down to air are taken for CT, all others for MR."""
+    """A NIfTI file, for CT of half air and half soft tissue; other values are taken for MR."""
     values = smooth_field(seed, slices)
-    values = np.rint(values * 2100 - 1100) if is_ct else values * 900
+    values = np.where(values < 0.5, -1000, np.rint(values * 300 - 150)) if is_ct else values * 900
     path.parent.mkdir(parents=True, exist_ok=True)
     nib.save(nib.Nifti1Image(values.astype(np.float32), np.diag([1.0, 1.0, 3.0, 1.0])), path)
     return path

@@ -59,7 +59,7 @@ def test_problems_of_the_scan_go_to_stderr(tmp_path, engine) -> None:
 
 def test_too_short_a_series_is_said_on_stderr(tmp_path, engine) -> None:
     result = invoke(write_head_ct(tmp_path / "scan", slices=8), "Why?")
-    assert "note: The series covers" in result.stderr and result.exit_code == 0
+    assert "note: The series shows" in result.stderr and result.exit_code == 0
 
 
 def test_an_unknown_protocol_lists_those_there_are(tmp_path, engine) -> None:

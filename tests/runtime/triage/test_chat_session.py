@@ -49,9 +49,13 @@ def test_what_cannot_be_opened_says_what_to_do(tmp_path) -> None:
     ):
         open_scan(FakeEngine(), tmp_path / "two")
     assert open_scan(FakeEngine(), tmp_path / "two", TriageOptions(series_uid="1.2.3.2.1"))
+
+
+def test_a_free_question_needs_no_protocol(tmp_path) -> None:
     unknown = write_head_ct(tmp_path / "unknown", BodyPartExamined=None)
-    with pytest.raises(ScanError, match="--protocol"):
-        open_scan(FakeEngine(), unknown)
+    session = open_scan(FakeEngine(), unknown)
+    assert (session.protocol.name, session.protocol.findings, session.slices) == ("general", (), 20)
+    assert "CT slices" in session.protocol.instruction
     named = TriageOptions(protocol=load_protocol("head_ct"))
     assert open_scan(FakeEngine(), unknown, named).problems
 
