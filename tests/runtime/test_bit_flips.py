@@ -26,6 +26,7 @@ from edge_medgemma.runtime.parity import PARITY_NAME, UNVERIFIED, Parity, parity
 from edge_medgemma.runtime.store.scan_cache import ScanCache
 from edge_medgemma.runtime.triage.options import TriageOptions
 from edge_medgemma.runtime.triage.triage_scan import triage_scan
+from edge_medgemma.runtime.triage.urgency import Urgency
 
 
 @pytest.fixture
@@ -75,7 +76,10 @@ def test_the_program_prints_that_sentence_and_nothing_else(engine_copy: Path) ->
 
 
 def test_a_flipped_bit_of_a_baseline_changes_no_answer(tmp_path: Path, num_flips: int) -> None:
-    scan = write_head_ct(tmp_path / "scan", lesion=range(4, 8))
+    scan = tmp_path / "scan"  # of the kind that the engine was made for
+    finding = ["--finding", "intracranial_haemorrhage"]
+    drawn = CliRunner().invoke(cli, ["phantom", "draw", str(scan), "--seed", "3000055", *finding])
+    assert drawn.exit_code == 0, drawn.output
     folder = tmp_path / "baselines"
     options = TriageOptions(
         slices=4, baseline_folder=folder, scan_cache=ScanCache(tmp_path / "scans")
@@ -87,6 +91,7 @@ def test_a_flipped_bit_of_a_baseline_changes_no_answer(tmp_path: Path, num_flips
             return [study.urgency, study.findings, study.limitations]
 
         expected = answers()
+        assert expected[0] is Urgency.CRITICAL
         (path,) = folder.iterdir()
         written = path.read_bytes()
         for bit in flipped(path, max(2, num_flips // 10)):

@@ -6,12 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from support.host_backend import HostBackend
 from support.opened_files import opened_files
-from support.synthetic_series import write_head_ct
 
 from edge_medgemma.runtime.backends.select import Provider, Providers
 from edge_medgemma.runtime.backends.self_test.reference_outputs import REFERENCE_OUTPUTS_NAME
+from edge_medgemma.runtime.cli import cli
 from edge_medgemma.runtime.commands.options import BUILTIN_ENGINE
 from edge_medgemma.runtime.errors import ProviderError
 from edge_medgemma.runtime.generation.engine import Engine
@@ -31,11 +32,14 @@ def test_a_triage_opens_nothing_that_the_manifest_does_not_list(tmp_path: Path) 
     directory = Path(shutil.copytree(BUILTIN_ENGINE, tmp_path / "engine"))
     for name in UNLISTED:
         (directory / name).write_bytes(b"planted")
-    scan = write_head_ct(tmp_path / "scan", lesion=range(4, 8))
+    scan = tmp_path / "scan"  # of the kind that the engine was made for
+    assert (
+        CliRunner().invoke(cli, ["phantom", "draw", str(scan), "--seed", "3000055"]).exit_code == 0
+    )
     options = TriageOptions(slices=2, baseline_folder=tmp_path / "baselines")
     with opened_files(directory) as opened, Engine.open(directory, threads=1) as engine:
         report = triage_scan(engine, scan, options)
-    assert report.studies[0].findings
+    assert any(finding.score is not None for finding in report.studies[0].findings)
     assert opened == {MANIFEST_NAME, *load_manifest(directory).files}
     assert not opened & set(UNLISTED)
 
