@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,44 @@ def fit_domain(studies: Sequence[CalibrationStudy]) -> Domain:
         tuple(
             _fit_part(kinds[kind]) for kind in sorted(kinds) if len(kinds[kind]) >= FEWEST_STUDIES
         )
+    )
+
+
+def widened(
+    domain: Domain, kinds: Sequence[tuple[Modality, BodyPart]], expected: Features, actual: Features
+) -> Domain:
+    """The domain of an engine that sees the calibration's slices a little otherwise.
+
+    Quantisation moves image features, and so every distance. The distances of the calibration
+    studies grow as those of the same slices do, and never shrink.
+
+    Args:
+        domain: fitted to the features of the float engine.
+        kinds: modality and body part of each of N slices.
+        expected: [N, hidden], their mean image tokens by the float engine.
+        actual: [N, hidden], the same by the engine.
+    """
+    return Domain(
+        tuple(
+            _widened_part(part, [kind == (part.kind.modality, part.kind.body_part) for kind in kinds],
+                          expected, actual)
+            for part in domain.parts
+        )
+    )  # fmt: skip
+
+
+def _widened_part(
+    part: DomainPart, rows: Sequence[bool], expected: Features, actual: Features
+) -> DomainPart:
+    if not any(rows):
+        return part
+    mask = np.array(rows)
+    before, after = part.space.distances(expected[mask]), part.space.distances(actual[mask])
+    growth = max(1.0, float(np.median(after / np.maximum(before, np.finfo(np.float32).tiny))))
+    return replace(
+        part,
+        study_distances=part.study_distances * np.float32(growth),
+        slice_distances=part.slice_distances * np.float32(growth),
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_medgemma.calibration.domain import CalibrationStudy
 from edge_medgemma.calibration.resume_store import load_group
 from edge_medgemma.calibration.search.gram import Gram
 from edge_medgemma.calibration.search.ranges import LEVELS
@@ -143,6 +144,14 @@ class Calibration(CalibrationRecord):
                 arrays[str(i)], series, Modality(modality), BodyPart(body_part), preset, band
             )
             for i, (series, modality, body_part, preset, band) in enumerate(note["slices"])
+        )
+
+    def studies(self) -> tuple[CalibrationStudy, ...]:
+        """Every slice, held out or not, by study, as the float engine sees it."""
+        arrays, note = self._group("domain")
+        return tuple(
+            CalibrationStudy(Modality(modality), BodyPart(body_part), arrays[str(i)], scanner)
+            for i, (modality, body_part, scanner) in enumerate(note["studies"])
         )
 
     def _group(self, name: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:

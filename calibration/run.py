@@ -1,6 +1,6 @@
 """A calibration from beginning to end: slices in, calibration.json out."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -22,12 +22,14 @@ from edge_medgemma.calibration.record import (
 )
 from edge_medgemma.calibration.resume_store import State
 from edge_medgemma.calibration.slices import CalibrationSlice, SliceSet
+from edge_medgemma.runtime.domain import Features, pool_tokens
 from edge_medgemma.runtime.errors import EngineError, ResourceError
 from edge_medgemma.runtime.generation.embedding import Embedding
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.generation.images import to_pixel_values
 from edge_medgemma.runtime.host import available_bytes
 from edge_medgemma.runtime.manifest import Manifest, file_sha256
+from edge_medgemma.runtime.slicing.volume import BodyPart, Modality
 
 Progress = Callable[[int, int], None]
 
@@ -126,6 +128,7 @@ class _Run:
         passes.run(lambda layer: self._advance(offset + layer))
         state.save("features", {"held_out": features[calibrated:]})
         save_held_out(state, self._slice_set.held_out)
+        save_studies(state, self._slice_set, pool_tokens(features))
         for part in ("vision", "decoder"):
             for index in range(len(self._stages[part])):
                 state.drop(f"{part}_stream.{index}")
@@ -183,6 +186,22 @@ def save_held_out(state: State, slices: Sequence[CalibrationSlice]) -> None:
     arrays = {str(i): one.pixels for i, one in enumerate(slices)}
     note = [[one.series, one.modality, one.body_part, one.preset, one.band] for one in slices]
     state.save("held_out", arrays, {"slices": note})
+
+
+def save_studies(state: State, slice_set: SliceSet, pooled: Features) -> None:
+    """Keep the mean image tokens of every slice by study, of which an export fits its domain."""
+    rows: dict[tuple[int, Modality, BodyPart], list[int]] = defaultdict(list)
+    scanners: dict[tuple[int, Modality, BodyPart], str] = {}
+    for row, one in enumerate((*slice_set.slices, *slice_set.held_out)):
+        number = slice_set.study_of_series[one.series] if slice_set.study_of_series else one.series
+        key = (number, one.modality, one.body_part)
+        rows[key].append(row)
+        scanners[key] = slice_set.scanners[one.series] if slice_set.scanners else ""
+    arrays = {str(i): pooled[places] for i, places in enumerate(rows.values())}
+    note = [
+        [modality, body_part, scanners[key]] for key in rows for _, modality, body_part in [key]
+    ]
+    state.save("domain", arrays, {"studies": note})
 
 
 def needed_bytes(manifest: Manifest, stages: dict[str, GraphStages], slices: int) -> int:

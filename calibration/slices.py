@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_medgemma.calibration.scanners import scanner_of
 from edge_medgemma.runtime.errors import ScanError
 from edge_medgemma.runtime.slicing.sampling import MAX_SLICES, sample_slices
 from edge_medgemma.runtime.slicing.scan import find_series, read_volume
@@ -54,6 +55,10 @@ class SliceSet:
     series: int
     seed: int
     warnings: tuple[str, ...]
+    study_of_series: tuple[int, ...] = ()
+    """Number of the study that each series belongs to; empty where each is its own."""
+    scanners: tuple[str, ...] = ()
+    """Scanner of each series, see `scanners.py`; empty where none is known."""
 
     @property
     def sha256(self) -> str:
@@ -115,7 +120,15 @@ def sample_calibration_slices(
         series=len(found),
         seed=seed,
         warnings=_warnings(chosen, count),
+        study_of_series=_study_numbers(found),
+        scanners=tuple(map(scanner_of, found)),
     )
+
+
+def _study_numbers(found: Sequence[Series]) -> tuple[int, ...]:
+    """Number of the study of each series; a series that names none is a study of its own."""
+    keys = [one.study_uid or one.series_uid for one in found]
+    return tuple(keys.index(key) for key in keys)
 
 
 def _slices_per_series(wanted: int, series: int) -> int:

@@ -5,6 +5,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from edge_medgemma.calibration.domain import fit_domain, widened
 from edge_medgemma.calibration.loss.quantization_error import Loss, measure_loss
 from edge_medgemma.calibration.record import Calibration
 from edge_medgemma.export.checkpoint.checkpoint import Checkpoint
@@ -13,6 +16,7 @@ from edge_medgemma.export.graphs.writer import write_bytes
 from edge_medgemma.export.quantisation.quant_scheme import LINEAR_LAYERS, ExportPlan, plan_export
 from edge_medgemma.export.reference_outputs import add_reference_outputs, cpu_engine
 from edge_medgemma.export.target import CPU, Target
+from edge_medgemma.runtime.domain import DOMAIN_FILE, Domain, dump_domain, pool_tokens
 from edge_medgemma.runtime.errors import EngineError
 from edge_medgemma.runtime.files import new_directory
 from edge_medgemma.runtime.generation.engine import Engine
@@ -75,15 +79,41 @@ def export_calibrated(
                         threads=threads,
                         on_progress=on_measure,
                     )
+                    domain = engine_domain(engine, calibration, export_plan.residual_scale)
                 if with_reference_outputs:
                     manifest = add_reference_outputs(measured, folder, manifest, threads)
             if budget.target_kl is None or loss.kl_nats <= budget.target_kl:
                 break
         _check(loss, precision, budget)
+        if domain.parts:
+            file = write_bytes(folder / DOMAIN_FILE, dump_domain(domain))
+            manifest = replace(manifest, files={**manifest.files, DOMAIN_FILE: file})
         record = calibration_record(calibration, export_plan, int8_layers, loss)
         manifest = replace(manifest, calibration=record)
         write_bytes(folder / MANIFEST_NAME, dump_manifest(manifest).encode())
     return manifest, loss
+
+
+def engine_domain(engine: Engine, calibration: Calibration, residual_scale: float) -> Domain:
+    """What an engine was calibrated on, in its own image features.
+
+    Args:
+        engine: measured.
+        calibration: holds the float engine's features of every slice.
+        residual_scale: what the engine's image features were divided by.
+    """
+    studies = [
+        replace(one, pooled=one.pooled / np.float32(residual_scale))
+        for one in calibration.studies()
+    ]
+    held_out = calibration.held_out()
+    actual = np.concatenate([engine.encode_images(one.pixels[None]) for one in held_out])
+    return widened(
+        fit_domain(studies),
+        [(one.modality, one.body_part) for one in held_out],
+        pool_tokens(calibration.features()) / np.float32(residual_scale),
+        pool_tokens(actual),
+    )
 
 
 def calibration_record(

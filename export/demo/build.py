@@ -1,6 +1,8 @@
 """Export the trained checkpoint as the engine that comes with the package.
 
-`python -m edge_medgemma.export.demo.build --checkpoint FOLDER --out runtime/engines/demo`
+`python -m edge_medgemma.export.demo.build --checkpoint FOLDER --out runtime/engines/demo`, then
+`python -m edge_medgemma.export.demo.domain --engine runtime/engines/demo`: without a domain the engine
+says nothing of any scan.
 """
 
 import argparse

@@ -18,6 +18,7 @@ from edge_medgemma.export.calibrated_export import Budget, export_calibrated
 from edge_medgemma.export.checkpoint.loader import open_checkpoint
 from edge_medgemma.export.engine import export_engine
 from edge_medgemma.runtime.cli import cli
+from edge_medgemma.runtime.domain import DOMAIN_FILE, pool_tokens, read_domain
 from edge_medgemma.runtime.errors import CheckpointError, EngineError
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.manifest import load_manifest
@@ -77,6 +78,26 @@ def test_the_loss_is_measured_and_stamped(export, tmp_path, precision, max_kl, m
     assert record["slices"]["calibrated"] == 6
     assert len(record["findings"]) == len(loss.findings) > 0
     Engine.open(tmp_path / "engine").close()
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_an_engine_carries_what_it_was_calibrated_on(
+    export, calibration, tmp_path, monkeypatch, precision
+):
+    monkeypatch.setattr("edge_medgemma.calibration.domain.FEWEST_STUDIES", 3)
+    manifest, _ = export(precision, force=True)
+    with Engine.open(tmp_path / "engine", threads=1) as engine:
+        pixels = np.concatenate([one.pixels[None] for one in calibration.held_out()])
+        pooled = pool_tokens(engine.encode_images(pixels))
+    (part,) = read_domain(tmp_path / "engine", manifest).parts
+    assert (part.kind.modality, part.kind.body_part) == (Modality.CT, BodyPart.HEAD)
+    assert part.measure(pooled).ratio < 1.25
+    assert part.measure(pooled + 5 * pooled.std()).is_unlike
+
+
+def test_three_studies_are_too_few_for_a_domain(export):
+    manifest, _ = export("fp32", force=True)
+    assert DOMAIN_FILE not in manifest.files
 
 
 def test_searched_int4_loses_less_than_nearest(export, tiny_checkpoint, calibration, tmp_path):

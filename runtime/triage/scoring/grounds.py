@@ -83,9 +83,9 @@ def domain_grounds(
     if manifest.has_random_weights:
         return Grounds(None, None, allows_findings=True)
     is_demonstration = manifest.scope is not None and manifest.scope.is_demonstration
-    known = series.body_part is not BodyPart.UNKNOWN
-    body_part = series.body_part if known else protocol.body_parts[0]
-    part = None if domain is None else domain.part(series.modality, body_part)
+    part = None if domain is None else domain.part(series.modality, series.body_part)
+    if part is None and domain is not None and series.body_part is BodyPart.UNKNOWN:
+        part = domain.part(series.modality, protocol.body_parts[0])
     if part is None:
         detail = NEVER_COMPARED if domain is None else NO_SUCH_SCANS
         problem = Problem("domain_not_measured", detail)
