@@ -27,7 +27,7 @@ from edge_medgemma.runtime.slicing.files.discovery import (
 from edge_medgemma.runtime.slicing.files.gunzip import Gunzip
 from edge_medgemma.runtime.slicing.files.inflate import CHUNK_BYTES
 from edge_medgemma.runtime.slicing.files.limits import MAX_FILE_BYTES
-from edge_medgemma.runtime.slicing.files.members import Member, MemberError
+from edge_medgemma.runtime.slicing.files.members import DAMAGED, Member, MemberError
 from edge_medgemma.runtime.slicing.files.tar_members import TarDamageError, tar_members
 from edge_medgemma.runtime.slicing.files.unpack_folder import new_folder, no_room
 from edge_medgemma.runtime.slicing.files.zip_members import zip_members
@@ -121,7 +121,7 @@ def _copy(content: Iterator[bytes], target: Path) -> str | None:
         raise no_room(error) from error
     if size > MAX_FILE_BYTES:
         return f"larger than {MAX_FILE_BYTES // 1024**3} GiB"
-    return None if chunk is not None else "damaged in its archive"
+    return None if chunk is not None else DAMAGED
 
 
 def _next_chunk(content: Iterator[bytes]) -> bytes | None:

@@ -13,7 +13,7 @@ from edge_medgemma.runtime.slicing.files.limits import (
 LEAST_ARCHIVE_BYTES = 1024**2
 """Size that a smaller archive counts as, so that a few slices of nothing but air may be in one."""
 
-FILE_COST_BYTES = 16 * 1024
+FILE_COST_BYTES = 32 * 1024
 """Bytes that writing and deleting a file counts as, since an empty one takes its time too."""
 
 

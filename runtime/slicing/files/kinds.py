@@ -53,6 +53,7 @@ _MAGICS: tuple[tuple[int, bytes, str], ...] = (
     (0, b"{\\rtf", "RTF document" + _NO_SCAN),
     (0, b"<?xml", "XML document" + _NO_SCAN),
     (0, b"<!DOCTYPE", "HTML document" + _NO_SCAN),
+    (0, b"<!doctype", "HTML document" + _NO_SCAN),
     (0, b"<html", "HTML document" + _NO_SCAN),
     (0, b"SQLite format 3", "SQLite database" + _NO_SCAN),
     (0, b"MZ", "Windows program" + _NO_SCAN),

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+DAMAGED = "damaged in its archive"
 LINK = "link in an archive, not followed"
 
 

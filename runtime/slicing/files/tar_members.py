@@ -18,7 +18,14 @@ CHUNK_BYTES = 1024**2
 MAX_EXTENDED_BYTES = 1024**2
 """One extended header: a few names and times; a path has at most 4096 bytes."""
 
+HEADER_COST_BYTES, RECORD_COST_BYTES = 4096, 1024
+"""Bytes that parsing a header, or one record of an extended one, counts as."""
+
+LONGEST_DIGITS = 9
+"""Digits of the length of a record, with the blank behind them."""
+
 _REGULAR, _LINKS, _FOLDER, _SPECIAL, _SPARSE = b"0\0" + b"7", b"12", b"5", b"346", b"S"
+_SPARSE_KEY = "sparse"
 _SPARSE_REASON = "sparse file in an archive; unpack the archive first"
 
 
@@ -44,13 +51,14 @@ def tar_members(stream: Stream, budget: ArchiveBudget, *, is_charged: bool) -> I
     source = _Source(stream, None if is_charged else Meter(budget.take_bytes))
     extended: dict[str, bytes] = {}
     while header := source.header():
+        budget.take_bytes(HEADER_COST_BYTES)
         kind, size = header[156:157], _number(header[124:136])
         if kind in b"xLK":
-            extended |= _extended(kind, source.all_of(size))
+            extended |= _extended(kind, source.all_of(size), budget)
             continue
         size = _number(extended.get("size", b""), 10) or size
         name = _name(header, extended)
-        is_sparse = kind == _SPARSE or any(key.startswith("GNU.sparse") for key in extended)
+        is_sparse = kind == _SPARSE or _SPARSE_KEY in extended
         extended = {}
         if kind == _SPARSE:
             source.skip_sparse_map(header)
@@ -159,18 +167,22 @@ def _name(header: bytes, extended: dict[str, bytes]) -> str:
     return name.decode("utf-8", "surrogateescape")
 
 
-def _extended(kind: bytes, content: bytes) -> dict[str, bytes]:
+def _extended(kind: bytes, content: bytes, budget: ArchiveBudget) -> dict[str, bytes]:
     """What a header says of the member after it: pax records, or a long name (GNU)."""
     if kind != b"x":
         return {"path": content.partition(b"\0")[0]} if kind == b"L" else {}
-    records = {}
-    while content:
-        length_field, _, rest = content.partition(b" ")
-        length = _number(length_field, 10)
-        record = content[len(length_field) + 1 : length]
-        key, equals, value = record.partition(b"=")
-        if not rest or length <= len(length_field) or not equals or not value.endswith(b"\n"):
+    kept: dict[str, bytes] = {}
+    place = 0
+    while place < len(content):
+        budget.take_bytes(RECORD_COST_BYTES)
+        blank = content.find(b" ", place, place + LONGEST_DIGITS)
+        end = place + _number(content[place:blank], 10) if blank > place else 0
+        key, equals, value = content[blank + 1 : end].partition(b"=")
+        if not blank < end <= len(content) or not equals or not value.endswith(b"\n"):
             raise TarDamageError
-        records[key.decode("utf-8", "replace")] = value[:-1]
-        content = content[length:]
-    return records
+        if key in (b"path", b"size"):
+            kept[key.decode()] = value[:-1]
+        elif key.startswith(b"GNU.sparse"):
+            kept[_SPARSE_KEY] = b""
+        place = end
+    return kept

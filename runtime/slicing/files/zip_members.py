@@ -6,12 +6,13 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import IO, BinaryIO, cast
 
 from edge_medgemma.runtime.slicing.files.budget import ArchiveBudget, Meter
 from edge_medgemma.runtime.slicing.files.discovery import UnreadableFileError
 from edge_medgemma.runtime.slicing.files.inflate import DECOMPRESSORS, inflated
-from edge_medgemma.runtime.slicing.files.members import LINK, Member
+from edge_medgemma.runtime.slicing.files.members import DAMAGED, LINK, Member
 
 MAX_DIRECTORY_BYTES = 8 * 1024**2
 """Directory of a zip: 20,000 members with 400 bytes for each."""
@@ -43,13 +44,27 @@ def zip_members(file: BinaryIO, budget: ArchiveBudget) -> Iterator[Member]:
     with zipfile.ZipFile(cast(IO[bytes], _BoundedReads(file))) as archive:
         entries = archive.infolist()
     budget.take_bytes(ENTRY_COST_BYTES * len(entries))
-    for entry in entries:
+    overlapping = _overlapping(entries)
+    for number, entry in enumerate(entries):
         if entry.is_dir():
             yield Member(entry.filename)
+        elif number in overlapping:
+            yield Member(entry.filename, reason=DAMAGED)
         elif reason := _reason_to_leave(entry):
             yield Member(entry.filename, reason=reason)
         else:
             yield Member(entry.filename, _content(file, entry, budget))
+
+
+def _overlapping(entries: list[zipfile.ZipInfo]) -> set[int]:
+    """Entries that reach into the next one: many may be made of the same slow bytes."""
+    order = sorted(range(len(entries)), key=lambda number: entries[number].header_offset)
+    return {
+        number
+        for number, following in pairwise(order)
+        if entries[number].header_offset + _LOCAL_HEADER.size + entries[number].compress_size
+        > entries[following].header_offset
+    }
 
 
 def _reason_to_leave(entry: zipfile.ZipInfo) -> str | None:

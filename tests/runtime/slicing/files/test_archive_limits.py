@@ -126,6 +126,14 @@ def test_a_dictionary_of_gigabytes_is_refused(phantom: Path) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    "record", [b"5 a=", b"9 path=\n", b"99 path=a\n", b"0 path=a\n", b" path=a\n", b"x path=a\n", b"8 path\n"]
+)  # fmt: skip
+def test_damaged_records_of_a_tar_are_damage(phantom: Path, record: bytes) -> None:
+    (phantom / "a.tar").write_bytes(pax_tar(record))
+    assert reasons(phantom) == {"a.tar": "damaged archive"}
+
+
 def test_a_forged_length_or_checksum_is_damage(phantom: Path) -> None:
     for number, size in enumerate((0, 3, 90)):
         content = zlib.compressobj(wbits=-15)
@@ -152,18 +160,44 @@ def test_refused_archives_spend_the_common_budget(tmp_path: Path, small_budget: 
     assert common.files_left == 100  # nothing of them is in the scan
 
 
-def test_input_without_output_is_charged(tmp_path: Path) -> None:
-    """Empty blocks of deflate, which take time and give nothing, read by many entries."""
-    block = b"\0\0\0\xff\xff"
-    content = block * 400_000
-    path = forged_zip(tmp_path / "a.zip", content, method=8, size=7)
+def many_entries(path: Path, count: int) -> None:
+    """Have the directory of a zip of one member name it many times."""
     data = path.read_bytes()
     begin = data.index(b"PK\x01\x02")
-    entry, count = data[begin:-22], 600
+    entry = data[begin:-22]
     end = struct.pack("<4sHHHHIIH", b"PK\x05\x06", 0, 0, count, count, len(entry) * count, begin, 0)
     path.write_bytes(data[:begin] + entry * count + end)
-    with pytest.raises(UnreadableFileError, match="200 times its size"):
-        unpack(path, FileKind.ZIP, "a.zip", UnpackBudget(files_left=1000))
+
+
+def test_members_of_the_same_bytes_are_damage(phantom: Path) -> None:
+    with zipfile.ZipFile(phantom / "a.zip", "w") as archive:
+        archive.writestr("member", "content")
+    many_entries(phantom / "a.zip", 600)
+    found = [file.reason for file in find_series(phantom).skipped]
+    damaged, other = "damaged in its archive", "neither DICOM nor NIfTI by its content"
+    assert sorted(found) == [damaged] * 599 + [other]
+
+
+def pax_tar(*headers: bytes) -> bytes:
+    """Extended headers, and no member after them."""
+    target = io.BytesIO()
+    with tarfile.open(fileobj=target, mode="w", format=tarfile.GNU_FORMAT) as archive:
+        for content in headers:
+            info = tarfile.TarInfo("x")
+            info.type, info.size = tarfile.XHDTYPE, len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return target.getvalue()
+
+
+@pytest.mark.usefixtures("small_budget")
+@pytest.mark.parametrize(
+    "archive",
+    [pax_tar(b"5 a=\n" * 100_000), gzip.compress(pax_tar(*[b""] * 10_000))],
+    ids=["records", "headers"],
+)
+def test_headers_that_take_time_are_charged(phantom: Path, archive: bytes) -> None:
+    (phantom / "a.tar").write_bytes(archive)
+    assert reasons(phantom) == {"a.tar": "archive that unpacks to more than 200 times its size"}
 
 
 @pytest.mark.parametrize("name", ["slice.dcm.gz", "slice"])
