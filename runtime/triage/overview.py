@@ -1,5 +1,6 @@
 """A study that no protocol is chosen for, shown to a person: a few slices, without any engine."""
 
+import contextlib
 from dataclasses import replace
 
 import numpy as np
@@ -19,24 +20,23 @@ from edge_medgemma.runtime.triage.worklist import StudyTask
 def overview_report(task: StudyTask) -> StudyReport:
     """The report of a task that nothing can be asked about, with pictures where they can be read."""
     tracker = StageTracker()
-    report = study_report(task, tracker, task.problems)
-    series, reason = choose_series(
-        task.other_series, sorted({one.modality for one in task.other_series})
-    )
+    modalities = sorted({one.modality for one in task.other_series})
+    series, reason = choose_series(task.other_series, modalities)
     if series is None or task.protocol is not None:
-        return report
-    with tracker.stage("decode"):
-        try:
-            stack = render_stack(read_volume(series, _spread(series)))
-        except ScanError:
-            return report
-    images = make_key_images(stack, series.body_part, ())
+        return study_report(task, tracker, task.problems)
+    stack, found = None, series.problems
+    with tracker.stage("decode"), contextlib.suppress(ScanError):
+        volume = read_volume(series, _spread(series))
+        found = volume.problems
+        stack = render_stack(volume)
+        found = stack.problems
+    report = study_report(task, tracker, (*task.problems, *found))
     return replace(
         report,
         series=series_record(series),
         series_reason=reason,
         other_series=tuple(series_record(one) for one in task.other_series if one is not series),
-        key_images=images,
+        key_images=() if stack is None else make_key_images(stack, series.body_part, ()),
         spans=tracker.spans,
     )
 

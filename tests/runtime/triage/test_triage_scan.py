@@ -132,6 +132,13 @@ def test_an_unknown_body_part_is_shown_and_the_protocols_are_offered(tmp_path, o
     assert study.slices == () and study.findings == ()
 
 
+def test_two_reasons_are_both_said(tmp_path, options):
+    scan = write_head_ct(tmp_path / "scan", BodyPartExamined=None, RescaleIntercept=2000)
+    (study,) = triage_scan(FakeEngine(), scan, options).studies
+    assert {"body_part_unknown", "not_hounsfield"} <= {p.name for p in study.problems}
+    assert len(study.limitations) == 2
+
+
 def test_a_flag_stands_in_spite_of_a_doubt(tmp_path, options):
     scan = write_head_ct(tmp_path / "scan", slices=8, lesion=range(3, 5))
     (study,) = triage_scan(FakeEngine(), scan, options).studies
