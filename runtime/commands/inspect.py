@@ -18,7 +18,14 @@ from edge_medgemma.runtime.slicing.choose import series_keys
 from edge_medgemma.runtime.slicing.contact_sheet import contact_sheet_png
 from edge_medgemma.runtime.slicing.sampling import sample_slices
 from edge_medgemma.runtime.slicing.scan import find_series, measure_range, read_volume
-from edge_medgemma.runtime.slicing.volume import Modality, Problem, Series, SkippedFile, SliceStack
+from edge_medgemma.runtime.slicing.volume import (
+    BodyPart,
+    Modality,
+    Problem,
+    Series,
+    SkippedFile,
+    SliceStack,
+)
 from edge_medgemma.runtime.slicing.windows import render_stack
 
 
@@ -30,6 +37,8 @@ class VolumeListing:
     """Key of the series, as `--series` of the other commands takes it."""
     series_uid: str
     modality: Modality
+    body_parts: tuple[BodyPart, ...]
+    """Those that the header names."""
     shape: tuple[Count, Count, Count]
     """Slices, rows, columns."""
     spacing_mm: tuple[Finite, Finite, Finite]
@@ -123,6 +132,7 @@ def _listing(volumes: list[InspectedVolume], skipped: tuple[SkippedFile, ...]) -
                 volume.key,
                 series.series_uid,
                 series.modality,
+                series.body_parts,
                 series.shape,
                 (slice_mm, row_mm, column_mm),
                 series.orientation,
@@ -141,7 +151,7 @@ def _print_tables(volumes: list[InspectedVolume], skipped: tuple[SkippedFile, ..
         series, low_high = volume.series, volume.value_range
         table.add_row(
             str(number),
-            f"{series.modality} {series.orientation}",
+            f"{series.modality} {series.orientation}, {' and '.join(series.body_parts)}",
             " × ".join(map(str, series.shape)),
             " × ".join(f"{spacing:.3f}" for spacing in series.spacing_mm),
             f"{low_high[0]:g} … {low_high[1]:g}" if low_high else "not decodable",

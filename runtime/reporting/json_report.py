@@ -89,6 +89,7 @@ def _study(study: StudyReport) -> StudyEntry:
                 _number(one.position_mm),
                 one.sop_instance_uid or None,
                 _number(one.calibration_ratio),
+                one.view.value or None,
             )
             for one in study.slices
         ),

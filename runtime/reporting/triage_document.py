@@ -76,6 +76,8 @@ class SliceEntry:
     calibration_ratio: float | None
     """Distance from the engine's calibration scans, 1 where 1 % of their slices lie farther out; above
     1.5 the slice is unlike them. null where it could not be measured."""
+    view: str | None
+    """Projection of a radiograph: `PA`, `AP`, `frontal` or `lateral`; null where it is not stated."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_medgemma.runtime.domain import UNLIKE_RATIO, StudyDistance
-from edge_medgemma.runtime.slicing.volume import BodyPart, Modality, Problem
+from edge_medgemma.runtime.slicing.volume import BodyPart, Modality, Problem, View
 from edge_medgemma.runtime.tracing.spans import Span, total_s
 from edge_medgemma.runtime.triage.protocol import StandardCode
 from edge_medgemma.runtime.triage.urgency import Urgency
@@ -95,6 +95,8 @@ class SliceSeen:
     calibration_ratio: float | None = None
     """Distance of its image features from those of the calibration scans, over the distance that 1 %
     of their slices pass; None where it could not be measured."""
+    view: View = View.UNKNOWN
+    """Projection of a radiograph; empty where it is not stated, and for slices."""
 
     @property
     def is_unlike_calibration(self) -> bool:

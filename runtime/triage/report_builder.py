@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from edge_medgemma.runtime.domain import StudyDistance
 from edge_medgemma.runtime.manifest import Manifest
-from edge_medgemma.runtime.slicing.volume import BodyPart, Problem, Series, SliceStack
+from edge_medgemma.runtime.slicing.volume import BodyPart, Problem, Series, SliceStack, View
 from edge_medgemma.runtime.triage.coverage import largest_gap_mm
 from edge_medgemma.runtime.triage.key_images import make_key_images
 from edge_medgemma.runtime.triage.progress import StageTracker
@@ -110,6 +110,12 @@ def _slices_seen(stack: SliceStack, distance: StudyDistance | None) -> tuple[Sli
     indices, sources = stack.slice_indices.tolist(), stack.series.sources
     ratios = [None] * len(indices) if distance is None else distance.slice_ratios
     return tuple(
-        SliceSeen(index, float(position_mm), sources[index].sop_instance_uid, ratio)
+        SliceSeen(
+            index,
+            float(position_mm),
+            sources[index].sop_instance_uid,
+            ratio,
+            stack.series.views[index] if stack.series.views else View.UNKNOWN,
+        )
         for index, position_mm, ratio in zip(indices, stack.positions_mm, ratios, strict=True)
     )

@@ -43,6 +43,7 @@ def test_json_has_the_documented_shape(phantom: Path) -> None:
                 "key": "1.2.3.4",
                 "series_uid": "1.2.3.4",
                 "modality": "CT",
+                "body_parts": ["head"],
                 "shape": [9, 16, 24],
                 "spacing_mm": [2.5, 0.5, 0.52],
                 "orientation": "axial",
