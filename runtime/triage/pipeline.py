@@ -156,9 +156,12 @@ def run_pass(
     prefilled = prefiller.prefill(features, encoded, keeps_features=not is_last)
     answers, findings = score(context, prefilled.prefix, baseline)
     findings = grounds.limit(evidence(context, prefilled.prefix, shown, findings))
+    reported = findings
+    if context.engine.manifest.has_random_weights:  # asked all the same, to measure the device
+        reported = unassessed(context.protocol.findings, RANDOM_WEIGHTS_REASON)
     return PassResult(
         shown=shown,
-        findings=findings,
+        findings=reported,
         problems=(
             *sampling_problems(context.protocol, context.series, shown.slice_indices),
             *answers.problems,
@@ -337,13 +340,7 @@ def evidence(
 def conclude(
     context: StudyContext, task: StudyTask, problems: Sequence[Problem], result: PassResult
 ) -> StudyReport:
-    """Urgency and report of a study, from the findings of a pass and all problems.
-
-    Of random weights no finding is reported; they were asked all the same, to measure the device.
-    """
-    findings = result.findings
-    if context.engine.manifest.has_random_weights:
-        findings = unassessed(context.protocol.findings, RANDOM_WEIGHTS_REASON)
+    """Urgency and report of a study, from the findings of a pass and all problems."""
     distance = result.grounds.distance
-    report = study_report(task, context.tracker, problems, result.shown, findings, distance)
+    report = study_report(task, context.tracker, problems, result.shown, result.findings, distance)
     return replace(report, cache_hits=result.cache_hits)

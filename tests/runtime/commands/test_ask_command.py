@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
@@ -80,3 +81,10 @@ def test_a_question_with_a_control_token_is_refused_before_anything_is_read(
 @pytest.mark.parametrize("option", [("--max-tokens", 0), ("--temperature", -1), ("--slices", 0)])
 def test_values_out_of_range_are_usage_errors(tmp_path, engine, option) -> None:
     assert invoke(tmp_path, "Why?", *option).exit_code == 2
+
+
+def test_random_weights_say_so_ahead_of_any_answer(tmp_path, engine) -> None:
+    source = replace(engine.manifest.source, kind="synthetic")
+    engine.manifest = replace(engine.manifest, source=source)
+    result = invoke(write_head_ct(tmp_path / "scan"), "Why?")
+    assert "note: The engine's weights are random: nothing it says means anything." in result.stderr

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -144,3 +145,26 @@ def test_no_progress_bar_where_stderr_is_no_terminal(tmp_path) -> None:
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
     assert result.stderr == result.stdout == b""
+
+
+def test_a_device_for_patients_refuses_the_demo_engine_and_random_weights(tmp_path, engine) -> None:
+    scan = write_head_ct(tmp_path / "scan")
+    assert invoke(scan, "--out", tmp_path / "out", "--require-real-engine").exit_code == 0
+    real = engine.manifest
+    for manifest, words in (
+        (replace(real, scope=demo_scope()), "is the demo engine"),
+        (replace(real, source=replace(real.source, kind="synthetic")), "of random weights"),
+    ):
+        engine.manifest = manifest
+        result = invoke(scan, "--out", tmp_path / "out", "--require-real-engine")
+        assert result.exit_code == 1 and words in str(result.exception)
+
+
+def test_random_weights_have_no_urgency_in_the_table(tmp_path, engine) -> None:
+    source = replace(engine.manifest.source, kind="synthetic")
+    engine.manifest = replace(engine.manifest, source=source)
+    scan = write_head_ct(tmp_path / "scan", lesion=range(4, 8))
+    result = invoke(scan, "--out", tmp_path / "out")
+    assert "no result" in result.stdout and "critical" not in result.stdout
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "No result: random weights" in page and 'class="band critical"' not in page

@@ -111,6 +111,7 @@ def test_random_weights_flag_nothing(triage):
     study = triage(engine)
     assert study.urgency is Urgency.NOT_ASSESSABLE and not study.flagged
     assert "random_weights" in names(study)
+    assert not any(one.flagged for one in study.passes)
     assert engine.questions_asked, "devices are measured with such engines"
 
 
