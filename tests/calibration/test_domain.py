@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from safetensors.numpy import load
 from support.fake_engine import FakeEngine
 
 from edge_medgemma.calibration.domain import (
@@ -71,6 +72,15 @@ def test_what_was_written_is_read_back(tmp_path):
     found = studies(1, seed=1)[0].pooled
     expected = domain.parts[0].measure(found)
     assert read.parts[0].measure(found).slice_ratios == pytest.approx(expected.slice_ratios)
+
+
+def test_axes_are_written_as_they_lie_whatever_their_strides():
+    random = np.random.default_rng(0)
+    many = [CalibrationStudy(Modality.CT, BodyPart.HEAD, random.normal(size=(9, 6)).astype(np.float32))
+            for _ in range(8)]  # fmt: skip
+    (part,) = fit_domain(many).parts
+    assert len(part.space.axes) > 1
+    assert np.array_equal(load(dump_domain(fit_domain(many)))["axes.0"], part.space.axes)
 
 
 @pytest.mark.parametrize("damage", ["cut", "another width", "nan"])
