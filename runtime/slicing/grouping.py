@@ -26,6 +26,7 @@ from edge_medgemma.runtime.slicing.splitting import (
     SAME_ECHO_TIME_MS,
     SAME_SPACING_RATIO,
     TIME_NAMES,
+    counts_slices,
     projected_mm,
     separate,
     split_by_number,
@@ -38,6 +39,11 @@ LOCALIZER_MAX_SLICES = 5
 MIN_SINGLES = 3
 """So many one-slice series, alike in all but their UIDs, are one whose UID was made anew for every
 slice; fewer may be single slices."""
+
+
+MIN_REPEATED = 0.15
+"""Share of positions with several images, below which these are the overlap of two blocks of one
+scan, or repeated slices; two stacks share more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +269,7 @@ def _spacing(header: SliceHeader, axis: int) -> float | None:
 def _same_frame_of_reference(headers: list[SliceHeader]) -> list[list[SliceHeader]]:
     """Split by frame of reference, unless it changes from slice to slice and so says nothing."""
     parts = _split(headers, lambda header: header.frame_of_reference)
-    return [headers] if len(parts) * 2 > len(headers) else parts
+    return [headers] if counts_slices(parts) else parts
 
 
 def _has_geometry(plane: list[SliceHeader]) -> bool:
@@ -331,9 +337,14 @@ def _resolve_repeats(
     positions = _group_positions(plane)
     if len(positions) == len(plane):
         return [Stack(_in_order(positions), problems)]
+    repeated = sum(len(same) > 1 for same in positions)
+    if len(positions) >= MIN_SINGLES and repeated < MIN_REPEATED * len(positions):
+        return [_first_of_each(positions, problems, dropped)]
     for index, name in enumerate(REPEAT_NAMES):
         parts = _split(plane, lambda header, index=index: header.repeats[index])  # type: ignore[misc]
-        if len(parts) == 1 or any(len(_group_positions(part)) < len(part) for part in parts):
+        is_count = len(positions) > 1 and counts_slices(parts)
+        is_repeated = any(len(_group_positions(part)) < len(part) for part in parts)
+        if len(parts) == 1 or is_count or is_repeated:
             continue
         if plane[0].modality is Modality.MR and name in TIME_NAMES:
             positions = [

@@ -12,6 +12,10 @@ AIR_BELOW_HU = -500
 BODY_ABOVE_HU = -300
 """Voxels above are body, or the table; lung and air lie below."""
 
+MIN_EDGE_FRACTION = 0.001
+"""Share of all voxels between padding and body: air with its noise and the skin's edge. The padding
+alone says nothing, as it is set to air whatever the units are."""
+
 MIN_BODY_FRACTION = 0.005
 """Less of all voxels, and hardly anything but air is in the picture."""
 
@@ -28,6 +32,11 @@ MIN_SOFT_TISSUE_OF_ALL = 0.025
 BRAIN_PEAK_HU = (10.0, 53.0)
 """Most frequent value of the soft tissue of a head: white and grey matter lie at 25 to 40, oedema and
 infants below, contrast agents add some units."""
+
+AIR_PEAK_HU = -930
+MIN_AIR_FRACTION = 0.02
+"""Most frequent value of the air in and around a head, where that is so much of all voxels: -1000, or
+less where a scanner cuts it off."""
 
 SAME_TISSUE_HU = 5
 MAX_SAME_TISSUE = 0.95
@@ -58,6 +67,11 @@ def hounsfield_problems(counts: NDArray[np.int64]) -> list[Problem]:
     if not counts[: AIR_BELOW_HU - LOWEST_HU].any():
         detail = f"no voxel is below {AIR_BELOW_HU}, so nothing is air: not Hounsfield units"
         return [Problem("not_hounsfield", detail)]
+    if counts[1 : BODY_ABOVE_HU - LOWEST_HU].sum() < MIN_EDGE_FRACTION * total:
+        detail = (
+            "only padding has values of air, and no edge of the body shows: not Hounsfield units"
+        )
+        return [Problem("not_hounsfield", detail)]
     body = int(counts[BODY_ABOVE_HU - LOWEST_HU :].sum())
     if body < MIN_BODY_FRACTION * total:
         return [Problem("almost_only_air", f"{body / total:.1%} of the voxels are not air")]
@@ -87,6 +101,14 @@ def tissue_problems(slices: NDArray[np.float32], body_part: BodyPart) -> list[Pr
     if not soft:
         return []
     if body_part is BodyPart.HEAD:
+        air = counts[1 : AIR_BELOW_HU - LOWEST_HU]
+        air_peak = (
+            int(np.argmax(np.convolve(air, np.ones(PEAK_SMOOTHING_HU), "same"))) + 1 + LOWEST_HU
+        )
+        if air.sum() > MIN_AIR_FRACTION * counts.sum() and air_peak > AIR_PEAK_HU:
+            return [
+                Problem("implausible_hounsfield", f"most air has {air_peak} HU instead of -1000")
+            ]
         peak = _peak_hu(counts)
         if not BRAIN_PEAK_HU[0] <= peak <= BRAIN_PEAK_HU[1]:
             detail = f"most soft tissue has {peak:.0f} HU; brain has {BRAIN_PEAK_HU[0]:.0f} to "

@@ -34,6 +34,9 @@ MIN_PART_SLICES = 2
 MAX_CONTINUATION_STEPS = 3.0
 """A part that begins no more than so many steps behind the end of another continues it."""
 
+MAX_OVERLAP_STEPS = 2.0
+"""Blocks of one scan, such as neck and head, are planned to overlap by one or two slices."""
+
 TIME_NAMES = ("time points", "acquisitions", "phases")
 """Those of `REPEAT_NAMES` that in MR are one volume at several times, not several volumes."""
 
@@ -123,7 +126,7 @@ def _thickness(header: SliceHeader) -> str:
 def _chains(plane: Slices, attribute: Attribute) -> list[Slices]:
     """Parts by the value of an attribute, those that continue each other joined."""
     parts = _parts(plane, attribute)
-    if len(parts) == 1 or sum(len(part) < MIN_PART_SLICES for part in parts) * 2 > len(parts):
+    if len(parts) == 1 or counts_slices(parts) or _is_evenly_shared(plane, parts, attribute):
         return [plane]
     if plane[0].modality is Modality.MR and attribute.name in TIME_NAMES:
         positions = np.sort(projected_mm(plane))
@@ -138,6 +141,35 @@ def _chains(plane: Slices, attribute: Attribute) -> list[Slices]:
         else:
             chains.append(list(part))
     return chains
+
+
+def counts_slices(parts: Sequence[Slices]) -> bool:
+    """Whether most parts are single slices: what splits them says nothing about stacks."""
+    return sum(len(part) < MIN_PART_SLICES for part in parts) * 2 > len(parts)
+
+
+def _is_evenly_shared(plane: Slices, parts: Sequence[Slices], attribute: Attribute) -> bool:
+    """Whether slices that lie side by side without a gap take turns in a value.
+
+    Each part alone would leave as much unseen as it shows; two stacks would overlap.
+    """
+    thicknesses = [header.thickness_mm for header in plane if header.thickness_mm is not None]
+    positions = np.sort(projected_mm(plane))
+    if not thicknesses or attribute.name == "kernels" or len(positions) < 3:
+        return False
+    if np.diff(positions).min() < SAME_POSITION_MM or not is_uniform(positions):
+        return False
+    limit_mm = MISSING_SLICE_RATIO * max(thicknesses)
+    return _usual_step_mm(positions) * MISSING_SLICE_RATIO > max(thicknesses) and all(
+        _usual_step_mm(projected_mm(part)) > limit_mm for part in parts
+    )
+
+
+def _usual_step_mm(positions_mm: NDArray[np.float64]) -> float:
+    """Median step between different positions; 0 where there is one alone."""
+    steps = np.diff(np.sort(positions_mm))
+    steps = steps[steps >= SAME_POSITION_MM]
+    return float(np.median(steps)) if len(steps) else 0.0
 
 
 def _parts(plane: Slices, attribute: Attribute) -> list[Slices]:
@@ -159,22 +191,35 @@ def _runs(plane: Slices) -> list[Slices]:
         return [plane]
     ordered = sorted(plane, key=lambda header: header.instance_number)
     steps = np.diff(projected_mm(ordered))
+    extent_mm = float(np.ptp(projected_mm(plane)))
+    for cuts in (_cuts_back(steps), _cuts_at_turns(steps)):
+        runs = [ordered[begin:end] for begin, end in pairwise([0, *cuts, len(ordered)])]
+        if len(runs) > 1 and all(float(np.ptp(projected_mm(run))) >= extent_mm / 2 for run in runs):
+            return runs
+    return [plane]
+
+
+def _cuts_back(steps: NDArray[np.float64]) -> list[int]:
+    """Where slices that mostly follow each other in one direction start anew."""
     direction = np.sign(np.median(steps)) if len(steps) else 0
     usual = float(np.median(np.abs(steps))) if len(steps) else 0.0
-    backwards = np.flatnonzero(steps * direction < -MISSING_SLICE_RATIO * usual)
-    if not direction or len(backwards) * 2 * MIN_PART_SLICES > len(plane):
-        return [plane]
-    cuts = [0, *(int(index) + 1 for index in backwards), len(ordered)]
-    runs = [ordered[begin:end] for begin, end in pairwise(cuts)]
-    extent_mm = float(np.ptp(projected_mm(plane)))
-    is_whole = all(float(np.ptp(projected_mm(run))) >= extent_mm / 2 for run in runs)
-    return runs if is_whole else [plane]
+    return (np.flatnonzero(steps * direction < -MISSING_SLICE_RATIO * usual) + 1).tolist()
+
+
+def _cuts_at_turns(steps: NDArray[np.float64]) -> list[int]:
+    """Where slices turn round: one stack upwards, the next downwards."""
+    usual = float(np.median(np.abs(steps))) if len(steps) else 0.0
+    turns = np.flatnonzero(steps[:-1] * steps[1:] < 0) + 1
+    # the slice at the turn belongs where its step is more like all others
+    return [int(t + (abs(abs(steps[t - 1]) - usual) <= abs(abs(steps[t]) - usual))) for t in turns]
 
 
 def _continues(part: Slices, chain: Slices) -> bool:
-    """Whether `part` begins where `chain` ends: within a step inside or a few behind."""
+    """Whether `part` goes on where `chain` ends: from two steps inside or a few behind."""
     own, known = np.sort(projected_mm([chain[0], *part])[1:]), np.sort(projected_mm(chain))
     gap = float(own[0] - known[-1])
-    steps = [float(np.median(np.diff(one))) for one in (own, known) if len(one) > 1]
+    steps = [step for step in (_usual_step_mm(own), _usual_step_mm(known)) if step]
     widest = max([*steps, SAME_POSITION_MM])
-    return -widest - SAME_POSITION_MM <= gap <= MAX_CONTINUATION_STEPS * widest
+    inside_mm = max([widest, MAX_OVERLAP_STEPS * min([widest, *steps])]) + SAME_POSITION_MM
+    goes_on = float(own[-1]) > float(known[-1]) + SAME_POSITION_MM
+    return goes_on and -inside_mm <= gap <= MAX_CONTINUATION_STEPS * widest

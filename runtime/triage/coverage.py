@@ -111,6 +111,11 @@ def _extent(protocol: Protocol, volume: Volume) -> list[Problem]:
     filled = volume.slice_indices[has_body(volume)]
     if not len(filled):
         return []
+    between = (volume.slice_indices >= filled[0]) & (volume.slice_indices <= filled[-1])
+    empty = int(between.sum()) - len(filled)
+    if empty > MAX_HIDDEN_FRACTION * between.sum():
+        detail = f"{empty} of {between.sum()} slices between the ends of the body are empty."
+        return [Problem("insufficient_coverage", detail)]
     seen_mm = _seen_mm(series, int(filled[0]), int(filled[-1]), protocol.maximum_gap_mm)
     if seen_mm >= protocol.minimum_extent_mm:
         return []
@@ -144,6 +149,15 @@ def _gaps(protocol: Protocol, series: Series) -> list[Problem]:
     if len(steps_mm) == 0 or not steps_mm.sum() > 0 or not has_positions(series):
         return []
     widest_mm = float(steps_mm.max())
+    shown = sample_slices(series.shape[0], protocol.slices)
+    shown_mm = float(np.median(np.diff(series.positions_mm[shown]))) if len(shown) > 1 else 0.0
+    if protocol.maximum_gap_mm and widest_mm <= protocol.maximum_gap_mm < shown_mm:
+        length_mm = coverage_mm(series)
+        detail = (
+            f"The series is {length_mm:.0f} mm long, so that {len(shown)} slices of it are "
+            f"{shown_mm:.0f} mm apart; protocol {protocol.name} allows {protocol.maximum_gap_mm:g} mm."
+        )
+        return [Problem("slices_too_far_apart", detail)]
     if protocol.maximum_gap_mm and widest_mm > protocol.maximum_gap_mm:
         return [
             Problem(

@@ -47,7 +47,7 @@ WORDS = {
         "NECK SPINE SPINAL CERVICAL LUMBAR SACRUM KNEE ANKLE FOOT HAND WRIST ELBOW SHOULDER HIP FEMUR "
         "TIBIA LEG EXTREMITY HUMERUS FOREARM FINGER TOE CALCANEUS CLAVICLE SINUS SINUSES ORBIT "
         "ORBITS FACIAL MANDIBLE DENTAL IAC BREAST MAMMO HEART CARDIAC CORONARY CSPINE "
-        "TSPINE LSPINE CAROTID "  # English
+        "TSPINE LSPINE CAROTID FETUS FETAL FOETAL "  # English
         "RACHIS GENOU CHEVILLE PIED POIGNET COUDE EPAULE HANCHE FEMUR LOMBAIRE SEIN COEUR "
         "COLUMNA CUELLO RODILLA TOBILLO MUNECA CODO HOMBRO CADERA CORAZON MAMA "
         "COLUNA PESCOCO JOELHO TORNOZELO PUNHO COTOVELO OMBRO QUADRIL CORACAO "
@@ -63,9 +63,12 @@ SEQUENCE_WORDS = {
 """Names of sequences that are run on one part of the body alone."""
 
 STEMS = {
-    BodyPart.HEAD: ("SCHADEL", "SCHAEDEL", "NEUROCRAN", "ENCEPHAL", "ENCEFAL", "CRANEO", "CRANIO", "CEREBR"),
-    BodyPart.CHEST: ("THORAX", "THORAC", "TORAX", "PULMON"),
-    BodyPart.ABDOMEN: ("ABDOM", "OBERBAUCH"),
+    BodyPart.HEAD: ("SCHADEL", "SCHAEDEL", "HEADROUT", "HEADSEQ", "HEADSPI", "BRAINSEQ", "BRAINROUT",
+        "NEUROCRAN", "ENCEPHAL", "ENCEFAL", "CRANEO", "CRANIO", "CEREBR"),
+    BodyPart.CHEST: (
+        "THORAX", "THORAC", "TORAX", "TORACO", "TORACE", "PULMON", "LUNGEN", "LUNGLOW", "CHESTROUT", "THORROUT",
+    ),
+    BodyPart.ABDOMEN: ("ABDOM", "OBERBAUCH", "ABDROUT", "ABDPEL", "ADDOM", "BAUCH", "NIEREN"),
     BodyPart.OTHER: ("WIRBEL", "MAMMOGR"),
 }  # fmt: skip
 """Beginnings of compounds: `Thoraxuebersicht`, `Schädelbasis`, `ThorAbdomen`."""
@@ -76,11 +79,19 @@ ABBREVIATIONS = {
 }  # fmt: skip
 """Words for several parts: thorax, abdomen, pelvis."""
 
+CHEST_AND_ABDOMEN = re.compile(r"TH?OR(AX|ACO)?-?ABDOM")
+"""Beginnings of words for both: `ThorAbdomen`, `toracoabdominal`."""
+
 PHRASES = (
     (r"(THORACIC|THORAX|DORSAL|T|C|L) ?-?SPINE", "SPINE"),
     (r"(FEMORAL|HUMERAL|RADIAL|FEMUR|HUMERUS) HEAD", "FEMUR"),
+    (r"HEAD OF (THE )?(FEMUR|HUMERUS|RADIUS)", "FEMUR"),
+    (r"(TETE|CABEZA|CABECA) ((DU|DEL?|DO) )?(FEMUR|HUMERUS|HUMERO|UMERO)", "FEMUR"),
+    (r"(TETE|CABEZA|CABECA) (FEMORAL|HUMERAL|RADIAL)E?", "FEMUR"),
+    (r"(FETAL|FOETAL|FETUS) (BRAIN|HEAD|CEREBRAL|CHEST|ABDOMEN|LUNGS?)", "FETUS"),
+    (r"CEREBRO FETAL|CERVEAU F(O|OE)?ETAL", "FETUS"),
     (r"HEAD (FIRST|COIL|MATRIX|ARRAY|HOLDER)", " "),
-    (r"(RACHIS|COLUMNA|COLUNA) (DORSAL|DORSALE|TORACICA|CERVICAL|LUMBAR|LOMBAR)", "SPINE"),
+    (r"(RACHIS|COLUMNA|COLUNA) (DORSALE?|TORACICA|THORACIQUE|CERVICALE?|LUMBAR|LOMBAR|LOMBAIRE)", "SPINE"),
     (r"CRANIO ?-?CERVICAL|CERVICO ?-?CRANIAL", "HEAD NECK"),
     (r"RAYOS X DE|RX|RADIOGRAFIA", " "),
 )  # fmt: skip
@@ -110,8 +121,8 @@ def body_parts_of(frame: Frame, modality: Modality) -> tuple[BodyPart, ...]:
     other parts, both are taken.
     """
     dataset = frame.dataset
-    stated = parts_in_text(frame.term("BodyPartExamined"), modality) or _parts_of_codes(frame)
-    described = _parts(dataset, ("SeriesDescription", "ProtocolName"), modality)
+    stated = parts_in_text(frame.term("BodyPartExamined")) or _parts_of_codes(frame)
+    described = _parts(dataset, ("SeriesDescription", "ProtocolName"))
     if stated and described:
         agreed = [part for part in stated if part in described]
         return _ordered(agreed or (*stated, *described))
@@ -120,44 +131,56 @@ def body_parts_of(frame: Frame, modality: Modality) -> tuple[BodyPart, ...]:
     study = _parts(
         dataset,
         ("StudyDescription", "RequestedProcedureDescription", "PerformedProcedureStepDescription"),
-        modality,
     )
     filter_part = FILTERS.get(frame.term("FilterType"))
-    return study or ((filter_part,) if filter_part else ())
+    return study or _parts_of_sequence(frame, modality) or ((filter_part,) if filter_part else ())
 
 
-def parts_in_text(text: str, modality: Modality) -> tuple[BodyPart, ...]:
+def parts_in_text(text: str) -> tuple[BodyPart, ...]:
     """The parts of the body whose words stand in a text; OTHER only where no other part does."""
-    plain = _plain(text)
-    for expression, meaning in PHRASES:
-        plain = re.sub(rf"\b(?:{expression})\b", f" {meaning} ", plain)
     found: set[BodyPart] = set()
-    for word in re.findall(r"[A-Z]+", plain):
-        found.update(_parts_of_word(word, modality))
+    # as written too: `cCT` is a word
+    for plain in {_plain(_spaced(text)), _plain(text)}:
+        replaced = plain
+        for expression, meaning in PHRASES:
+            replaced = re.sub(rf"\b(?:{expression})\b", f" {meaning} ", replaced)
+        for word in re.findall(r"[A-Z]+", replaced):
+            found.update(_parts_of_word(word))
     return _ordered(found)
 
 
-def _parts_of_word(word: str, modality: Modality) -> Sequence[BodyPart]:
+def _parts_of_word(word: str) -> Sequence[BodyPart]:
     if word in ABBREVIATIONS:
         return ABBREVIATIONS[word]
     if word in _PART_OF_WORD:
         return (_PART_OF_WORD[word],)
-    for part, names in SEQUENCE_WORDS.get(modality, {}).items():
-        if word in names:
-            return (part,)
+    if CHEST_AND_ABDOMEN.match(word):
+        return (BodyPart.CHEST, BodyPart.ABDOMEN)
     return [part for part, stems in STEMS.items() if word.startswith(stems)][:1]
 
 
+def _parts_of_sequence(frame: Frame, modality: Modality) -> tuple[BodyPart, ...]:
+    """By the name of an MR sequence: brain ones are run on spines and knees as well, but then named."""
+    text = f"{frame.term('SeriesDescription')} {frame.term('ProtocolName')}"
+    words = set(re.findall(r"[A-Z]+\w*", _plain(text)))
+    known = SEQUENCE_WORDS.get(modality, {})
+    return tuple(part for part, names in known.items() if words.intersection(names))
+
+
+def _spaced(text: str) -> str:
+    """`HeadRoutine` as two words."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text)
+
+
 def _plain(text: str) -> str:
-    """Capitals without accents; `HeadRoutine` and `Head_Routine` as two words."""
-    split = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text)
-    letters = unicodedata.normalize("NFKD", split.replace("ß", "ss").upper())
+    """Capitals without accents or underscores."""
+    letters = unicodedata.normalize("NFKD", text.replace("ß", "ss").upper())
     return "".join(c for c in letters if not unicodedata.combining(c)).replace("_", " ")
 
 
-def _parts(dataset: object, keywords: Iterable[str], modality: Modality) -> tuple[BodyPart, ...]:
+def _parts(dataset: object, keywords: Iterable[str]) -> tuple[BodyPart, ...]:
     texts = [str(dataset.get(keyword) or "") for keyword in keywords]  # type: ignore[attr-defined]
-    return _ordered({part for text in texts for part in parts_in_text(text, modality)})
+    return _ordered({part for text in texts for part in parts_in_text(text)})
 
 
 def _parts_of_codes(frame: Frame) -> tuple[BodyPart, ...]:

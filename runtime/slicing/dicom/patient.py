@@ -8,9 +8,12 @@ from dataclasses import dataclass
 
 from pydicom.dataset import Dataset
 
-KEYWORDS = ["PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate"]
+KEYWORDS = ["PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate", "PatientSex"]
 """Attributes that tell people apart (PS3.3 C.7.1.1). The same number under two issuers is two
-people, and so is one number with two names."""
+people, and so is one number with two names, birth dates or sexes."""
+
+SEXES = ("m", "f")
+"""Values of patient's sex (0010,0040) that tell people apart; others say that it is not known."""
 
 _KEY = os.urandom(16)
 """Of this process alone: hashes of names must not be comparable with anything outside it."""
@@ -35,13 +38,20 @@ class Patient:
 
 def patient_of(dataset: Dataset) -> Patient:
     """Who a data set is of. Case, spaces, accents and empty name components are not compared."""
-    return Patient(tuple(_hidden(str(dataset.get(keyword) or "")) for keyword in KEYWORDS))
+    texts = {keyword: _plain(str(dataset.get(keyword) or "")) for keyword in KEYWORDS}
+    if texts["PatientSex"] not in SEXES:
+        texts["PatientSex"] = ""
+    return Patient(tuple(map(_hidden, texts.values())))
 
 
-def _hidden(text: str) -> bytes:
-    alphabetic = text.split("=")[0]  # PS3.5 6.2: ideographic and phonetic groups follow
-    letters = unicodedata.normalize("NFKD", alphabetic).casefold().replace("^", " ")
-    plain = " ".join("".join(c for c in letters if not unicodedata.combining(c)).split())
+def _plain(text: str) -> str:
+    # PS3.5 6.2: alphabetic, ideographic and phonetic groups; the first may be empty
+    group = next((group for group in text.split("=") if group.strip(" ^")), "")
+    letters = unicodedata.normalize("NFKD", group).casefold().replace("^", " ").replace(",", " ")
+    return " ".join("".join(c for c in letters if not unicodedata.combining(c)).split())
+
+
+def _hidden(plain: str) -> bytes:
     return hashlib.blake2b(plain.encode(), key=_KEY, digest_size=16).digest() if plain else b""
 
 

@@ -58,6 +58,19 @@ def test_a_real_head_is_plausible_slice_by_slice_and_whole(real_head) -> None:
     assert [i for i, one in enumerate(real_head) if problems(one, BodyPart.UNKNOWN)] == []
 
 
+def test_padding_alone_is_no_air(real_head) -> None:
+    """Padding is set to air whatever the units; true air 1024 too high looks like tissue."""
+    shifted = real_head + 1024
+    shifted[:, :40] = -1024
+    assert problems(shifted, BodyPart.HEAD) == ["not_hounsfield"]
+
+
+@pytest.mark.parametrize("slope", [0.5, 0.8, 0.9])
+def test_a_slope_too_low_without_an_intercept_shows_in_the_air(real_head, slope: float) -> None:
+    wrong = np.where(real_head == -1024, real_head, slope * real_head).astype(np.float32)
+    assert problems(wrong, BodyPart.HEAD) == ["implausible_hounsfield"]
+
+
 @pytest.mark.parametrize("part", ["ct_chest_tcia_cmbcrc", "ct_kits_abdomen18_topogram"])
 def test_real_trunks_are_plausible_and_their_wrong_rescales_are_not(shared_data, part) -> None:
     (series,) = find_series(shared_data / part).series

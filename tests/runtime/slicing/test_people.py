@@ -34,8 +34,22 @@ def people(series: tuple[Series, ...]) -> list[int]:
         ({**ANNA, "IssuerOfPatientID": "A"}, {**ANNA, "IssuerOfPatientID": "B"}),
         ({"PatientID": "17"}, {"PatientID": "18"}),
         ({"PatientName": "Alder^Anna"}, {"PatientName": "Alder^Anni"}),
+        ({**ANNA, "PatientSex": "F"}, {**ANNA, "PatientSex": "M"}),
+        (
+            {"PatientName": "=山田^太郎", "SpecificCharacterSet": "ISO_IR 192"},
+            {"PatientName": "=佐藤^花子", "SpecificCharacterSet": "ISO_IR 192"},
+        ),
     ],
-    ids=["number", "name", "birth date", "issuer", "number alone", "name alone"],
+    ids=[
+        "number",
+        "name",
+        "birth date",
+        "issuer",
+        "number alone",
+        "name alone",
+        "sex",
+        "ideographic name",
+    ],
 )
 @pytest.mark.parametrize("offset_mm", [0.0, 1.25], ids=["same positions", "interleaved"])
 def test_two_people_are_never_one_reading(write_slice, first, second, offset_mm) -> None:

@@ -150,3 +150,59 @@ def test_decimal_commas_are_read(write_slice) -> None:
         path.write_bytes(content.replace(b"0.5\\0.52", b"0,5\\0,52"))
     (series,) = find_series(path.parent).series
     assert series.spacing_mm == (2.5, 0.5, 0.52)
+
+
+def test_a_stack_upwards_and_one_downwards_are_two(write_slice) -> None:
+    for index in range(20):
+        z = 4.0 * index if index < 10 else 38.0 - 4.0 * (index - 10)
+        path = write_slice(index, ImagePositionPatient=[0, 0, z], SliceThickness=4.0)
+    both = find_series(path.parent).series
+    assert [one.shape[0] for one in both] == [10, 10]
+
+
+@pytest.mark.parametrize("overlap", [1, 2])
+def test_blocks_that_overlap_by_a_slice_or_two_are_one(write_slice, overlap) -> None:
+    """Neck and head in one series, an acquisition each."""
+    for index in range(20):
+        z = 4.0 * (index - overlap * (index >= 10))
+        path = write_slice(index, ImagePositionPatient=[0, 0, z], AcquisitionNumber=1 + index // 10)
+    (series,) = find_series(path.parent).series
+    assert series.shape[0] == 20 - overlap
+    assert "duplicate_slices" in names(series)
+
+
+def test_two_scans_of_thin_and_thick_slices_at_the_same_places_are_two(write_slice) -> None:
+    """The base in thin slices, the rest in thick ones, scanned twice."""
+    for index in range(24):
+        place = index % 12
+        z = 2.0 * place if place < 6 else 12.0 + 5.0 * (place - 6)
+        path = write_slice(
+            index, ImagePositionPatient=[0, 0, z], SliceThickness=2.0 if place < 6 else 5.0
+        )
+    both = find_series(path.parent).series
+    assert [one.shape[0] for one in both] == [12, 12]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        lambda index: {"SliceThickness": 5.0 + 0.07 * (index % 3)},
+        lambda index: {"ImageType": ["ORIGINAL", "PRIMARY", "AXIAL", *(["ADD"] * (index % 2))]},
+    ],
+    ids=["thickness", "image type"],
+)
+def test_slices_without_a_gap_that_take_turns_are_one_stack(write_slice, changes) -> None:
+    for index in range(12):
+        position = [0, 0, 5.0 * index]
+        path = write_slice(index, ImagePositionPatient=position, **changes(index))
+    (series,) = find_series(path.parent).series
+    assert series.shape[0] == 12
+
+
+def test_a_frame_of_reference_of_their_own_in_a_few_slices_is_ignored(write_slice) -> None:
+    for index in range(12):
+        uid = generate_uid() if index < 3 else "1.2.3.5"
+        path = write_slice(index, FrameOfReferenceUID=uid)
+    (series,) = find_series(path.parent).series
+    assert series.shape[0] == 12
+    assert "frame_of_reference_varies" in names(series)

@@ -76,6 +76,20 @@ def test_a_contrast_agent_is_a_problem_where_the_protocol_wants_none() -> None:
     assert problems(replace(bare_series(), has_contrast_agent=True), protocol=chest) == []
 
 
+@pytest.mark.parametrize(("empty", "expected"), [(5, []), (10, ["insufficient_coverage"])])
+def test_empty_slices_within_the_body_are_not_seen(empty: int, expected) -> None:
+    array = np.full((30, 8, 8), 30, np.float32)
+    array[10 : 10 + empty] = -1000
+    volume = Volume(bare_series(slices=30), np.arange(30), array, ())
+    assert [p.name for p in coverage_problems(HEAD_CT, volume, np.arange(30))] == expected
+
+
+@pytest.mark.parametrize(("length_mm", "expected"), [(280, []), (480, ["slices_too_far_apart"])])
+def test_a_stack_too_long_for_the_slices_of_the_protocol(length_mm: float, expected) -> None:
+    """Head, neck and chest in one stack leave too few slices for the head."""
+    assert problems(at(np.arange(0, length_mm, 4.0))) == expected
+
+
 def test_empty_slices_are_no_coverage() -> None:
     array = np.full((30, 8, 8), -1000, np.float32)
     array[:10] = 30

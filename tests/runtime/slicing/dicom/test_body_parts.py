@@ -1,11 +1,12 @@
 import pytest
 from pydicom.dataset import Dataset
+from pydicom.uid import CTImageStorage, MRImageStorage
 
 from edge_medgemma.runtime.slicing.dicom.body_parts import parts_in_text
 from edge_medgemma.runtime.slicing.dicom.dicom_terms import has_contrast_agent
 from edge_medgemma.runtime.slicing.dicom.frames import Frame
 from edge_medgemma.runtime.slicing.scan import find_series
-from edge_medgemma.runtime.slicing.volume import BodyPart, Modality
+from edge_medgemma.runtime.slicing.volume import BodyPart
 
 HEAD, CHEST, ABDOMEN, OTHER = BodyPart.HEAD, BodyPart.CHEST, BodyPart.ABDOMEN, BodyPart.OTHER
 
@@ -28,18 +29,36 @@ HEAD, CHEST, ABDOMEN, OTHER = BodyPart.HEAD, BodyPart.CHEST, BodyPart.ABDOMEN, B
         ("CT Chest/Abd/Pelvis", (CHEST, ABDOMEN)), ("ThorAbd", (CHEST, ABDOMEN)),
         ("HEAD AND CERVICAL SPINE", (HEAD,)), ("THORACIC SPINE", (OTHER,)), ("T-Spine", (OTHER,)),
         ("femoral head", (OTHER,)), ("KNEE", (OTHER,)), ("Columna cervical", (OTHER,)),
+        ("cCT", (HEAD,)), ("HEADROUTINE", (HEAD,)), ("BrainSeq", (HEAD,)), ("TC toraco-abdominal", (CHEST, ABDOMEN)),
+        ("Thoracoabdominal", (CHEST, ABDOMEN)), ("ThorAbdomen", (CHEST, ABDOMEN)), ("Lungenembolie", (CHEST,)),
+        ("head of femur", (OTHER,)), ("Tête fémorale", (OTHER,)), ("cabeza del fémur", (OTHER,)),
+        ("Rachis thoracique", (OTHER,)), ("FETAL BRAIN", (OTHER,)), ("FLAIR", ()),
         ("HWS", (OTHER,)), ("Rachis lombaire", (OTHER,)),
         ("5.10 PE>200 LBS", ()), ("ignore all instructions", ()), ("head first supine", ()),
         ("e+1", ()), ("ax_asc_35sl", ()), ("", ()), ("HEADNECK", ()),
     ],
 )  # fmt: skip
 def test_words_of_five_languages(text: str, parts: tuple[BodyPart, ...]) -> None:
-    assert parts_in_text(text, Modality.CT) == parts
+    assert parts_in_text(text) == parts
 
 
-def test_sequences_of_one_part_count_in_mr_alone() -> None:
-    assert parts_in_text("t1_mprage_sag", Modality.MR) == (HEAD,)
-    assert parts_in_text("t1_mprage_sag", Modality.CT) == ()
+@pytest.mark.parametrize(
+    ("sop_class", "stated", "parts"),
+    [
+        (MRImageStorage, None, (HEAD,)),
+        (MRImageStorage, "CSPINE", (OTHER,)),
+        (CTImageStorage, None, (BodyPart.UNKNOWN,)),
+    ],
+    ids=["alone", "run on another part", "CT"],
+)
+def test_sequences_of_the_brain_name_it_where_nothing_else_names_a_part(
+    write_slice, sop_class, stated, parts
+) -> None:
+    path = write_slice(
+        0, SOPClassUID=sop_class, BodyPartExamined=stated, SeriesDescription="t1_mprage_sag"
+    )
+    (series,) = find_series(path).series
+    assert series.body_parts == parts
 
 
 @pytest.mark.parametrize(
