@@ -286,7 +286,8 @@ def _with_positions(plane: list[SliceHeader]) -> tuple[list[SliceHeader], tuple[
         notes.append(Problem("frame_of_reference_varies", detail))
     locations = [header.slice_location_mm for header in plane]
     has_one_position = _has_geometry(plane) and len(_group_positions(plane)) == 1
-    if not has_one_position or len(plane) == 1 or len(set(locations)) < len(plane):
+    is_placed = None not in locations and len(set(locations)) == len(plane) > 1
+    if not has_one_position or not is_placed:
         return plane, tuple(notes)
     first = plane[0]
     normal = stack_normal(np.array(first.orientation))

@@ -17,6 +17,7 @@ from edge_medgemma.runtime.errors import (
     ProtocolError,
     ProviderError,
     ResourceError,
+    ScanError,
 )
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.manifest import Manifest
@@ -179,8 +180,10 @@ def _run_pass(run: StudyRun, count: int) -> StudyReport:
         reason = f"of an error of the device or the engine ({type(error).__name__})"
     except MemoryError:
         reason = "there was not enough memory; use fewer slices or an int4 engine"
-    except EdgeMedgemmaError:
-        reason = "its pixels could not be read; 'edge-medgemma inspect' says why"
+    except ScanError as error:  # its words come from closed lists, never from the file
+        reason = str(error)
+    except EdgeMedgemmaError as error:
+        reason = f"of an error ({type(error).__name__})"
     except Exception as error:
         LOG.debug("triage of a study failed", exc_info=True)
         reason = f"of an internal error ({type(error).__name__})"

@@ -54,7 +54,7 @@ CONTRAST_WORDS = re.compile(
 """Words of a series description that mean a contrast agent."""
 
 WITHOUT_WORDS = re.compile(
-    r"(?<![A-Z])(WITHOUT|W/?O|NON?-? ?CONTRAST|NON?-? ?ENHANCED|PRE|C-|-C|OHNE|NATIV\w*|SANS|SIN|SEM)"
+    r"(?<![A-Z])(WITHOUT|W/?O|O\.? ?KM|NON?-? ?CONTRAST|NON?-? ?ENHANCED|PRE|C-|-C|OHNE|NATIV\w*|SANS|SIN|SEM)"
     r"(?![A-Z])"
 )
 """Words that deny it."""

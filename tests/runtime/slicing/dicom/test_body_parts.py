@@ -83,7 +83,7 @@ def test_the_series_goes_before_the_study(write_slice, changes, parts) -> None:
     [
         ({}, False), ({"ContrastBolusAgent": "Iohexol"}, True), ({"ContrastBolusAgent": "NONE"}, False),
         ({"SeriesDescription": "HEAD WITHOUT CONTRAST"}, False), ({"SeriesDescription": "Kopf nativ"}, False),
-        ({"SeriesDescription": "HEAD +C"}, True), ({"SeriesDescription": "Kopf KM"}, True),
+        ({"SeriesDescription": "HEAD +C"}, True), ({"SeriesDescription": "Kopf KM"}, True), ({"SeriesDescription": "Kopf o. KM"}, False),
         ({"SeriesDescription": "CTA Head"}, True), ({"SeriesDescription": "HEAD W/O AND W/ CONTRAST"}, False),
         ({"SeriesDescription": "Ax C- 5mm"}, False), ({"SeriesDescription": "CEREBRAL"}, False),
     ],
