@@ -15,6 +15,9 @@ NEGATIVE_MARGIN = 12.0
 """Of 255: the middle of a chest radiograph is so much darker than both lungs in a negative only."""
 
 
+NEGATIVE_PARTS = {BodyPart.CHEST, BodyPart.UNKNOWN}
+
+
 def display_problems(pixels: NDArray[np.uint8], series: Series) -> list[Problem]:
     """Problems of slices [N, rows, columns, 3] as the model is shown them."""
     lightest = pixels.max(axis=-1)
@@ -22,7 +25,9 @@ def display_problems(pixels: NDArray[np.uint8], series: Series) -> list[Problem]
         return [Problem("display_black", "nearly all of the picture is black")]
     if float((pixels.min(axis=-1) < BRIGHT).mean()) < MIN_SHOWN_FRACTION:
         return [Problem("display_white", "nearly all of the picture is white")]
-    if series.modality in (Modality.CR, Modality.DX) and BodyPart.CHEST in series.body_parts:
+    is_radiograph = series.modality in (Modality.CR, Modality.DX)
+    # a part that is not stated may be a chest, if the protocol was asked for by name
+    if is_radiograph and not NEGATIVE_PARTS.isdisjoint(series.body_parts):
         frontal = [
             one for one, view in zip(pixels, series.views, strict=False) if view is not View.LATERAL
         ]

@@ -44,6 +44,9 @@ HOUNSFIELD_TYPES = ("", "HU", "US")
 HOUNSFIELD_WORD = "HOUN"
 """Some workstations write the unit out, with and without a spelling mistake."""
 
+PHASE_TYPES = {"P", "PHASE", "PHASE MAP"}
+"""Third values of image type (0008,0008) of MR that hold angles, made for calculations."""
+
 KEYWORDS = [
     "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber",
     "FrameOfReferenceUID", "StudyDate", "ImageType", "ConvolutionKernel",
@@ -230,6 +233,7 @@ def _slice_header(path: Path, frame: Frame, modality: Modality, person: Patient)
     between = frame.number("SpacingBetweenSlices", "PixelMeasuresSequence")
     thickness = frame.number("SliceThickness", "PixelMeasuresSequence")
     kernel = frame.term("ConvolutionKernel", "CTReconstructionSequence")
+    is_phase = modality is Modality.MR and not PHASE_TYPES.isdisjoint(image_type[2:4])
     return SliceHeader(
         source=SliceSource(path, frame.index, _uid(dataset, "SOPInstanceUID")),
         patient=person,
@@ -251,7 +255,7 @@ def _slice_header(path: Path, frame: Frame, modality: Modality, person: Patient)
         contrast=_contrast(frame, modality, image_type),
         repeats=_repeats(frame, image_type, kernel),
         instance_number=round(frame.number("InstanceNumber") or 0),
-        is_original="DERIVED" not in image_type[:1],
+        is_original="DERIVED" not in image_type[:1] and not is_phase,
         is_localizer="LOCALIZER" in image_type,
         is_sharp_kernel=is_sharp_kernel(kernel),
         has_contrast_agent=has_contrast_agent(frame),

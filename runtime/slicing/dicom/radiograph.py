@@ -25,7 +25,7 @@ VIEW_CODES = {
 
 VIEW_WORDS = {
     "PA": View.PA, "AP": View.AP, "LAT": View.LATERAL, "LATERAL": View.LATERAL, "LL": View.LATERAL,
-    "LATL": View.LATERAL, "SEITLICH": View.LATERAL, "PERFIL": View.LATERAL, "PROFIL": View.LATERAL,
+    "LATL": View.LATERAL, "SEITLICH": View.LATERAL, "SEITL": View.LATERAL, "PERFIL": View.LATERAL, "PROFIL": View.LATERAL,
     "FRONTAL": View.FRONTAL, "FACE": View.FRONTAL, "FRENTE": View.FRONTAL,
 }  # fmt: skip
 """Words of series description (0008,103E) in English, French, Spanish, Portuguese and German."""

@@ -11,6 +11,9 @@ MIN_SHOWN_FRACTION = 0.1
 """Share of the pixels that a usable window leaves neither black nor white. Three quarters of a
 collimated radiograph may be black; a window of other values leaves nothing."""
 
+MAX_WHITE_FRACTION = 0.5
+"""Share of pixels that a usable window may cut off at white."""
+
 NEARLY = 0.02
 """Darker than this is black, and as near to white is white."""
 
@@ -22,8 +25,8 @@ further apart than the percentiles: then a dead row or a hot pixel would turn al
 
 WINDOW_REPLACED = Problem(
     "display_window_replaced",
-    "the display window of the image shows all black or all white; the middle 98 % of its values are "
-    "shown instead",
+    "the display window of the image shows nearly all black or white; the middle 98 % of its values "
+    "are shown instead",
 )
 
 OUTLYING_PIXELS = Problem(
@@ -42,12 +45,15 @@ def display_values(
     (2050,0020) INVERSE, which mean the same (PS3.3 C.8.11.3.1.2).
     """
     shown, problems = _with_lut_or_window(frame, values)
-    if _is_blank(shown) and not _is_blank(robust := _robust(values)):
-        shown, problems = robust, (WINDOW_REPLACED,)
     is_inverted = (
         frame.term("PhotometricInterpretation") == "MONOCHROME1"
         or frame.term("PresentationLUTShape") == "INVERSE"
     )
+    if _is_blank(shown) or _is_mostly_white(shown, is_inverted=is_inverted):
+        for sample in (values, _without_ends(values)):
+            if not _is_blank(robust := _robust(values, sample)):
+                shown, problems = robust, (WINDOW_REPLACED,)
+                break
     return np.clip(np.float32(1) - shown if is_inverted else shown, 0, 1), problems
 
 
@@ -60,9 +66,10 @@ def _with_lut_or_window(
     if centre is not None and width is not None and width >= 1:
         return window(values, centre, width, frame.term("VOILUTFunction") or "LINEAR"), ()
     low, high = float(values.min()), float(values.max())
-    robust_low, robust_high = (float(v) for v in np.percentile(values, ROBUST_PERCENTILES))
+    inner = _without_ends(values)
+    robust_low, robust_high = (float(v) for v in np.percentile(inner, ROBUST_PERCENTILES))
     if robust_high > robust_low and high - low > OUTLIER_RATIO * (robust_high - robust_low):
-        return _robust(values), (OUTLYING_PIXELS,)
+        return _robust(values, inner), (OUTLYING_PIXELS,)
     return (values - np.float32(low)) / np.float32(high - low if high > low else 1), ()
 
 
@@ -83,9 +90,22 @@ def _looked_up(item: Dataset, values: NDArray[np.float32]) -> NDArray[np.float32
     return np.asarray(entries[index] / np.float32(white), dtype=np.float32)
 
 
-def _robust(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    low, high = (float(value) for value in np.percentile(values, ROBUST_PERCENTILES))
+def _robust(values: NDArray[np.float32], sample: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Values with black and white at the percentiles of a sample of them."""
+    low, high = (float(value) for value in np.percentile(sample, ROBUST_PERCENTILES))
     return (values - np.float32(low)) / np.float32(high - low if high > low else 1)
+
+
+def _without_ends(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Those that are neither the lowest nor the highest; all, where there are no others."""
+    inner = values[(values > values.min()) & (values < values.max())]
+    return inner if inner.size else values
+
+
+def _is_mostly_white(shown: NDArray[np.float32], *, is_inverted: bool) -> bool:
+    """Whether most of the picture is cut off at white, which no body fills; collimators are black."""
+    white = shown <= 0 if is_inverted else shown >= 1
+    return float(white.mean()) > MAX_WHITE_FRACTION
 
 
 def _is_blank(shown: NDArray[np.float32]) -> bool:

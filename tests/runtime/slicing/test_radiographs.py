@@ -86,9 +86,9 @@ def test_whatever_the_header_says_the_lungs_are_dark(write_slice, name: str) -> 
     assert problems == set()
 
 
-def hot() -> np.ndarray:
+def hot(rows: int = 1) -> np.ndarray:
     pixels = chest()
-    pixels[5] = 65535
+    pixels[5 : 5 + rows] = 65535
     return pixels
 
 
@@ -97,6 +97,11 @@ WRONG = {
     "a window far below": ({"WindowCenter": -9000, "WindowWidth": 10}, "display_window_replaced"),
     "a hot row": (
         {"pixels": hot(), "BitsStored": 16, "HighBit": 15}, "outlying_pixels"),
+    "a dozen hot rows": (
+        {"pixels": hot(12), "BitsStored": 16, "HighBit": 15}, "outlying_pixels"),
+    "a window of the air": ({"WindowCenter": 250, "WindowWidth": 500}, "display_window_replaced"),
+    "a negative of no stated part": (
+        {"pixels": NEGATIVE, "BodyPartExamined": None}, "display_inverted"),
     "MONOCHROME2 of a negative": ({"pixels": NEGATIVE}, "display_inverted"),
     "MONOCHROME1 of a positive": ({"PhotometricInterpretation": "MONOCHROME1"}, "display_inverted"),
     "INVERSE of a positive": ({"PresentationLUTShape": "INVERSE"}, "display_inverted"),
@@ -118,7 +123,16 @@ def test_a_wrong_display_is_repaired_or_named(write_slice, name: str) -> None:
     assert problem in problems
 
 
-@pytest.mark.parametrize("name", ["a window far above", "a window far below", "a hot row"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a window far above",
+        "a window far below",
+        "a window of the air",
+        "a hot row",
+        "a dozen hot rows",
+    ],
+)
 def test_what_is_repaired_is_right(write_slice, name: str) -> None:
     image, problems = seen(write(write_slice, **WRONG[name][0]))
     assert is_right(image) and "display_inverted" not in problems

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from pydicom.uid import MRImageStorage, generate_uid
 
+from edge_medgemma.runtime.slicing.choose import choose_series
 from edge_medgemma.runtime.slicing.scan import find_series
-from edge_medgemma.runtime.slicing.volume import Series
+from edge_medgemma.runtime.slicing.volume import Modality, Series
 
 
 def names(series: Series) -> set[str]:
@@ -206,3 +207,18 @@ def test_a_frame_of_reference_of_their_own_in_a_few_slices_is_ignored(write_slic
     (series,) = find_series(path.parent).series
     assert series.shape[0] == 12
     assert "frame_of_reference_varies" in names(series)
+
+
+@pytest.mark.parametrize("phase_first", [True, False])
+def test_a_phase_image_is_not_taken_where_there_is_a_magnitude(write_slice, phase_first) -> None:
+    for index in range(12):
+        is_phase = (index < 6) == phase_first
+        kind = ["ORIGINAL", "PRIMARY", "P" if is_phase else "M", "ND"]
+        position = [0, 0, 5.0 * (index % 6)]
+        path = write_slice(
+            index, SOPClassUID=MRImageStorage, ImageType=kind, ImagePositionPatient=position
+        )
+    series = find_series(path.parent).series
+    chosen, reason = choose_series(series, [Modality.MR])
+    assert len(series) == 2 and chosen is not None and chosen.is_original
+    assert "1 derived" in reason
