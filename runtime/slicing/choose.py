@@ -21,7 +21,7 @@ def choose_series(
     """Pick the series of one study to triage, with the reason said aloud.
 
     Among those of the given modalities: values that can be trusted, made for reading, with or
-    without the contrast agent that is asked for, axial, original, full coverage, a soft-tissue
+    without the contrast agent that is asked for, axial, of a head no neck, original, full coverage, a soft-tissue
     kernel, most slices; then the lowest UID, so that the choice never depends on the order of files.
     Of radiographs, up to `images` of one examination are joined to one series, frontal ones first.
     None if none fits.
@@ -33,7 +33,7 @@ def choose_series(
     longest_mm = max(coverage_mm(one) for one in fitting)
 
     def rank(one: Series) -> tuple[object, ...]:
-        return _preference(one, longest_mm, contrast_agent)
+        return _preference(one, longest_mm, contrast_agent, is_neck=_is_below_head(one, fitting))
 
     chosen = min(fitting, key=rank)
     if chosen.views and images > 1:
@@ -105,7 +105,7 @@ def coverage_mm(series: Series) -> float:
 
 
 def _preference(
-    series: Series, longest_mm: float, contrast_agent: bool | None
+    series: Series, longest_mm: float, contrast_agent: bool | None, *, is_neck: bool
 ) -> tuple[object, ...]:
     """Sort key; False goes before True."""
     return (
@@ -114,12 +114,27 @@ def _preference(
         series.orientation not in ("axial", "projection"),
         contrast_agent is not None and series.has_contrast_agent != contrast_agent,
         bool(series.views) and not series.views[0].is_frontal,
+        is_neck,
         not series.is_original and not series.views,
         coverage_mm(series) < FULL_COVERAGE * longest_mm,
         series.is_sharp_kernel,
         -series.shape[0],
         series.series_uid,
         series.sources[0].sop_instance_uid,
+    )
+
+
+def _is_below_head(one: Series, others: Sequence[Series]) -> bool:
+    """Whether, of the stacks of one series of a head, this one lies under another: it is the neck."""
+    if one.orientation != "axial" or BodyPart.HEAD not in one.body_parts:
+        return False
+    middle_mm = float(one.positions_mm.mean())
+    return any(
+        other.series_uid == one.series_uid
+        and other.orientation == "axial"
+        and float(other.positions_mm.min()) > middle_mm
+        and float(other.positions_mm.mean()) > float(one.positions_mm.max())
+        for other in others
     )
 
 
@@ -142,7 +157,7 @@ def _description(series: Series) -> str:
 
 _RULES = (
     "not in Hounsfield units", "not made for reading", "not axial", "not as to contrast agent",
-    "not frontal", "derived", "shorter", "of a sharp kernel",
+    "not frontal", "below the head", "derived", "shorter", "of a sharp kernel",
 )  # fmt: skip
 """What the first places of `_preference` hold against a series."""
 

@@ -1,6 +1,7 @@
 """Free terms of a header mapped to closed lists, so that no text of a file travels further."""
 
 import re
+import unicodedata
 
 from edge_medgemma.runtime.slicing.dicom.frames import Frame
 
@@ -30,26 +31,18 @@ def is_sharp_kernel(kernel: str) -> bool:
 
 CONTRAST_KEYWORDS = ["ContrastBolusAgent", "ContrastBolusAgentSequence"]
 
-NO_CONTRAST_TERMS = (
-    "",
-    "NO",
-    "NONE",
-    "NON",
-    "N",
-    "0",
-    "OHNE",
-    "SANS",
-    "SIN",
-    "SEM",
-    "NATIV",
-    "OFF",
+NO_CONTRAST = re.compile(
+    r"(NO|NON|NONE|N|NEIN|0|OFF|-+|N/?A|NATIV\w*|0? ?ML|"
+    r"(NON?|NO|SANS|SIN|SEM|OHNE|KEIN\w*|WITHOUT|W/?O)([ -]*(IV|I\.V\.|CIV|CONTRAST\w*|ENHANCED|INJECTION|INJECTEE?|PRODUIT|KM|"
+    r"KONTRAST\w*|MEDIO|MEIO|DE|AGENT|GIVEN)\b)*)?\.?"
 )
-"""What departments write into contrast/bolus agent (0018,0010) where none was given."""
+"""What departments write into contrast/bolus agent (0018,0010) where none was given; `NON IONIC` is
+an agent."""
 
 CONTRAST_WORDS = re.compile(
     r"(?<![A-Z])(POST ?-?CONTRAST|WITH CONTRAST|W/? ?CONTRAST|CONTRAST ENHANCED|CE|C\+|\+C|KM|MIT KM|"
     r"NACH KM|ANGIO\w*|CTA|CTPA|CTV|IV\+|AVEC|CON CONTRASTE|COM CONTRASTE|INJECTE?E?|"
-    r"ARTERIAL\w*|ARTERIELL?E?|VENOUS|VENOS\w+|PORTAL\w*|DELAYED)(?![A-Z])"
+    r"ARTERIAL\w*|ARTERIELL?E?|VENOUS|VENOS\w*|CIV|C/C|PERFUSION|CTP|PORTAL\w*|DELAYED)(?![A-Z])"
 )
 """Words of a series description that mean a contrast agent."""
 
@@ -62,8 +55,13 @@ WITHOUT_WORDS = re.compile(
 
 def has_contrast_agent(frame: Frame) -> bool:
     """Whether the header names a contrast agent, or the series description does in words."""
-    agent = frame.term("ContrastBolusAgent")
-    if frame.dataset.get("ContrastBolusAgentSequence") or agent not in NO_CONTRAST_TERMS:
+    agent = _without_accents(frame.term("ContrastBolusAgent"))
+    if frame.dataset.get("ContrastBolusAgentSequence") or not NO_CONTRAST.fullmatch(agent):
         return True
-    description = frame.term("SeriesDescription")
+    description = _without_accents(frame.term("SeriesDescription"))
     return bool(CONTRAST_WORDS.search(description)) and not WITHOUT_WORDS.search(description)
+
+
+def _without_accents(text: str) -> str:
+    letters = unicodedata.normalize("NFKD", text)
+    return "".join(letter for letter in letters if not unicodedata.combining(letter))

@@ -43,6 +43,17 @@ def test_each_rule_in_turn(axial: Series) -> None:
     )
 
 
+@pytest.mark.parametrize("neck_uid", ["1.0", "9.9"])
+def test_of_head_and_neck_in_one_series_the_head_is_taken(axial: Series, neck_uid: str) -> None:
+    source = replace(axial.sources[0], sop_instance_uid=neck_uid)
+    neck = resliced(axial, 60, 1.0)
+    neck = replace(neck, positions_mm=neck.positions_mm - 55, sources=(source, *axial.sources[1:]))
+    head = resliced(axial, 30, 2.0)
+    chosen, reason = choose_series([neck, head], [Modality.CT])
+    assert chosen is head
+    assert "1 below the head" in reason
+
+
 def test_the_order_of_the_list_does_not_matter(axial: Series) -> None:
     pair = [axial, replace(axial, series_uid="1.2.3.3")]
     assert choose_series(pair, [Modality.CT])[0] is choose_series(pair[::-1], [Modality.CT])[0]
