@@ -99,7 +99,7 @@ WRONG = {
         {"pixels": hot(), "BitsStored": 16, "HighBit": 15}, "outlying_pixels"),
     "a dozen hot rows": (
         {"pixels": hot(12), "BitsStored": 16, "HighBit": 15}, "outlying_pixels"),
-    "a window of the air": ({"WindowCenter": 250, "WindowWidth": 500}, "display_window_replaced"),
+    "a window of the air": ({"WindowCenter": 500, "WindowWidth": 1000}, "display_window_replaced"),
     "a negative of no stated part": (
         {"pixels": NEGATIVE, "BodyPartExamined": None}, "display_inverted"),
     "MONOCHROME2 of a negative": ({"pixels": NEGATIVE}, "display_inverted"),
