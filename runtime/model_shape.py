@@ -9,7 +9,7 @@ import msgspec
 Layers = Annotated[int, msgspec.Meta(ge=1, le=1024)]
 Width = Annotated[int, msgspec.Meta(ge=1, le=2**20)]
 Tokens = Annotated[int, msgspec.Meta(ge=1, le=2**24)]
-Epsilon = Annotated[float, msgspec.Meta(gt=0, le=0.1)]
+Epsilon = Annotated[float, msgspec.Meta(gt=0, le=1)]
 Factor = Annotated[float, msgspec.Meta(gt=0, le=1e12)]
 TokenId = Annotated[int, msgspec.Meta(ge=0, lt=2**24)]
 

@@ -6,30 +6,24 @@ A series instance UID does not identify a volume: scouts, echoes, phases and ref
 import hashlib
 import math
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_medgemma.runtime.slicing.dicom.headers import REPEAT_NAMES, SliceHeader
-from edge_medgemma.runtime.slicing.dicom.patient import number_people
 from edge_medgemma.runtime.slicing.files.discovery import UnreadableFileError, open_regular
-from edge_medgemma.runtime.slicing.geometry import (
-    SAME_DIRECTION_TOLERANCE,
-    SAME_POSITION_MM,
-    stack_normal,
-)
+from edge_medgemma.runtime.slicing.geometry import SAME_POSITION_MM, stack_normal
+from edge_medgemma.runtime.slicing.parallel import has_geometry, parallel_slices, volume_kind
+from edge_medgemma.runtime.slicing.people import people_of, shared_identifier
 from edge_medgemma.runtime.slicing.splitting import (
-    SAME_ECHO_TIME_MS,
-    SAME_SPACING_RATIO,
     TIME_NAMES,
     counts_slices,
     projected_mm,
     separate,
-    split_by_number,
+    split_by_value,
 )
 from edge_medgemma.runtime.slicing.volume import Modality, Problem
 
@@ -66,8 +60,8 @@ def group_slices(headers: Iterable[SliceHeader]) -> tuple[list[Stack], Dropped]:
     ordered = sorted(headers, key=_content_order)
     unique, copies = _without_copies(ordered, dropped)
     stacks: list[Stack] = []
-    for study, person, is_shared in _people(unique):
-        shared = [_shared_identifier()] if is_shared else []
+    for study, person, is_shared in people_of(unique):
+        shared = [shared_identifier()] if is_shared else []
         for members, notes in _series(study):
             problems = (*shared, *notes, *_copy_problems(copies[members[0].series_uid]))
             stacks.extend(
@@ -77,47 +71,12 @@ def group_slices(headers: Iterable[SliceHeader]) -> tuple[list[Stack], Dropped]:
     return stacks, dropped
 
 
-def _people(headers: list[SliceHeader]) -> list[tuple[list[SliceHeader], int, bool]]:
-    """Slices of one person each, a number for the person, and whether UIDs are shared with others.
-
-    People are told apart within what hangs together by study or series UIDs.
-    """
-    people: list[tuple[list[SliceHeader], int, bool]] = []
-    for linked in _linked(headers):
-        numbers = number_people(header.patient for header in linked)
-        parts = _split(linked, lambda header: numbers[header.patient])  # noqa: B023
-        people += [(part, len(people) + place, len(parts) > 1) for place, part in enumerate(parts)]
-    return people
-
-
-def _linked(headers: list[SliceHeader]) -> list[list[SliceHeader]]:
-    """Slices that share a study or a series UID, directly or by way of others."""
-    parent: dict[str, str] = {}
-
-    def root(uid: str) -> str:
-        while parent.setdefault(uid, uid) != uid:
-            uid = parent[uid]
-        return uid
-
-    for header in headers:
-        parent[root(header.study_uid or header.series_uid)] = root(header.series_uid)
-    return _split(headers, lambda header: root(header.series_uid))
-
-
-def _shared_identifier() -> Problem:
-    return Problem(
-        "several_patients",
-        "Images of another person carry the same study or series number; each person is read apart. "
-        "Check whose scan this is",
-    )
-
-
 def _series(headers: list[SliceHeader]) -> list[tuple[list[SliceHeader], tuple[Problem, ...]]]:
     """Slices of one series each, with what was joined for it."""
-    by_series = _split(headers, lambda header: header.series_uid)
+    by_series = split_by_value(headers, lambda header: header.series_uid)
     whole = [(part, ()) for part in by_series if len(part) > 1]
     singles = [part[0] for part in by_series if len(part) == 1]
-    for alike in _split(singles, _single_kind):
+    for alike in split_by_value(singles, _single_kind):
         is_volume = alike[0].modality in (Modality.CT, Modality.MR)
         if is_volume and len(alike) >= MIN_SINGLES and _is_stack(alike):
             detail = (
@@ -132,7 +91,7 @@ def _series(headers: list[SliceHeader]) -> list[tuple[list[SliceHeader], tuple[P
 def _single_kind(header: SliceHeader) -> Hashable:
     direction = header.orientation and tuple(round(cosine, 2) for cosine in header.orientation)
     kernel = header.repeats[REPEAT_NAMES.index("kernels")]
-    return (_kind(header), header.study_date, header.is_localizer, direction, kernel)
+    return (volume_kind(header), header.study_date, header.is_localizer, direction, kernel)
 
 
 def _is_stack(headers: list[SliceHeader]) -> bool:
@@ -161,7 +120,9 @@ def _without_copies(
     copies: dict[str, int] = defaultdict(int)
     unique = []
     digest_of = cache(_digest)  # a file has a header for each of its frames
-    objects = _split(headers, lambda header: (header.source.sop_instance_uid, header.source.frame))
+    objects = split_by_value(
+        headers, lambda header: (header.source.sop_instance_uid, header.source.frame)
+    )
     for same in objects:
         seen: set[bytes] = set()
         for header in same:
@@ -200,7 +161,7 @@ def _stacks_of_series(
 ) -> list[Stack]:
     images = [header for header in members if not header.is_localizer]
     dropped.extend((header, "localizer (scout)") for header in members if header.is_localizer)
-    planes = _planes(images)
+    planes = parallel_slices(images)
     if _is_untagged_localizer(planes):
         reason = "localizer: a few slices in several planes"
         dropped.extend((header, reason) for header in images)
@@ -208,7 +169,7 @@ def _stacks_of_series(
     stacks: list[Stack] = []
     for plane in planes:
         placed, notes = _with_positions(plane)
-        parts, name = separate(placed) if _has_geometry(placed) else ([placed], "")
+        parts, name = separate(placed) if has_geometry(placed) else ([placed], "")
         told_apart = _told_apart(name, len(parts)) if name else ()
         for part in parts:
             known = (*problems, *notes, *told_apart)
@@ -225,57 +186,6 @@ def _told_apart(name: str, count: int) -> tuple[Problem, ...]:
     )
 
 
-def _planes(images: list[SliceHeader]) -> list[list[SliceHeader]]:
-    """Slices that lie parallel and agree in all that one volume has in common, within tolerances."""
-    planes = []
-    for alike in _split(images, _kind):
-        for spacing in _same_spacing(alike):
-            for echo in split_by_number(
-                spacing, lambda header: header.echo_time_ms, lambda _: SAME_ECHO_TIME_MS
-            ):
-                for frame in _same_frame_of_reference(echo):
-                    planes.extend(_same_direction(frame))
-    return planes
-
-
-def _kind(header: SliceHeader) -> Hashable:
-    """Key that all slices of a volume share."""
-    if header.modality in (Modality.CR, Modality.DX):
-        return header.source.sop_instance_uid, header.source.frame
-    return (
-        header.modality,
-        header.rows,
-        header.columns,
-        header.position_mm is None or header.orientation is None,
-        header.contrast,
-    )
-
-
-def _same_spacing(headers: list[SliceHeader]) -> list[list[SliceHeader]]:
-    def relative(row_mm: float) -> float:
-        return SAME_SPACING_RATIO * row_mm
-
-    return [
-        part
-        for rows in split_by_number(headers, lambda one: _spacing(one, 0), relative)
-        for part in split_by_number(rows, lambda one: _spacing(one, 1), relative)
-    ]
-
-
-def _spacing(header: SliceHeader, axis: int) -> float | None:
-    return header.pixel_spacing_mm[axis] if header.pixel_spacing_mm else None
-
-
-def _same_frame_of_reference(headers: list[SliceHeader]) -> list[list[SliceHeader]]:
-    """Split by frame of reference, unless it changes from slice to slice and so says nothing."""
-    parts = _split(headers, lambda header: header.frame_of_reference)
-    return [headers] if counts_slices(parts) else parts
-
-
-def _has_geometry(plane: list[SliceHeader]) -> bool:
-    return plane[0].position_mm is not None and plane[0].orientation is not None
-
-
 def _with_positions(plane: list[SliceHeader]) -> tuple[list[SliceHeader], tuple[Problem, ...]]:
     """Slices placed by slice location where all have one position; what was assumed for a plane."""
     notes = list(dict.fromkeys(note for header in plane for note in header.notes))
@@ -285,7 +195,7 @@ def _with_positions(plane: list[SliceHeader]) -> tuple[list[SliceHeader], tuple[
         )
         notes.append(Problem("frame_of_reference_varies", detail))
     locations = [header.slice_location_mm for header in plane]
-    has_one_position = _has_geometry(plane) and len(_group_positions(plane)) == 1
+    has_one_position = has_geometry(plane) and len(_group_positions(plane)) == 1
     is_placed = None not in locations and len(set(locations)) == len(plane) > 1
     if not has_one_position or not is_placed:
         return plane, tuple(notes)
@@ -303,22 +213,6 @@ def _with_positions(plane: list[SliceHeader]) -> tuple[list[SliceHeader], tuple[
         for header in plane
     ]
     return placed, tuple(notes)
-
-
-def _same_direction(headers: list[SliceHeader]) -> list[list[SliceHeader]]:
-    """Split by image orientation, within `SAME_DIRECTION_TOLERANCE`."""
-    if not _has_geometry(headers):
-        return [headers]
-    planes: list[tuple[NDArray[np.float64], list[SliceHeader]]] = []
-    for header in headers:
-        orientation = np.array(header.orientation)
-        for known, members in planes:
-            if np.abs(known - orientation).max() <= SAME_DIRECTION_TOLERANCE:
-                members.append(header)
-                break
-        else:
-            planes.append((orientation, [header]))
-    return [members for _, members in planes]
 
 
 def _is_untagged_localizer(planes: list[list[SliceHeader]]) -> bool:
@@ -342,7 +236,7 @@ def _resolve_repeats(
     if len(positions) >= MIN_SINGLES and repeated < MIN_REPEATED * len(positions):
         return [_first_of_each(positions, problems, dropped)]
     for index, name in enumerate(REPEAT_NAMES):
-        parts = _split(plane, lambda header, index=index: header.repeats[index])  # type: ignore[misc]
+        parts = split_by_value(plane, lambda header, index=index: header.repeats[index])  # type: ignore[misc]
         is_count = len(positions) > 1 and counts_slices(parts)
         is_repeated = any(len(_group_positions(part)) < len(part) for part in parts)
         if len(parts) == 1 or is_count or is_repeated:
@@ -402,13 +296,3 @@ def _group_positions(plane: list[SliceHeader]) -> list[list[SliceHeader]]:
 
 def _in_order(positions: list[list[SliceHeader]]) -> tuple[SliceHeader, ...]:
     return tuple(same[0] for same in positions)
-
-
-def _split(
-    headers: list[SliceHeader], key: Callable[[SliceHeader], Hashable]
-) -> list[list[SliceHeader]]:
-    """Partition by `key`, parts in the order of their first member."""
-    parts: dict[Hashable, list[SliceHeader]] = defaultdict(list)
-    for header in headers:
-        parts[key(header)].append(header)
-    return list(parts.values())

@@ -1,7 +1,8 @@
 """Slices of one kind told apart where one series holds several stacks, and held together where it
 does not: values that differ by noise, or from slice to slice, tear no stack apart."""
 
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -69,6 +70,14 @@ def clusters(values: Sequence[float], tolerance: Callable[[float], float]) -> li
         number += values[index] - values[before] > tolerance(values[before])
         numbers[index] = number
     return numbers
+
+
+def split_by_value(headers: Slices, key: Callable[[SliceHeader], Hashable]) -> list[Slices]:
+    """Partition by `key`, parts in the order of their first member."""
+    parts: dict[Hashable, Slices] = defaultdict(list)
+    for header in headers:
+        parts[key(header)].append(header)
+    return list(parts.values())
 
 
 def split_by_number(
