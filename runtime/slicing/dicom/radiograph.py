@@ -73,5 +73,6 @@ def hanging(frame: Frame) -> tuple[Turn, bool]:
     if {columns, rows} in ({0, 1}, {2, 1}):
         is_transposed = columns == 1
         across, down = (rows_up, columns_up) if is_transposed else (columns_up, rows_up)
-        return Turn(is_transposed, flips_rows=down < 0, flips_columns=across < 0), True
+        turn = Turn(is_transposed, flips_rows=down < 0, flips_columns=across < 0)
+        return turn, 0 in (columns, rows) or view_of(frame) is View.LATERAL
     return AS_STORED, False

@@ -45,6 +45,15 @@ AIR_HU = -1024.0
 field of view with -1500 to -3024, which is no attenuation of anything."""
 
 
+MAX_PADDING_HU = -300.0
+"""Padding lies at air or below; a padding value above this would cut holes into the body."""
+
+PADDING_IN_TISSUE = Problem(
+    "padding_in_tissue",
+    "the header calls a value of tissue padding; such voxels are left as they are",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class DecodedSlices:
     """Slices of one file as they are stored, not yet turned."""
@@ -200,8 +209,11 @@ def _physical(
         stored = _inverted(frame.dataset, stored)
     values = rescale(frame, stored, modality)
     if modality is Modality.CT:
-        values[is_padding] = AIR_HU
-        return np.maximum(values, np.float32(AIR_HU)), ()
+        is_tissue = is_padding.any() and float(values[is_padding].max()) > MAX_PADDING_HU
+        if not is_tissue:
+            values[is_padding] = AIR_HU
+        floored = np.maximum(values, np.float32(AIR_HU))
+        return floored, (PADDING_IN_TISSUE,) if is_tissue else ()
     if is_padding.all():
         return np.zeros_like(values), ()
     values[is_padding] = values[~is_padding].min()

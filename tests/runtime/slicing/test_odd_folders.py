@@ -249,6 +249,18 @@ def test_padding_becomes_air(write_slice: WriteSlice, padding: int) -> None:
     np.testing.assert_array_equal(array[:3, 0], [-1024, -1000, 40])
 
 
+def test_padding_of_a_value_of_tissue_cuts_no_holes(write_slice: WriteSlice) -> None:
+    pixels = np.full((8, 8), 1064, np.int16)
+    pixels[0] = 24
+    path = write_slice(0, pixels=pixels)
+    dataset = pydicom.dcmread(path)
+    dataset.add_new("PixelPaddingValue", "SS", 1064)
+    dataset.save_as(path)
+    volume = read_volume(only(path.parent))
+    np.testing.assert_array_equal(volume.array[0, :2, 0], [-1000, 40])
+    assert "padding_in_tissue" in {problem.name for problem in volume.problems}
+
+
 def test_a_radiograph_is_windowed_and_its_polarity_undone(write_slice: WriteSlice) -> None:
     pixels = np.array([[0, 100], [200, 4000]], np.int16)
     path = write_slice(

@@ -113,6 +113,8 @@ WRONG = {
     "raw values of the detector": (
         {"SOPClassUID": DigitalXRayImageStorageForProcessing}, "for_processing"),
     "sides not stated": ({"PatientOrientation": None}, "sides_not_stated"),
+    "a frontal view with the orientation of a lateral": (
+        {"PatientOrientation": ["A", "F"]}, "sides_not_stated"),
 }  # fmt: skip
 
 
