@@ -239,12 +239,14 @@ def _print_notes(
 
 
 def _print_and_write(report: TriageReport, files: _Files, output_format: str) -> None:
-    """Print first: a full disk must not cost the result."""
-    if output_format == "json":
-        click.echo(dump_report(report), nl=False)
-    else:
-        _print_report(report)
-    files.write(report)
+    """Print first: a full disk must not cost the result, nor a reader who has gone the files."""
+    try:
+        if output_format == "json":
+            click.echo(dump_report(report), nl=False)
+        else:
+            _print_report(report)
+    finally:
+        files.write(report)
     if output_format == "table":
         name = "report.html" if files.with_report else "triage.json"
         click.echo(f"report: {files.folder / name}")

@@ -168,3 +168,14 @@ def test_random_weights_have_no_urgency_in_the_table(tmp_path, engine) -> None:
     assert "no result" in result.stdout and "critical" not in result.stdout
     page = (tmp_path / "out" / "report.html").read_text()
     assert "No result: random weights" in page and 'class="band critical"' not in page
+
+
+def test_a_reader_who_has_gone_costs_no_report(tmp_path) -> None:
+    scan = write_head_ct(tmp_path / "scan", slices=2)
+    command = [sys.executable, "-m", "edge_medgemma", "triage", str(scan), "--no-cache"]
+    process = subprocess.Popen(
+        [*command, "--out", str(tmp_path / "out")], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    process.stdout.close()
+    _, error = process.communicate(timeout=120)
+    assert (tmp_path / "out" / "triage.json").exists() and b"Traceback" not in error
