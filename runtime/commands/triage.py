@@ -287,7 +287,8 @@ def _flag_words(finding: FindingResult) -> str:
 
 def _reasons(study: StudyReport) -> str:
     flags = [_flag_words(finding) for finding in study.flagged]
-    reasons = [*flags, *study.limitations] or [NO_FLAG_TEXT]
+    no_flag = [NO_FLAG_TEXT] if not flags and study.urgency is Urgency.ROUTINE else []
+    reasons = [*flags, *no_flag, *study.limitations]
     if study.not_assessed:
         reasons.append(f"{study.not_assessed} of {len(study.findings)} findings not assessed")
     return "; ".join(reasons)

@@ -68,6 +68,12 @@ BLOCKING_PROBLEMS = {
 """Problems under which the absence of a flag means nothing, each with its words for a reader."""
 
 
+WARNINGS = {
+    "several_patients": "check whose scan this is: images of another person carry its number",
+}
+"""Problems that withhold nothing and yet must stand where nobody overlooks them."""
+
+
 def most_urgent(urgencies: Iterable[Urgency]) -> Urgency:
     """The first in the queue; routine where there are none."""
     return min(urgencies, key=lambda urgency: urgency.rank, default=Urgency.ROUTINE)
@@ -83,6 +89,8 @@ def study_urgency(
         problems: everything known to be wrong. One of `BLOCKING_PROBLEMS` keeps a study without an
             urgent flag from being called routine; none can take a flag away.
     """
-    blocking = [BLOCKING_PROBLEMS[p.name] for p in problems if p.name in BLOCKING_PROBLEMS]
+    named = tuple(problems)
+    blocking = [BLOCKING_PROBLEMS[p.name] for p in named if p.name in BLOCKING_PROBLEMS]
+    warnings = [WARNINGS[p.name] for p in named if p.name in WARNINGS]
     limited = [Urgency.NOT_ASSESSABLE] if blocking else []
-    return most_urgent([*flagged, *limited]), tuple(dict.fromkeys(blocking))
+    return most_urgent([*flagged, *limited]), tuple(dict.fromkeys([*warnings, *blocking]))

@@ -261,3 +261,13 @@ def test_no_more_slices_than_asked_for(tmp_path, options):
     (study,) = triage_scan(FakeEngine(), scan, replace(options, slices=5)).studies
     assert len(study.slices) == 5
     assert study.preset == "medgemma-ct"
+
+
+def test_two_people_in_one_study_are_warned_of_and_each_has_a_result(tmp_path, options):
+    write_head_ct(tmp_path / "scan", PatientID="A")
+    for path in write_head_ct(tmp_path / "b", PatientID="B", lesion=range(8, 12)).iterdir():
+        path.rename(tmp_path / "scan" / f"b{path.name}")
+    flagged, other = triage_scan(FakeEngine(), tmp_path / "scan", options).studies
+    assert (flagged.urgency, other.urgency) == (Urgency.CRITICAL, Urgency.ROUTINE)
+    for study in (flagged, other):
+        assert study.limitations[0].startswith("check whose scan this is")
