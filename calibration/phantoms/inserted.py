@@ -21,7 +21,7 @@ from edge_medgemma.calibration.phantoms.anatomy import (
     sample_head,
 )
 from edge_medgemma.calibration.phantoms.drawing import VISIBLE_AREA_MM2, Phantom, evenly
-from edge_medgemma.calibration.phantoms.painting import VISIBLE_SHIFT_MM
+from edge_medgemma.calibration.phantoms.painting import VISIBLE_SHIFT_MM, PaintedPlane
 from edge_medgemma.calibration.phantoms.real_head import RAYS, RealHead, sample_plane
 from edge_medgemma.calibration.phantoms.shapes import (
     Canvas,
@@ -78,13 +78,6 @@ class _Lesions:
     rim_mm: float
     lobes: tuple[tuple[int, float, float], ...]
     """Waves around, amplitude as a share of the radius, phase."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Plane:
-    hounsfield: NDArray[np.float32]
-    masks: dict[str, NDArray[np.bool_]]
-    shift_mm: float
 
 
 def insert_lesions(
@@ -161,7 +154,7 @@ def _sample_range(rng: np.random.Generator, slices: int) -> tuple[int, int]:
 
 def _draw_plane(
     head: RealHead, lesions: _Lesions, view: _View, index: int, rng: np.random.Generator
-) -> _Plane:
+) -> PaintedPlane:
     x, y = _head_points(head, view, index)
     table = head.inner_table_mm[index]
     nothing = np.zeros(x.shape, np.bool_)
@@ -171,7 +164,7 @@ def _draw_plane(
     else:
         canvas = _canvas(head, view, index, x, y, table)
         hounsfield, shift = _paint(head, lesions, view, index, canvas, masks)
-    return _Plane(_scanned(hounsfield, view, rng), masks, shift)
+    return PaintedPlane(_scanned(hounsfield, view, rng), masks, shift)
 
 
 def _head_points(head: RealHead, view: _View, index: int) -> tuple[_Array, _Array]:
@@ -300,9 +293,9 @@ def _scanned(
 
 
 def _phantom(
-    head: RealHead, seed: int, view: _View, planes: list[_Plane], kept: tuple[int, ...]
+    head: RealHead, seed: int, view: _View, planes: list[PaintedPlane], kept: tuple[int, ...]
 ) -> Phantom:
-    shift = np.array([plane.shift_mm for plane in planes], np.float32)
+    shift = np.array([plane.midline_shift_mm for plane in planes], np.float32)
     masks = {code: np.stack([plane.masks[code] for plane in planes]) for code in FINDINGS}
     shown: dict[str, tuple[int, ...]] = {}
     for code, mask in masks.items():

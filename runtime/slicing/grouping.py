@@ -17,7 +17,7 @@ from edge_medgemma.runtime.slicing.dicom.headers import REPEAT_NAMES, SliceHeade
 from edge_medgemma.runtime.slicing.files.discovery import UnreadableFileError, open_regular
 from edge_medgemma.runtime.slicing.geometry import SAME_POSITION_MM, stack_normal
 from edge_medgemma.runtime.slicing.parallel import has_geometry, parallel_slices, volume_kind
-from edge_medgemma.runtime.slicing.people import people_of, shared_identifier
+from edge_medgemma.runtime.slicing.people import SHARED_IDENTIFIER, people_of
 from edge_medgemma.runtime.slicing.splitting import (
     TIME_NAMES,
     counts_slices,
@@ -61,7 +61,7 @@ def group_slices(headers: Iterable[SliceHeader]) -> tuple[list[Stack], Dropped]:
     unique, copies = _without_copies(ordered, dropped)
     stacks: list[Stack] = []
     for study, person, is_shared in people_of(unique):
-        shared = [shared_identifier()] if is_shared else []
+        shared = [SHARED_IDENTIFIER] if is_shared else []
         for members, notes in _series(study):
             problems = (*shared, *notes, *_copy_problems(copies[members[0].series_uid]))
             stacks.extend(

@@ -5,6 +5,13 @@ from edge_medgemma.runtime.slicing.dicom.patient import number_people
 from edge_medgemma.runtime.slicing.splitting import split_by_value
 from edge_medgemma.runtime.slicing.volume import Problem
 
+SHARED_IDENTIFIER = Problem(
+    "several_patients",
+    "Images of another person carry the same study or series number; each person is read apart. "
+    "Check whose scan this is",
+)
+"""The problem of a study whose UIDs another person's images carry as well."""
+
 
 def people_of(headers: list[SliceHeader]) -> list[tuple[list[SliceHeader], int, bool]]:
     """Slices of one person each, a number for the person, and whether UIDs are shared with others.
@@ -31,11 +38,3 @@ def _linked(headers: list[SliceHeader]) -> list[list[SliceHeader]]:
     for header in headers:
         parent[root(header.study_uid or header.series_uid)] = root(header.series_uid)
     return split_by_value(headers, lambda header: root(header.series_uid))
-
-
-def shared_identifier() -> Problem:
-    return Problem(
-        "several_patients",
-        "Images of another person carry the same study or series number; each person is read apart. "
-        "Check whose scan this is",
-    )

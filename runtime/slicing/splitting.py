@@ -4,6 +4,7 @@ does not: values that differ by noise, or from slice to slice, tear no stack apa
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -53,7 +54,8 @@ class Attribute:
 
     name: str
     """Plural, for the report."""
-    value: Callable[[SliceHeader], str]
+    split: Callable[[Slices], list[Slices]]
+    """The parts that it makes of parallel slices."""
 
 
 def clusters(values: Sequence[float], tolerance: Callable[[float], float]) -> list[int]:
@@ -118,23 +120,27 @@ def projected_mm(slices: Slices) -> NDArray[np.float64]:
 
 def _attributes(modality: Modality) -> list[Attribute]:
     named = [
-        Attribute(name, lambda header, index=index: header.repeats[index])  # type: ignore[misc]
+        Attribute(name, partial(_by_repeat, index=index))
         for index, name in enumerate(REPEAT_NAMES)
         if name in SEPARATING_NAMES
     ]
-    agent = Attribute("contrast agents", lambda header: str(header.has_contrast_agent))
-    others = [Attribute("thicknesses", lambda header: _thickness(header)), agent]
-    runs = [Attribute("runs of instance numbers", lambda _: "")] if modality is Modality.CT else []
+    agent = partial(split_by_value, key=lambda header: header.has_contrast_agent)
+    others = [Attribute("thicknesses", _by_thickness), Attribute("contrast agents", agent)]
+    runs = [Attribute("runs of instance numbers", _runs)] if modality is Modality.CT else []
     return [*named, *others, *runs]
 
 
-def _thickness(header: SliceHeader) -> str:
-    return "" if header.thickness_mm is None else f"{header.thickness_mm:g}"
+def _by_repeat(plane: Slices, index: int) -> list[Slices]:
+    return split_by_value(plane, lambda header: header.repeats[index])
+
+
+def _by_thickness(plane: Slices) -> list[Slices]:
+    return split_by_number(plane, lambda header: header.thickness_mm, lambda _: SAME_THICKNESS_MM)
 
 
 def _chains(plane: Slices, attribute: Attribute) -> list[Slices]:
     """Parts by the value of an attribute, those that continue each other joined."""
-    parts = _parts(plane, attribute)
+    parts = attribute.split(plane)
     if len(parts) == 1 or counts_slices(parts) or _is_evenly_shared(plane, parts, attribute):
         return [plane]
     if plane[0].modality is Modality.MR and attribute.name in TIME_NAMES:
@@ -179,19 +185,6 @@ def _usual_step_mm(positions_mm: NDArray[np.float64]) -> float:
     steps = np.diff(np.sort(positions_mm))
     steps = steps[steps >= SAME_POSITION_MM]
     return float(np.median(steps)) if len(steps) else 0.0
-
-
-def _parts(plane: Slices, attribute: Attribute) -> list[Slices]:
-    if attribute.name == "thicknesses":
-        return split_by_number(
-            plane, lambda header: header.thickness_mm, lambda _: SAME_THICKNESS_MM
-        )
-    if attribute.name == "runs of instance numbers":
-        return _runs(plane)
-    parts: dict[str, Slices] = {}
-    for header in plane:
-        parts.setdefault(attribute.value(header), []).append(header)
-    return list(parts.values())
 
 
 def _runs(plane: Slices) -> list[Slices]:
