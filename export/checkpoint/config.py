@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from edge_medgemma.export.checkpoint.processor import pixel_settings
 from edge_medgemma.runtime.errors import CheckpointError
 from edge_medgemma.runtime.model_shape import TextSpec, TokenSpec, VisionSpec
 
@@ -45,7 +46,7 @@ def text_spec(config: Config, embedding_dtype: np.dtype) -> TextSpec:
         raise CheckpointError(
             "config.json scales the rotary embedding of sliding layers; not in Gemma 3"
         )
-    return _spec(
+    return build_spec(
         TextSpec,
         layers=layers,
         hidden_size=hidden_size,
@@ -66,7 +67,7 @@ def text_spec(config: Config, embedding_dtype: np.dtype) -> TextSpec:
     )
 
 
-def _spec(kind: type[Spec], **values: Any) -> Spec:
+def build_spec(kind: type[Spec], **values: Any) -> Spec:
     """A spec of the manifest, or a CheckpointError that says which numbers do not fit each other."""
     try:
         return kind(**values)
@@ -93,14 +94,14 @@ def vision_spec(config: Config, processor: Config) -> VisionSpec:
     _require(vision, "num_channels", 3, 3)
     size = vision.get("image_size", 224)
     sides = {int(side) for side in (size if isinstance(size, list | tuple) else [size])}
-    processor_size = processor.get("size") or {}
-    sides |= {int(processor_size[key]) for key in ("height", "width") if key in processor_size}
+    pixels = pixel_settings(processor)
+    sides |= pixels.sides
     if len(sides) != 1:
         raise CheckpointError(
             f"the checkpoint names image sizes {sorted(sides)}; config.json and "
             "preprocessor_config.json must agree on one square size"
         )
-    return _spec(
+    return build_spec(
         VisionSpec,
         layers=int(vision.get("num_hidden_layers", 12)),
         hidden_size=int(vision.get("hidden_size", 768)),
@@ -110,34 +111,8 @@ def vision_spec(config: Config, processor: Config) -> VisionSpec:
         patch_size=int(vision.get("patch_size", 16)),
         tokens_per_image=int(config.get("mm_tokens_per_image", 256)),
         layer_norm_eps=float(vision.get("layer_norm_eps", 1e-6)),
-        image_mean=tuple(float(value) for value in processor.get("image_mean", (0.5, 0.5, 0.5))),
-        image_std=tuple(float(value) for value in processor.get("image_std", (0.5, 0.5, 0.5))),
-    )
-
-
-def token_spec(config: Config, generation: Config, token_ids: Mapping[str, int]) -> TokenSpec:
-    """Ids with a meaning; `token_ids` maps the tokenizer's special tokens to their ids."""
-    text = config.get("text_config") or {}
-    stop: list[int] = []
-    for source in (generation, config, text):
-        ids = source.get("eos_token_id")
-        stop += [] if ids is None else ids if isinstance(ids, list) else [ids]
-    stop += [token_ids[end] for end in ("<eos>", "<end_of_turn>") if end in token_ids]
-
-    def token(field: str, default: int, *aliases: str) -> int:
-        found = (source.get(key) for source in (config, text) for key in (field, *aliases))
-        return int(next((value for value in found if value is not None), default))
-
-    return _spec(
-        TokenSpec,
-        bos=token("bos_token_id", 2),
-        pad=token("pad_token_id", 0),
-        stop=tuple(dict.fromkeys(int(index) for index in stop)),
-        image=token("image_token_index", 262_144, "image_token_id"),
-        image_begin=token("boi_token_index", 255_999, "boi_token_id"),
-        image_end=token("eoi_token_index", 256_000, "eoi_token_id"),
-        thought_begin=token_ids.get("<unused94>"),
-        thought_end=token_ids.get("<unused95>"),
+        image_mean=pixels.mean,
+        image_std=pixels.std,
     )
 
 

@@ -3,14 +3,15 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from edge_medgemma.export.checkpoint.chat_template import read_chat_template
 from edge_medgemma.export.checkpoint.checkpoint import Checkpoint, Tensor, files_sha256, read_json
-from edge_medgemma.export.checkpoint.config import text_spec, token_spec, vision_spec
+from edge_medgemma.export.checkpoint.config import text_spec, vision_spec
 from edge_medgemma.export.checkpoint.hub import download
 from edge_medgemma.export.checkpoint.lora import with_adapter
+from edge_medgemma.export.checkpoint.processor import processor_config
 from edge_medgemma.export.checkpoint.safetensors_file import StoredTensor, open_safetensors
 from edge_medgemma.export.checkpoint.tensor_names import (
     EMBEDDING,
@@ -18,6 +19,7 @@ from edge_medgemma.export.checkpoint.tensor_names import (
     canonical_name,
     expected_shapes,
 )
+from edge_medgemma.export.checkpoint.tokens import special_token_ids, token_spec
 from edge_medgemma.runtime.errors import CheckpointError
 from edge_medgemma.runtime.model_shape import TextSpec, VisionSpec
 
@@ -62,7 +64,7 @@ def _open_folder(folder: Path, name: str, revision: str | None) -> Checkpoint:
     if EMBEDDING not in tensors:
         raise CheckpointError(f"'{name}' has no token embedding; the checkpoint is incomplete")
     text = text_spec(config, tensors[EMBEDDING].dtype)
-    vision = vision_spec(config, _processor_config(folder))
+    vision = vision_spec(config, processor_config(folder))
     if config.get("tie_word_embeddings", True):
         tensors.pop(HEAD, None)
     _check_tensors(tensors, text, vision)
@@ -70,7 +72,7 @@ def _open_folder(folder: Path, name: str, revision: str | None) -> Checkpoint:
     if not tokenizer.is_file():
         raise CheckpointError(f"'{name}' has no tokenizer.json; add the one of the original model")
     tokens = token_spec(
-        config, read_json(folder / "generation_config.json", {}), _special_token_ids(tokenizer)
+        config, read_json(folder / "generation_config.json", {}), special_token_ids(tokenizer)
     )
     read_files = [folder / "config.json", tokenizer, *weight_files]
     return Checkpoint(
@@ -82,7 +84,7 @@ def _open_folder(folder: Path, name: str, revision: str | None) -> Checkpoint:
         tokens=tokens,
         tensors=tensors,
         tokenizer_json=tokenizer.read_bytes(),
-        chat_template=_chat_template(folder),
+        chat_template=read_chat_template(folder),
         fingerprint=lambda: files_sha256(read_files),
     )
 
@@ -140,28 +142,3 @@ def _check_tensors(tensors: Mapping[str, Tensor], text: TextSpec, vision: Vision
             f"the checkpoint has a tensor '{unknown[0]}' that Gemma 3 does not; leaving it out "
             "would change the model (merge an adapter with --lora)"
         )
-
-
-def _processor_config(folder: Path) -> dict[str, Any]:
-    """preprocessor_config.json, which transformers 5 also writes inside processor_config.json."""
-    nested = read_json(folder / "processor_config.json", {}).get("image_processor") or {}
-    return read_json(folder / "preprocessor_config.json", nested)
-
-
-def _special_token_ids(tokenizer: Path) -> dict[str, int]:
-    added = read_json(tokenizer).get("added_tokens") or []
-    return {token["content"]: int(token["id"]) for token in added}
-
-
-def _chat_template(folder: Path) -> str:
-    file = folder / "chat_template.jinja"
-    if file.is_file():
-        return file.read_text(encoding="utf-8")
-    for name in ("chat_template.json", "tokenizer_config.json"):
-        template = read_json(folder / name, {}).get("chat_template")
-        if isinstance(template, str):
-            return template
-    raise CheckpointError(
-        f"'{folder}' has no chat template; expected chat_template.jinja, or 'chat_template' in "
-        "tokenizer_config.json"
-    )

@@ -2,7 +2,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from edge_medgemma.export.checkpoint.config import text_spec, token_spec, vision_spec
+from edge_medgemma.export.checkpoint.config import text_spec, vision_spec
 from edge_medgemma.runtime.errors import CheckpointError
 
 FLOAT32 = np.dtype(np.float32)
@@ -124,12 +124,3 @@ def test_image_sizes_must_agree():
         vision_spec(OLD, {"size": {"height": 224, "width": 224}})
     with pytest.raises(CheckpointError, match="pools 64 x 64 patches to 200 tokens"):
         vision_spec({**OLD, "mm_tokens_per_image": 200}, {})
-
-
-def test_every_stop_id_is_kept_once():
-    found = {"<end_of_turn>": 106, "<unused94>": 100, "<unused95>": 101}
-    tokens = token_spec(OLD, {"eos_token_id": 1}, found)
-    assert tokens.stop == (1, 106)
-    assert (tokens.thought_begin, tokens.thought_end) == (100, 101)
-    assert (tokens.bos, tokens.pad, tokens.image) == (2, 0, 262_144)
-    assert token_spec(OLD, {}, {}).thought_begin is None
