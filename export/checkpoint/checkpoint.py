@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_medgemma.export.checkpoint.safetensors_file import GIT_LFS_START, git_lfs_pointer
 from edge_medgemma.export.checkpoint.tensor_names import EMBEDDING, HEAD
 from edge_medgemma.runtime.errors import CheckpointError
 from edge_medgemma.runtime.manifest import file_sha256
@@ -66,17 +67,23 @@ def read_json(path: Path, default: dict[str, Any] | None = None) -> dict[str, An
     """The JSON object in a file; `default`, where given, when there is no such file.
 
     Raises:
-        CheckpointError: no such file and no default, or not a JSON object.
+        CheckpointError: no such file and no default, unreadable, or not a JSON object.
     """
-    if default is not None and not path.exists():
-        return default
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        raw = path.read_bytes()
     except FileNotFoundError:
+        if default is not None:
+            return default
         raise CheckpointError(
             f"'{path.parent}' has no {path.name}; expected a folder as downloaded from the hub"
         ) from None
-    except ValueError as error:
+    except OSError as error:
+        raise CheckpointError(f"'{path}' cannot be read: {error.strerror}") from None
+    if raw.startswith(GIT_LFS_START):
+        raise git_lfs_pointer(path)
+    try:
+        value = json.loads(raw.decode())
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"'{path}' is not JSON ({error}); download it again") from None
     if not isinstance(value, dict):
         raise CheckpointError(f"'{path}' is not a JSON object; download it again")

@@ -31,7 +31,7 @@ def text_spec(config: Config, embedding_dtype: np.dtype) -> TextSpec:
     Raises:
         CheckpointError: another architecture, or a feature that the graphs do not have.
     """
-    _require_gemma3(config)
+    require_gemma3(config)
     text = config.get("text_config") or {}
     _require(text, "hidden_activation", ACTIVATION, ACTIVATION)
     _require(text, "attention_bias", False, False)
@@ -116,7 +116,7 @@ def vision_spec(config: Config, processor: Config) -> VisionSpec:
     )
 
 
-def _require_gemma3(config: Config) -> None:
+def require_gemma3(config: Config) -> None:
     model_type = config.get("model_type")
     if model_type != "gemma3":
         reason = OTHER_MODEL_TYPES.get(str(model_type), "its graph is another one")

@@ -1,30 +1,33 @@
 """Opening a Gemma 3 checkpoint: a local folder or a hub id, with or without a LoRA adapter."""
 
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import numpy as np
-
 from edge_medgemma.export.checkpoint.chat_template import read_chat_template
-from edge_medgemma.export.checkpoint.checkpoint import Checkpoint, Tensor, files_sha256, read_json
-from edge_medgemma.export.checkpoint.config import text_spec, vision_spec
+from edge_medgemma.export.checkpoint.checkpoint import Checkpoint, files_sha256, read_json
+from edge_medgemma.export.checkpoint.config import require_gemma3, text_spec, vision_spec
+from edge_medgemma.export.checkpoint.head import with_head
 from edge_medgemma.export.checkpoint.hub import download
 from edge_medgemma.export.checkpoint.lora import with_adapter
 from edge_medgemma.export.checkpoint.processor import processor_config
-from edge_medgemma.export.checkpoint.safetensors_file import StoredTensor, open_safetensors
+from edge_medgemma.export.checkpoint.safetensors_file import StoredTensor, stored_tensor
 from edge_medgemma.export.checkpoint.tensor_names import (
     EMBEDDING,
     HEAD,
-    canonical_name,
     expected_shapes,
 )
 from edge_medgemma.export.checkpoint.tokens import special_token_ids, token_spec
+from edge_medgemma.export.checkpoint.weight_files import (
+    StoredName,
+    require_no_adapter,
+    require_weights,
+    stored_names,
+    weight_files,
+)
 from edge_medgemma.runtime.errors import CheckpointError
-from edge_medgemma.runtime.model_shape import TextSpec, VisionSpec
 
-INDEX_NAME = "model.safetensors.index.json"
-SINGLE_NAME = "model.safetensors"
 _HUB_ID = re.compile(r"\w[\w-]*/\w[\w.-]*")
 
 
@@ -37,44 +40,51 @@ def open_checkpoint(
 
     Raises:
         CheckpointError: no such folder or model, gated, offline, another architecture, a missing,
-            unknown, misshapen or damaged tensor.
+            unknown, misshapen or damaged tensor, an adapter that is not merged.
     """
-    folder = Path(name)
-    if folder.is_dir():
-        checkpoint = _open_folder(folder, folder.resolve().name, None)
+    if os.path.isdir(name):
+        folder, revision = Path(name), None
+        name = folder.resolve().name
+    elif os.path.exists(name):
+        raise CheckpointError(
+            f"'{name}' is a file; expected the folder of a checkpoint, with config.json and "
+            ".safetensors files"
+        )
     elif _HUB_ID.fullmatch(name):
         folder = download(name, revision)
-        checkpoint = _open_folder(folder, name, folder.name)
+        revision = folder.name
     else:
         raise CheckpointError(
             f"no checkpoint folder at '{name}'; expected a folder with config.json and "
             "model.safetensors, or a hub id such as google/medgemma-1.5-4b-it"
         )
-    if adapter is None:
-        return checkpoint
-    return with_adapter(checkpoint, adapter)
+    try:
+        require_no_adapter(folder, adapter)
+        checkpoint = _open_folder(folder, name, revision)
+        return checkpoint if adapter is None else with_adapter(checkpoint, adapter)
+    except OSError as error:
+        raise CheckpointError(
+            f"'{error.filename or folder}' cannot be read: {error.strerror or error}"
+        ) from None
 
 
 def _open_folder(folder: Path, name: str, revision: str | None) -> Checkpoint:
+    require_weights(folder)
     config = read_json(folder / "config.json")
-    if config.get("model_type") != "gemma3":
-        text_spec(config, np.dtype(np.float32))  # says why it is refused, before looking for files
-    weight_files = _weight_files(folder)
-    tensors = _open_tensors(weight_files)
-    if EMBEDDING not in tensors:
-        raise CheckpointError(f"'{name}' has no token embedding; the checkpoint is incomplete")
-    text = text_spec(config, tensors[EMBEDDING].dtype)
+    require_gemma3(config)
+    files = weight_files(folder)
+    places = stored_names(files)
+    tables = with_head(_opened(places, (EMBEDDING, HEAD)), config)
+    text = text_spec(config, tables[EMBEDDING].dtype)
     vision = vision_spec(config, processor_config(folder))
-    if config.get("tie_word_embeddings", True):
-        tensors.pop(HEAD, None)
-    _check_tensors(tensors, text, vision)
+    tensors = _matching(places, tables, expected_shapes(text, vision))
     tokenizer = folder / "tokenizer.json"
     if not tokenizer.is_file():
         raise CheckpointError(f"'{name}' has no tokenizer.json; add the one of the original model")
     tokens = token_spec(
         config, read_json(folder / "generation_config.json", {}), special_token_ids(tokenizer)
     )
-    read_files = [folder / "config.json", tokenizer, *weight_files]
+    read_files = [folder / "config.json", tokenizer, *files]
     return Checkpoint(
         kind="checkpoint",
         name=name,
@@ -89,56 +99,37 @@ def _open_folder(folder: Path, name: str, revision: str | None) -> Checkpoint:
     )
 
 
-def _weight_files(folder: Path) -> list[Path]:
-    if not (folder / INDEX_NAME).is_file():
-        if not (folder / SINGLE_NAME).is_file():
-            raise CheckpointError(
-                f"'{folder}' has neither {SINGLE_NAME} nor {INDEX_NAME}; pickled weights are not "
-                "read, convert them to safetensors"
-            )
-        return [folder / SINGLE_NAME]
-    index = read_json(folder / INDEX_NAME)
-    names = sorted(set(index.get("weight_map", {}).values()))
-    missing = [shard for shard in names if not (folder / shard).is_file()]
-    if missing or not names:
+def _opened(places: Mapping[str, StoredName], names: Iterable[str]) -> dict[str, StoredTensor]:
+    return {
+        name: stored_tensor(places[name].path, places[name].name, places[name].entry)
+        for name in names
+        if name in places
+    }
+
+
+def _matching(
+    places: Mapping[str, StoredName],
+    tables: Mapping[str, StoredTensor],
+    expected: dict[str, tuple[int, ...]],
+) -> dict[str, StoredTensor]:
+    """The stored tensors, each of which config.json has a place for, and every one of its shape."""
+    unknown = min(places.keys() - expected.keys() - {HEAD}, default=None)
+    if unknown is not None:
         raise CheckpointError(
-            f"'{folder}' lacks {missing[0] if missing else 'every shard'} that {INDEX_NAME} names; "
-            "download the checkpoint again"
+            f"the checkpoint has a tensor '{places[unknown].name}' that config.json has no place "
+            "for; leaving it out would change the model, check that config.json belongs to it"
         )
-    return [folder / shard for shard in names]
-
-
-def _open_tensors(weight_files: list[Path]) -> dict[str, StoredTensor]:
-    tensors: dict[str, StoredTensor] = {}
-    for path in weight_files:
-        for stored, tensor in open_safetensors(path).items():
-            name = canonical_name(stored)
-            if name in tensors:
-                raise CheckpointError(
-                    f"tensor '{stored}' is stored twice; export the original files"
-                )
-            if name is not None:
-                tensors[name] = tensor
-    return tensors
-
-
-def _check_tensors(tensors: Mapping[str, Tensor], text: TextSpec, vision: VisionSpec) -> None:
-    expected = expected_shapes(text, vision)
-    if HEAD in tensors:
-        expected[HEAD] = expected[EMBEDDING]
+    found = _opened(places, expected) | dict(tables)
+    if HEAD in tables:
+        expected = {**expected, HEAD: expected[EMBEDDING]}
     for name, shape in expected.items():
-        if name not in tensors:
+        if name not in found:
             raise CheckpointError(
                 f"the checkpoint has no tensor '{name}'; download it again, or check that "
                 "config.json belongs to it"
             )
-        if tensors[name].shape != shape:
+        if found[name].shape != shape:
             raise CheckpointError(
-                f"tensor '{name}' has shape {tensors[name].shape}, config.json says {shape}"
+                f"tensor '{found[name].name}' has shape {found[name].shape}, config.json says {shape}"
             )
-    unknown = sorted(set(tensors) - set(expected))
-    if unknown:
-        raise CheckpointError(
-            f"the checkpoint has a tensor '{unknown[0]}' that Gemma 3 does not; leaving it out "
-            "would change the model (merge an adapter with --lora)"
-        )
+    return found

@@ -6,8 +6,10 @@ Format: https://github.com/huggingface/safetensors#format
 """
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -17,6 +19,11 @@ from edge_medgemma.runtime.errors import CheckpointError
 
 HEADER_BYTES_LIMIT = 100_000_000
 """The limit of the format's own implementation."""
+
+PIECE_BYTES = 2**24
+
+GIT_LFS_START = b"version https://git-lfs.github.com/spec/"
+"""How the small text file begins that stands for one which Git LFS has not fetched."""
 
 DTYPES = {
     "F32": np.dtype(np.float32),
@@ -59,42 +66,124 @@ def finite(name: str, values: NDArray[np.float32]) -> NDArray[np.float32]:
     return values
 
 
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What the header says of one tensor."""
+
+    dtype: str
+    """The format's own name, such as BF16"""
+    shape: tuple[int, ...]
+    offset: int
+    """Of its first byte in the file"""
+    size_bytes: int
+
+
+def read_header(path: Path) -> dict[str, Entry]:
+    """Every tensor of the file by its stored name, as the format demands them: end to end, none twice.
+
+    Raises:
+        CheckpointError: not a .safetensors file, unreadable, truncated or damaged.
+    """
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            start = file.read(8)
+            if start == GIT_LFS_START[:8]:
+                raise git_lfs_pointer(path)
+            length = int.from_bytes(start, "little")
+            if size < 8 or length > size - 8:
+                raise _damaged(path, f"it ends within its header, after {size:,} bytes")
+            if length > HEADER_BYTES_LIMIT:
+                raise _damaged(path, f"its header is {length:,} bytes long")
+            raw = file.read(length)
+    except OSError as error:
+        raise CheckpointError(f"'{path}' cannot be read: {error.strerror}") from None
+    try:
+        header = json.loads(raw, object_pairs_hook=_unique_keys)
+        header.pop("__metadata__", None)
+        entries = {str(name): _entry(fields, 8 + length) for name, fields in header.items()}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise _damaged(path, f"its header does not parse ({error})") from None
+    _require_end_to_end(path, entries, 8 + length, size)
+    return entries
+
+
 def open_safetensors(path: Path) -> dict[str, StoredTensor]:
     """Every tensor of the file by its stored name; reads the header only.
 
     Raises:
-        CheckpointError: not a .safetensors file, truncated, or a dtype that is not a float's.
+        CheckpointError: as `read_header`, or a dtype that is not a float's.
     """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if size < 8 or length > min(size - 8, HEADER_BYTES_LIMIT):
-            raise _damaged(path, "its header is incomplete")
-        raw = file.read(length)
-    try:
-        header = json.loads(raw)
-        header.pop("__metadata__", None)
-        return {name: _tensor(path, name, entry, 8 + length) for name, entry in header.items()}
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise _damaged(path, f"its header does not parse ({error})") from None
+    return {name: stored_tensor(path, name, entry) for name, entry in read_header(path).items()}
 
 
-def _tensor(path: Path, name: str, entry: dict[str, object], data: int) -> StoredTensor:
-    dtype = DTYPES.get(str(entry["dtype"]))
+def stored_tensor(path: Path, name: str, entry: Entry) -> StoredTensor:
+    """The tensor of a header's entry.
+
+    Raises:
+        CheckpointError: its dtype is not a float's that a Gemma 3 checkpoint has.
+    """
+    dtype = DTYPES.get(entry.dtype)
     if dtype is None:
         raise CheckpointError(
-            f"tensor '{name}' of '{path.name}' is stored as {entry['dtype']}; expected "
+            f"tensor '{name}' of '{path.name}' is stored as {entry.dtype}; expected "
             "F32, F16 or BF16, so export from the original checkpoint"
         )
-    shape = tuple(int(size) for size in entry["shape"])  # type: ignore[attr-defined]
-    start, stop = (int(offset) for offset in entry["data_offsets"])  # type: ignore[attr-defined]
-    if min((start, *shape), default=0) < 0 or stop - start != int(np.prod(shape)) * dtype.itemsize:
+    if math.prod(entry.shape) * dtype.itemsize != entry.size_bytes:
         raise _damaged(path, f"the place of tensor '{name}' does not fit its shape")
-    if data + stop > path.stat().st_size:
-        raise _damaged(path, f"it ends before tensor '{name}' does")
-    return StoredTensor(path, name, shape, dtype, data + start)
+    return StoredTensor(path, name, entry.shape, dtype, entry.offset)
+
+
+def same_bytes(path: Path, entry: Entry, other_path: Path, other: Entry) -> bool:
+    """Whether two tensors are stored with the same bytes; reads them in pieces."""
+    left = entry.size_bytes
+    if left != other.size_bytes:
+        return False
+    with path.open("rb") as file, other_path.open("rb") as other_file:
+        file.seek(entry.offset)
+        other_file.seek(other.offset)
+        while left:
+            piece = min(left, PIECE_BYTES)
+            if file.read(piece) != other_file.read(piece):
+                return False
+            left -= piece
+    return True
+
+
+def git_lfs_pointer(path: Path) -> CheckpointError:
+    """What to say of a file that only points to the one meant."""
+    return CheckpointError(
+        f"'{path}' is a Git LFS pointer, not the file itself; run 'git lfs pull' there or download "
+        "it again"
+    )
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = dict(pairs)
+    if len(names) != len(pairs):
+        raise ValueError("a name stands in it twice")
+    return names
+
+
+def _entry(fields: Any, data: int) -> Entry:
+    shape, (start, stop) = fields["shape"], fields["data_offsets"]
+    if any(type(number) is not int or number < 0 for number in (*shape, start, stop - start)):
+        raise ValueError(f"shape {shape} at {start} to {stop}")
+    return Entry(str(fields["dtype"]), tuple(shape), data + start, stop - start)
+
+
+def _require_end_to_end(path: Path, entries: dict[str, Entry], start: int, size: int) -> None:
+    """Tensors fill the file from the header to its end, without gaps or overlaps."""
+    for name, entry in sorted(
+        entries.items(), key=lambda item: (item[1].offset, item[1].size_bytes)
+    ):
+        if entry.offset != start:
+            raise _damaged(path, f"tensor '{name}' does not begin where the one before it ends")
+        start += entry.size_bytes
+        if start > size:
+            raise _damaged(path, f"it ends before tensor '{name}' does")
+    if start != size:
+        raise _damaged(path, f"{size - start:,} bytes after the last tensor belong to none")
 
 
 def _damaged(path: Path, why: str) -> CheckpointError:

@@ -1,7 +1,8 @@
 """Every spelling of a Gemma 3 checkpoint's tensor names, as one; and the shapes they must have.
 
 Hub files say `language_model.model.layers…` and `vision_tower.vision_model.…`; transformers 4.52
-to 5 also wrote `model.language_model.layers…`, `model.vision_tower.…` and `lm_head.weight`.
+to 5 also wrote `model.language_model.layers…`, `model.vision_tower.…` and `lm_head.weight`. The
+spellings are those that transformers 5.24 maps to a weight of Gemma3ForConditionalGeneration.
 """
 
 import re
@@ -12,13 +13,39 @@ EMBEDDING = "text.embed_tokens.weight"
 HEAD = "head.weight"
 
 _PREFIXES = (
-    (re.compile(r"^(model\.)?language_model\.lm_head\.|^lm_head\."), "head."),
-    (re.compile(r"^(model\.)?language_model\.(model\.)?"), "text."),
-    (re.compile(r"^(model\.)?vision_tower\.(vision_model\.)?"), "vision."),
-    (re.compile(r"^(model\.)?multi_modal_projector\."), "projector."),
+    (re.compile(r"^(language_model\.|(model\.)?)lm_head\."), "head."),
+    (
+        re.compile(r"^(model\.model\.language_model\.|(model\.)?language_model\.(model\.){0,2})"),
+        "text.",
+    ),
+    (
+        re.compile(r"^(model\.model\.vision_tower\.|(model\.)?vision_tower\.(vision_model\.)?)"),
+        "vision.",
+    ),
+    (re.compile(r"^(model\.){0,2}multi_modal_projector\."), "projector."),
 )
-_UNUSED = re.compile(r"^vision\.(head\.|embeddings\.position_ids$)|\.rotary_emb\.inv_freq$")
-"""SigLIP's pooling head and buffers of old files: Gemma 3 does not read them."""
+_UNUSED = re.compile(
+    r"^vision\.head\.|(^|\.)position_ids$"
+    r"|^text\.(layers\.\d+\.self_attn\.)?rotary_emb(_local|_global)?\.(\w+_)?inv_freq$"
+    r"|^text\.embed_tokens\.embed_scale$"
+)
+"""SigLIP's pooling head, which Gemma 3 does not read, and buffers that are computed anew."""
+
+_FOREIGN = (
+    (r"(^|\.)lora_|\.base_layer\.|\.(modules_to_save|original_module)\.",
+     "PEFT saved it around its layers without merging them; merge with merge_and_unload and save"),
+    (r"(^|\.)_orig_mod\.", "torch.compile renamed it; save the model that was compiled"),
+    (r"(^|\.)_(fsdp_wrapped|checkpoint_wrapped)_module\.|(^|\.)_forward_module\.",
+     "the training wrapper renamed it; save the model with save_pretrained"),
+    (r"^module\.", "the training wrapper renamed it; save the model inside with save_pretrained"),
+    (r"^(model\.)?(embed_tokens|layers|norm)\.",
+     "it is of a Gemma3ForCausalLM, without vision tower; put it back into the whole model"),
+    (r"\.(qweight|qzeros|g_idx|scales|biases|(weight|input)_scale(_inv)?|weight_packed|absmax|SCB)$",
+     "the weights are quantised; export the original ones, --precision quantises them"),
+    (r"\.(quant_map|quant_state)\b",
+     "the weights are quantised; export the original ones, --precision quantises them"),
+)  # fmt: skip
+"""Names that no Gemma 3 has, and why a file has them."""
 
 
 def canonical_name(stored: str) -> str | None:
@@ -27,7 +54,12 @@ def canonical_name(stored: str) -> str | None:
         if pattern.match(stored):
             name = pattern.sub(prefix, stored, count=1)
             return None if _UNUSED.search(name) else name
-    return stored
+    return None if _UNUSED.search(stored) else stored
+
+
+def why_foreign(stored: str) -> str | None:
+    """How a stored tensor came to a name that no Gemma 3 has, where the name tells; else None."""
+    return next((why for pattern, why in _FOREIGN if re.search(pattern, stored)), None)
 
 
 def expected_shapes(text: TextSpec, vision: VisionSpec) -> dict[str, tuple[int, ...]]:
