@@ -13,6 +13,10 @@ class EngineError(EdgeMedgemmaError, ValueError):
     """An engine directory that is missing, altered, of a later version or not for this device."""
 
 
+class ParityError(EdgeMedgemmaError, ValueError):
+    """An engine that differs from its checkpoint by more than its precision may."""
+
+
 class CheckpointError(EdgeMedgemmaError, ValueError):
     """A checkpoint that cannot be exported: another architecture, missing weights, gated, offline."""
 

@@ -20,11 +20,14 @@ class Parity:
     manifest_sha256: Sha256
     """Hash of the engine that was compared; the record says nothing of any other."""
     reference: str
-    kl_nats: Finite
-    """Largest mean KL(reference || engine) of a prompt."""
-    top1_agreement: Finite
+    failed_stage: str | None
+    """First stage past its limit, of `ids`, `pixels`, `image features`, `logits` and `greedy tokens`;
+    None where the engine passed"""
+    kl_nats: Finite | None
+    """Largest mean KL(reference || engine) of a prompt; as all figures None where not compared"""
+    top1_agreement: Finite | None
     """Smallest share of positions with the same most likely token."""
-    image_cosine: Finite
+    image_cosine: Finite | None
     """Smallest cosine of an image token's features."""
 
 
@@ -45,13 +48,18 @@ def parity_words(directory: Path, manifest: Manifest) -> str:
     try:
         parity = parse_sealed((directory / PARITY_NAME).read_bytes(), Parity)
         if parity.manifest_sha256 == manifest.sha256:
-            return (
-                f"KL {parity.kl_nats:.1e} nats, top-1 {parity.top1_agreement:.1%} against "
-                f"{parity.reference}"
-            )
+            return _words(parity)
     except (OSError, ValueError, RecursionError):
         pass
     loss = (manifest.calibration or {}).get("loss")
     if isinstance(loss, dict) and isinstance(loss.get("kl_nats"), float):
         return f"KL {loss['kl_nats']:.1e} nats on held-out slices, at export"
     return UNVERIFIED
+
+
+def _words(parity: Parity) -> str:
+    verdict = f"FAILED verify at {parity.failed_stage}" if parity.failed_stage else ""
+    if parity.kl_nats is None or parity.top1_agreement is None:
+        return f"{verdict or 'nothing compared'} against {parity.reference}"
+    figures = f"KL {parity.kl_nats:.1e} nats, top-1 {parity.top1_agreement:.1%}"
+    return f"{verdict}{': ' if verdict else ''}{figures} against {parity.reference}"

@@ -1,37 +1,68 @@
-"""Parity with transformers, and proof that the check can fail."""
+"""Parity with transformers, and proof that every stage of the check can fail."""
 
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
+from support.planted_engine import altered, claiming, engine_that_claims
 
-from edge_medgemma.export.verify import common_greedy, verify_engine
+from edge_medgemma.export.verification.comparison import common_greedy
+from edge_medgemma.export.verification.run import verify_engine
+from edge_medgemma.export.verification.verdict import Verdict, judge, require_pass, thresholds_for
+from edge_medgemma.runtime.errors import ParityError
 from edge_medgemma.runtime.generation import masks, prefix
 from edge_medgemma.runtime.generation.engine import Engine
-from edge_medgemma.runtime.generation.images import to_pixel_values
 
-RELATIVE_LOGIT_LIMIT = 2e-3
-"""max |Δlogit| as a share of the logit range, for a float32 engine"""
+PROMPTS = ["text", "1 image", "3 images", "long text"]
+FEW_TOKENS = 4
+
+
+def _verdict(directory: Path, checkpoint: Path) -> Verdict:
+    with Engine.open(directory, threads=1) as engine:
+        comparisons = verify_engine(engine, checkpoint, greedy_tokens=FEW_TOKENS)
+        thresholds = thresholds_for(engine.manifest.precision)
+    verdict = judge(comparisons, thresholds)
+    if not verdict.is_pass:
+        with pytest.raises(ParityError, match=f"fp32 engine.*{verdict.stage}"):
+            require_pass(verdict, thresholds)
+    return verdict
+
+
+@pytest.fixture(scope="module")
+def untied_checkpoint(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny checkpoint with a head of its own."""
+    folder = altered(
+        tiny_checkpoint,
+        tmp_path_factory.mktemp("untied") / "tiny",
+        {"config.json": lambda config: config.update(tie_word_embeddings=False)},
+    )
+    tensors = load_file(folder / "model.safetensors")
+    shape = tensors["language_model.model.embed_tokens.weight"].shape
+    head = np.random.default_rng(1).normal(0, 0.08, shape).astype(np.float32)
+    tensors["language_model.lm_head.weight"] = head
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
 
 
 def test_engine_is_transformers(tiny_engine: Engine, tiny_checkpoint: Path) -> None:
     comparisons = verify_engine(tiny_engine, tiny_checkpoint)
-    assert [c.prompt for c in comparisons] == [
-        "text",
-        "1 image",
-        "3 images",
-        "longer than the window",
-    ]
+    assert [one.prompt for one in comparisons] == PROMPTS
     assert comparisons[-1].tokens > 2 * tiny_engine.manifest.text.sliding_window
-    for c in comparisons:
-        assert c.max_logit_difference < RELATIVE_LOGIT_LIMIT * c.logit_range, c
-        assert c.greedy_equal == c.greedy_tokens == 64, c
-        assert c.top1_agreement == 1, c
-        assert c.image_cosine is None or c.image_cosine > 1 - 1e-5, c
+    thresholds = thresholds_for(tiny_engine.manifest.precision)
+    assert judge(comparisons, thresholds) == Verdict(True, None, None, "")
+    for one in comparisons:
+        assert one.greedy is not None and one.greedy.equal == one.greedy.tokens == 64, one
+        assert one.logits is not None and one.logits.kl_nats < 1e-9, one
+        assert (
+            (one.pixel_difference is None) == (one.image_cosine is None) == (one.prompt == "text")
+        )
 
 
-def test_a_causal_image_mask_fails_the_check(
-    tiny_engine: Engine, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_causal_image_mask_shows_in_the_logits(
+    tiny_engine_directory: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def causal(queries, keys, window, hidden_chunks=None):
         text = masks.TokenMeta(
@@ -40,23 +71,82 @@ def test_a_causal_image_mask_fails_the_check(
         return masks.additive_mask(queries, text, window, hidden_chunks)
 
     monkeypatch.setattr(prefix, "additive_mask", causal)
-    text, *with_images = verify_engine(tiny_engine, tiny_checkpoint, greedy_tokens=4)
-    assert text.max_logit_difference < RELATIVE_LOGIT_LIMIT * text.logit_range
-    for c in with_images:
-        assert c.max_logit_difference > RELATIVE_LOGIT_LIMIT * c.logit_range, c
+    verdict = _verdict(tiny_engine_directory, tiny_checkpoint)
+    assert (verdict.stage, verdict.prompt) == ("logits", "1 image"), verdict
 
 
-def test_pixels_are_prepared_as_the_processor_does(
-    tiny_engine: Engine, tiny_checkpoint: Path
+@pytest.mark.parametrize(
+    ("found", "written", "words"),
+    [
+        ("{{- bos_token -}}", "", r"position 0 .*<start_of_turn>.*processor token 2 \('<bos>'\)"),
+        ("model\\n'", "model'", "processor token 107"),
+        ("item['text'] | trim", "'\\n' + (item['text'] | trim)", "position"),
+    ],
+    ids=["no bos", "no newline", "other separator"],
+)
+def test_another_chat_template_shows_in_the_ids(
+    tiny_checkpoint: Path, tmp_path: Path, found: str, written: str, words: str
 ) -> None:
-    from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
+    checkpoint = shutil.copytree(tiny_checkpoint, tmp_path / "checkpoint")
+    template = (checkpoint / "chat_template.jinja").read_text()
+    assert found in template
+    (checkpoint / "chat_template.jinja").write_text(template.replace(found, written))
+    engine = engine_that_claims(tiny_checkpoint, checkpoint, tmp_path / "engine")
+    verdict = _verdict(engine, tiny_checkpoint)
+    assert verdict.stage == "ids", verdict
+    assert re.search(words, verdict.reason), verdict.reason
 
-    processor = Gemma3ImageProcessorPil.from_pretrained(tiny_checkpoint)
-    pixels = np.random.default_rng(3).integers(0, 256, (2, 150, 130, 3), dtype=np.uint8)
-    expected = processor(list(pixels), return_tensors="np")["pixel_values"]
-    actual = to_pixel_values(pixels, tiny_engine.manifest.vision)
-    difference = np.abs(actual - expected)
-    assert difference.max() < 1e-6, f"max {difference.max():.2e} mean {difference.mean():.2e}"
+
+def test_swapped_images_show_in_the_features(
+    tiny_engine_directory: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode = Engine.encode_images
+
+    def swapped(self, pixels, on_progress=None):
+        return encode(self, pixels[::-1], on_progress)
+
+    monkeypatch.setattr(Engine, "encode_images", swapped)
+    verdict = _verdict(tiny_engine_directory, tiny_checkpoint)
+    assert (verdict.stage, verdict.prompt) == ("image features", "3 images"), verdict
+
+
+@pytest.mark.parametrize(
+    "setting", [{"resample": 3}, {"resample": 0}, {"image_mean": [0.4, 0.5, 0.5]}], ids=str
+)
+def test_another_preparation_shows_in_the_pixels(
+    tiny_engine_directory: Path, tiny_checkpoint: Path, tmp_path: Path, setting: dict
+) -> None:
+    checkpoint = altered(
+        tiny_checkpoint,
+        tmp_path / "checkpoint",
+        {"preprocessor_config.json": lambda settings: settings.update(setting)},
+    )
+    engine = claiming(shutil.copytree(tiny_engine_directory, tmp_path / "engine"), checkpoint)
+    verdict = _verdict(engine, checkpoint)
+    assert (verdict.stage, verdict.prompt) == ("pixels", "1 image"), verdict
+
+
+def test_a_head_of_its_own_is_compared(untied_checkpoint: Path, tmp_path: Path) -> None:
+    engine = engine_that_claims(untied_checkpoint, untied_checkpoint, tmp_path / "engine")
+    assert _verdict(engine, untied_checkpoint).is_pass
+
+
+def test_a_dropped_head_shows_in_the_logits(
+    tiny_engine_directory: Path, untied_checkpoint: Path, tmp_path: Path
+) -> None:
+    directory = shutil.copytree(tiny_engine_directory, tmp_path / "engine")
+    verdict = _verdict(claiming(directory, untied_checkpoint), untied_checkpoint)
+    assert (verdict.stage, verdict.prompt) == ("logits", "text"), verdict
+
+
+def test_a_wrong_rope_factor_shows_in_the_logits(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    def unscaled(config: dict) -> None:
+        config["text_config"]["rope_parameters"]["full_attention"]["factor"] = 1.0
+
+    checkpoint = altered(tiny_checkpoint, tmp_path / "checkpoint", {"config.json": unscaled})
+    engine = engine_that_claims(tiny_checkpoint, checkpoint, tmp_path / "engine")
+    verdict = _verdict(engine, tiny_checkpoint)
+    assert verdict.stage == "logits", verdict
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ def test_a_flipped_bit_of_a_baseline_changes_no_answer(tmp_path: Path, num_flips
 
 def test_a_flipped_bit_of_a_parity_stamp_is_no_parity(engine_copy: Path, num_flips: int) -> None:
     manifest = load_manifest(engine_copy)
-    write_parity(engine_copy, Parity(manifest.sha256, "transformers", 1e-5, 1.0, 0.99))
+    write_parity(engine_copy, Parity(manifest.sha256, "transformers", None, 1e-5, 1.0, 0.99))
     assert "KL 1.0e-05" in parity_words(engine_copy, manifest)
     for bit in flipped(engine_copy / PARITY_NAME, num_flips):
         assert parity_words(engine_copy, manifest) == UNVERIFIED, f"bit {bit}"

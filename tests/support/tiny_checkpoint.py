@@ -94,6 +94,18 @@ PROCESSOR = {
     "rescale_factor": 1 / 255,
     "size": {"height": 112, "width": 112},
 }
+TOKENIZER = {
+    "tokenizer_class": "GemmaTokenizerFast",
+    "processor_class": "Gemma3Processor",
+    "bos_token": "<bos>",
+    "eos_token": "<eos>",
+    "pad_token": "<pad>",
+    "unk_token": "<unk>",
+    "boi_token": "<start_of_image>",
+    "eoi_token": "<end_of_image>",
+    "image_token": "<image_soft_token>",
+}
+"""tokenizer_config.json: without its last three entries transformers has no processor."""
 
 
 def build_tiny_checkpoint(folder: Path) -> Path:
@@ -113,6 +125,10 @@ def build_tiny_checkpoint(folder: Path) -> Path:
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "config.json").write_text(json.dumps(CONFIG, indent=2))
     (folder / "preprocessor_config.json").write_text(json.dumps(PROCESSOR, indent=2))
+    (folder / "processor_config.json").write_text(
+        json.dumps({"processor_class": "Gemma3Processor", "image_seq_length": 16})
+    )
+    (folder / "tokenizer_config.json").write_text(json.dumps(TOKENIZER, indent=2))
     (folder / "tokenizer.json").write_bytes(tokenizer_json(TINY_TOKENS))
     (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE, encoding="utf-8")
     return folder

@@ -1,0 +1,1 @@
+"""An engine held against transformers, which prepares prompts and pictures by itself."""
