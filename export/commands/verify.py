@@ -158,9 +158,7 @@ def _table(comparisons: tuple["CaseComparison", ...]) -> "Table":
 
 def _cells(one: "CaseComparison") -> list[str]:
     cells = [one.prompt, str(one.tokens)]
-    cells.append(
-        "equal" if one.id_difference is None else f"differ at {one.id_difference.position}"
-    )
+    cells.append("equal" if one.id_difference is None else f"≠ at {one.id_difference.position}")
     cells.append("" if one.pixel_difference is None else f"{one.pixel_difference:.1e}")
     cells.append("" if one.image_cosine is None else f"{one.image_cosine:.6f}")
     logits, greedy = one.logits, one.greedy
