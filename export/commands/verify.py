@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edge_medgemma.export.commands.extras import requires_extra
 from edge_medgemma.runtime.commands.progress import progress_bar
 from edge_medgemma.runtime.errors import ResourceError
 
@@ -59,10 +60,11 @@ def command(
 
     Example: edge-medgemma verify engines/medgemma --checkpoint medgemma-1.5-4b-it
     """
-    from edge_medgemma.export.verification.run import verify_engine
-    from edge_medgemma.export.verification.verdict import judge, require_pass, thresholds_for
-    from edge_medgemma.runtime.generation.engine import Engine
-    from edge_medgemma.runtime.parity import PARITY_NAME, write_parity
+    with requires_extra("cpu,verify"):
+        from edge_medgemma.export.verification.run import verify_engine
+        from edge_medgemma.export.verification.verdict import judge, require_pass, thresholds_for
+        from edge_medgemma.runtime.generation.engine import Engine
+        from edge_medgemma.runtime.parity import PARITY_NAME, write_parity
 
     with Engine.open(engine, threads=threads) as opened, progress_bar("comparing") as update:
         manifest = opened.manifest
@@ -113,7 +115,7 @@ def _print(report: _Report, as_json: bool) -> None:
 def _limits(thresholds: "Thresholds") -> str:
     words = [f"{thresholds.precision}: KL at most {thresholds.max_kl_nats:g} nats"]
     if thresholds.min_top1_agreement is not None:
-        words.append(f"top-1 at least {thresholds.min_top1_agreement:.0%}")
+        words.append(f"top-1 without ties at least {thresholds.min_top1_agreement:.0%}")
     words.append(f"image cosine at least {thresholds.min_image_cosine:g}")
     return ", ".join(words)
 

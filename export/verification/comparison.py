@@ -38,10 +38,13 @@ class LogitComparison:
     mean_logit_difference: float
     logit_range: float
     """Largest minus smallest logit of the reference."""
+    positions: int
     kl_nats: float
     """Mean KL(reference || engine) over the positions."""
     top1_agreement: float
     """Share of the positions with the same most likely token."""
+    lead_nats: tuple[float, ...]
+    """By how much the reference prefers its own token, at each of the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +146,8 @@ def _compare_answers(
     actual = np.stack(rows)
     log_p, log_q = log_softmax(expected), log_softmax(actual)
     difference = np.abs(actual - expected)
+    chosen = np.take_along_axis(log_p, actual.argmax(-1)[:, None], axis=-1)[:, 0]
+    is_other = actual.argmax(-1) != expected.argmax(-1)
     stop = engine.manifest.tokens.stop
     equal, length = common_greedy(own_ids, expected_ids, stop)
     lead = 0.0
@@ -155,7 +160,9 @@ def _compare_answers(
             mean_logit_difference=float(difference.mean()),
             logit_range=float(expected.max() - expected.min()),
             kl_nats=float((np.exp(log_p) * (log_p - log_q)).sum(-1).mean()),
-            top1_agreement=float((actual.argmax(-1) == expected.argmax(-1)).mean()),
+            positions=len(actual),
+            top1_agreement=float(1 - is_other.mean()),
+            lead_nats=tuple((log_p.max(-1) - chosen)[is_other].tolist()),
         ),
         GreedyComparison(equal, length, lead),
     )

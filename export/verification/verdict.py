@@ -1,5 +1,6 @@
 """Limits of an engine's differences by its precision, and the first stage that passes one."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -26,7 +27,9 @@ class Thresholds:
     max_kl_nats: float
     """Of the worst prompt"""
     min_top1_agreement: float | None
-    """Of the worst prompt; None where only KL is judged"""
+    """Of the worst prompt, ties aside; None where only KL is judged"""
+    tie_nats: float
+    """Tokens that the reference prefers by no more may change places."""
     max_lead_nats: float | None
     """By how much the reference may prefer its token where the greedy answers part; None: not judged"""
 
@@ -45,14 +48,14 @@ class Verdict:
 
 
 _MIN_COSINE = {"fp32": 1 - 1e-5, "fp16": 0.999, "bf16": 0.999, "int8": 0.99, "int4": 0.97}
-_ANSWER_LIMITS: dict[str, tuple[float, float, float]] = {
-    "fp32": (1e-6, 1.0, 0.0),
-    "fp16": (1e-3, 0.96, 0.1),
-    "bf16": (1e-3, 0.96, 0.1),
-    "int8": (0.02, 0.95, 0.5),
-    "int4": (0.15, 0.85, 1.5),
+_ANSWER_LIMITS = {
+    "fp32": (1e-6, 1.0),
+    "fp16": (1e-3, 0.98),
+    "bf16": (1e-3, 0.98),
+    "int8": (0.02, 0.95),
+    "int4": (0.15, 0.85),
 }
-"""Kind of number -> KL, top-1 agreement, lead where greedy answers part"""
+"""Kind of number -> most KL in nats, least top-1 agreement"""
 
 
 def thresholds_for(precision: Precision, max_kl_nats: float | None = None) -> Thresholds:
@@ -65,8 +68,18 @@ def thresholds_for(precision: Precision, max_kl_nats: float | None = None) -> Th
     vision = _coarsest(precision.vision, precision.activations)
     kinds = (precision.decoder, precision.head, precision.embedding, precision.cache)
     answers = _coarsest(vision, *kinds, precision.decode_kv_cache)
-    kl_nats, top1, lead = _ANSWER_LIMITS[answers]
-    limits = Thresholds(answers, MAX_PIXEL_DIFFERENCE, _MIN_COSINE[vision], kl_nats, top1, lead)
+    kl_nats, top1 = _ANSWER_LIMITS[answers]
+    # Noise of variance v on every logit costs about v / 2 nats; the difference of two has 2 v.
+    tie_nats = 0.0 if answers == "fp32" else 2 * math.sqrt(kl_nats)
+    limits = Thresholds(
+        precision=answers,
+        max_pixel_difference=MAX_PIXEL_DIFFERENCE,
+        min_image_cosine=_MIN_COSINE[vision],
+        max_kl_nats=kl_nats,
+        min_top1_agreement=top1,
+        tie_nats=tie_nats,
+        max_lead_nats=2 * tie_nats,
+    )
     if max_kl_nats is None:
         return limits
     return replace(limits, max_kl_nats=max_kl_nats, min_top1_agreement=None, max_lead_nats=None)
@@ -92,10 +105,18 @@ def require_pass(verdict: Verdict, thresholds: Thresholds) -> None:
     Raises:
         ParityError: names the stage and its figures.
     """
-    if not verdict.is_pass:
-        raise ParityError(
-            f"the {thresholds.precision} engine is not its checkpoint: {verdict.reason}"
-        )
+    if verdict.is_pass:
+        return
+    is_rounded = thresholds.precision not in ("fp32", "fp16", "bf16")
+    is_answer = verdict.stage in ("logits", "greedy tokens")
+    advice = (
+        "export with --calibration, a smaller --block-size or a higher --precision"
+        if is_rounded and is_answer
+        else "do not use it; export it again with this version"
+    )
+    raise ParityError(
+        f"the {thresholds.precision} engine is not its checkpoint: {verdict.reason}; {advice}"
+    )
 
 
 def _coarsest(*kinds: str | None) -> str:
@@ -129,15 +150,20 @@ def _image_features(one: CaseComparison, limits: Thresholds) -> str | None:
 
 
 def _logits(one: CaseComparison, limits: Thresholds) -> str | None:
-    if one.logits is None:
+    found, least = one.logits, limits.min_top1_agreement
+    if found is None:
         return None
-    top1 = limits.min_top1_agreement
-    is_close = one.logits.kl_nats <= limits.max_kl_nats
-    if is_close and (top1 is None or one.logits.top1_agreement >= top1):
+    is_close = found.kl_nats <= limits.max_kl_nats
+    flips = sum(not lead <= limits.tie_nats for lead in found.lead_nats)
+    agreement = 1 - flips / found.positions
+    if is_close and (least is None or agreement >= least):
         return None
+    words = f"KL {found.kl_nats:.2g} nats (at most {limits.max_kl_nats:g})"
+    if least is None:
+        return words
     return (
-        f"KL {one.logits.kl_nats:.2g} nats (at most {limits.max_kl_nats:g}), top-1 "
-        f"{one.logits.top1_agreement:.1%}{'' if top1 is None else f' (at least {top1:.0%})'}"
+        f"{words}, top-1 {found.top1_agreement:.1%}, {agreement:.1%} without ties of "
+        f"{limits.tie_nats:.2g} nats (at least {least:.0%})"
     )
 
 

@@ -9,13 +9,17 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from support.planted_engine import altered, claiming, engine_that_claims
 
+from edge_medgemma.export.checkpoint.loader import open_checkpoint
+from edge_medgemma.export.engine import export_engine
 from edge_medgemma.export.verification.comparison import common_greedy
 from edge_medgemma.export.verification.run import verify_engine
 from edge_medgemma.export.verification.verdict import Verdict, judge, require_pass, thresholds_for
 from edge_medgemma.runtime.errors import ParityError
 from edge_medgemma.runtime.generation import masks, prefix
 from edge_medgemma.runtime.generation.engine import Engine
+from edge_medgemma.runtime.manifest import Precision
 
+FP32 = Precision("fp32", "fp32", "fp32", "fp32", 0)
 PROMPTS = ["text", "1 image", "3 images", "long text"]
 FEW_TOKENS = 4
 
@@ -59,6 +63,21 @@ def test_engine_is_transformers(tiny_engine: Engine, tiny_checkpoint: Path) -> N
         assert (
             (one.pixel_difference is None) == (one.image_cosine is None) == (one.prompt == "text")
         )
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8", "int4"])
+def test_a_quantised_engine_is_within_the_limits_of_its_precision(
+    tiny_checkpoint: Path, tmp_path: Path, precision: str
+) -> None:
+    opened = open_checkpoint(str(tiny_checkpoint))
+    export_engine(opened, tmp_path / "engine", precision=precision, block_size=32)
+    with Engine.open(tmp_path / "engine", threads=1) as engine:
+        comparisons = verify_engine(engine, tiny_checkpoint, greedy_tokens=16)
+        thresholds = thresholds_for(engine.manifest.precision)
+    assert thresholds.precision == precision
+    assert judge(comparisons, thresholds).is_pass, comparisons
+    exact = judge(comparisons, thresholds_for(FP32))
+    assert exact.stage == "logits", exact
 
 
 def test_a_causal_image_mask_shows_in_the_logits(
