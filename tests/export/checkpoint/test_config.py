@@ -124,3 +124,57 @@ def test_image_sizes_must_agree():
         vision_spec(OLD, {"size": {"height": 224, "width": 224}})
     with pytest.raises(CheckpointError, match="pools 64 x 64 patches to 200 tokens"):
         vision_spec({**OLD, "mm_tokens_per_image": 200}, {})
+
+
+@pytest.mark.parametrize(
+    ("method", "named"),
+    [
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "bitsandbytes"),
+        ({"quant_method": "gptq", "bits": 4}, "gptq"),
+        ({"quant_method": "awq"}, "awq"),
+        ({"quant_method": "compressed-tensors"}, "compressed-tensors"),
+        ({"quant_method": "fp8"}, "fp8"),
+        ({"load_in_8bit": True}, "unnamed"),
+        ("x", "unnamed"),
+    ],
+)
+@pytest.mark.parametrize("place", [None, "text_config", "vision_config"])
+def test_quantised_checkpoints_are_refused_by_name(method, named, place):
+    key = {"quantization_config": method}
+    config = OLD | key if place is None else OLD | {place: OLD[place] | key}
+    with pytest.raises(CheckpointError, match=rf"quantised \(quantization_config, {named}\)"):
+        text_spec(config, FLOAT32)
+
+
+def test_mlx_is_a_quantisation_and_a_dequantised_gguf_is_none():
+    with pytest.raises(CheckpointError, match=r"quantised \(quantization, MLX\)"):
+        text_spec(OLD | {"quantization": {"group_size": 64, "bits": 4}}, FLOAT32)
+    gguf = {"quant_method": "gguf", "dequantize": False, "gguf_file": "gemma-q4_k_m.gguf"}
+    for harmless in (gguf, {}, None):
+        assert text_spec(OLD | {"quantization_config": harmless}, FLOAT32).layers == 34
+
+
+@pytest.mark.parametrize("model_type", [None, "paligemma", "llama", 3, ["gemma3"], {"gemma3": 1}])
+def test_other_models_are_refused(model_type):
+    with pytest.raises(CheckpointError, match="says model_type"):
+        text_spec(OLD | {"model_type": model_type}, FLOAT32)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rope_scaling": {"type": "linear", "factor": 8.0}}, "transformers 4 scales by it"),
+        ({"rope_scaling": {"rope_type": "linear"}}, "without its factor"),
+        ({"rope_parameters": {"rope_type": "linear", "factor": 8.0}}, "unknown field `rope_type`"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor 0.5"),
+        ({"per_layer_config": {"0": {"sliding_window": 3}}}, "per_layer_config"),
+        ({"_sliding_window_pattern": 3}, "_sliding_window_pattern 3 without layer_types"),
+        ({"num_attention_heads": 7}, "do not divide; transformers refuses it too"),
+        ({"hidden_size": "2560"}, "got `str` - at `text_config.hidden_size`"),
+        ({"hidden_size": 2560.0}, "got `float` - at `text_config.hidden_size`"),
+        ({"rms_norm_eps": 1}, r"text_config\.rms_norm_eps is 1, expected a float"),
+    ],
+)
+def test_what_transformers_refuses_or_reads_otherwise(change, message):
+    with pytest.raises(CheckpointError, match=message):
+        text_spec(changed(**change), FLOAT32)

@@ -151,7 +151,7 @@ def test_adapter_beside_the_model_is_given_or_moved_away(folder, tmp_path):
     other = shutil.copytree(folder, tmp_path / "other")
     with pytest.raises(CheckpointError, match="beside the model"):
         open_checkpoint(str(folder), adapter=other)
-    with pytest.raises(CheckpointError, match="type 'None'; only LORA"):
+    with pytest.raises(CheckpointError, match="type None; only LORA"):
         open_checkpoint(str(folder), adapter=folder)
 
 
