@@ -191,8 +191,8 @@ def _no_weights(folder: Path) -> CheckpointError:
                 f"'{folder}' has {found.name} but no {SINGLE_NAME}: {reason}; {_CONVERT}"
             )
     return CheckpointError(
-        f"'{folder}' has neither {SINGLE_NAME} nor {INDEX_NAME}{_unfinished(folder)}; download the "
-        "checkpoint again"
+        f"'{folder}' has neither {SINGLE_NAME} nor {INDEX_NAME}{_unfinished(folder)}; expected a "
+        "checkpoint in safetensors as downloaded from the hub"
     )
 
 

@@ -9,7 +9,7 @@ from support.checkpoint_files import rewrite_weights
 
 from edge_medgemma.export.checkpoint.loader import open_checkpoint
 from edge_medgemma.export.checkpoint.tensor_names import canonical_name
-from edge_medgemma.runtime.errors import CheckpointError
+from edge_medgemma.runtime.errors import CheckpointError, ResourceError
 
 
 def test_weights_are_read_as_stored(folder):
@@ -121,4 +121,23 @@ def test_gated_model_names_the_page_to_accept(monkeypatch):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", gated)
     page = "https://huggingface.co/google/medgemma-1.5-4b-it"
     with pytest.raises(CheckpointError, match=f"accept its terms at {page}"):
+        open_checkpoint("google/medgemma-1.5-4b-it")
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected", "message"),
+    [
+        (lambda base: OSError(28, "No space left on device"), ResourceError, "No space left.*HF_HOME"),
+        (lambda base: base("407 Proxy Authentication Required"), CheckpointError, "cannot be reached"),
+    ],
+)  # fmt: skip
+def test_a_full_disk_and_a_wrong_proxy_are_told_apart(monkeypatch, raised, expected, message):
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError
+
+    def failing(*args, **kwargs):
+        raise raised(HfHubHTTPError.__bases__[0])
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", failing)
+    with pytest.raises(expected, match=message):
         open_checkpoint("google/medgemma-1.5-4b-it")
