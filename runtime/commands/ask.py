@@ -115,9 +115,9 @@ def command(
         )
     with engine:
         require_question_in_scope(question, engine.manifest.scope)
-        engine.prompt.question(question)  # a question that may not be asked costs no prefill
+        ids = engine.prompt.question(question)  # one that may not be asked costs no prefill
         with stage_progress() as progress:
-            session = open_scan(engine, scan, options, progress)
+            session = open_scan(engine, scan, options, progress, len(ids))
         _print_notes(session, scan_cache)
         if json_schema == FINDINGS and not session.protocol.findings:
             raise ProtocolError("no protocol fits this scan; name its findings with --protocol")

@@ -39,6 +39,8 @@ class FinishReason(StrEnum):
     """The model ended its turn, or a constraint left nothing to say."""
     LENGTH = "tokens_spent"
     """The answer reached its most tokens."""
+    CONTEXT = "context_full"
+    """The engine has no position left."""
     REPETITION = "repetition"
     """The same words came again and again."""
 

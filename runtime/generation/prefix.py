@@ -18,6 +18,7 @@ from edge_medgemma.runtime.generation.masks import (
     additive_mask,
 )
 from edge_medgemma.runtime.generation.outputs import FinishReason, Step
+from edge_medgemma.runtime.generation.positions import answer_limit, require_positions
 from edge_medgemma.runtime.generation.prefill_chunks import QuestionTree, passes
 from edge_medgemma.runtime.generation.prompt import Chunk
 from edge_medgemma.runtime.generation.sampling import Sampling, choose_token
@@ -117,7 +118,9 @@ class Prefix:
 
         Raises:
             ValueError: the features do not fit the chunk.
+            EngineError: more tokens than the engine has positions for.
         """
+        require_positions(self._manifest.text, self.length + len(chunk.ids))
         ids = np.asarray(chunk.ids, np.int64)
         embeddings = self._embedding.rows(chunk.ids)
         images = np.full(len(ids), NO_IMAGE, np.int64)
@@ -160,7 +163,11 @@ class Prefix:
 
         Returns:
             [questions, vocabulary] float32
+
+        Raises:
+            EngineError: more tokens than the engine has positions for.
         """
+        require_positions(self._manifest.text, self.length + max(map(len, questions), default=0))
         hidden = hidden_chunks or [()] * len(questions)
         logits = []
         first = 0
@@ -187,13 +194,19 @@ class Prefix:
     ) -> Generator[Step, None, FinishReason]:
         """Continue the prefix with `ids` and then with the tokens of the model.
 
-        Ends at any stop id of the manifest (not yielded), unless they are ignored, or after
-        `max_tokens`. The prefix is rewound when the generator ends or is closed. Tokens that
-        `constraint` forces are not asked for: they are read together with the next one that is.
+        Ends at any stop id of the manifest (not yielded), unless they are ignored, after
+        `max_tokens` or at the engine's last position. The prefix is rewound when the generator ends
+        or is closed. Tokens that `constraint` forces are not asked for: they are read together with
+        the next one that is.
 
         Returns:
             Why it ended.
+
+        Raises:
+            EngineError: more tokens in `ids` than the engine has positions for.
         """
+        read = self.length + len(ids)
+        max_tokens, spent = answer_limit(self._manifest.text, read, max_tokens)
         start = time.perf_counter()
         generator = np.random.default_rng(sampling.seed)
         unread = list(ids)
@@ -203,7 +216,7 @@ class Prefix:
                 chosen = [(token, 0.0) for token in constraint.forced()] if constraint else []
                 if not chosen:
                     if count == max_tokens:
-                        return FinishReason.LENGTH
+                        return spent
                     allowed = constraint.allowed() if constraint else None
                     logits = self._read_text(unread)
                     unread = []
@@ -214,7 +227,7 @@ class Prefix:
                     if token in self._manifest.tokens.stop and not sampling.ignore_stop:
                         return FinishReason.STOP
                     if count == max_tokens:
-                        return FinishReason.LENGTH
+                        return spent
                     if constraint:
                         constraint.accept(token)
                     yield Step(token, logprob, time.perf_counter() - start)

@@ -27,24 +27,28 @@ from edge_medgemma.runtime.triage.pipeline import (
     compare,
     open_study,
     render,
-    require_memory,
     slice_prefiller,
 )
 from edge_medgemma.runtime.triage.prefill import FeatureStore
 from edge_medgemma.runtime.triage.progress import Progress, StageTracker, no_progress
 from edge_medgemma.runtime.triage.protocol import Protocol, general_protocol
 from edge_medgemma.runtime.triage.report import CacheHits
+from edge_medgemma.runtime.triage.room import require_room
 from edge_medgemma.runtime.triage.scoring.grounds import scope_problem
 from edge_medgemma.runtime.triage.scoring.questions import REASONING_TOKENS
 from edge_medgemma.runtime.triage.worklist import StudyTask, plan_studies
 
 GREEDY = Sampling()
 
+LEAST_ANSWER_TOKENS = 256
+"""Room for an answer that slices must leave: a paragraph, or the JSON of a protocol's findings."""
+
 JSON_REQUEST = " Answer with one JSON object and nothing else."
 
 FINISH_REASON_LABELS: Mapping[FinishReason | None, str] = {
     FinishReason.LENGTH: "stopped: --max-tokens are spent",
     FinishReason.REPETITION: "stopped: the model repeats itself",
+    FinishReason.CONTEXT: "stopped: the engine reads no more tokens; use fewer --slices",
 }
 
 _UNFINISHED_CHARACTER = "\N{REPLACEMENT CHARACTER}"
@@ -160,15 +164,18 @@ def open_scan(
     scan: Path,
     options: TriageOptions = DEFAULT_OPTIONS,
     on_progress: Progress = no_progress,
+    question_tokens: int = 0,
 ) -> ChatSession:
     """Prefill one series of a scan; its protocol gives the instruction and the number of slices.
 
     A free question needs no protocol: where none fits, a general instruction opens the prompt.
+    Slices that leave no room for `question_tokens` and a short answer are refused.
 
     Raises:
         ScanError: nothing in the scan can be read, its values cannot be shown to the model, it is outside the scope or the domain of a demo engine, or it holds several
             studies and none was chosen.
         ResourceError: the slices need more memory than there is.
+        EngineError: the slices are more tokens than the engine has positions for.
     """
     tracker = StageTracker(on_progress)
     with tracker.stage("discover"):
@@ -187,7 +194,7 @@ def open_scan(
     problems = list(task.problems)
     return with_cpu_fallback(
         engine,
-        lambda: _open_session(context, problems),
+        lambda: _open_session(context, problems, question_tokens),
         lambda: problems.append(DEVICE_FAILED),
     )
 
@@ -202,9 +209,11 @@ def _without_protocol(task: StudyTask) -> StudyTask:
     return replace(task, protocol=protocol, series=series, series_reason=reason, problems=())
 
 
-def _open_session(context: StudyContext, problems: Sequence[Problem]) -> ChatSession:
+def _open_session(
+    context: StudyContext, problems: Sequence[Problem], question_tokens: int
+) -> ChatSession:
     """The stages of the pipeline up to prefill, over all requested slices."""
-    require_memory(context, len(context.requested_indices))
+    require_room(context, len(context.requested_indices), question_tokens + LEAST_ANSWER_TOKENS)
     study = render(context, open_study(context, problems))
     shown = study.stack
     sampling = sampling_problems(context.protocol, context.series, shown.slice_indices)

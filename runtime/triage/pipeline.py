@@ -187,15 +187,6 @@ def _without_answers(
     return PassResult(shown, findings, problems, NO_CACHE_HITS, num_encoded, grounds)
 
 
-def require_memory(context: StudyContext, slices: int) -> None:
-    """Refuse a study that does not fit, before any of it is read.
-
-    Raises:
-        ResourceError: too little memory for so many slices; says how many would fit.
-    """
-    context.engine.require_memory(slices, context.series.shape[1:])
-
-
 def open_study(context: StudyContext, problems: Sequence[Problem]) -> DecodedStudy:
     """Decode all requested slices and check that enough of the body part is in them.
 

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_medgemma.runtime.domain import pool_tokens
-from edge_medgemma.runtime.errors import EngineError
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.generation.kv_index import PrefixSnapshot
 from edge_medgemma.runtime.generation.masks import TokenMeta
+from edge_medgemma.runtime.generation.positions import require_prompt
 from edge_medgemma.runtime.generation.prefix import Prefix
 from edge_medgemma.runtime.generation.scan_keys import features_key, prefix_key
 from edge_medgemma.runtime.slicing.volume import SliceStack
@@ -58,13 +58,8 @@ def prefill_slices(
     Raises:
         EngineError: more slices than the engine has positions for.
     """
+    tokens = require_prompt(engine.prompt, engine.manifest.text, instruction, slices)
     chunks = engine.prompt.prefix(instruction, slices)
-    tokens = sum(len(chunk.ids) for chunk in chunks)
-    limit = engine.manifest.text.max_positions
-    if tokens > limit:
-        raise EngineError(
-            f"{slices} slices need {tokens} tokens, the engine reads {limit}; use fewer --slices"
-        )
     prefix = engine.new_prefix(tokens)
     remaining = iter(features)
     for done, chunk in enumerate(chunks, start=1):

@@ -16,7 +16,6 @@ from edge_medgemma.runtime.triage.pipeline import (
     conclude,
     open_study,
     render,
-    require_memory,
     run_pass,
     slice_prefiller,
 )
@@ -30,6 +29,7 @@ from edge_medgemma.runtime.triage.refinement.coarse_to_fine import (
 from edge_medgemma.runtime.triage.refinement.pass_cost import PassCost
 from edge_medgemma.runtime.triage.report import FindingResult, Pass, StudyReport
 from edge_medgemma.runtime.triage.report_builder import pass_record, study_report
+from edge_medgemma.runtime.triage.room import require_room
 from edge_medgemma.runtime.triage.worklist import StudyTask
 
 
@@ -127,7 +127,7 @@ class StudyRun:
 
     def _run_pass(self, count: int) -> StudyReport:
         context = self._context
-        require_memory(context, count)
+        require_room(context, count)
         first_span = len(context.tracker.spans)
         study = self._open()
         if isinstance(study, StudyReport):

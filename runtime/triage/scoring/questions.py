@@ -28,6 +28,7 @@ FINAL_ANSWER = "Final Answer:"
 UNFINISHED = {
     FinishReason.LENGTH: "was cut at its token budget",
     FinishReason.REPETITION: "was stopped because the model repeats itself",
+    FinishReason.CONTEXT: "was cut where the engine reads no more tokens",
 }
 
 

@@ -7,7 +7,7 @@ from support.synthetic_series import write_head_ct
 
 from edge_medgemma.runtime.errors import EngineError, ProtocolError, ResourceError, ScanError
 from edge_medgemma.runtime.generation.outputs import MINIMUM_TOKENS, FinishReason
-from edge_medgemma.runtime.triage.chat_session import open_scan
+from edge_medgemma.runtime.triage.chat_session import LEAST_ANSWER_TOKENS, open_scan
 from edge_medgemma.runtime.triage.options import TriageOptions
 from edge_medgemma.runtime.triage.protocol import load_protocol
 from edge_medgemma.runtime.triage.triage_scan import triage_scan
@@ -60,12 +60,27 @@ def test_a_free_question_needs_no_protocol(tmp_path) -> None:
     assert open_scan(FakeEngine(), unknown, named).problems
 
 
-def test_more_slices_than_the_engine_has_positions_for(tmp_path) -> None:
-    engine = FakeEngine()
-    engine.manifest = replace(engine.manifest, text=replace(engine.manifest.text, max_positions=30))
-    scan = write_head_ct(tmp_path / "scan")
-    with pytest.raises(EngineError, match=r"20 slices need \d+ tokens, the engine reads 30"):
-        open_scan(engine, scan)
+@pytest.mark.parametrize("question_tokens", [0, 30])
+def test_more_slices_than_the_engine_reads_are_refused_with_a_number_that_fits(
+    tmp_path, question_tokens
+) -> None:
+    engine, scan = FakeEngine(), write_head_ct(tmp_path / "scan")
+    limit = LEAST_ANSWER_TOKENS + 70
+    engine.manifest = replace(
+        engine.manifest, text=replace(engine.manifest.text, max_positions=limit)
+    )
+    wanted = (
+        rf"20 slices, question and answer are \d+ tokens, the engine reads {limit}; use --slices"
+    )
+    with pytest.raises(EngineError, match=wanted) as refusal:
+        open_scan(engine, scan, question_tokens=question_tokens)
+    assert engine.images_encoded == 0
+    fitting = int(str(refusal.value).split()[-1])
+    assert open_scan(engine, scan, TriageOptions(slices=fitting), question_tokens=question_tokens)
+    with pytest.raises(EngineError):
+        open_scan(engine, scan, TriageOptions(slices=fitting + 1), question_tokens=question_tokens)
+    with pytest.raises(EngineError, match="not even one slice fits; ask for less"):
+        open_scan(engine, scan, question_tokens=limit)
 
 
 def test_a_model_in_a_circle_is_stopped_and_the_ending_is_told(tmp_path) -> None:
