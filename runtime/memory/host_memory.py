@@ -32,6 +32,9 @@ VISION_WORKSPACE_ROWS = 4
 TOKENS_OF_TEXT = 10
 """Tokens of a slice beside its image tokens: begin, end and label."""
 
+TOKENS_OF_PROMPT = 512
+"""Tokens beside all slices: instruction, a question, a short answer."""
+
 TOGETHER_SHARE = 0.2
 """Share of the available memory up to which vision tower and decoder stay loaded side by side:
 loading one again takes seconds, and a bedside computer has other things to do."""
@@ -56,7 +59,7 @@ class MemoryPlan:
     decoder_bytes: int
     """Weights and workspace of the decoder."""
     cache_bytes: int
-    """Keys and values of all slices."""
+    """Keys and values of all slices, and their copy in int8 that answers are decoded with."""
 
     @property
     def peak_bytes(self) -> int:
@@ -86,11 +89,23 @@ def plan_memory(
         features_bytes=slices * features,
         vision_bytes=round(VISION_WEIGHT_FACTOR * file_bytes(manifest, "vision"))
         + _vision_workspace_bytes(manifest),
-        decoder_bytes=round(DECODER_WEIGHT_FACTOR * file_bytes(manifest, "decoder"))
-        + file_bytes(manifest, "embedding")
-        + _decoder_workspace_bytes(manifest, tokens),
+        decoder_bytes=_decoder_bytes(manifest, tokens),
         cache_bytes=cache_bytes(manifest, tokens),
     )
+
+
+def require_context_memory(manifest: Manifest, tokens: int, available_bytes: int) -> None:
+    """Refuse a context of `tokens`, of whatever they are, that the decoder has no memory for.
+
+    Raises:
+        ResourceError: too little; the message says how much of how much.
+    """
+    needed = PROGRAM_BYTES + _decoder_bytes(manifest, tokens) + cache_bytes(manifest, tokens)
+    if needed > available_bytes:
+        raise ResourceError(
+            f"a context of {tokens:,} tokens needs {gigabytes(needed)} with this engine, "
+            f"{gigabytes(available_bytes)} are available; close other programs"
+        )
 
 
 def host_bytes(manifest: Manifest, slices: int, shape: tuple[int, int]) -> int:
@@ -100,9 +115,13 @@ def host_bytes(manifest: Manifest, slices: int, shape: tuple[int, int]) -> int:
 
 
 def cache_bytes(manifest: Manifest, tokens: int) -> int:
-    """Bytes of keys and values of a prefix of `tokens`, with the slots that are kept in reserve."""
-    text = manifest.text
-    itemsize = 4 if manifest.precision.cache == "fp32" else 2
+    """Bytes of keys and values of a prefix of `tokens`, with the slots that are kept in reserve.
+
+    While an answer is decoded, a copy of them in int8 stands beside them.
+    """
+    text, precision = manifest.text, manifest.precision
+    itemsize = 4 if precision.cache == "fp32" else 2
+    itemsize += precision.decode_kv_cache == "int8"
     row = 2 * text.kv_heads * text.head_dim * itemsize
     global_layers = sum(text.layer_is_global)
     local_rows = text.sliding_window + LOCAL_SLACK_SLOTS
@@ -163,7 +182,7 @@ def largest_slices(
 def most_slices(manifest: Manifest, fits: Callable[[int], bool]) -> int:
     """Most slices that `fits` allows, up to the engine's positions; may be 0. More never fit better."""
     tokens = manifest.vision.tokens_per_image + TOKENS_OF_TEXT
-    low, high = 0, manifest.text.max_positions // tokens
+    low, high = 0, max(manifest.text.max_positions - TOKENS_OF_PROMPT, 0) // tokens
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if fits(middle) else (low, middle - 1)
@@ -180,6 +199,12 @@ def _int4_bytes(text: TextSpec) -> int:
     attention = text.hidden_size * text.head_dim * 2 * (text.heads + text.kv_heads)
     layer = attention + 3 * text.hidden_size * text.intermediate_size
     return round(text.layers * layer * (0.5 + 4 / 128)) + text.vocabulary * text.hidden_size
+
+
+def _decoder_bytes(manifest: Manifest, tokens: int) -> int:
+    weights = round(DECODER_WEIGHT_FACTOR * file_bytes(manifest, "decoder"))
+    workspace = _decoder_workspace_bytes(manifest, tokens)
+    return weights + file_bytes(manifest, "embedding") + workspace
 
 
 def _vision_workspace_bytes(manifest: Manifest) -> int:

@@ -11,12 +11,14 @@ from edge_medgemma import __version__
 from edge_medgemma.runtime.backends.select import Provider, Providers
 from edge_medgemma.runtime.generation.embedding import Embedding
 from edge_medgemma.runtime.generation.engine import Engine
+from edge_medgemma.runtime.host import available_bytes
 from edge_medgemma.runtime.manifest import Manifest, load_manifest
-from edge_medgemma.runtime.memory.host_memory import TOKENS_OF_TEXT
+from edge_medgemma.runtime.memory.host_memory import TOKENS_OF_TEXT, require_context_memory
 from edge_medgemma.runtime.parity import parity_words
 from edge_medgemma.runtime.profiling.cold_start import ColdStart
 from edge_medgemma.runtime.profiling.component_rows import (
     PROMPT_TOKENS,
+    context_tokens,
     decoder_row_names,
     decoder_rows,
     depths_for,
@@ -247,6 +249,8 @@ class _Run:
             request.directory, threads=request.threads, providers=request.providers
         ) as engine:
             peaks = self._peaks(engine, engine.choice.decoder)
+            if engine.choice.decoder_budget is None:
+                require_context_memory(manifest, context_tokens(0), available_bytes())
             decoder = engine.decoder_model()
             self.decoder_provider = engine.choice.decoder
             embedding = Embedding(request.directory, manifest)

@@ -20,8 +20,10 @@ from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.generation.prefix import Prefix
 from edge_medgemma.runtime.generation.prompt import Chunk
 from edge_medgemma.runtime.generation.sampling import Sampling
+from edge_medgemma.runtime.host import available_bytes
 from edge_medgemma.runtime.kernels.attention import kernel_absence
 from edge_medgemma.runtime.manifest import Manifest
+from edge_medgemma.runtime.memory.host_memory import require_context_memory
 from edge_medgemma.runtime.profiling.meter import Meter
 from edge_medgemma.runtime.profiling.record import Layer, Row, TokenTiming
 from edge_medgemma.runtime.profiling.roofline import (
@@ -92,8 +94,14 @@ def decoder_rows(
     meter: Meter,
     peaks: Peaks,
 ) -> Iterator[Row]:
-    """`pp512` and `tg128` at each depth."""
+    """`pp512` and `tg128` at each depth.
+
+    Raises:
+        ResourceError: a depth needs more memory than the host has.
+    """
     for depth in depths:
+        if isinstance(decoder, OrtDecoder):
+            require_context_memory(manifest, context_tokens(depth), available_bytes())
         prefix = deep_prefix(decoder, embedding, manifest, depth)
         ids = _random_ids(manifest, PROMPT_TOKENS)
         row = Row(
@@ -115,9 +123,14 @@ def decoder_rows(
         yield _generation_row(prefix, manifest, depth, meter, peaks)
 
 
+def context_tokens(depth: int) -> int:
+    """Tokens of the caches that rows at a depth fill."""
+    return depth + PROMPT_TOKENS + GENERATED_TOKENS
+
+
 def depths_for(manifest: Manifest, with_long: bool) -> tuple[int, ...]:
     """The depths an engine is measured at."""
-    room = manifest.text.max_positions - PROMPT_TOKENS - GENERATED_TOKENS
+    room = manifest.text.max_positions - context_tokens(0)
     depth = DEPTH_TOKENS
     while depth > room:
         depth //= 2
@@ -137,7 +150,7 @@ def deep_prefix(
     subnormals slow it. The book-keeping is the real one; only the decoder's passes are left out.
     """
     idle = _IdleDecoder(decoder)
-    prefix = Prefix(idle, embedding, manifest, depth + PROMPT_TOKENS + GENERATED_TOKENS)
+    prefix = Prefix(idle, embedding, manifest, context_tokens(depth))
     if depth:
         prefix.extend(Chunk(_random_ids(manifest, depth), 0))
     idle.wake()

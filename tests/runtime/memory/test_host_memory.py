@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from edge_medgemma.export.checkpoint.synthetic import SHAPES
 from edge_medgemma.runtime.commands.options import BUILTIN_ENGINE
 from edge_medgemma.runtime.errors import ResourceError
 from edge_medgemma.runtime.manifest import FileRecord, Manifest, load_manifest
@@ -12,6 +13,7 @@ from edge_medgemma.runtime.memory.host_memory import (
     fits_together,
     largest_slices,
     plan_memory,
+    require_context_memory,
     require_memory,
 )
 
@@ -46,13 +48,47 @@ def test_caches_are_counted_by_geometry(manifest) -> None:
         manifest.text, layers=34, heads=8, kv_heads=4, head_dim=256, sliding_window=1024,
         layer_is_global=((False,) * 5 + (True,)) * 5 + (False,) * 4,
     )  # fmt: skip
-    shape = replace(manifest, text=text)
+    shape = replace(
+        manifest, text=text, precision=replace(manifest.precision, decode_kv_cache=None)
+    )
     more = cache_bytes(shape, 22_000) - cache_bytes(shape, 2_000)
     assert more == 20_000 * 5 * 2 * 4 * 256 * 4, "only the five global layers grow"
     half = replace(shape, precision=replace(shape.precision, cache="fp16"))
     assert cache_bytes(half, 22_000) * 2 == cache_bytes(shape, 22_000)
     # 29 local layers of a window and 320 rows, 5 global ones of 2048 beyond the prefix
     assert cache_bytes(shape, 0) == (29 * 1344 + 5 * 2048) * 2 * 4 * 256 * 4
+    copied = replace(shape, precision=replace(shape.precision, decode_kv_cache="int8"))
+    assert cache_bytes(copied, 0) * 4 == cache_bytes(shape, 0) * 5, "a byte more for each number"
+
+
+@pytest.mark.parametrize(
+    ("size", "slices", "gigabytes"),
+    [
+        # 34 layers, 5 of them global, that take 8192 bytes a token in float32 and 2048 in int8:
+        # 102,352 tokens and 29 times 1344; 288 rows of scores of 8 heads and 2 masks, 100,304 long
+        ("4b", 376, 0.15 + 0.690 + 2.54 + (1.156 + 0.059) + (5.24 + 0.40)),
+        # 62 layers, 10 of them global, that take 20,480 bytes a token; scores of 32 heads
+        ("27b", 1, 0.15 + 0.002 + 15.81 + (0.022 + 0.124) + (0.53 + 1.43)),
+        ("27b", 376, 0.15 + 0.690 + 15.81 + (3.929 + 0.124) + (20.96 + 1.43)),
+    ],
+)
+def test_what_is_planned_for_100_000_tokens_is_what_the_shapes_say(
+    manifest, size, slices, gigabytes
+) -> None:
+    text, vision, _ = SHAPES[size]
+    weights = {"4b": (1_850_000_000, 690_000_000), "27b": (14_354_631_168, 1_453_681_152)}[size]
+    names = ("decoder.data", "embedding.data")
+    files = {name: FileRecord(count, "0" * 64) for name, count in zip(names, weights, strict=True)}
+    plan = plan_memory(replace(manifest, text=text, vision=vision, files=files), slices)
+    assert plan.peak_bytes == pytest.approx(gigabytes * 1e9, rel=0.003)
+
+
+def test_a_context_without_memory_for_it_is_refused_in_numbers(manifest) -> None:
+    text, vision, _ = SHAPES["27b"]
+    wide = replace(manifest, text=text, vision=vision)
+    require_context_memory(wide, 100_000, 3 * 10**10)
+    with pytest.raises(ResourceError, match=r"100,000 tokens needs 2\d.\d GB .* 16.0 GB are"):
+        require_context_memory(wide, 100_000, 16 * 10**9)
 
 
 def test_the_largest_number_of_slices_fits_and_one_more_does_not(manifest) -> None:
