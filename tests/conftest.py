@@ -18,11 +18,14 @@ TINY_ENGINE = Path(__file__).resolve().parent / "data" / "tiny_engine"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """How long the tests of damage take."""
+    """How long the tests of damage take, and whether those of real weights run."""
     parser.addoption(
         "--bit-flips", type=int, default=40, metavar="N",
         help="bits of a manifest that runtime/test_bit_flips.py inverts, a tenth as many of a baseline",
     )  # fmt: skip
+    parser.addoption(
+        "--real-weights", action="store_true", help="run what `make real-weights` runs"
+    )
 
 
 @pytest.fixture(autouse=True)

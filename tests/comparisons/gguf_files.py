@@ -15,19 +15,24 @@ from typing import Any
 import gguf
 import numpy as np
 
-SPECIAL_TOKENS = {"<unk>", "<pad>", "<eos>", "<bos>"}
+PRECISIONS = {"BF16": "bf16", "F32": "f32"}
+"""What a checkpoint may be stored in, and llama.cpp's word for it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A tensor of the checkpoint, bfloat16 on the disk."""
+    """A tensor of the checkpoint, bfloat16 or float32 on the disk."""
 
     path: Path
     offset: int
     shape: tuple[int, ...]
+    dtype: str
+    """One of PRECISIONS."""
 
     def read(self) -> np.ndarray:
         """Values as float32."""
+        if self.dtype == "F32":
+            return np.memmap(self.path, np.float32, "r", offset=self.offset, shape=self.shape)
         bits = np.memmap(self.path, np.uint16, "r", offset=self.offset, shape=self.shape)
         return (bits.astype(np.uint32) << 16).view(np.float32)
 
@@ -48,12 +53,14 @@ class Plan:
 
 
 def write_language_model(checkpoint: Path, target: Path) -> None:
-    """Write the language model with matrices in bfloat16 and the vocabulary."""
+    """Write the language model with matrices as they are stored, and the vocabulary."""
     config = _json(checkpoint / "config.json")
     text = config["text_config"]
     writer = gguf.GGUFWriter(str(target), "gemma3")
     writer.add_name("peers")
-    writer.add_file_type(gguf.LlamaFileType.MOSTLY_BF16)
+    is_float32 = stored_precision(checkpoint) == "f32"
+    kinds = gguf.LlamaFileType
+    writer.add_file_type(kinds.ALL_F32 if is_float32 else kinds.MOSTLY_BF16)
     writer.add_context_length(text["max_position_embeddings"])
     writer.add_embedding_length(text["hidden_size"])
     writer.add_block_count(text["num_hidden_layers"])
@@ -78,6 +85,18 @@ def write_language_model(checkpoint: Path, target: Path) -> None:
         plain = "model." + name.split("language_model.")[1].removeprefix("model.")
         plans.append(_language_plan(_mapped(names, plain), stored))
     _write(writer, plans)
+
+
+def stored_precision(checkpoint: Path) -> str:
+    """What the checkpoint's tensors are stored in, `bf16` or `f32`.
+
+    Raises:
+        ValueError: in both, or in something else.
+    """
+    found = {PRECISIONS[stored.dtype] for stored in _tensors(checkpoint).values()}
+    if len(found) != 1:
+        raise ValueError(f"'{checkpoint}' has tensors in {sorted(found)}; expected one precision")
+    return found.pop()
 
 
 def write_vision(checkpoint: Path, target: Path) -> None:
@@ -113,6 +132,8 @@ def write_vision(checkpoint: Path, target: Path) -> None:
 
 
 def _language_plan(name: str, stored: Stored) -> Plan:
+    if len(stored.shape) > 1 and stored.dtype == "F32":
+        return Plan(name, stored.shape, gguf.GGMLQuantizationType.F32, stored.read)
     if len(stored.shape) > 1:
         return Plan(name, stored.shape, gguf.GGMLQuantizationType.BF16, stored.bits)
     # Gemma's norms multiply by 1 + weight, llama.cpp's by weight
@@ -198,7 +219,7 @@ def _rotary(text: dict[str, Any]) -> tuple[float, float]:
     """Base and linear factor of the global layers; local layers have llama.cpp's 1e4 and 1."""
     if "rope_parameters" in text:
         full = text["rope_parameters"]["full_attention"]
-        return full["rope_theta"], full["factor"]
+        return full["rope_theta"], full.get("factor", 1.0)
     return text["rope_theta"], text["rope_scaling"]["factor"]
 
 
@@ -211,10 +232,12 @@ def _tensors(checkpoint: Path) -> dict[str, Stored]:
         for name, entry in header.items():
             if name == "__metadata__":
                 continue
-            if entry["dtype"] != "BF16":
-                raise ValueError(f"'{name}' is {entry['dtype']}; expected BF16")
+            if entry["dtype"] not in PRECISIONS:
+                raise ValueError(
+                    f"'{name}' is {entry['dtype']}; expected {' or '.join(PRECISIONS)}"
+                )
             offset = 8 + length + entry["data_offsets"][0]
-            tensors[name] = Stored(path, offset, tuple(entry["shape"]))
+            tensors[name] = Stored(path, offset, tuple(entry["shape"]), entry["dtype"])
     return tensors
 
 

@@ -8,16 +8,11 @@ from pathlib import Path
 
 import llama_cpp as llama
 import numpy as np
-from comparisons.gguf_files import write_language_model, write_vision
+from comparisons.gguf_files import write_vision
+from comparisons.llamacpp_files import language_model, partial
 from comparisons.worker import Peer, main
 from llama_cpp import mtmd_cpp as mtmd
 
-FILE_TYPES = {
-    "bf16": None,
-    "q4_0": llama.LLAMA_FTYPE_MOSTLY_Q4_0,
-    "q4_k_m": llama.LLAMA_FTYPE_MOSTLY_Q4_K_M,
-    "q8_0": llama.LLAMA_FTYPE_MOSTLY_Q8_0,
-}
 CONTEXT_UNIT = 256
 """llama.cpp rounds its caches up to it."""
 BATCH_TOKENS = 2048
@@ -77,23 +72,9 @@ class LlamaCpp(Peer):
         self.folder.mkdir(parents=True, exist_ok=True)
         checkpoint = Path(self.job.checkpoint)
         if not self._projector().exists():
-            write_vision(checkpoint, _partial(self._projector()))
-            _partial(self._projector()).rename(self._projector())
-        target, source = self._file(self.variant), self._file("bf16")
-        if target.exists():
-            return
-        if not source.exists():
-            write_language_model(checkpoint, _partial(source))
-            _partial(source).rename(source)
-        if FILE_TYPES[self.variant] is None:
-            return
-        settings = llama.llama_model_quantize_default_params()
-        settings.nthread = self.job.threads
-        settings.ftype = FILE_TYPES[self.variant]
-        names = str(source).encode(), str(_partial(target)).encode()
-        if llama.llama_model_quantize(*names, ctypes.byref(settings)):
-            raise RuntimeError(f"llama.cpp could not quantise to {self.variant}")
-        _partial(target).rename(target)
+            write_vision(checkpoint, partial(self._projector()))
+            partial(self._projector()).rename(self._projector())
+        language_model(checkpoint, self.folder, self.variant, self.job.threads)
 
     def encode(self, images: Sequence[int]) -> None:
         """One slice at a time: mtmd does no better with several."""
@@ -235,10 +216,6 @@ class LlamaCpp(Peer):
             llama.llama_log_set(KEEP_QUIET, None)
             mtmd.mtmd_log_set(KEEP_QUIET, None)
             mtmd.mtmd_helper_log_set(KEEP_QUIET, None)
-
-
-def _partial(path: Path) -> Path:
-    return path.with_name(path.name + ".partial")
 
 
 if __name__ == "__main__":

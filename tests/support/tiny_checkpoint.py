@@ -119,7 +119,7 @@ def build_tiny_checkpoint(folder: Path) -> Path:
     generator = np.random.default_rng(0)
     text = text_spec(CONFIG, np.dtype(np.float32))
     tensors = {
-        _hub_name(name): _random_weight(name, shape, generator)
+        hub_name(name): random_weight(name, shape, generator)
         for name, shape in expected_shapes(text, vision_spec(CONFIG, PROCESSOR)).items()
     }
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
@@ -140,12 +140,12 @@ def export_tiny_engine(checkpoint: Path, destination: Path) -> Manifest:
     return export_engine(opened, destination, precision="fp32", block_size=32)
 
 
-def _hub_name(name: str) -> str:
+def hub_name(name: str) -> str:
     prefix = next(prefix for prefix in HUB_PREFIXES if name.startswith(prefix))
     return HUB_PREFIXES[prefix] + name.removeprefix(prefix)
 
 
-def _random_weight(
+def random_weight(
     name: str, shape: tuple[int, ...], generator: np.random.Generator
 ) -> NDArray[np.float32]:
     """Normal weights that keep activations near 1, float32 with the low 16 bits zero."""

@@ -1,0 +1,28 @@
+from pathlib import Path
+
+import pytest
+from comparisons.quality import Row, markdown
+from comparisons.stored_bits import stored_bits
+from real_weights.scores import Score
+
+from edge_medgemma.export.checkpoint.synthetic import synthetic_checkpoint
+from edge_medgemma.export.engine import export_engine
+
+
+def test_a_line_of_the_table() -> None:
+    found = Score(0.3412, 0.26, 0.724, 34.31)
+    row = Row("shuffled", "llama.cpp q4_0", 241_000_000, 4.5, 8.5, found, "126 q4_0")
+    assert markdown([row]).splitlines()[-1] == (
+        "| shuffled | llama.cpp q4_0 | 241 | 4.50 / 8.50 (126 q4_0) | 0.34 / 0.26 | 72.4% | 34.31 |"
+    )
+
+
+@pytest.mark.parametrize(
+    ("precision", "expected"), [("int4", (5.0, 9.0)), ("int8", (9.0, 9.0)), ("fp32", (32.0, 32.0))]
+)
+def test_bits_of_a_weight_with_a_scale_for_32(
+    precision: str, expected: tuple[float, float], tmp_path: Path
+) -> None:
+    checkpoint = synthetic_checkpoint("tiny")
+    export_engine(checkpoint, tmp_path / "engine", precision=precision, block_size=32)
+    assert stored_bits(tmp_path / "engine") == expected
