@@ -42,6 +42,11 @@ class StoredTensor:
     dtype: np.dtype
     offset: int
 
+    @property
+    def size_bytes(self) -> int:
+        """In the file."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
     def read(self, *index: slice) -> NDArray[np.float32]:
         """The part of the tensor that `index` selects, float32, C order.
 
@@ -134,19 +139,15 @@ def stored_tensor(path: Path, name: str, entry: Entry) -> StoredTensor:
     return StoredTensor(path, name, entry.shape, dtype, entry.offset)
 
 
-def same_bytes(path: Path, entry: Entry, other_path: Path, other: Entry) -> bool:
-    """Whether two tensors are stored with the same bytes; reads them in pieces."""
-    left = entry.size_bytes
-    if left != other.size_bytes:
-        return False
-    with path.open("rb") as file, other_path.open("rb") as other_file:
-        file.seek(entry.offset)
-        other_file.seek(other.offset)
-        while left:
-            piece = min(left, PIECE_BYTES)
+def same_bytes(one: Path, offset: int, other: Path, other_offset: int, size_bytes: int) -> bool:
+    """Whether two stretches of files hold the same; reads them in pieces."""
+    with one.open("rb") as file, other.open("rb") as other_file:
+        file.seek(offset)
+        other_file.seek(other_offset)
+        for start in range(0, size_bytes, PIECE_BYTES):
+            piece = min(PIECE_BYTES, size_bytes - start)
             if file.read(piece) != other_file.read(piece):
                 return False
-            left -= piece
     return True
 
 

@@ -2,6 +2,7 @@
 
 import json
 
+import ml_dtypes
 import numpy as np
 import pytest
 from support.checkpoint_files import rewrite_json, rewrite_weights
@@ -82,3 +83,8 @@ def test_tables_are_compared_to_their_last_rows(folder, monkeypatch):
     store(folder, "trained")
     with pytest.raises(CheckpointError, match="transformers 4 would drop it"):
         open_checkpoint(str(folder))
+
+
+def test_an_equal_head_of_another_dtype_is_the_embedding(folder):
+    rewrite_weights(folder, lambda t: t | {HEAD: t[TABLE].astype(ml_dtypes.bfloat16)})
+    assert "head.weight" not in open_checkpoint(str(folder)).tensors
