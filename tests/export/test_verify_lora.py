@@ -1,5 +1,6 @@
 """An engine that holds an adapter is verified with that adapter and with no other."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from edge_medgemma.export.checkpoint.loader import open_checkpoint
 from edge_medgemma.export.engine import export_engine
 from edge_medgemma.export.verification.run import verify_engine
 from edge_medgemma.export.verification.verdict import judge, thresholds_for
-from edge_medgemma.runtime.errors import CheckpointError
+from edge_medgemma.runtime.errors import CheckpointError, DependencyError
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.manifest import MANIFEST_NAME, dump_manifest
 
@@ -98,3 +99,17 @@ def test_other_adapters_are_refused(
         pytest.raises(CheckpointError, match=words),
     ):
         verify_engine(engine, tiny_checkpoint, adapter=adapter)
+
+
+def test_a_missing_peft_is_named_with_its_extra(
+    adapted_engine: Path,
+    tiny_checkpoint: Path,
+    adapters: tuple[Path, Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with (
+        Engine.open(adapted_engine, threads=1) as engine,
+        pytest.raises(DependencyError, match=r"verify needs 'peft'.*\[cpu,verify\]"),
+    ):
+        verify_engine(engine, tiny_checkpoint, adapter=adapters[0])
