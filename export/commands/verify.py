@@ -61,7 +61,7 @@ def command(
     Example: edge-medgemma verify engines/medgemma --checkpoint medgemma-1.5-4b-it
     """
     with requires_extra("cpu,verify"):
-        from edge_medgemma.export.verification.run import verify_engine
+        from edge_medgemma.export.verification.run import computed_precision, verify_engine
         from edge_medgemma.export.verification.verdict import judge, require_pass, thresholds_for
         from edge_medgemma.runtime.generation.engine import Engine
         from edge_medgemma.runtime.parity import PARITY_NAME, write_parity
@@ -69,7 +69,7 @@ def command(
     with Engine.open(engine, threads=threads) as opened, progress_bar("comparing") as update:
         manifest = opened.manifest
         comparisons = verify_engine(opened, checkpoint, adapter=lora, on_progress=update)
-    thresholds = thresholds_for(manifest.precision, max_kl)
+        thresholds = thresholds_for(computed_precision(opened), max_kl)
     verdict = judge(comparisons, thresholds)
     _print(_Report(verdict, thresholds, comparisons, _calibrated_loss(manifest)), as_json)
     try:

@@ -1,13 +1,17 @@
 """All prompts of `verify` through an engine and through its checkpoint."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from edge_medgemma.export.verification.cases import LONG_SENTENCE, verification_cases
 from edge_medgemma.export.verification.comparison import CaseComparison, compare_case
 from edge_medgemma.export.verification.reference import Reference
 from edge_medgemma.export.verification.source import require_source
+from edge_medgemma.runtime.backends.openvino.vision import has_bfloat16, openvino_core
+from edge_medgemma.runtime.backends.select import Provider
 from edge_medgemma.runtime.generation.engine import Engine
+from edge_medgemma.runtime.manifest import Precision
 
 GREEDY_TOKENS = 64
 
@@ -47,3 +51,15 @@ def verify_engine(
         if on_progress:
             on_progress(done, len(cases))
     return tuple(comparisons)
+
+
+def computed_precision(engine: Engine) -> Precision:
+    """The precision of an engine that has run, as this machine computed it.
+
+    OpenVINO runs a float32 tower in bfloat16 on a processor that multiplies that.
+    """
+    precision = engine.manifest.precision
+    is_float = precision.activations == "fp32"
+    if is_float and engine.vision_provider is Provider.OPENVINO and has_bfloat16(openvino_core()):
+        return replace(precision, activations="bf16")
+    return precision

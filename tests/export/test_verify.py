@@ -12,8 +12,10 @@ from support.planted_engine import altered, claiming, engine_that_claims
 from edge_medgemma.export.checkpoint.loader import open_checkpoint
 from edge_medgemma.export.engine import export_engine
 from edge_medgemma.export.verification.comparison import common_greedy
-from edge_medgemma.export.verification.run import verify_engine
+from edge_medgemma.export.verification.run import computed_precision, verify_engine
 from edge_medgemma.export.verification.verdict import Verdict, judge, require_pass, thresholds_for
+from edge_medgemma.runtime.backends.openvino.vision import has_bfloat16
+from edge_medgemma.runtime.backends.select import Provider, Providers
 from edge_medgemma.runtime.errors import ParityError
 from edge_medgemma.runtime.generation import masks, prefix
 from edge_medgemma.runtime.generation.engine import Engine
@@ -79,6 +81,22 @@ def test_a_quantised_engine_is_within_the_limits_of_its_precision(
     assert judge(comparisons, thresholds).is_pass, comparisons
     exact = judge(comparisons, thresholds_for(FP32))
     assert precision == "fp16" or exact.stage == "logits", exact
+
+
+def test_a_tower_that_openvino_computes_in_bfloat16_has_its_limits(
+    tiny_engine_directory: Path, tiny_checkpoint: Path
+) -> None:
+    openvino = pytest.importorskip("openvino")
+    if not has_bfloat16(openvino.Core()):
+        pytest.skip("this processor does not multiply bfloat16")
+    providers = Providers(vision=Provider.OPENVINO)
+    with Engine.open(tiny_engine_directory, threads=1, providers=providers) as engine:
+        assert thresholds_for(computed_precision(engine)).precision == "fp32"  # nothing ran yet
+        comparisons = verify_engine(engine, tiny_checkpoint, greedy_tokens=FEW_TOKENS)
+        thresholds = thresholds_for(computed_precision(engine))
+    assert thresholds.precision == "bf16"
+    assert judge(comparisons, thresholds).is_pass, comparisons
+    assert judge(comparisons, thresholds_for(FP32)).stage == "image features"
 
 
 def test_a_causal_image_mask_shows_in_the_logits(
