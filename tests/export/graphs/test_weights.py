@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import onnx
 import onnx.numpy_helper
@@ -5,6 +7,8 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 
+from edge_medgemma.export.checkpoint.synthetic import RandomTensor
+from edge_medgemma.export.graphs.embedding import embedding_blobs
 from edge_medgemma.export.graphs.graph import GraphBuilder
 from edge_medgemma.export.graphs.ort_dialect import OrtDialect
 from edge_medgemma.export.graphs.weights import (
@@ -101,6 +105,23 @@ def test_slabs_do_not_change_the_blocks(monkeypatch):
     parts = [piece.tobytes() for piece in blob.pieces()]
     assert len(parts) == 6
     assert b"".join(parts) == whole
+
+
+@pytest.mark.parametrize("part", ["layer", "embedding"])
+def test_a_matrix_of_64_mb_is_never_held_whole(monkeypatch, part):
+    for module in ("weights", "embedding"):
+        monkeypatch.setattr(f"edge_medgemma.export.graphs.{module}.SLAB_BYTES", 1 << 20)
+    weights = RandomTensor("wide", (16_384, 1024), 0.0, 1.0, 0)
+    if part == "layer":
+        blobs = [blocks_blob(stacked("wide", weights), WeightFormat("int4", 128))]
+    else:
+        blobs = list(embedding_blobs(weights, "int8").values())
+    tracemalloc.start()
+    written = sum(piece.nbytes for blob in blobs for piece in blob.pieces())
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert written >= 16_384 * 1024 // 2
+    assert peak_bytes < 20e6, f"{peak_bytes / 1e6:.1f} MB at once"
 
 
 def test_stacked_weights_are_read_across_their_borders():
