@@ -74,13 +74,20 @@ def main(arguments: list[str] | None = None) -> None:
         folder = chosen.folder / "quality" / weights
         folder.mkdir(parents=True, exist_ok=True)
         text = read_text(checkpoint, folder)
-        rows += [ours(weights, checkpoint, folder, name, text) for name in chosen.ours]
+        for name in chosen.ours:
+            rows.append(ours(weights, checkpoint, folder, name, text))
+            show(rows[-1])
         for variant in chosen.peers:
             rows.append(peer(weights, checkpoint, folder, variant, text, chosen.threads))
-            print(markdown(rows[-1:]).splitlines()[-1], file=sys.stderr, flush=True)
+            show(rows[-1])
     table = markdown(rows)
     (chosen.folder / "quality.md").write_text(table + "\n", encoding="utf-8")
     print(table)
+
+
+def show(row: Row) -> None:
+    """Print a line as soon as it is measured."""
+    print(markdown([row]).splitlines()[-1], file=sys.stderr, flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:
