@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from real_weights.bounds import FP32_KL_NATS
+from real_weights.bounds import LONG_KL_NATS
 from real_weights.engines import TEXT
 from real_weights.scores import score
 from real_weights.table import add_row
@@ -16,15 +16,21 @@ TOKENS = 16_384
 LAST = 16
 """Positions that are compared, at the end."""
 PASS_TOKENS = 2048
+CLOSING = (
+    "A newborn of two days in Kisumu breathes fast and turns blue when crying; the radiograph taken "
+    "in the incubator shows a large heart and dark lungs."
+)
+"""New to the model, which by then knows the reports by heart."""
 
 
 def long_ids(engine: Engine) -> NDArray[np.int64]:
     """The text over and over, as reports with numbers, behind the token that begins a sequence."""
     text = TEXT.read_text(encoding="utf-8")
+    closing = engine.tokenizer.encode(CLOSING)
     ids = [engine.manifest.tokens.bos]
     while len(ids) < TOKENS:
         ids += engine.tokenizer.encode(f"Report {len(ids)}.\n\n{text}\n")
-    return np.array(ids[:TOKENS], np.int64)
+    return np.array([*ids[: TOKENS - len(closing)], *closing], np.int64)
 
 
 def test_the_end_of_a_long_text(fp32: Engine, checkpoint: Path) -> None:
@@ -42,9 +48,9 @@ def test_the_end_of_a_long_text(fp32: Engine, checkpoint: Path) -> None:
         f"{found.kl_mean:.1e} / {found.kl_median:.1e}",
         f"{found.top1:.1%}",
         f"{found.perplexity:.2f}",
-        f"{FP32_KL_NATS:.0e}",
+        f"{LONG_KL_NATS:.0e}",
     )
-    assert found.kl_mean < FP32_KL_NATS
+    assert found.kl_mean < LONG_KL_NATS
 
 
 def last_logits(checkpoint: Path, ids: NDArray[np.int64]) -> NDArray[np.float32]:
