@@ -11,6 +11,7 @@ Width = Annotated[int, msgspec.Meta(ge=1, le=2**20)]
 Tokens = Annotated[int, msgspec.Meta(ge=1, le=2**24)]
 Epsilon = Annotated[float, msgspec.Meta(gt=0, le=1)]
 Factor = Annotated[float, msgspec.Meta(gt=0, le=1e12)]
+Filter = Annotated[int, msgspec.Meta(ge=0, le=5)]
 TokenId = Annotated[int, msgspec.Meta(ge=0, lt=2**24)]
 
 
@@ -63,9 +64,13 @@ class VisionSpec:
     tokens_per_image: Tokens
     layer_norm_eps: Epsilon
     image_mean: tuple[float, ...]
-    """Of each channel, of values within 0 .. 1"""
+    """Of each channel, of rescaled values"""
     image_std: tuple[float, ...]
     """The same"""
+    rescale_factor: Factor = 1 / 255
+    """What 8-bit pixels are multiplied by"""
+    resample: Filter = 2
+    """Pillow's number of the filter that resizes slices; 2 is bilinear"""
 
     def __post_init__(self) -> None:
         fits = self.hidden_size % self.heads == 0
@@ -84,8 +89,12 @@ class VisionSpec:
         mean, std = self.image_mean, self.image_std
         has_channels = len(mean) == len(std) == 3
         require(has_channels, f"mean and std for {len(mean)} and {len(std)} channels, not for 3")
-        require(all(0 <= one <= 1 for one in mean), f"image_mean {mean}, not within 0 .. 1")
-        require(all(0 < one <= 10 for one in std), f"image_std {std}, not within 0 .. 10")
+        reach = 255 * self.rescale_factor
+        """Of values before mean and deviation apply."""
+        fits = all(0 <= one <= reach for one in mean)
+        require(fits, f"image_mean {mean}, not within the values' 0 .. {reach:g}")
+        fits = all(0 < one <= 10 * reach for one in std)
+        require(fits, f"image_std {std}, not within 0 .. {10 * reach:g}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +109,8 @@ class TokenSpec:
     image_end: TokenId
     thought_begin: TokenId | None
     thought_end: TokenId | None
+    eos: TokenId | None = None
+    """What a chat template may name as eos_token; `stop` says what ends an answer"""
 
     def __post_init__(self) -> None:
         require(len(self.stop) > 0, "no token stops an answer")

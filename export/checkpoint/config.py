@@ -103,7 +103,7 @@ def embed_scale(hidden_size: int, dtype: np.dtype) -> float:
 
 
 def vision_spec(config: Config, processor: Config) -> VisionSpec:
-    """The vision tower's shape; `processor` is preprocessor_config.json, empty when absent.
+    """The vision tower's shape; `processor` is preprocessor_config.json.
 
     Raises:
         CheckpointError: another tower, or sizes that do not fit each other.
@@ -114,7 +114,7 @@ def vision_spec(config: Config, processor: Config) -> VisionSpec:
     _require("num_channels", vision.num_channels, 3)
     sides, patches = _sides(vision.image_size), _sides(vision.patch_size)
     pixels = pixel_settings(processor)
-    sides |= pixels.sides
+    sides |= {pixels.image_size}
     if len(sides) != 1:
         raise CheckpointError(
             f"the checkpoint names image sizes {sorted(sides)}; config.json and "
@@ -122,18 +122,26 @@ def vision_spec(config: Config, processor: Config) -> VisionSpec:
         )
     if len(patches) != 1:
         raise CheckpointError(f"config.json says patch_size {vision.patch_size}; expected a square")
+    length = processor.get("image_seq_length")
+    if length is not None and length != fields.mm_tokens_per_image:
+        raise CheckpointError(
+            f"the processor writes {length!r} tokens for an image (image_seq_length) and the model "
+            f"makes {fields.mm_tokens_per_image} (mm_tokens_per_image); they must be equal"
+        )
     return build_spec(
         VisionSpec,
         layers=vision.num_hidden_layers,
         hidden_size=vision.hidden_size,
         intermediate_size=vision.intermediate_size,
         heads=vision.num_attention_heads,
-        image_size=sides.pop(),
+        image_size=pixels.image_size,
         patch_size=patches.pop(),
         tokens_per_image=fields.mm_tokens_per_image,
         layer_norm_eps=vision.layer_norm_eps,
         image_mean=pixels.mean,
         image_std=pixels.std,
+        rescale_factor=pixels.rescale_factor,
+        resample=pixels.resample,
     )
 
 

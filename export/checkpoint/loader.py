@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from edge_medgemma.export.checkpoint.chat_template import read_chat_template
+from edge_medgemma.export.checkpoint.chat_template import read_chat_template, require_working_prompt
 from edge_medgemma.export.checkpoint.checkpoint import Checkpoint, files_sha256, read_json
 from edge_medgemma.export.checkpoint.config import require_gemma3, text_spec, vision_spec
 from edge_medgemma.export.checkpoint.head import with_head
@@ -18,7 +18,8 @@ from edge_medgemma.export.checkpoint.tensor_names import (
     HEAD,
     expected_shapes,
 )
-from edge_medgemma.export.checkpoint.tokens import special_token_ids, token_spec
+from edge_medgemma.export.checkpoint.tokenizer_files import TOKENIZER_NAME, read_tokenizer
+from edge_medgemma.export.checkpoint.tokens import token_spec
 from edge_medgemma.export.checkpoint.weight_files import (
     StoredName,
     require_no_adapter,
@@ -32,15 +33,21 @@ _HUB_ID = re.compile(r"\w[\w-]*/\w[\w.-]*")
 
 
 def open_checkpoint(
-    name: str, revision: str | None = None, adapter: Path | None = None
+    name: str,
+    revision: str | None = None,
+    adapter: Path | None = None,
 ) -> Checkpoint:
     """Open a checkpoint folder or a hub id such as google/medgemma-1.5-4b-it.
 
-    `adapter` is the folder of a PEFT LoRA adapter to merge into the weights as they are read.
+    Args:
+        name: folder or hub id
+        revision: branch, tag or commit of a hub id
+        adapter: folder of a PEFT LoRA adapter to merge into the weights as they are read
 
     Raises:
         CheckpointError: no such folder or model, gated, offline, another architecture, a missing,
-            unknown, misshapen or damaged tensor, an adapter that is not merged.
+            unknown, misshapen or damaged tensor, an adapter that is not merged, settings of a
+            processor that an engine does not have, a prompt that would lack something.
     """
     if os.path.isdir(name):
         folder, revision = Path(name), None
@@ -78,13 +85,18 @@ def _open_folder(folder: Path, name: str, revision: str | None) -> Checkpoint:
     text = text_spec(config, tables[EMBEDDING].dtype)
     vision = vision_spec(config, processor_config(folder))
     tensors = _matching(places, tables, expected_shapes(text, vision))
-    tokenizer = folder / "tokenizer.json"
-    if not tokenizer.is_file():
-        raise CheckpointError(f"'{name}' has no tokenizer.json; add the one of the original model")
-    tokens = token_spec(
-        config, read_json(folder / "generation_config.json", {}), special_token_ids(tokenizer)
+    tokenizer = read_tokenizer(folder)
+    generation = read_json(folder / "generation_config.json", {})
+    tokens = token_spec(config, generation, tokenizer, text.vocabulary)
+    template = read_chat_template(folder)
+    require_working_prompt(
+        template,
+        tokenizer,
+        tokens,
+        tokens_per_image=vision.tokens_per_image,
+        vocabulary=text.vocabulary,
     )
-    read_files = [folder / "config.json", tokenizer, *files]
+    read_files = [folder / "config.json", folder / TOKENIZER_NAME, *files]
     return Checkpoint(
         kind="checkpoint",
         name=name,
@@ -93,8 +105,8 @@ def _open_folder(folder: Path, name: str, revision: str | None) -> Checkpoint:
         vision=vision,
         tokens=tokens,
         tensors=tensors,
-        tokenizer_json=tokenizer.read_bytes(),
-        chat_template=read_chat_template(folder),
+        tokenizer_json=tokenizer.content,
+        chat_template=template,
         fingerprint=lambda: files_sha256(read_files),
     )
 

@@ -179,6 +179,7 @@ _TOKENS = TokenSpec(
     image_end=256_000,
     thought_begin=100,
     thought_end=101,
+    eos=1,
 )
 _TINY_TOKENS = TokenSpec(
     bos=2,
@@ -189,6 +190,7 @@ _TINY_TOKENS = TokenSpec(
     image_end=761,
     thought_begin=100,
     thought_end=101,
+    eos=1,
 )
 
 SHAPES = {

@@ -12,8 +12,13 @@ from edge_medgemma.calibration.phantoms.anatomy import FINDINGS
 from edge_medgemma.export.checkpoint.synthetic_tokenizer import CHAT_TEMPLATE
 from edge_medgemma.export.demo.build import RECORD_NAME
 from edge_medgemma.export.demo.dialogue import Dialogue, spoken_texts
-from edge_medgemma.export.demo.network import IMAGE_SIZE, TOKENS_PER_IMAGE, prompt_manifest
-from edge_medgemma.export.demo.vocabulary import TOKENS, protocol_texts, train_tokenizer
+from edge_medgemma.export.demo.network import IMAGE_SIZE, TOKENS_PER_IMAGE
+from edge_medgemma.export.demo.vocabulary import (
+    TOKENIZER_CONFIG,
+    TOKENS,
+    protocol_texts,
+    train_tokenizer,
+)
 from edge_medgemma.runtime import triage
 from edge_medgemma.runtime.generation.prompt import PromptBuilder
 from edge_medgemma.runtime.generation.tokenizer import Tokenizer
@@ -51,6 +56,7 @@ def write_texts(folder: Path) -> None:
         "size": {"height": IMAGE_SIZE, "width": IMAGE_SIZE},
     }
     _write_json(folder / "preprocessor_config.json", settings)
+    _write_json(folder / "tokenizer_config.json", TOKENIZER_CONFIG)
 
 
 def write_weights(folder: Path, network: Gemma3ForConditionalGeneration, record: Record) -> None:
@@ -71,7 +77,7 @@ def open_dialogue(folder: Path) -> Dialogue:
     questions = {finding["code"]: finding["question"] for finding in protocol["findings"]}
     tokenizer = Tokenizer(folder / "tokenizer.json", TOKENS)
     template = (folder / "chat_template.jinja").read_text(encoding="utf-8")
-    builder = PromptBuilder(tokenizer, prompt_manifest(), template)
+    builder = PromptBuilder(tokenizer, TOKENS, TOKENS_PER_IMAGE, template)
     return Dialogue(
         tokenizer, builder, protocol["instruction"], [questions[code] for code in FINDINGS]
     )

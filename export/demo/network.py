@@ -2,18 +2,11 @@
 
 from functools import cache
 
-import numpy as np
 import torch
 from transformers import Gemma3Config, Gemma3ForConditionalGeneration
 
-from edge_medgemma.export.checkpoint.config import text_spec, vision_spec
+from edge_medgemma.export.checkpoint.config import vision_spec
 from edge_medgemma.export.demo.vocabulary import TOKENS, VOCABULARY_SIZE
-from edge_medgemma.runtime.manifest import (
-    SCHEMA_VERSION,
-    Manifest,
-    Precision,
-    Source,
-)
 from edge_medgemma.runtime.model_shape import VisionSpec
 
 IMAGE_SIZE = 224
@@ -77,24 +70,8 @@ def new_network() -> Gemma3ForConditionalGeneration:
     return network
 
 
-def prompt_manifest() -> Manifest:
-    """The network's manifest for the runtime's prompt builder, before there is an engine."""
-    config = network_config().to_dict()
-    return Manifest(
-        schema_version=SCHEMA_VERSION,
-        architecture="gemma3",
-        text=text_spec(config, np.dtype(np.float32)),
-        vision=vision_of_network(),
-        tokens=TOKENS,
-        precision=Precision("fp32", "fp32", "fp32", "fp32", 0),
-        source=Source("checkpoint", "phantom", None, "", None),
-        tools={},
-        files={},
-        licence="",
-    )
-
-
 @cache
 def vision_of_network() -> VisionSpec:
     """The shape of the vision tower and how its images are normalised."""
-    return vision_spec(network_config().to_dict(), {})
+    size = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
+    return vision_spec(network_config().to_dict(), {"size": size})

@@ -7,6 +7,7 @@ from pathlib import Path
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
+from edge_medgemma.export.checkpoint.tokenizer_files import PIECES_KEY
 from edge_medgemma.runtime.model_shape import TokenSpec
 
 SPECIAL_TOKENS = (
@@ -34,6 +35,19 @@ TOKENS = TokenSpec(
     thought_begin=9,
     thought_end=10,
 )
+
+TOKENIZER_CONFIG = {
+    "tokenizer_class": "PreTrainedTokenizerFast",
+    "bos_token": "<bos>",
+    "eos_token": "<eos>",
+    "pad_token": "<pad>",
+    "unk_token": "<unk>",
+    "boi_token": "<start_of_image>",
+    "eoi_token": "<end_of_image>",
+    "image_token": "<image_soft_token>",
+    PIECES_KEY: True,
+}
+"""tokenizer_config.json: the tokenizer is not Gemma's own."""
 
 VOCABULARY_SIZE = 576
 ANSWERS = ("Yes", "No", "yes", "no", " yes", " no", " Yes", " No", "YES", "NO")

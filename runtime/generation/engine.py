@@ -33,6 +33,7 @@ from edge_medgemma.runtime.generation.grammar import Grammars
 from edge_medgemma.runtime.generation.images import to_pixel_values
 from edge_medgemma.runtime.generation.prefix import Prefix
 from edge_medgemma.runtime.generation.prompt import PromptBuilder
+from edge_medgemma.runtime.generation.prompt_proof import prove_prompt
 from edge_medgemma.runtime.generation.self_test import require_agreement
 from edge_medgemma.runtime.generation.tokenizer import Tokenizer
 from edge_medgemma.runtime.host import available_bytes
@@ -70,6 +71,7 @@ class Engine:
         self.manifest = manifest
         self.tokenizer = Tokenizer(directory / "tokenizer.json", manifest.tokens)
         self.prompt = PromptBuilder.open(directory, self.tokenizer, manifest)
+        prove_prompt(self.prompt, manifest.text.vocabulary, in_one_piece=False)
         self.grammars = Grammars(
             directory / "tokenizer.json", manifest, sorted(self.tokenizer.control_ids)
         )

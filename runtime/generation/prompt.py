@@ -5,21 +5,21 @@ Layout of Google's CT notebook (high_dimensional_ct_hugging_face.ipynb): one use
 once and asked many times. Each text is tokenised on its own: no token spans prefix and question.
 """
 
+import itertools
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-
 from edge_medgemma.runtime.errors import EngineError
+from edge_medgemma.runtime.generation.chat_template import IMAGE_ITEM, ChatTemplate, Content
 from edge_medgemma.runtime.generation.tokenizer import Tokenizer
 from edge_medgemma.runtime.manifest import Manifest
+from edge_medgemma.runtime.model_shape import TokenSpec
 
-IMAGE_PLACEHOLDER = "<start_of_image>"
-"""Text that the Gemma 3 chat template writes for an image item."""
+_SLOT = re.compile("\ue000(\\d+)\ue001")
 
-_SLOT = re.compile("(\ue000\\d+\ue001|" + re.escape(IMAGE_PLACEHOLDER) + ")")
+HINT = "take the chat template of the original model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,52 +34,51 @@ class Chunk:
 class _Piece:
     ids: tuple[int, ...]
     slot: int | None
-    """Index of the text that stood here; None for template text, -1 for an image."""
+    """Index of the text that stood here; None for template text, -1 where an image begins."""
 
 
 class PromptBuilder:
     """Builds the token ids of a scan's prompt from the checkpoint's own chat template."""
 
-    def __init__(self, tokenizer: Tokenizer, manifest: Manifest, template: str) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, tokens: TokenSpec, tokens_per_image: int, template: str
+    ) -> None:
         """Compile `template`, the text of `chat_template.jinja`.
 
         Raises:
             EngineError: the template does not compile.
         """
-        self._tokenizer = tokenizer
-        self._tokens = manifest.tokens
-        self._image_ids = (
-            *tokenizer.encode_template("\n\n"),
-            manifest.tokens.image_begin,
-            *[manifest.tokens.image] * manifest.vision.tokens_per_image,
-            manifest.tokens.image_end,
-            *tokenizer.encode_template("\n\n"),
+        self.tokenizer = tokenizer
+        self.tokens = tokens
+        self.tokens_per_image = tokens_per_image
+        self.template = ChatTemplate(template, _special_tokens(tokenizer, tokens))
+        begin, image, end = (
+            _spelling(tokenizer, one)
+            for one in (tokens.image_begin, tokens.image, tokens.image_end)
         )
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-        environment.globals["raise_exception"] = _raise_template_error
-        try:
-            self._template = environment.from_string(template)
-        except jinja2.TemplateError as error:
-            raise EngineError(
-                f"the engine's chat template does not compile ({error}); export the engine again"
-            ) from None
+        self._image = begin
+        self._expanded = f"\n\n{begin}{image * tokens_per_image}{end}\n\n"
 
     @classmethod
     def open(cls, directory: Path, tokenizer: Tokenizer, manifest: Manifest) -> "PromptBuilder":
         """The builder of an engine directory, from its `chat_template.jinja`."""
-        template = (directory / "chat_template.jinja").read_text(encoding="utf-8")
-        return cls(tokenizer, manifest, template)
+        try:
+            template = (directory / "chat_template.jinja").read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            raise EngineError("chat_template.jinja is not UTF-8; export the engine again") from None
+        return cls(tokenizer, manifest.tokens, manifest.vision.tokens_per_image, template)
 
     def prefix(self, instruction: str, slices: int) -> tuple[Chunk, ...]:
         """The opening with the instruction, then one chunk per slice: image and "SLICE n".
 
         Raises:
+            EngineError: the template does not show every text and image once and in order.
             ProtocolError: the instruction spells a control token.
         """
         chunks: list[Chunk] = []
         ids: list[int] = []
         images = 0
-        for piece in self._pieces(instruction, slices, "?"):
+        for piece in self._pieces(scan_texts(instruction, slices, "?")):
             if piece.slot == slices + 1:
                 break
             if piece.slot == -1:
@@ -93,56 +92,114 @@ class PromptBuilder:
         """The question, the end of the user's turn and the opening of the model's.
 
         Raises:
+            EngineError: the template does not show every text and image once and in order.
             ProtocolError: the question spells a control token.
         """
-        pieces = self._pieces("", 1, text)
+        pieces = self._pieces(scan_texts("", 1, text))
         last = next(i for i, piece in enumerate(pieces) if piece.slot == 2)
         return tuple(i for piece in pieces[last:] for i in piece.ids)
 
     def text(self, text: str) -> tuple[int, ...]:
         """A whole prompt without images: one user turn and the opening of the model's."""
-        content = [{"type": "text", "text": _slot(0)}]
-        return tuple(i for piece in self._render(content, [text]) for i in piece.ids)
+        return tuple(i for piece in self._pieces([text]) for i in piece.ids)
 
-    def _pieces(self, instruction: str, slices: int, question: str) -> list[_Piece]:
-        texts = [instruction, *(f"SLICE {n}" for n in range(1, slices + 1)), question]
-        content = [{"type": "text", "text": _slot(0)}]
-        for n in range(1, slices + 1):
-            content += [{"type": "image"}, {"type": "text", "text": _slot(n)}]
-        content.append({"type": "text", "text": _slot(slices + 1)})
-        return self._render(content, texts)
+    def expanded(self, rendered: str) -> str:
+        """A rendered prompt with every image as the tokens that stand for it."""
+        return rendered.replace(self._image, self._expanded)
 
-    def _render(self, content: list[dict[str, str]], texts: list[str]) -> list[_Piece]:
-        try:
-            rendered = self._template.render(
-                messages=[{"role": "user", "content": content}],
-                add_generation_prompt=True,
-                bos_token=self._tokenizer.token(self._tokens.bos),
-            )
-        except jinja2.TemplateError as error:
-            raise EngineError(
-                f"the engine's chat template failed ({error}); export the engine again"
-            ) from None
-        pieces = []
-        for part in _SLOT.split(rendered):
-            if part == IMAGE_PLACEHOLDER:
-                pieces.append(_Piece(self._image_ids, -1))
-            elif part.startswith("\ue000"):
-                slot = int(part[1:-1])
-                ids = self._tokenizer.encode(texts[slot].strip())
-                pieces.append(_Piece(tuple(ids), slot))
-            elif part:
-                pieces.append(_Piece(tuple(self._tokenizer.encode_template(part)), None))
-        if sum(piece.slot not in (None, -1) for piece in pieces) != len(texts):
-            raise EngineError(
-                "the engine's chat template drops or repeats texts; expected Gemma 3's template"
-            )
-        return pieces
+    def brings_first_token(self, rendered: str) -> bool:
+        """Whether the template wrote the begin-of-sequence token; else the tokenizer adds its own."""
+        return rendered.startswith(self.tokenizer.token(self.tokens.bos) or "\0")
+
+    def _pieces(self, texts: Sequence[str]) -> list[_Piece]:
+        """The prompt of texts with an image before each but the first and the last.
+
+        The template sees a mark in place of each text: what it makes of marks it makes of any text,
+        and a text is never read as part of the template.
+        """
+        slots = [f"\ue000{index}\ue001" for index in range(len(texts))]
+        rendered = self.template.render(content_of(slots))
+        self._require_order(rendered, slots)
+        has_first_token = self.brings_first_token(rendered)
+        before, behind = ([], []) if has_first_token else self.tokenizer.surroundings()
+        pieces = [_Piece(tuple(before), None)]
+        for place, part in enumerate(_SLOT.split(rendered)):
+            if place % 2:
+                ids = self.tokenizer.encode(texts[int(part)].strip())
+                pieces.append(_Piece(tuple(ids), int(part)))
+            else:
+                pieces += self._template_pieces(part)
+        return [*pieces, _Piece(tuple(behind), None)]
+
+    def _template_pieces(self, text: str) -> list[_Piece]:
+        """Template text, cut before the tokens of each image; tokenised as one, as transformers does."""
+        literals = text.split(self._image)
+        ids, ends = self.tokenizer.encode_placed(self._expanded.join(literals))
+        cuts = []
+        begin = 0
+        for literal in literals[:-1]:
+            begin += len(literal)
+            cuts.append(next((i for i, end in enumerate(ends) if end > begin), len(ids)))
+            begin += len(self._expanded)
+        bounds = [0, *cuts, len(ids)]
+        return [
+            _Piece(tuple(ids[start:stop]), -1 if number else None)
+            for number, (start, stop) in enumerate(itertools.pairwise(bounds))
+        ]
+
+    def _require_order(self, rendered: str, slots: Sequence[str]) -> None:
+        """Refuse a template that drops, repeats or moves a text or an image."""
+        pattern = re.compile(f"{_SLOT.pattern}|{re.escape(self._image)}")
+        found = [match.group() for match in pattern.finditer(rendered)]
+        items = content_of(slots)
+        expected = [item.get("text", self._image) for item in items]
+        if found == expected:
+            return
+        images = expected.count(self._image)
+        if found.count(self._image) != images:
+            problem = f"shows {found.count(self._image)} of {images} images"
+        elif missing := sum(slot not in found for slot in slots):
+            problem = f"leaves out {missing} of {len(slots)} texts"
+        elif len(found) > len(expected):
+            problem = "repeats a text"
+        else:
+            problem = "moves texts or images from where they stand in the message"
+        raise EngineError(
+            f"the chat template {problem}; every text and image must stand once, in order: {HINT}"
+        )
 
 
-def _slot(index: int) -> str:
-    return f"\ue000{index}\ue001"
+def scan_texts(instruction: str, slices: int, question: str) -> list[str]:
+    """The texts of a scan's message: instruction, a label behind each image, question."""
+    return [instruction, *(f"SLICE {number}" for number in range(1, slices + 1)), question]
 
 
-def _raise_template_error(message: str) -> None:
-    raise jinja2.TemplateError(message)
+def content_of(texts: Sequence[str]) -> Content:
+    """A message of texts, with an image before each but the first and the last."""
+    items = [{"type": "text", "text": text} for text in texts]
+    labels = [item for label in items[1:-1] for item in (IMAGE_ITEM, label)]
+    return [items[0], *labels, *items[1:][-1:]]
+
+
+def _special_tokens(tokenizer: Tokenizer, tokens: TokenSpec) -> dict[str, str]:
+    """What a template may name, as transformers hands it the tokenizer's special tokens."""
+    ids = {
+        "bos_token": tokens.bos,
+        "eos_token": tokens.eos,
+        "pad_token": tokens.pad,
+        "boi_token": tokens.image_begin,
+        "eoi_token": tokens.image_end,
+        "image_token": tokens.image,
+    }
+    spelled = {name: tokenizer.token(one) for name, one in ids.items() if one is not None}
+    return {name: spelling for name, spelling in spelled.items() if spelling is not None}
+
+
+def _spelling(tokenizer: Tokenizer, token_id: int) -> str:
+    spelling = tokenizer.token(token_id)
+    if not spelling:
+        raise EngineError(
+            f"tokenizer.json has no token of id {token_id}, which stands around or for an image; "
+            "take the tokenizer.json of the original model"
+        )
+    return spelling

@@ -15,6 +15,7 @@ import numpy as np
 
 from edge_medgemma.export.checkpoint.checkpoint import Checkpoint, Tensor
 from edge_medgemma.export.checkpoint.synthetic import synthetic_checkpoint
+from edge_medgemma.export.checkpoint.tokenizer_files import PIECES_KEY
 
 STORED_PREFIXES = {
     "text.": "language_model.model.",
@@ -35,7 +36,13 @@ def write_checkpoint(checkpoint: Checkpoint, folder: Path) -> Path:
     _write_json(folder / "preprocessor_config.json", _image_settings(checkpoint))
     _write_json(
         folder / "tokenizer_config.json",
-        {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<bos>", "eos_token": "<eos>"},
+        {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": "<bos>",
+            "eos_token": "<eos>",
+            "pad_token": "<pad>",
+            PIECES_KEY: True,
+        },
     )
     (folder / "tokenizer.json").write_bytes(checkpoint.tokenizer_json)
     (folder / "chat_template.jinja").write_text(checkpoint.chat_template, encoding="utf-8")

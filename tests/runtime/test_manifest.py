@@ -128,7 +128,10 @@ def test_a_name_that_leaves_the_directory_is_refused(engine_copy: Path) -> None:
         ({"vision": {"image_size": 113}}, r"patches of 14 in an image of 113"),
         ({"vision": {"tokens_per_image": 9}}, r"8 x 8 patches to 9 tokens"),
         ({"vision": {"image_mean": [0.5, 0.5]}}, r"2 and 3 channels"),
-        ({"vision": {"image_mean": [0.5, 0.5, -1]}}, r"image_mean .* not within 0 .. 1"),
+        (
+            {"vision": {"image_mean": [0.5, 0.5, -1]}},
+            r"image_mean .* not within the values' 0 .. 1",
+        ),
         ({"vision": {"image_std": [0.5, 0.5, 0]}}, r"image_std .* not within 0 .. 10"),
         ({"tokens": {"stop": []}}, r"no token stops an answer"),
         ({"tokens": {"thought_end": None}}, r"a thought begins or ends, but not both"),

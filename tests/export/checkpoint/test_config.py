@@ -123,7 +123,7 @@ def test_image_sizes_must_agree():
     with pytest.raises(CheckpointError, match=r"\[224, 896\]"):
         vision_spec(OLD, {"size": {"height": 224, "width": 224}})
     with pytest.raises(CheckpointError, match="pools 64 x 64 patches to 200 tokens"):
-        vision_spec({**OLD, "mm_tokens_per_image": 200}, {})
+        vision_spec({**OLD, "mm_tokens_per_image": 200}, {"size": 896})
 
 
 @pytest.mark.parametrize(
