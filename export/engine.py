@@ -13,13 +13,14 @@ from edge_medgemma.export.graphs.dialect import Dialect
 from edge_medgemma.export.graphs.embedding import embedding_blobs
 from edge_medgemma.export.graphs.graph import GraphBuilder
 from edge_medgemma.export.graphs.mixed_precision import to_half
-from edge_medgemma.export.graphs.ort_decode import drafted_head
 from edge_medgemma.export.graphs.ort_dialect import OrtCudaDialect, OrtDialect, OrtTokenDialect
+from edge_medgemma.export.graphs.ort_head import drafted_head
 from edge_medgemma.export.graphs.trt_dialect import TrtDialect
 from edge_medgemma.export.graphs.vision import VisionWriter
 from edge_medgemma.export.graphs.weights import WeightBlob
 from edge_medgemma.export.graphs.writer import data_bytes, write_bytes, write_data
 from edge_medgemma.export.quantisation.quant_scheme import (
+    DRAFT,
     SHARED,
     ExportPlan,
     QuantScheme,
@@ -151,8 +152,8 @@ class _EngineWriter:
             block_size=self._export_plan.block_size,
             cache=self._export_plan.target.activations,
             activations=self._export_plan.target.activations,
-            decode_kv_cache=None if self._export_plan.draft is None else "int8",
-            draft_head=None if self._export_plan.draft is None else self._export_plan.draft.kind,
+            decode_kv_cache="int8" if self._export_plan.has_draft else None,
+            draft_head=DRAFT if self._export_plan.has_draft else None,
         )
 
     def write(self) -> dict[str, FileRecord]:
@@ -162,7 +163,7 @@ class _EngineWriter:
         if export_plan.target.dialect == "trt":
             _check_attention(export_plan.fp32_ops)
         vision = VisionWriter(checkpoint, ops, export_plan.vision).write()
-        answers = None if export_plan.draft is None else Answers(export_plan.draft, drafted_head)
+        answers = Answers(drafted_head) if export_plan.has_draft else None
         decoder = DecoderWriter(
             checkpoint, ops, export_plan.decoder, export_plan.residual_scale, answers
         ).write()

@@ -25,8 +25,8 @@ decoder.onnx, dialect `ort`
 and where `precision.decode_kv_cache` is `int8`, for the tokens of an answer:
     use_int8_caches  []             bool: attend to the int8 caches, Tg and Tl rows of them in use; the
                                     float caches are then not read and may hold no rows, and vice versa
-    use_draft_head   []             bool: logits by the head of `precision.draft_head`, the 256 best of
-                                    each row by the head itself
+    use_draft_head   []             bool: logits by the high plane of the head, the 256 best of each row
+                                    by the head itself
     past_key_int8.{i}, past_value_int8.{i}  [1, K, G_int8 or L_int8, D]  int8, bound in place as above
     key_scale.{i}, value_scale.{i}  [K * D]  float32: key = past_key_int8 * key_scale
     -> present_key_int8.{i}, present_value_int8.{i}
@@ -78,7 +78,7 @@ from edge_medgemma.runtime.errors import EngineError
 from edge_medgemma.runtime.model_shape import TextSpec, TokenSpec, VisionSpec, require
 from edge_medgemma.runtime.slicing.volume import BodyPart, Modality
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 MANIFEST_NAME = "manifest.json"
 
 SEALED_SINCE = 3
@@ -111,7 +111,7 @@ class Precision:
     decoder: WeightKind
     head: WeightKind
     embedding: Annotated[str, msgspec.Meta(pattern="^(fp32|fp16|int8|head)$")]
-    """`head` where the rows are those of the tied head's int8 table"""
+    """`head` where the rows are those of the tied head's int8 weights, in planes where those are"""
     vision: WeightKind
     """`int8`: activations as well"""
     block_size: Size
@@ -123,7 +123,8 @@ class Precision:
     decode_kv_cache: WeightKind | None = None
     """Type of keys and values during decode: `int8`, or None for that of `cache`"""
     draft_head: WeightKind | None = None
-    """Weights of the head that drafts decoded tokens, or None"""
+    """`int4`: the int8 head is stored as two planes of 4 bits (`generation.embedding`), the high one of
+    which drafts decoded tokens; None for a head in one piece"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,21 +31,10 @@ INT64 = ir.DataType.INT64
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """Weights read in fewer bytes while an answer is generated, besides int8 caches."""
+    """What is read in fewer bytes while an answer is generated, besides int8 caches."""
 
-    draft: WeightFormat
-    """Format of a second head's weights"""
-    head: Callable[
-        [
-            GraphBuilder,
-            ir.Value,
-            tuple[Matrix, WeightFormat],
-            tuple[Matrix, WeightFormat],
-            ir.Value,
-        ],
-        ir.Value,
-    ]
-    """Logits of rows, by head and draft or by head alone, as a value says."""
+    head: Callable[[GraphBuilder, ir.Value, Matrix, WeightFormat, ir.Value], ir.Value]
+    """Logits of rows, by the head or by a draft of it, as a value says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +97,8 @@ class DecoderWriter:
         weight_format = self._format_of(head.name)
         if self._answers is None:
             return self._ops.linear(self.graph, x, head, weight_format)
-        draft = stacked("head_draft", self._checkpoint.head)
         is_drafted = self.graph.input("use_draft_head", BOOL, [])
-        return self._answers.head(
-            self.graph, x, (head, weight_format), (draft, self._answers.draft), is_drafted
-        )
+        return self._answers.head(self.graph, x, head, weight_format, is_drafted)
 
     def _kinds(self, position_ids: ir.Value) -> dict[bool, _LayerKind]:
         """Inputs and rotary tables of global (True) and local (False) layers."""

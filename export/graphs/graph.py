@@ -56,6 +56,10 @@ class GraphBuilder:
         value.type = ir.TensorType(dtype)
         self.graph.outputs.append(value)
 
+    def returns(self, values: Sequence[ir.Value]) -> None:
+        """Make `values` outputs of a branch."""
+        self.graph.outputs.extend(values)
+
     def nodes(
         self,
         op_type: str,
@@ -129,6 +133,8 @@ class GraphBuilder:
         """Some rows of a stored weight as a weight of its own, over the same bytes of the file."""
         assert weight.shape is not None
         name = f"{weight.name}.from_{first}"
+        if name in self._parts:
+            return self._weights[name]
         shape = ir.Shape([count, *weight.shape[1:]])
         self._weights[name] = ir.Value(name=name, shape=shape, type=weight.type)
         self._parts[name] = (weight, first)

@@ -109,7 +109,7 @@ def dense_blob(matrix: Matrix) -> WeightBlob:
     """The matrix as float32 [K, N], the right-hand side of MatMul."""
 
     def pieces() -> Iterator[NDArray[np.generic]]:
-        for inputs in _slabs(matrix.inputs, matrix.outputs, TILE_INPUTS):
+        for inputs in slabs(matrix.inputs, matrix.outputs, TILE_INPUTS):
             yield np.ascontiguousarray(matrix.read(slice(0, matrix.outputs), inputs).T)
 
     shape = (matrix.inputs, matrix.outputs)
@@ -164,7 +164,7 @@ def quantized_slabs(
             matrix.read(slice(0, matrix.outputs), slice(0, matrix.inputs))
         )
         return
-    for outputs in _slabs(matrix.outputs, matrix.inputs, multiple):
+    for outputs in slabs(matrix.outputs, matrix.inputs, multiple):
         values = matrix.read(outputs, slice(0, matrix.inputs))
         yield quantize_blocks(values, weight_format.kind, weight_format.block_size)
 
@@ -178,7 +178,7 @@ def quantized_columns(
             matrix.read(slice(0, matrix.outputs), slice(0, matrix.inputs))
         )
         return
-    for inputs in _slabs(matrix.inputs, matrix.outputs, TILE_INPUTS):
+    for inputs in slabs(matrix.inputs, matrix.outputs, TILE_INPUTS):
         values = matrix.read(slice(0, matrix.outputs), inputs)
         yield quantize_blocks(values, weight_format.kind, weight_format.block_size)
 
@@ -220,7 +220,7 @@ def unpack_unsigned(packed: NDArray[np.uint8], kind: str) -> NDArray[np.int8]:
     return (packed - np.uint8(2 ** (BITS[kind] - 1))).view(np.int8)
 
 
-def _slabs(length: int, width: int, multiple: int) -> Iterator[slice]:
+def slabs(length: int, width: int, multiple: int) -> Iterator[slice]:
     """Slices over `length` rows of `width` float32, SLAB_BYTES or one `multiple` at a time."""
     height = max(SLAB_BYTES // (4 * width) // multiple, 1) * multiple
     for start in range(0, length, height):

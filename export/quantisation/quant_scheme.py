@@ -32,7 +32,7 @@ LINEAR_LAYERS = ("self_attn.qkv_proj", "self_attn.o_proj", "mlp.gate_up_proj", "
 """Linear layers of a decoder layer."""
 
 DRAFT = "int4"
-"""Weights of the head that drafts an answer where decoder and head are quantised."""
+"""Plane of the int8 head that drafts an answer where decoder and head are quantised."""
 
 MOVED = {
     "o_proj": ("self_attn", "self_attn.qkv.2", "self_attn.qkv_proj.product"),
@@ -42,7 +42,7 @@ MOVED = {
 """Values on the way to the input of a linear layer, which change with the scale of that input."""
 
 SHARED = "head"
-"""Storage of an embedding whose rows are those of the tied head's own int8 table."""
+"""Storage of an embedding whose rows are those of the tied head's own int8 weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +68,8 @@ class ExportPlan:
     target: Target = CPU
     residual_scale: float = 1.0
     """Divisor of the residual stream; 1 unless activations are fp16."""
-    draft: WeightFormat | None = None
-    """Format of the head that drafts the tokens of an answer; None where they all come from the head."""
+    has_draft: bool = False
+    """Whether the head is stored in planes, of which one drafts the tokens of an answer."""
     fp32_ops: tuple[str, ...] = ()
     """Values of fp16 graphs that stay float32"""
 
@@ -113,7 +113,7 @@ def plan_export(
             export_plan if calibration is None else _without_overflow(export_plan, calibration, {})
         )
     plain = WeightFormat(scheme.decoder, block_size)
-    draft = replace(plain, kind=DRAFT) if target == CPU else None
+    has_draft = target == CPU
 
     def decoder(name: str) -> WeightFormat:
         if name == "head":
@@ -123,7 +123,9 @@ def plan_export(
 
     vision = _quantized_inputs(vision_limits or {})
     if calibration is None:
-        return ExportPlan(checkpoint, scheme, block_size, vision, decoder, target, draft=draft)
+        return ExportPlan(
+            checkpoint, scheme, block_size, vision, decoder, target, has_draft=has_draft
+        )
     checkpoint = smooth_vision(checkpoint, calibration)
     scales: dict[str, NDArray[np.float32]] = {}
     if precision == "int4":
@@ -134,11 +136,11 @@ def plan_export(
         checkpoint, scales = scale_decoder(checkpoint, calibration, choose)
         searched = searched_formats(decoder, calibration, scales)
         export_plan = ExportPlan(
-            checkpoint, scheme, block_size, vision, searched, target, draft=draft
+            checkpoint, scheme, block_size, vision, searched, target, has_draft=has_draft
         )
     else:
         export_plan = ExportPlan(
-            checkpoint, scheme, block_size, vision, decoder, target, draft=draft
+            checkpoint, scheme, block_size, vision, decoder, target, has_draft=has_draft
         )
     return _without_overflow(export_plan, calibration, scales)
 

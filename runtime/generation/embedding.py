@@ -10,8 +10,13 @@ from edge_medgemma.runtime.errors import EngineError
 from edge_medgemma.runtime.manifest import Manifest
 
 TABLE_NAME = "embedding.data"
-"""[vocabulary, hidden], row-major: int8 or little-endian float; or the head's own table, uint8 with
-zero at 128, and after it, page-aligned, its float32 scales [vocabulary, hidden / block_size]"""
+"""[vocabulary, hidden], row-major: int8 or little-endian float; or the head's own weights, then float32
+scales [vocabulary, hidden / block_size]. Those weights are bytes with zero at 128 or, where the head
+has a draft, two planes [vocabulary, hidden / 2] one after the other. All begin at a page."""
+PLANES_ZERO = 136
+"""Zero point of a head in planes. A byte's upper half is in the high plane, its lower half in the low
+one; in a plane two columns share a byte, the first in its low half."""
+
 PAGE_BYTES = 4096
 """Alignment of every tensor of an engine's data files."""
 
@@ -32,16 +37,22 @@ class Embedding:
         shape = (text.vocabulary, text.hidden_size)
         self._embed_scale = np.float32(text.embed_scale)
         self._scale: NDArray[np.float32] | None = None
+        self._low_plane: NDArray[np.uint8] | None = None
         self._zero = np.float32(0)
         path = directory / TABLE_NAME
         kind = manifest.precision.embedding
         _check_sizes(manifest)
         if kind == "head":
             blocks = (text.vocabulary, text.hidden_size // manifest.precision.block_size)
-            offset = -(-text.vocabulary * text.hidden_size // PAGE_BYTES) * PAGE_BYTES
-            self._table = np.memmap(path, np.uint8, "r", shape=shape)
-            self._scale = np.memmap(path, "<f4", "r", offset, blocks)
+            planes, width = _head_planes(manifest)
+            size = text.vocabulary * width
+            self._table = np.memmap(path, np.uint8, "r", shape=(text.vocabulary, width))
             self._zero = np.float32(128)
+            if planes == 2:
+                offset = _page_aligned(size)
+                self._low_plane = np.memmap(path, np.uint8, "r", offset, self._table.shape)
+                self._zero = np.float32(PLANES_ZERO)
+            self._scale = np.memmap(path, "<f4", "r", planes * _page_aligned(size), blocks)
         elif kind == "int8":
             self._table = np.memmap(path, np.int8, "r", shape=shape)
             self._scale = np.memmap(directory / SCALE_NAME, "<f4", "r", shape=(shape[0], 1))
@@ -51,7 +62,10 @@ class Embedding:
     def rows(self, ids: Sequence[int]) -> NDArray[np.float32]:
         """[len(ids), hidden]: table rows times `embed_scale`."""
         index = np.asarray(ids, np.int64)
-        rows: NDArray[np.float32] = self._table[index].astype(np.float32)
+        stored = self._table[index]
+        if self._low_plane is not None:
+            stored = join_planes(stored, self._low_plane[index])
+        rows: NDArray[np.float32] = stored.astype(np.float32)
         if self._scale is not None:
             rows -= self._zero
             scale = self._scale[index]
@@ -60,13 +74,32 @@ class Embedding:
         return rows
 
 
+def join_planes(high: NDArray[np.uint8], low: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Bytes [n, H] of a head's rows, PLANES_ZERO for 0, from both planes [n, H / 2]."""
+    joined = np.empty((len(high), 2 * high.shape[1]), np.uint8)
+    joined[:, 0::2] = (high << 4) | (low & 0x0F)
+    joined[:, 1::2] = (high & 0xF0) | (low >> 4)
+    return joined
+
+
+def _head_planes(manifest: Manifest) -> tuple[int, int]:
+    """Planes of the head's weights in the table, and bytes of a row of each."""
+    width = manifest.text.hidden_size
+    return (1, width) if manifest.precision.draft_head is None else (2, width // 2)
+
+
+def _page_aligned(size: int) -> int:
+    return -(-size // PAGE_BYTES) * PAGE_BYTES
+
+
 def _check_sizes(manifest: Manifest) -> None:
     """Refuse files that are not as large as the table: their rows would be others'."""
     text, precision = manifest.text, manifest.precision
     cells = text.vocabulary * text.hidden_size
     expected = {TABLE_NAME: cells * {"fp32": 4, "fp16": 2}.get(precision.embedding, 1)}
     if precision.embedding == "head":
-        begin = -(-cells // PAGE_BYTES) * PAGE_BYTES
+        planes, width = _head_planes(manifest)
+        begin = planes * _page_aligned(text.vocabulary * width)
         expected[TABLE_NAME] = begin + cells // precision.block_size * 4
     if precision.embedding == "int8":
         expected[SCALE_NAME] = text.vocabulary * 4

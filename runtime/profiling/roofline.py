@@ -92,26 +92,20 @@ def head_parameters(text: TextSpec) -> int:
 
 
 def decoder_bytes(manifest: Manifest, *, is_decode: bool = False) -> int:
-    """Bytes of weights that one pass reads: the layers and the head, or the draft of an answer.
+    """Bytes of weights that one pass reads: the layers and the head, of which a draft is one plane.
 
-    The head lies in `embedding.data` where the embedding shares it, the draft beside the layers. The
-    rows that an embedding reads for a pass, and the head's rows for the draft's best tokens, are
-    not worth counting.
+    The head lies in `embedding.data` where the embedding shares it. The rows that an embedding reads
+    for a pass, and the head's rows for the draft's best tokens, are not worth counting.
     """
     size = manifest.files["decoder.data"].bytes
-    precision = manifest.precision
-    is_shared = precision.embedding == "head"
-    if is_decode and precision.draft_head is not None:
-        return size if is_shared else size - _head_bytes(manifest, precision.head)
-    if precision.draft_head is not None:
-        size -= _head_bytes(manifest, precision.draft_head)
-    return size + manifest.files["embedding.data"].bytes if is_shared else size
-
-
-def _head_bytes(manifest: Manifest, kind: str) -> int:
-    """Bytes of the head or its draft in blocks, each with a float32 scale."""
-    bits = {"int4": 4, "int8": 8}[kind]
-    return round(head_parameters(manifest.text) * (bits / 8 + 4 / manifest.precision.block_size))
+    precision, parameters = manifest.precision, head_parameters(manifest.text)
+    if precision.embedding == "head":
+        size += manifest.files["embedding.data"].bytes
+    if precision.draft_head is None:
+        return size
+    if is_decode:
+        return size - parameters // 2
+    return size + parameters // precision.block_size * 4  # each plane reads the scales
 
 
 def cache_row_bytes(manifest: Manifest, *, is_int8: bool = False) -> int:

@@ -13,7 +13,7 @@ from support.fake_engine import demo_scope
 from edge_medgemma.export.checkpoint.loader import open_checkpoint
 from edge_medgemma.export.checkpoint.synthetic import synthetic_checkpoint
 from edge_medgemma.export.engine import export_engine
-from edge_medgemma.export.graphs import ort_decode
+from edge_medgemma.export.graphs import ort_head
 from edge_medgemma.export.quantisation.quant_scheme import PRECISIONS
 from edge_medgemma.runtime.errors import CheckpointError, EngineError, ResourceError
 from edge_medgemma.runtime.generation.embedding import Embedding
@@ -52,7 +52,7 @@ def test_embedding_rows_are_close_to_the_checkpoint(tiny_checkpoint, tmp_path):
     expected = checkpoint.tensors["text.embed_tokens.weight"].read()
     blocks = np.abs(expected).reshape(768, 3, 32).max(axis=2).repeat(32, axis=1)
     error = np.abs(rows / np.float32(checkpoint.text.embed_scale) - expected)
-    assert (error <= blocks / 254 + 1e-6).all()
+    assert (error <= blocks / 238 + 1e-6).all()
 
 
 def test_two_exports_are_the_same_bytes(tiny_checkpoint, tmp_path):
@@ -191,12 +191,12 @@ def test_export_imports_neither_torch_nor_transformers(tiny_checkpoint, tmp_path
 def test_a_head_in_tiles_answers_as_one_in_one_piece(tiny_checkpoint, tmp_path, monkeypatch):
     checkpoint = open_checkpoint(str(tiny_checkpoint))
     export(checkpoint, tmp_path / "whole")
-    monkeypatch.setattr(ort_decode, "HEAD_TILE_ROWS", 300)
+    monkeypatch.setattr(ort_head, "HEAD_TILE_ROWS", 300)
     export(checkpoint, tmp_path / "tiled")
     graph = onnx.load(tmp_path / "tiled" / "decoder.onnx", load_external_data=False).graph
-    tiles = [i.name for i in graph.initializer if i.name.startswith("head.blocks.from_")]
-    assert tiles == ["head.blocks.from_0", "head.blocks.from_256", "head.blocks.from_512"]
-    assert "head_draft.blocks" not in {i.name for i in graph.initializer}
+    for part in ("high", "low", "scales"):
+        tiles = [i.name for i in graph.initializer if i.name.startswith(f"head.{part}.from_")]
+        assert tiles == [f"head.{part}.from_{first}" for first in (0, 256, 512)]
     whole, tiled = (contents(tmp_path / name) for name in ("whole", "tiled"))
     assert whole["decoder.data"] == tiled["decoder.data"]  # the same bytes, cut differently
     answers = []
@@ -208,3 +208,24 @@ def test_a_head_in_tiles_answers_as_one_in_one_piece(tiny_checkpoint, tmp_path, 
             answers.append((prefix.score([[7, 8], [9]]), said))
     np.testing.assert_array_equal(answers[0][0], answers[1][0])
     assert answers[0][1] == answers[1][1]
+
+
+def test_a_head_of_its_own_lies_in_planes_beside_the_decoder(tiny_checkpoint, tmp_path):
+    untied = shutil.copytree(tiny_checkpoint, tmp_path / "untied")
+    tensors = load_file(untied / "model.safetensors")
+    name = next(name for name in tensors if name.endswith("embed_tokens.weight"))
+    head = name.replace("model.embed_tokens", "lm_head")
+    save_file(tensors | {head: tensors[name][::-1].copy()}, untied / "model.safetensors")
+    config = json.loads((untied / "config.json").read_text())
+    config["tie_word_embeddings"] = config["text_config"]["tie_word_embeddings"] = False
+    (untied / "config.json").write_text(json.dumps(config))
+    logits = []
+    for precision in ("fp32", "int8"):
+        manifest = export(open_checkpoint(str(untied)), tmp_path / precision, precision)
+        with Engine.open(tmp_path / precision) as engine:
+            prefix = engine.new_prefix()
+            prefix.extend(Chunk(tuple(range(5, 45)), 0))
+            logits.append(prefix.score([[7, 8], [9]]))
+    assert (manifest.precision.embedding, manifest.precision.draft_head) == ("int8", "int4")
+    difference = np.abs(logits[1] - logits[0])
+    assert difference.max() < 0.2, f"max {difference.max():.3f}, mean {difference.mean():.3f}"

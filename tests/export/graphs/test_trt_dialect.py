@@ -97,9 +97,9 @@ def test_float16_is_the_same_up_to_rounding(answers):
 
 
 @pytest.mark.parametrize("activations", ["fp32", "fp16"])
-@pytest.mark.parametrize(("precision", "limit"), [("int8", 0.02), ("int4", 0.05)])
+@pytest.mark.parametrize(("precision", "limit"), [("int8", 0.025), ("int4", 0.05)])
 def test_quantised_weights_are_the_same_integers(answers, precision, limit, activations):
-    """What differs is onnxruntime's rounding of activations to int8 in one of the two."""
+    """What differs in one of the two is onnxruntime's rounding of activations to int8, and a head in planes."""
     expected, found = answers(precision, CPU), answers(precision, Target("trt", activations))
     report("logits", found[1], expected[1], limit)
 

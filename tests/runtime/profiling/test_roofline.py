@@ -88,14 +88,19 @@ def test_the_ceiling_is_what_takes_longer(medgemma: Manifest) -> None:
 
 
 def test_answers_read_the_draft_and_int8_caches(medgemma: Manifest) -> None:
-    draft = 671_252_480 * (0.5 + 4 / 128)
-    files = medgemma.files | {"decoder.data": FileRecord(1_706_559_488 + round(draft), "0" * 64)}
+    plane, scales = 671_252_480 // 2, 671_252_480 // 128 * 4
     precision = replace(
         medgemma.precision, block_size=128, decode_kv_cache="int8", draft_head="int4"
     )
-    fast = replace(medgemma, files=files, precision=precision)
-    assert decoder_bytes(fast) == 1_706_559_488 + 692_229_120
-    assert decoder_bytes(fast, is_decode=True) == 1_706_559_488 + round(draft)
+    fast = replace(medgemma, precision=precision)
+    untied = replace(
+        fast,
+        precision=replace(precision, embedding="int8"),
+        files=fast.files | {"decoder.data": FileRecord(1_706_559_488 + 692_229_120, "0" * 64)},
+    )
+    for engine in (fast, untied):
+        assert decoder_bytes(engine) == 1_706_559_488 + 2 * (plane + scales)
+        assert decoder_bytes(engine, is_decode=True) == 1_706_559_488 + plane + scales
     rows = 5 * 8192 + 29 * 1024
     assert cache_read_bytes(fast, 8192, is_decode=True) == rows * 2 * 4 * 256
     assert cache_read_bytes(fast, 100, is_decode=True) == cache_read_bytes(medgemma, 100)
