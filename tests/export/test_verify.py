@@ -116,11 +116,11 @@ def test_a_causal_image_mask_shows_in_the_logits(
 @pytest.mark.parametrize(
     ("found", "written", "words"),
     [
-        ("{{- bos_token -}}", "", r"position 0 .*<start_of_turn>.*processor token 2 \('<bos>'\)"),
+        ("{{- bos_token -}}", "{{- bos_token + 'Hi' -}}", r"position 1 .*<start_of_turn>"),
         ("model\\n'", "model'", "processor token 107"),
         ("item['text'] | trim", "'\\n' + (item['text'] | trim)", "position"),
     ],
-    ids=["no bos", "no newline", "other separator"],
+    ids=["another opening", "no newline", "other separator"],
 )
 def test_another_chat_template_shows_in_the_ids(
     tiny_checkpoint: Path, tmp_path: Path, found: str, written: str, words: str
