@@ -7,6 +7,7 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_medgemma.calibration.prose import calibration_prose
 from edge_medgemma.calibration.slices import CalibrationSlice
 from edge_medgemma.runtime.errors import ProtocolError
 from edge_medgemma.runtime.generation.embedding import Embedding
@@ -46,6 +47,16 @@ def build_prompts(
     return tuple(prompts)
 
 
+def prose_prompt(engine: Engine) -> Prompt:
+    """Medical prose, so that the second moments are those of text as well; nothing is asked."""
+    text = "\n\n".join(calibration_prose())
+    ids = [engine.manifest.tokens.bos, *engine.tokenizer.encode(text)]
+    ids = ids[: engine.manifest.text.max_positions]
+    nothing = np.zeros(len(ids), np.int64)
+    rows = TokenMeta(np.arange(len(ids)), nothing + NO_IMAGE, nothing, nothing + NO_BRANCH)
+    return Prompt(tuple(ids), rows, (), (), np.zeros(0, np.int64))
+
+
 def feeds_of(
     prompt: Prompt, engine: Engine, embedding: Embedding, features: NDArray[np.float32]
 ) -> dict[str, NDArray[np.generic]]:
@@ -60,7 +71,8 @@ def feeds_of(
     text = engine.manifest.text
     embeddings = embedding.rows(prompt.ids)
     images = np.flatnonzero(prompt.rows.images != NO_IMAGE)
-    embeddings[images] = features[list(prompt.slices)].reshape(len(images), -1)
+    if len(images):
+        embeddings[images] = features[list(prompt.slices)].reshape(len(images), -1)
     count = len(prompt.ids)
     return {
         "embeddings": embeddings[None],

@@ -11,7 +11,7 @@ from edge_medgemma import __version__
 from edge_medgemma.calibration.passes.decoder_pass import DecoderPass
 from edge_medgemma.calibration.passes.layer_runner import GraphStages
 from edge_medgemma.calibration.passes.vision_pass import VisionPass
-from edge_medgemma.calibration.prompts import Prompt, build_prompts, feeds_of
+from edge_medgemma.calibration.prompts import Prompt, build_prompts, feeds_of, prose_prompt
 from edge_medgemma.calibration.record import (
     SCHEMA_VERSION,
     Calibration,
@@ -108,7 +108,10 @@ class _Run:
             self._threads,
         ).run(self._advance)
         numbers = list(range(calibrated + held))
-        first = build_prompts(engine, self._slice_set.slices, numbers[:calibrated])
+        first = (
+            *build_prompts(engine, self._slice_set.slices, numbers[:calibrated]),
+            prose_prompt(engine),
+        )
         last = build_prompts(engine, self._slice_set.held_out, numbers[calibrated:])
         embedding = Embedding(engine.directory, engine.manifest)
 

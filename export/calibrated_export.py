@@ -13,7 +13,7 @@ from edge_medgemma.calibration.record import Calibration
 from edge_medgemma.export.checkpoint.checkpoint import Checkpoint
 from edge_medgemma.export.engine import Progress, write_engine
 from edge_medgemma.export.graphs.writer import write_bytes
-from edge_medgemma.export.quantisation.quant_scheme import LINEAR_LAYERS, ExportPlan, plan_export
+from edge_medgemma.export.quantisation.quant_scheme import ExportPlan, plan_export
 from edge_medgemma.export.reference_outputs import add_reference_outputs, cpu_engine
 from edge_medgemma.export.target import CPU, Target
 from edge_medgemma.runtime.domain import DOMAIN_FILE, Domain, dump_domain, pool_tokens
@@ -37,6 +37,24 @@ class Budget:
     """Nats; an int4 engine above it gets more layers in int8, one group after the other."""
     force: bool = False
     """Keep an engine whatever it loses."""
+
+    @property
+    def limit(self) -> float:
+        """Nats that an engine may lose."""
+        return self.max_kl if self.target_kl is None else min(self.max_kl, self.target_kl)
+
+    def check(self, kl_nats: float, precision: str, cost: str) -> None:
+        """Refuse an engine that loses too much.
+
+        Raises:
+            EngineError: `kl_nats` is above the limit.
+        """
+        if kl_nats > self.limit and not self.force:
+            raise EngineError(
+                f"the {precision} engine loses {kl_nats:.4f} nats {cost}, more than "
+                f"{self.limit:g}; choose --precision auto or int8 or a smaller --block-size, or keep "
+                "it with --force"
+            )
 
 
 def export_calibrated(
@@ -65,7 +83,7 @@ def export_calibrated(
         ResourceError: `destination` exists, or the disk is full; nothing is left behind.
     """
     with new_directory(destination) as folder:
-        for int8_layers in _int8_choices(checkpoint, precision, budget):
+        for int8_layers in int8_choices(checkpoint.text.layers):
             export_plan = plan_export(
                 checkpoint, precision, block_size, calibration, int8_layers, target
             )
@@ -82,9 +100,11 @@ def export_calibrated(
                     domain = engine_domain(engine, calibration, export_plan.residual_scale)
                 if with_reference_outputs:
                     manifest = add_reference_outputs(measured, folder, manifest, threads)
-            if budget.target_kl is None or loss.kl_nats <= budget.target_kl:
+            is_met = budget.target_kl is None or loss.kl_nats <= budget.target_kl
+            if is_met or precision != "int4":
                 break
-        _check(loss, precision, budget)
+        flips = f"on held-out slices ({loss.flags_flipped:.1%} of the flags flip)"
+        budget.check(loss.kl_nats, precision, flips)
         if domain.parts:
             file = write_bytes(folder / DOMAIN_FILE, dump_domain(domain))
             manifest = replace(manifest, files={**manifest.files, DOMAIN_FILE: file})
@@ -137,29 +157,10 @@ def calibration_record(
     }
 
 
-def _int8_choices(
-    checkpoint: Checkpoint, precision: str, budget: Budget
-) -> Iterator[frozenset[str]]:
-    """Linear layers of the decoder in int8: none, the outer layers, every down_proj, attention, all."""
+def int8_choices(layers: int) -> Iterator[frozenset[str]]:
+    """Linear layers of the decoder in int8 besides the values: none, then more, the dearest first."""
     chosen: frozenset[str] = frozenset()
     yield chosen
-    if precision != "int4" or budget.target_kl is None:
-        return
-    layers = range(checkpoint.text.layers)
-    outer = (layers[0], layers[-1])
-    chosen |= {f"text.layers.{i}.{name}" for i in outer for name in LINEAR_LAYERS}
-    yield chosen
-    for name in ("mlp.down_proj", "self_attn.o_proj", "self_attn.qkv_proj", "mlp.gate_up_proj"):
-        chosen |= {f"text.layers.{i}.{name}" for i in layers}
+    for leaf in ("mlp.down_proj", "self_attn.o_proj", "mlp.gate_up_proj", "self_attn.qk_proj"):
+        chosen |= {f"text.layers.{i}.{leaf}" for i in range(layers)}
         yield chosen
-
-
-def _check(loss: Loss, precision: str, budget: Budget) -> None:
-    limit = budget.max_kl if budget.target_kl is None else min(budget.max_kl, budget.target_kl)
-    if loss.kl_nats <= limit or budget.force:
-        return
-    raise EngineError(
-        f"the {precision} engine loses {loss.kl_nats:.4f} nats on held-out slices "
-        f"({loss.flags_flipped:.1%} of the flags flip), more than {limit:g}; choose a higher "
-        "--precision or a smaller --block-size, or keep it with --force"
-    )

@@ -150,6 +150,7 @@ class _EngineWriter:
             embedding=scheme.embedding,
             vision=scheme.vision,
             block_size=self._export_plan.block_size,
+            head_block_size=self._export_plan.head_block_size,
             cache=self._export_plan.target.activations,
             activations=self._export_plan.target.activations,
             decode_kv_cache="int8" if self._export_plan.has_draft else None,

@@ -4,7 +4,6 @@ Enough to give random weights the int8 tower that a calibrated engine has, and i
 trained weights it would be a guess: their ranges come from `calibrate`, on real slices.
 """
 
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,12 +12,8 @@ from numpy.typing import NDArray
 
 from edge_medgemma.calibration.passes.layer_runner import GraphStages, StageSession
 from edge_medgemma.export.checkpoint.checkpoint import Checkpoint
-from edge_medgemma.export.graphs.ort_dialect import OrtDialect
-from edge_medgemma.export.graphs.vision import VisionWriter
-from edge_medgemma.export.graphs.weights import FLOAT32
-from edge_medgemma.export.graphs.writer import write_bytes, write_data
+from edge_medgemma.export.float_vision import float_vision
 from edge_medgemma.runtime.backends.self_test.test_image import synthetic_pixel_values
-from edge_medgemma.runtime.files import write_errors
 
 
 def synthetic_vision_ranges(
@@ -34,20 +29,13 @@ def synthetic_vision_ranges(
     Raises:
         ResourceError: the disk is full or `scratch` cannot be written.
     """
-    with write_errors(scratch):
-        scratch.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=scratch, prefix=".float-vision.") as name:
-            folder = Path(name)
-            graph = VisionWriter(checkpoint, OrtDialect(), lambda _: FLOAT32).write()
-            write_bytes(folder / "vision.onnx", graph.serialize("vision.data"))
-            write_data(folder / "vision.data", graph.blobs, lambda _: None)
-            return _layer_by_layer(checkpoint, folder, on_layer)
+    with float_vision(checkpoint, scratch) as stages:
+        return _layer_by_layer(checkpoint, stages, on_layer)
 
 
 def _layer_by_layer(
-    checkpoint: Checkpoint, folder: Path, on_layer: Callable[[int, int], None] | None
+    checkpoint: Checkpoint, stages: GraphStages, on_layer: Callable[[int, int], None] | None
 ) -> dict[str, float]:
-    stages = GraphStages(folder, "vision")
     layers = len(stages) - 1
     feeds: dict[str, NDArray[np.generic]] = {
         "pixel_values": synthetic_pixel_values(checkpoint.vision)
@@ -56,7 +44,7 @@ def _layer_by_layer(
     for index in range(layers):
         stage = stages.stage(index)
         inputs = [linear.input for linear in stage.linears]
-        session = StageSession(stage, folder)
+        session = StageSession(stage, stages.directory)
         values = session.run(feeds, [stage.stream_output, *inputs])
         for linear in stage.linears:
             ranges[linear.name] = float(np.abs(values[linear.input]).max())

@@ -115,7 +115,9 @@ class Precision:
     vision: WeightKind
     """`int8`: activations as well"""
     block_size: Size
-    """Rows of the input axis that share one scale; 0 where nothing is quantised in blocks."""
+    """Inputs of the decoder's layers that share one scale; 0 where nothing is quantised in blocks."""
+    head_block_size: Size = 0
+    """The same of the head"""
     cache: FloatKind = "fp32"
     """Type of keys and values: `fp32`, `fp16` or `bf16`"""
     activations: FloatKind = "fp32"
@@ -190,8 +192,10 @@ class Manifest:
         vocabulary, largest = self.text.vocabulary, max(self.tokens.ids)
         require(largest < vocabulary, f"token {largest} is not in a vocabulary of {vocabulary}")
         precision, width = self.precision, self.text.hidden_size
-        if precision.embedding == "head" or "int4" in (precision.decoder, precision.draft_head):
-            size = precision.block_size
+        sizes = [precision.block_size] if precision.decoder == "int4" else []
+        if precision.embedding == "head" or precision.draft_head == "int4":
+            sizes.append(precision.head_block_size)
+        for size in sizes:
             whole = size > 0 and width % size == 0
             require(whole, f"{width} columns are no whole blocks of {size}")
 

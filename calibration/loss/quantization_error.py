@@ -1,7 +1,7 @@
 """Cost of a quantised engine, on slices and prompts that calibration did not look at."""
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from edge_medgemma.runtime.generation.embedding import Embedding
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.generation.images import to_pixel_values
 from edge_medgemma.runtime.generation.sampling import log_softmax
+from edge_medgemma.runtime.manifest import Manifest
 from edge_medgemma.runtime.triage.scoring.findings import score_finding
 from edge_medgemma.runtime.triage.scoring.log_odds import AnswerTokens, log_odds
 
@@ -140,9 +141,35 @@ def _answer(
     on_layer: OnLayer,
 ) -> Array:
     """Logits [answers, vocabulary]."""
-    text = engine.manifest.text
     embedding = Embedding(engine.directory, engine.manifest)
-    cache_dtype = np.float16 if engine.manifest.precision.cache == "fp16" else np.float32
+    feeds = [feeds_of(prompt, engine, embedding, features) for prompt in prompts]
+    return decoder_logits(
+        engine.manifest,
+        stages,
+        feeds,
+        threads,
+        lambda layer, streams: on_layer("decoder", layer, streams),
+    )
+
+
+def decoder_logits(
+    manifest: Manifest,
+    stages: GraphStages,
+    prompts: Sequence[Mapping[str, NDArray[np.generic]]],
+    threads: int | None,
+    on_layer: Callable[[int, Sequence[Array]], None],
+) -> Array:
+    """Logits [rows asked for, vocabulary] of prompts that are read in one pass each, layer by layer.
+
+    Args:
+        manifest: of the engine
+        stages: of its decoder
+        prompts: inputs of the decoder, but for the caches
+        threads: of the compute pool
+        on_layer: called with the layer and the residual stream [tokens, hidden] of every prompt
+    """
+    text = manifest.text
+    cache_dtype = np.float16 if manifest.precision.cache == "fp16" else np.float32
     no_rows = np.zeros((1, text.kv_heads, 0, text.head_dim), np.int8)
     no_scale = np.ones(text.kv_heads * text.head_dim, np.float32)
     streams: list[NDArray[np.generic]] = []
@@ -151,10 +178,10 @@ def _answer(
         session = StageSession(stage, stages.directory, threads)
         following: list[NDArray[np.generic]] = []
         for number, prompt in enumerate(prompts):
-            feeds = feeds_of(prompt, engine, embedding, features)
+            feeds = dict(prompt)
+            shape = (1, text.kv_heads, feeds["position_ids"].shape[1], text.head_dim)
             if streams:
                 feeds[str(stage.stream_input)] = streams[number]
-            shape = (1, text.kv_heads, len(prompt.ids), text.head_dim)
             empty = np.zeros(shape, cache_dtype)
             feeds |= {f"past_{kind}.{index}": empty for kind in ("key", "value")}
             feeds |= {f"past_{kind}_int8.{index}": no_rows for kind in ("key", "value")}
@@ -162,7 +189,7 @@ def _answer(
             following.append(session.run(feeds, [stage.stream_output])[stage.stream_output])
         streams = following
         is_layer = index < text.layers
-        on_layer("decoder", index, [s[0].astype(np.float32) for s in streams] if is_layer else [])
+        on_layer(index, [s[0].astype(np.float32) for s in streams] if is_layer else [])
     return np.concatenate(streams).astype(np.float32)
 
 

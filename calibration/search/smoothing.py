@@ -86,13 +86,6 @@ def smooth_scale(largest: Array, weight: Array, exponent: float) -> Array:
     return _centred(logarithm.astype(np.float32), alive)
 
 
-def importance_scale(root_mean_square: Array, exponent: float) -> Array:
-    """AWQ's s = rms^a, its geometric mean 1: channels that matter get finer steps."""
-    alive = root_mean_square > 0
-    logarithm = exponent * np.log(np.where(alive, root_mean_square, 1))
-    return _centred(logarithm.astype(np.float32), alive)
-
-
 def _centred(logarithm: Array, alive: NDArray[np.bool_]) -> Array:
     mean = logarithm[alive].mean() if alive.any() else 0.0
     limit = np.log(LARGEST_MOVE)

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from edge_medgemma.runtime.commands.progress import progress_bar
 from edge_medgemma.runtime.errors import DependencyError
 
 if TYPE_CHECKING:
+    from edge_medgemma.export.calibrated_export import Budget
     from edge_medgemma.export.checkpoint.checkpoint import Checkpoint
     from edge_medgemma.export.target import Target
     from edge_medgemma.runtime.manifest import Manifest
@@ -43,17 +44,17 @@ Examples:
 )
 @click.option(
     "--precision",
-    type=click.Choice(["fp32", "bf16", "fp16", "int8", "int4"]),
-    default="int4",
+    type=click.Choice(["auto", "fp32", "bf16", "fp16", "int8", "int4"]),
+    default="auto",
     show_default=True,
-    help="Of the decoder's weights; int8 and int4 keep head and embedding int8.",
+    help="Of the decoder's weights; int8 and int4 keep head and embedding int8. auto is int4 with as "
+    "many layers in int8 as --max-kl takes.",
 )
 @click.option(
     "--block-size",
     type=click.Choice(["32", "64", "128"]),
-    default="128",
-    show_default=True,
-    help="Weights that share a scale; smaller is closer to the original, larger is faster.",
+    help="Weights that share a scale; smaller is closer to the original, larger is faster.  "
+    "[default: 32 for int8, else 64]",
 )
 @click.option(
     "--target",
@@ -93,7 +94,11 @@ Examples:
     type=click.Path(path_type=Path, dir_okay=False),
     help="calibration.json of this checkpoint: int8 vision, searched int4, safe fp16.",
 )
-@click.option("--max-kl", type=float, help="Refuse an engine that loses more nats. [default: 0.05]")
+@click.option(
+    "--max-kl",
+    type=float,
+    help="Refuse an int8 or int4 engine that loses more nats. [default: 0.05]",
+)
 @click.option(
     "--target-kl", type=float, help="Make layers of an int4 engine int8 until the loss is this low."
 )
@@ -108,7 +113,7 @@ def command(
     checkpoint: str | None,
     engine: Path,
     precision: str,
-    block_size: str,
+    block_size: str | None,
     target: str,
     activations: str | None,
     reference_outputs: bool,
@@ -130,7 +135,7 @@ def command(
     options = ExportOptions(
         engine=engine,
         precision=precision,
-        block_size=int(block_size),
+        block_size=int(block_size or (32 if precision == "int8" else 64)),
         with_reference_outputs=reference_outputs and target != "cpu",
         vision=vision,
         calibration=calibration,
@@ -159,9 +164,13 @@ def command(
     )
 
 
+MEASURED = ("auto", "int8", "int4")
+"""Precisions whose loss is measured at every export of a checkpoint."""
+
+
 @dataclass(frozen=True, slots=True)
 class LossOptions:
-    """Limits on the measured loss, and its page; they need a calibration."""
+    """Limits on the measured loss, and its page."""
 
     max_kl: float | None
     target_kl: float | None
@@ -193,10 +202,16 @@ def _check_usage(options: ExportOptions, *, is_synthetic: bool) -> None:
         raise click.UsageError(
             "--vision goes with --synthetic; for a CHECKPOINT, --calibration makes vision int8"
         )
-    if options.vision == "int8" and options.precision not in ("int8", "int4"):
+    if options.vision == "int8" and options.precision not in MEASURED:
         raise click.UsageError("--vision int8 goes with --precision int8 or int4")
-    if options.calibration is None and options.loss != LossOptions(None, None, False, None):
-        raise click.UsageError("--max-kl, --target-kl, --force and --report need --calibration")
+    if options.loss != LossOptions(None, None, False, None):
+        if options.calibration is None and options.loss.report is not None:
+            raise click.UsageError("--report needs --calibration")
+        if options.calibration is None and (is_synthetic or options.precision not in MEASURED):
+            raise click.UsageError(
+                "--max-kl, --target-kl and --force go with a CHECKPOINT and --precision auto, int8 "
+                "or int4, or with --calibration"
+            )
     if options.with_reference_outputs and importlib.util.find_spec("onnxruntime") is None:
         raise DependencyError(
             "reference outputs are computed by onnxruntime, which is not installed; from a "
@@ -207,6 +222,8 @@ def _check_usage(options: ExportOptions, *, is_synthetic: bool) -> None:
 def _export(options: ExportOptions, source: "Checkpoint", target: "Target") -> "Manifest":
     if options.calibration is not None:
         return _export_calibrated(options, source, target, options.calibration)
+    if source.kind != "synthetic" and options.precision in MEASURED:
+        return _export_measured(options, source, target)
     with requires_extra("export"):
         from edge_medgemma.export.engine import export_engine
         from edge_medgemma.export.reference_outputs import export_with_reference_outputs
@@ -222,12 +239,41 @@ def _export(options: ExportOptions, source: "Checkpoint", target: "Target") -> "
         return write(
             source,
             options.engine,
-            precision=options.precision,
+            precision="int4" if options.precision == "auto" else options.precision,
             block_size=options.block_size,
             target=target,
             vision_limits=limits,
             on_progress=on_progress,
         )
+
+
+def _export_measured(options: ExportOptions, source: "Checkpoint", target: "Target") -> "Manifest":
+    """Export without slices and print the loss on text that was not looked at."""
+    with requires_extra("cpu,export"):
+        from edge_medgemma.export.measured_export import export_measured
+    with progress_bar("reading") as on_layer, weights_progress_bar() as on_progress:
+        manifest, loss = export_measured(
+            source,
+            options.engine,
+            precision=options.precision,
+            block_size=options.block_size,
+            budget=_budget(options.loss),
+            target=target,
+            with_reference_outputs=options.with_reference_outputs,
+            on_layer=on_layer,
+            on_progress=on_progress,
+        )
+    int8_layers = (manifest.calibration or {}).get("int8_layers", ())
+    more = f" with {len(int8_layers)} layers in int8" if int8_layers else ""
+    click.echo(f"{manifest.precision.decoder}{more}, on held-out text: {loss}")
+    return manifest
+
+
+def _budget(options: LossOptions) -> "Budget":
+    from edge_medgemma.export.calibrated_export import DEFAULT_MAX_KL, Budget
+
+    max_kl = DEFAULT_MAX_KL if options.max_kl is None else options.max_kl
+    return Budget(max_kl, options.target_kl, options.force)
 
 
 def _export_calibrated(
@@ -237,27 +283,28 @@ def _export_calibrated(
     with requires_extra("cpu,export"):
         from edge_medgemma.calibration.loss.loss_report import Measured, table, write_report
         from edge_medgemma.calibration.record import load_calibration
-        from edge_medgemma.export.calibrated_export import DEFAULT_MAX_KL, Budget, export_calibrated
-    loss_options = options.loss
-    max_kl = DEFAULT_MAX_KL if loss_options.max_kl is None else loss_options.max_kl
+        from edge_medgemma.export.calibrated_export import export_calibrated
+    budget, precision = _budget(options.loss), options.precision
+    if precision == "auto":
+        budget, precision = replace(budget, target_kl=budget.limit), "int4"
     calibration = load_calibration(calibration_path)
     with progress_bar("exporting and measuring") as on_progress:
         manifest, loss = export_calibrated(
             source,
             options.engine,
-            precision=options.precision,
+            precision=precision,
             block_size=options.block_size,
             calibration=calibration,
-            budget=Budget(max_kl, loss_options.target_kl, loss_options.force),
+            budget=budget,
             target=target,
             with_reference_outputs=options.with_reference_outputs,
             on_progress=on_progress,
             on_measure=on_progress,
         )
     size = sum(record.bytes for record in manifest.files.values())
-    measured = [Measured(options.precision, size, loss)]
-    if loss_options.report is not None:
-        write_report(loss_options.report, calibration, measured)
+    measured = [Measured(precision, size, loss)]
+    if options.loss.report is not None:
+        write_report(options.loss.report, calibration, measured)
     click.echo(table(calibration, measured))
     return manifest
 

@@ -143,9 +143,7 @@ class DecoderWriter:
         text, graph, ops = self._text, self.graph, self._ops
         prefix = f"text.layers.{layer}.self_attn"
         heads = Heads(text.heads, text.kv_heads, text.head_dim)
-        sizes = [heads.query * heads.size, heads.key * heads.size, heads.key * heads.size]
-        product = self._linear(x, f"{prefix}.qkv_proj", *(f"{prefix}.{n}_proj" for n in "qkv"))
-        query, key, value = self._split(product, sizes, f"{prefix}.qkv")
+        query, key, value = self._queries_keys_values(x, prefix, heads)
         query = self._rotated(query, f"{prefix}.q_norm", heads.query, kind.tables)
         key = self._rotated(key, f"{prefix}.k_norm", heads.key, kind.tables)
         shape: list[int | str] = [1, heads.key, kind.geometry.capacity, heads.size]
@@ -165,6 +163,17 @@ class DecoderWriter:
             for role, value in zip(("key", "value"), attended.present_int8, strict=True):
                 graph.output(value, f"present_{role}_int8.{layer}", INT8, shape)
         return self._linear(attended.output, f"{prefix}.o_proj", f"{prefix}.o_proj")
+
+    def _queries_keys_values(self, x: ir.Value, prefix: str, heads: Heads) -> list[ir.Value]:
+        """One product or, where the values' weights have a format of their own, two."""
+        sizes = [heads.query * heads.size, heads.key * heads.size, heads.key * heads.size]
+        joined, value = f"{prefix}.qkv_proj", f"{prefix}.v_proj"
+        names = [f"{prefix}.{letter}_proj" for letter in "qkv"]
+        if self._format_of(value).kind == self._format_of(joined).kind:
+            return self._split(self._linear(x, joined, *names), sizes, f"{prefix}.qkv")
+        product = self._linear(x, f"{prefix}.qk_proj", *names[:2])
+        queries_keys = self._split(product, sizes[:2], f"{prefix}.qk")
+        return [*queries_keys, self._linear(x, value, value)]
 
     def _int8_cache(self, layer: int, geometry: Geometry) -> Int8Cache | None:
         if self._answers is None:

@@ -7,12 +7,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edge_medgemma.export.checkpoint.checkpoint import TILE_OUTPUTS, Tensor
-from edge_medgemma.export.graphs.weights import (
-    SLAB_BYTES,
-    Initializer,
-    WeightBlob,
-    quantize_blocks,
-)
+from edge_medgemma.export.graphs.rounding import quantize_blocks
+from edge_medgemma.export.graphs.weights import SLAB_BYTES, Initializer, WeightBlob
 
 DATA_NAME = "embedding.data"
 SCALE_NAME = "embedding_scale.data"

@@ -10,7 +10,8 @@ import onnx_ir as ir
 
 from edge_medgemma.export.graphs.dialect import Cache, CachedAttention, Heads, Int8Cache
 from edge_medgemma.export.graphs.graph import GraphBuilder
-from edge_medgemma.export.graphs.weights import BITS, Matrix, WeightFormat
+from edge_medgemma.export.graphs.rounding import BITS
+from edge_medgemma.export.graphs.weights import Matrix, WeightFormat
 
 CONTRIB = "com.microsoft"
 

@@ -17,8 +17,8 @@ from edge_medgemma.export.graphs.dialect import (
 from edge_medgemma.export.graphs.graph import GraphBuilder
 from edge_medgemma.export.graphs.ort_decode import CONTRIB, blocks_product, cached_attention
 from edge_medgemma.export.graphs.qdq import quantized_input_linear
+from edge_medgemma.export.graphs.rounding import BITS
 from edge_medgemma.export.graphs.weights import (
-    BITS,
     Matrix,
     WeightFormat,
     blocks_blob,

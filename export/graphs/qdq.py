@@ -10,13 +10,13 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edge_medgemma.export.graphs.graph import GraphBuilder
+from edge_medgemma.export.graphs.rounding import quantize_blocks
 from edge_medgemma.export.graphs.weights import (
     Initializer,
     Matrix,
     WeightBlob,
     WeightFormat,
     check_blocks,
-    quantize_blocks,
     quantized_columns,
 )
 

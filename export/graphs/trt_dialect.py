@@ -21,7 +21,8 @@ from edge_medgemma.export.graphs.dialect import (
 )
 from edge_medgemma.export.graphs.graph import GraphBuilder
 from edge_medgemma.export.graphs.qdq import quantized_input_linear, quantized_weight_linear
-from edge_medgemma.export.graphs.weights import BITS, Matrix, WeightFormat, dense_blob
+from edge_medgemma.export.graphs.rounding import BITS
+from edge_medgemma.export.graphs.weights import Matrix, WeightFormat, dense_blob
 from edge_medgemma.runtime.backends.tensorrt.cache_axes import GLOBAL_AXIS, LOCAL_AXIS
 
 HEADS_FIRST = [0, 2, 1, 3]

@@ -1,7 +1,7 @@
 """Weights on their way to a file: linear layers read in slabs, quantised, and never held whole.
 
-Quantisation is symmetric round-to-nearest in blocks along the input axis: one float32 scale for
-`block_size` inputs of an output, value = scale * integer.
+Quantisation is in blocks along the input axis, one float32 scale for `block_size` inputs of an
+output; `rounding` chooses scales and integers.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,13 +12,11 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edge_medgemma.export.checkpoint.checkpoint import TILE_INPUTS, TILE_OUTPUTS, Tensor
+from edge_medgemma.export.graphs.rounding import BITS, quantize_blocks
 from edge_medgemma.runtime.errors import CheckpointError
 
 SLAB_BYTES = 1 << 26
 """Float32 bytes of a matrix that are in memory at once."""
-
-BITS = {"int8": 8, "int4": 4}
-
 
 Quantizer = Callable[[NDArray[np.float32]], tuple[NDArray[np.int8], NDArray[np.float32]]]
 """Function of a whole matrix [N, K] to integers [N, K] and scales [N, K / block_size]."""
@@ -37,7 +35,11 @@ class WeightFormat:
     shared_file: str | None = None
     """Data file that the embedding reads too; None for the graph's own."""
     quantizer: Quantizer | None = None
-    """Chooses the integers of a whole matrix; None rounds each to nearest, slab by slab."""
+    """Chooses the integers of a whole matrix; None rounds slab by slab."""
+    is_signed: bool = True
+    """Whether a scale may be negative, which gives 4 bits one more value; TensorRT takes none."""
+    is_searched: bool = True
+    """Whether several scales are tried where no quantizer chooses; random weights need none."""
 
 
 FLOAT32 = WeightFormat("fp32", 0)
@@ -165,8 +167,7 @@ def quantized_slabs(
         )
         return
     for outputs in slabs(matrix.outputs, matrix.inputs, multiple):
-        values = matrix.read(outputs, slice(0, matrix.inputs))
-        yield quantize_blocks(values, weight_format.kind, weight_format.block_size)
+        yield _quantized(matrix.read(outputs, slice(0, matrix.inputs)), weight_format)
 
 
 def quantized_columns(
@@ -179,28 +180,19 @@ def quantized_columns(
         )
         return
     for inputs in slabs(matrix.inputs, matrix.outputs, TILE_INPUTS):
-        values = matrix.read(slice(0, matrix.outputs), inputs)
-        yield quantize_blocks(values, weight_format.kind, weight_format.block_size)
+        yield _quantized(matrix.read(slice(0, matrix.outputs), inputs), weight_format)
 
 
-def quantize_blocks(
-    values: NDArray[np.float32], kind: str, block_size: int
+def _quantized(
+    values: NDArray[np.float32], weight_format: WeightFormat
 ) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Integers [N, K] and scales [N, K / block_size] of `values` [N, K]; a zero block has scale 1.
-
-    The integers are in ±127 or ±7: without the one below, no weight changes sign or grows.
-    """
-    outputs, inputs = values.shape
-    largest_integer = 2 ** (BITS[kind] - 1) - 1
-    blocks = values.reshape(outputs, inputs // block_size, block_size)
-    largest = np.maximum(blocks.max(axis=2), -blocks.min(axis=2))
-    scale = np.where(largest > 0, largest / np.float32(largest_integer), np.float32(1))
-    # A subnormal block rounds its scale to zero or so: clip what the division then gives.
-    scale = np.maximum(scale, np.finfo(np.float32).tiny)
-    scaled = blocks / scale[:, :, None]
-    np.rint(scaled, out=scaled)
-    np.clip(scaled, -largest_integer, largest_integer, out=scaled)
-    return scaled.astype(np.int8).reshape(outputs, inputs), scale
+    return quantize_blocks(
+        values,
+        weight_format.kind,
+        weight_format.block_size,
+        is_signed=weight_format.is_signed,
+        is_searched=weight_format.is_searched,
+    )
 
 
 def pack_unsigned(integers: NDArray[np.int8], kind: str) -> NDArray[np.uint8]:

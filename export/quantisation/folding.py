@@ -1,30 +1,19 @@
 """Equivalent checkpoints: scales moved from one tensor into another, the float model unchanged.
 
 Every move is written as factors on stored tensors, applied as they are read. RMSNorm weights are
-stored as w and used as 1 + w, so their factor f gives (1 + w) * f - 1. Nothing is ever moved into
-the inputs of query and key projections of the decoder: their own norms stand behind them
-(https://github.com/vllm-project/llm-compressor/pull/2571).
+stored as w and used as 1 + w, so their factor f gives (1 + w) * f - 1.
 """
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_medgemma.calibration.record import Calibration
-from edge_medgemma.calibration.search.gram import Gram
 from edge_medgemma.export.checkpoint.checkpoint import Checkpoint, Tensor
 
 Array = NDArray[np.float32]
 ONE = np.float32(1)
-
-ScaleProblem = tuple[Gram, Array, Array]
-"""Second moments of a linear layer's input, importance [K] of its channels, weights [K, N]."""
-
-ChooseScale = Callable[[str, Callable[[], ScaleProblem]], Array]
-"""Function of a linear layer's name, and its problem on demand, to the scale [K] of its input."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +50,6 @@ class Folding:
     def checkpoint(self) -> Checkpoint:
         """The checkpoint with all factors so far."""
         return replace(self._checkpoint, tensors=dict(self._tensors))
-
-    def weight(self, *names: str) -> Array:
-        """Linear layers side by side as [K, N], with the factors so far."""
-        parts = [self._tensors[f"{name}.weight"].read() for name in names]
-        return np.ascontiguousarray(np.concatenate(parts).T)
 
     def inputs(self, name: str, factors: Array) -> None:
         """Multiply a linear layer's weights [N, K] along K."""
@@ -111,71 +95,6 @@ def smooth_vision(checkpoint: Checkpoint, calibration: Calibration) -> Checkpoin
         folding.layer_norm(f"{prefix}.layer_norm2", ONE / scale)
         folding.inputs(f"{prefix}.mlp.fc1", scale)
     return folding.checkpoint
-
-
-def scale_decoder(
-    checkpoint: Checkpoint, calibration: Calibration, choose: ChooseScale
-) -> tuple[Checkpoint, dict[str, Array]]:
-    """AWQ's moves in the decoder, searched against the calibration's second moments.
-
-    Args:
-        checkpoint: to quantise.
-        calibration: of the same checkpoint.
-        choose: the scale of a linear layer
-
-    Returns:
-        The equivalent checkpoint, and the scale [K] by which the input of each layer was divided.
-    """
-    folding = Folding(checkpoint)
-    scales: dict[str, Array] = {}
-    for layer in range(checkpoint.text.layers):
-        for name, scale in _scaled_layer(folding, checkpoint, calibration, choose, layer):
-            scales[name] = scale
-    return folding.checkpoint, scales
-
-
-def _scaled_layer(
-    folding: Folding,
-    checkpoint: Checkpoint,
-    calibration: Calibration,
-    choose: ChooseScale,
-    layer: int,
-) -> Iterator[tuple[str, Array]]:
-    text = checkpoint.text
-    attention, mlp = f"text.layers.{layer}.self_attn", f"text.layers.{layer}.mlp"
-
-    # Query heads of a group read the same value head: they share its scale.
-    shape = (text.kv_heads, text.heads // text.kv_heads, text.head_dim)
-
-    def shared(gram: Gram) -> Array:
-        squares = np.square(gram.root_mean_square).reshape(shape)
-        means = np.sqrt(squares.mean(axis=1, keepdims=True))
-        return np.ascontiguousarray(np.broadcast_to(means, shape).reshape(-1), np.float32)
-
-    def problem(name: str, *parts: str) -> ScaleProblem:
-        gram = calibration.gram(name)
-        is_shared = name.endswith("o_proj")
-        importance = shared(gram) if is_shared else gram.root_mean_square
-        return gram, importance, folding.weight(*parts)
-
-    name = f"{attention}.o_proj"
-    scale = choose(name, partial(problem, name, name))
-    folding.outputs(f"{attention}.v_proj", ONE / scale.reshape(shape)[:, 0].reshape(-1))
-    folding.inputs(name, scale)
-    yield name, scale
-
-    name = f"{mlp}.down_proj"
-    scale = choose(name, partial(problem, name, name))
-    folding.outputs(f"{mlp}.up_proj", ONE / scale)
-    folding.inputs(name, scale)
-    yield name, scale
-
-    name, parts = f"{mlp}.gate_up_proj", (f"{mlp}.gate_proj", f"{mlp}.up_proj")
-    scale = choose(name, partial(problem, name, *parts))
-    folding.rms_norm(f"text.layers.{layer}.pre_feedforward_layernorm", ONE / scale)
-    for part in parts:
-        folding.inputs(part, scale)
-    yield name, scale
 
 
 def scale_residual(checkpoint: Checkpoint, scale: float) -> Checkpoint:

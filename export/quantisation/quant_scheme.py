@@ -1,10 +1,7 @@
 """The format of every linear layer of an engine, as `--precision` means it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-
-import numpy as np
-from numpy.typing import NDArray
 
 from edge_medgemma.calibration.record import Calibration
 from edge_medgemma.calibration.search.ranges import LEVELS
@@ -13,33 +10,35 @@ from edge_medgemma.export.checkpoint.tensor_names import HEAD
 from edge_medgemma.export.graphs.embedding import DATA_NAME
 from edge_medgemma.export.graphs.mixed_precision import fp32_ops
 from edge_medgemma.export.graphs.weights import FLOAT32, WeightFormat, WeightFormatOf
-from edge_medgemma.export.quantisation.folding import (
-    ScaleProblem,
-    scale_decoder,
-    scale_residual,
-    smooth_vision,
-)
-from edge_medgemma.export.quantisation.int4_search import searched_formats, searched_scale
+from edge_medgemma.export.quantisation.folding import scale_residual, smooth_vision
+from edge_medgemma.export.quantisation.int4_search import Search, searched_formats
 from edge_medgemma.export.target import CPU, SIXTEEN_BIT, Target
 from edge_medgemma.runtime.errors import CheckpointError, EngineError
 
 BLOCK_SIZES = (32, 64, 128)
 """Sizes that onnxruntime's and TensorRT's int4 kernels both take."""
 
+HEAD_BLOCK_SIZE = 128
+"""Of the head's 8 bits, which lose little: smaller ones cost more bytes a token than they are worth."""
+
 PRECISIONS = ("fp32", "bf16", "fp16", "int8", "int4")
 
-LINEAR_LAYERS = ("self_attn.qkv_proj", "self_attn.o_proj", "mlp.gate_up_proj", "mlp.down_proj")
-"""Linear layers of a decoder layer."""
+INT4_LAYERS: Mapping[str, tuple[str, ...]] = {
+    "self_attn.qk_proj": ("self_attn.q_proj", "self_attn.k_proj"),
+    "self_attn.o_proj": ("self_attn.o_proj",),
+    "mlp.gate_up_proj": ("mlp.gate_proj", "mlp.up_proj"),
+    "mlp.down_proj": ("mlp.down_proj",),
+}
+"""Linear layers of a decoder layer that have 4 bits in an int4 engine, and the weights they join."""
+
+VALUES = "self_attn.v_proj"
+"""It has 8 bits: with a fortieth of a layer's weights it makes a quarter of the loss at 4 bits."""
+
+INPUTS_OF = {"qk_proj": "qkv_proj"}
+"""Linear layer of the float graph that has the input of another by name."""
 
 DRAFT = "int4"
 """Plane of the int8 head that drafts an answer where decoder and head are quantised."""
-
-MOVED = {
-    "o_proj": ("self_attn", "self_attn.qkv.2", "self_attn.qkv_proj.product"),
-    "down_proj": ("mlp.gated", "mlp.gate_up.1", "mlp.gate_up_proj.product"),
-    "gate_up_proj": ("pre_feedforward_layernorm",),
-}
-"""Values on the way to the input of a linear layer, which change with the scale of that input."""
 
 SHARED = "head"
 """Storage of an embedding whose rows are those of the tied head's own int8 weights."""
@@ -63,6 +62,7 @@ class ExportPlan:
     """The checkpoint with every fold applied: the same float model"""
     scheme: QuantScheme
     block_size: int
+    head_block_size: int
     vision: WeightFormatOf
     decoder: WeightFormatOf
     target: Target = CPU
@@ -82,6 +82,7 @@ def plan_export(
     int8_layers: frozenset[str] = frozenset(),
     target: Target = CPU,
     vision_limits: Mapping[str, float] | None = None,
+    search: Search | None = None,
 ) -> ExportPlan:
     """Work out how every linear layer is stored.
 
@@ -89,11 +90,13 @@ def plan_export(
         checkpoint: to export
         precision: one of PRECISIONS
         block_size: inputs that share a scale where weights alone are quantised
-        calibration: of this checkpoint; without it weights are rounded to nearest, the vision
-            tower stays in float and fp16 is not scaled
+        calibration: of this checkpoint; without it the vision tower stays in float and fp16 is not
+            scaled
         int8_layers: linear layers of the decoder that stay int8 in an int4 engine
         target: what runs it; 16-bit weights are computed with in their own type wherever
         vision_limits: in place of a calibration, ranges of the inputs of the vision layers: `synthetic_vision_ranges`
+        search: second moments for the integers of an int4 engine, in place of the calibration's;
+            without either each weight is rounded by itself
 
     Raises:
         EngineError: an unknown precision or block size.
@@ -108,70 +111,57 @@ def plan_export(
     scheme = _scheme(checkpoint, precision, block_size, target, has_ranges=has_ranges)
     if precision in ("fp32", *SIXTEEN_BIT):
         dense = _always(WeightFormat(precision, 0))
-        export_plan = ExportPlan(checkpoint, scheme, 0, dense, dense, target)
-        return (
-            export_plan if calibration is None else _without_overflow(export_plan, calibration, {})
-        )
-    plain = WeightFormat(scheme.decoder, block_size)
-    has_draft = target == CPU
+        export_plan = ExportPlan(checkpoint, scheme, 0, 0, dense, dense, target)
+        return export_plan if calibration is None else _without_overflow(export_plan, calibration)
+    plain = WeightFormat(
+        scheme.decoder,
+        block_size,
+        is_signed=target.dialect == CPU.dialect,
+        is_searched=checkpoint.kind != "synthetic",
+    )
+
+    is_whole = checkpoint.text.hidden_size % HEAD_BLOCK_SIZE == 0
+    head_block_size = HEAD_BLOCK_SIZE if is_whole else block_size
 
     def decoder(name: str) -> WeightFormat:
         if name == "head":
             file = DATA_NAME if scheme.embedding == SHARED else None
-            return replace(plain, kind=scheme.head, shared_file=file)
-        return replace(plain, kind="int8" if name in int8_layers else scheme.decoder)
+            return replace(plain, kind=scheme.head, block_size=head_block_size, shared_file=file)
+        is_int8 = name in int8_layers or name.endswith(VALUES)
+        return replace(plain, kind="int8" if is_int8 else scheme.decoder)
 
-    vision = _quantized_inputs(vision_limits or {})
-    if calibration is None:
-        return ExportPlan(
-            checkpoint, scheme, block_size, vision, decoder, target, has_draft=has_draft
+    if calibration is not None:
+        checkpoint = smooth_vision(checkpoint, calibration)
+        search = search or Search(
+            calibration.folder, lambda name: calibration.gram(inputs_of(name))
         )
-    checkpoint = smooth_vision(checkpoint, calibration)
-    scales: dict[str, NDArray[np.float32]] = {}
-    if precision == "int4":
-
-        def choose(name: str, problem: Callable[[], ScaleProblem]) -> NDArray[np.float32]:
-            return searched_scale(name, problem, decoder(name), calibration)
-
-        checkpoint, scales = scale_decoder(checkpoint, calibration, choose)
-        searched = searched_formats(decoder, calibration, scales)
-        export_plan = ExportPlan(
-            checkpoint, scheme, block_size, vision, searched, target, has_draft=has_draft
-        )
-    else:
-        export_plan = ExportPlan(
-            checkpoint, scheme, block_size, vision, decoder, target, has_draft=has_draft
-        )
-    return _without_overflow(export_plan, calibration, scales)
+    export_plan = ExportPlan(
+        checkpoint,
+        scheme,
+        block_size,
+        head_block_size,
+        _quantized_inputs(vision_limits or {}),
+        decoder if search is None else searched_formats(decoder, search),
+        target,
+        has_draft=target == CPU,
+    )
+    return export_plan if calibration is None else _without_overflow(export_plan, calibration)
 
 
-def _without_overflow(
-    export_plan: ExportPlan, calibration: Calibration, scales: Mapping[str, NDArray[np.float32]]
-) -> ExportPlan:
-    """The export_plan with the residual stream scaled and the fp32_ops named, where it computes in fp16.
+def inputs_of(name: str) -> str:
+    """The linear layer of a float32 engine that has the input of the linear layer `name`."""
+    prefix, _, leaf = name.rpartition(".")
+    return f"{prefix}.{INPUTS_OF.get(leaf, leaf)}"
 
-    `scales` [K] by linear layer is what its input was divided by since calibration.
-    """
+
+def _without_overflow(export_plan: ExportPlan, calibration: Calibration) -> ExportPlan:
+    """The export_plan with the residual stream scaled and the fp32_ops named, where it computes in fp16."""
     if export_plan.target.activations != "fp16":
         return export_plan
     scale = calibration.residual_scale
     scaled = scale_residual(export_plan.checkpoint, scale) if scale > 1 else export_plan.checkpoint
-    kept = fp32_ops(_moved_peaks(calibration.peaks, scales), scale)
+    kept = fp32_ops(calibration.peaks, scale)
     return replace(export_plan, checkpoint=scaled, residual_scale=scale, fp32_ops=kept)
-
-
-def _moved_peaks(
-    peaks: Mapping[str, float], scales: Mapping[str, NDArray[np.float32]]
-) -> dict[str, float]:
-    """Upper bounds of the peaks after the moves of `scale_decoder`."""
-    moved = dict(peaks)
-    for name, scale in scales.items():
-        prefix, _, leaf = name.rpartition(".")
-        layer = prefix.rpartition(".")[0]
-        growth = max(1.0, 1 / float(scale.min()))
-        for value in MOVED[leaf]:
-            moved[f"{layer}.{value}"] = moved.get(f"{layer}.{value}", 0.0) * growth
-    return moved
 
 
 def check_same(checkpoint: Checkpoint, calibration: Calibration) -> None:

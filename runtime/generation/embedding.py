@@ -11,7 +11,7 @@ from edge_medgemma.runtime.manifest import Manifest
 
 TABLE_NAME = "embedding.data"
 """[vocabulary, hidden], row-major: int8 or little-endian float; or the head's own weights, then float32
-scales [vocabulary, hidden / block_size]. Those weights are bytes with zero at 128 or, where the head
+scales [vocabulary, hidden / head_block_size]. Those weights are bytes with zero at 128 or, where the head
 has a draft, two planes [vocabulary, hidden / 2] one after the other. All begin at a page."""
 PLANES_ZERO = 136
 """Zero point of a head in planes. A byte's upper half is in the high plane, its lower half in the low
@@ -43,7 +43,7 @@ class Embedding:
         kind = manifest.precision.embedding
         _check_sizes(manifest)
         if kind == "head":
-            blocks = (text.vocabulary, text.hidden_size // manifest.precision.block_size)
+            blocks = (text.vocabulary, text.hidden_size // manifest.precision.head_block_size)
             planes, width = _head_planes(manifest)
             size = text.vocabulary * width
             self._table = np.memmap(path, np.uint8, "r", shape=(text.vocabulary, width))
@@ -100,7 +100,7 @@ def _check_sizes(manifest: Manifest) -> None:
     if precision.embedding == "head":
         planes, width = _head_planes(manifest)
         begin = planes * _page_aligned(text.vocabulary * width)
-        expected[TABLE_NAME] = begin + cells // precision.block_size * 4
+        expected[TABLE_NAME] = begin + cells // precision.head_block_size * 4
     if precision.embedding == "int8":
         expected[SCALE_NAME] = text.vocabulary * 4
     for name, size in expected.items():

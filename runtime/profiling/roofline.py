@@ -105,7 +105,7 @@ def decoder_bytes(manifest: Manifest, *, is_decode: bool = False) -> int:
         return size
     if is_decode:
         return size - parameters // 2
-    return size + parameters // precision.block_size * 4  # each plane reads the scales
+    return size + parameters // precision.head_block_size * 4  # each plane reads the scales
 
 
 def cache_row_bytes(manifest: Manifest, *, is_int8: bool = False) -> int:

@@ -170,14 +170,20 @@ def test_graphs_pass_the_onnx_checker(tmp_path):
         onnx.checker.check_model(str(tmp_path / "engine" / name))
 
 
-def test_export_imports_neither_torch_nor_transformers(tiny_checkpoint, tmp_path):
+@pytest.mark.parametrize(
+    ("precision", "forbidden"),
+    [("auto", {"torch", "transformers"}), ("fp32", {"torch", "transformers", "onnxruntime"})],
+)
+def test_export_imports_neither_torch_nor_transformers(
+    tiny_checkpoint, tmp_path, precision, forbidden
+):
     program = (
         "import sys\n"
         "from edge_medgemma.runtime.cli import cli\n"
         f"cli.main(['export', {str(tiny_checkpoint)!r}, '-o', {str(tmp_path / 'engine')!r},"
-        " '--block-size', '32'],"
+        f" '--block-size', '32', '--precision', {precision!r}],"
         " standalone_mode=False)\n"
-        "print(sorted({'torch', 'transformers', 'onnxruntime'} & set(sys.modules)))"
+        f"print(sorted({forbidden!r} & set(sys.modules)))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True

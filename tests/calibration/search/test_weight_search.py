@@ -5,12 +5,13 @@ import pytest
 
 from edge_medgemma.calibration.search.gram import BLOCK_WIDTH, Gram
 from edge_medgemma.calibration.search.smoothing import choose_activation
-from edge_medgemma.calibration.search.weight_search import choose_importance, dequantize, gptq
+from edge_medgemma.calibration.search.weight_search import dequantize, gptq
 
 INPUTS, OUTPUTS, BLOCK, LARGEST = 128, 64, 32, 7
+LIMITS = (-LARGEST, LARGEST)
 
 
-def rounding(weight):
+def rounding(weight, importance=None):
     blocks = weight.reshape(-1, BLOCK, weight.shape[1])
     steps = np.maximum(np.abs(blocks).max(axis=1) / np.float32(LARGEST), 1e-12)
     integers = np.clip(np.rint(blocks / steps[:, None]), -LARGEST, LARGEST).astype(np.int8)
@@ -36,25 +37,15 @@ def output_error(rows, restored, weight):
 def test_gptq_beats_nearest(problem):
     gram, rows, weight = problem
     plain = output_error(rows, dequantize(*rounding(weight)), weight)
-    searched = output_error(rows, dequantize(*gptq(gram, weight, rounding, LARGEST, BLOCK)), weight)
+    searched = output_error(rows, dequantize(*gptq(gram, weight, rounding, LIMITS, BLOCK)), weight)
     print(f"nearest {plain:.2e} GPTQ {searched:.2e}")
     assert searched < 0.6 * plain
-
-
-def test_awq_beats_nearest(problem):
-    gram, rows, weight = problem
-    plain = output_error(rows, dequantize(*rounding(weight)), weight)
-    scale = choose_importance(gram, gram.root_mean_square, weight, rounding)
-    restored = dequantize(*rounding(weight * scale[:, None])) / scale[:, None]
-    searched = output_error(rows, restored, weight)
-    print(f"nearest {plain:.2e} AWQ {searched:.2e}")
-    assert searched < 0.9 * plain
 
 
 def test_gptq_with_white_inputs_is_no_worse_than_nearest():
     gram = Gram(np.eye(INPUTS, dtype=np.float32)[None], 1)
     weight = np.random.default_rng(1).normal(size=(INPUTS, OUTPUTS)).astype(np.float32)
-    searched = gptq(gram, weight, rounding, LARGEST, BLOCK)
+    searched = gptq(gram, weight, rounding, LIMITS, BLOCK)
     assert gram.error(dequantize(*searched) - weight) <= gram.error(
         dequantize(*rounding(weight)) - weight
     )
@@ -64,7 +55,7 @@ def test_gptq_with_dead_channels_stays_finite(problem):
     gram, _, weight = problem
     blocks = gram.blocks.copy()
     blocks[0, 5] = blocks[0, :, 5] = 0
-    integers, steps = gptq(Gram(blocks, gram.rows), weight, rounding, LARGEST, BLOCK)
+    integers, steps = gptq(Gram(blocks, gram.rows), weight, rounding, LIMITS, BLOCK)
     assert np.isfinite(steps).all()
     assert np.abs(integers).max() <= LARGEST
 
@@ -76,7 +67,7 @@ def test_few_rows_stored_in_half_precision_still_factor():
     rows = (common + 1e-3 * generator.normal(size=(40, 512))).astype(np.float32)
     gram = Gram.unpacked(Gram.empty(512).plus(rows).packed())
     weight = generator.normal(size=(512, OUTPUTS)).astype(np.float32)
-    integers, steps = gptq(gram, weight, rounding, LARGEST, BLOCK)
+    integers, steps = gptq(gram, weight, rounding, LIMITS, BLOCK)
     assert np.isfinite(steps).all()
     assert np.abs(integers).max() <= LARGEST
 
@@ -87,12 +78,12 @@ def test_blocks_larger_than_a_stretch_see_its_updates():
     rows = (generator.normal(size=(3000, 16)) @ generator.normal(size=(16, 256))).astype(np.float32)
     weight = generator.normal(size=(256, 32)).astype(np.float32)
 
-    def wide(values):
+    def wide(values, importance=None):
         steps = np.abs(values).max(axis=0, keepdims=True) / np.float32(LARGEST)
         return np.rint(values / steps).astype(np.int8), steps
 
     gram = Gram.empty(256).plus(rows)
-    searched = gram.error(dequantize(*gptq(gram, weight, wide, LARGEST, 256)) - weight)
+    searched = gram.error(dequantize(*gptq(gram, weight, wide, LIMITS, 256)) - weight)
     assert searched < 0.5 * gram.error(dequantize(*wide(weight)) - weight)
 
 

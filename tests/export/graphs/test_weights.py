@@ -38,22 +38,15 @@ def reference_quantization(values, largest, block_size):
     return integers, scales
 
 
-@pytest.mark.parametrize(("kind", "largest"), [("int8", 127), ("int4", 7)])
-def test_quantization_equals_the_reference(kind, largest):
+def test_8_bits_are_rounded_to_nearest():
     values = np.random.default_rng(0).standard_normal((10, 96), np.float32)
     values[3, 32:64] = 0
-    integers, scales = quantize_blocks(values, kind, 32)
-    expected_integers, expected_scales = reference_quantization(values, largest, 32)
+    integers, scales = quantize_blocks(values, "int8", 32)
+    expected_integers, expected_scales = reference_quantization(values, 127, 32)
     np.testing.assert_array_equal(integers, expected_integers)
     np.testing.assert_array_equal(scales, expected_scales)
     error = np.abs(integers * np.repeat(scales, 32, axis=1) - values)
     assert (error <= np.repeat(scales, 32, axis=1) / 2 + 1e-7).all()
-
-
-def test_subnormal_blocks_stay_finite():
-    integers, scales = quantize_blocks(np.full((2, 32), 1e-44, np.float32), "int4", 32)
-    assert np.isfinite(scales).all()
-    assert np.abs(integers).max() <= 7
 
 
 def test_packing_raises_and_puts_the_first_element_low():

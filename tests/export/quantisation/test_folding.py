@@ -5,10 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from edge_medgemma.calibration.search.weight_search import choose_importance
 from edge_medgemma.export.checkpoint.loader import open_checkpoint
 from edge_medgemma.export.engine import write_engine
-from edge_medgemma.export.quantisation.folding import scale_decoder, scale_residual, smooth_vision
+from edge_medgemma.export.quantisation.folding import scale_residual, smooth_vision
 from edge_medgemma.export.quantisation.quant_scheme import plan_export
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.triage.prefill import prefill_slices
@@ -34,7 +33,7 @@ def outputs(tmp_path):
 
 
 class FakeCalibration:
-    """Scales and second moments that would show any misplaced factor."""
+    """Scales that would show any misplaced factor."""
 
     def __init__(self, checkpoint):
         self._checkpoint = checkpoint
@@ -42,18 +41,6 @@ class FakeCalibration:
 
     def smoothing(self, linear):
         return self._scale(self._checkpoint.vision.hidden_size)
-
-    def gram(self, linear):
-        from edge_medgemma.calibration.search.gram import Gram
-
-        text = self._checkpoint.text
-        width = {
-            "o_proj": text.heads * text.head_dim,
-            "down_proj": text.intermediate_size,
-            "gate_up_proj": text.hidden_size,
-        }[linear.split(".")[-1]]
-        rows = self._generator.normal(size=(400, width)) * self._scale(width) ** 2
-        return Gram.empty(width).plus(rows.astype(np.float32))
 
     def _scale(self, width):
         return self._generator.uniform(0.25, 4, width).astype(np.float32)
@@ -72,25 +59,6 @@ def test_smoothing_the_vision_tower_changes_nothing(tiny_checkpoint, outputs):
     name = "vision.encoder.layers.1.layer_norm2.weight"
     assert not np.allclose(smoothed.tensors[name].read(), checkpoint.tensors[name].read())
     assert_same(outputs(smoothed, "smoothed"), outputs(checkpoint, "plain"))
-
-
-def test_scaling_the_decoder_changes_nothing(tiny_checkpoint, outputs):
-    checkpoint = open_checkpoint(str(tiny_checkpoint))
-
-    def coarse(weight):
-        steps = np.abs(weight).max(axis=0, keepdims=True) / np.float32(3)
-        return np.rint(weight / steps).astype(np.int8), steps
-
-    scaled, scales = scale_decoder(
-        checkpoint,
-        FakeCalibration(checkpoint),
-        lambda name, problem: choose_importance(*problem(), coarse),
-    )
-    assert not any("qkv_proj" in name for name in scales)
-    assert len(scales) == 3 * checkpoint.text.layers
-    moved = [name for name, scale in scales.items() if np.ptp(scale) > 0.1]
-    assert {name.split(".")[-1] for name in moved} == {"o_proj", "down_proj", "gate_up_proj"}
-    assert_same(outputs(scaled, "scaled"), outputs(checkpoint, "plain"))
 
 
 def test_scaling_the_residual_changes_nothing(tiny_checkpoint, outputs):

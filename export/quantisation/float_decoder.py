@@ -1,0 +1,166 @@
+"""A checkpoint's language model in float32, one layer in memory and on disk at a time."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_medgemma.calibration.passes.activation_statistics import InputStatistics
+from edge_medgemma.calibration.passes.layer_runner import GraphStages, StageSession
+from edge_medgemma.calibration.search.gram import Gram
+from edge_medgemma.export.checkpoint.checkpoint import Checkpoint, Tensor
+from edge_medgemma.export.checkpoint.tensor_names import EMBEDDING, HEAD
+from edge_medgemma.export.graphs.decoder import DecoderWriter
+from edge_medgemma.export.graphs.ort_dialect import OrtDialect
+from edge_medgemma.export.graphs.weights import FLOAT32
+from edge_medgemma.export.graphs.writer import write_bytes, write_data
+from edge_medgemma.runtime.generation.masks import TokenMeta, additive_mask
+
+Array = NDArray[np.float32]
+
+HEAD_ROWS = 8192
+"""Rows of the head that are in memory at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A sequence of tokens that is read in one pass."""
+
+    ids: tuple[int, ...]
+    rows: TokenMeta
+    embeddings: Array
+    """[tokens, hidden]: rows of the table times the scale, image features where images are"""
+    is_held_out: bool
+    """Measures the loss, and is not looked at for anything else"""
+    answer_rows: NDArray[np.int64]
+    """Rows whose next token is judged"""
+
+    @property
+    def next_ids(self) -> NDArray[np.int64]:
+        """The tokens after `answer_rows`."""
+        return np.array(self.ids, np.int64)[self.answer_rows + 1]
+
+    def feeds(self, embeddings: Array, window: int) -> dict[str, NDArray[np.generic]]:
+        """Inputs of decoder.onnx but for the caches, with these embeddings [tokens, hidden]."""
+        count = len(self.ids)
+        return {
+            "embeddings": embeddings[None],
+            "position_ids": self.rows.positions[None],
+            "mask_global": additive_mask(self.rows, self.rows, None),
+            "mask_local": additive_mask(self.rows, self.rows, window),
+            "seqlen_global": np.array([count - 1], np.int32),
+            "total_global": np.array(count, np.int32),
+            "seqlen_local": np.array([count - 1], np.int32),
+            "total_local": np.array(count, np.int32),
+            "logit_rows": self.answer_rows,
+            "use_int8_caches": np.array(False),
+            "use_draft_head": np.array(False),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _NoHead:
+    """In place of the vocabulary projection, which no layer reads."""
+
+    shape: tuple[int, ...]
+
+    def read(self, *index: slice) -> Array:
+        return np.zeros(self.shape, np.float32)[index]
+
+
+def float_layers(
+    checkpoint: Checkpoint, passages: Sequence[Passage], scratch: Path
+) -> Iterator[dict[str, Gram]]:
+    """Run the passages through every layer; after each, the second moments of its linear inputs.
+
+    The names of the linear layers are those of a float32 engine. The last item, without moments, is
+    followed by nothing: the streams are then final and `float_logits` reads them from `scratch`.
+
+    Args:
+        checkpoint: to run
+        passages: what to read
+        scratch: folder for one layer in float32 (0.4 GB for 4B) and the residual streams
+
+    Raises:
+        CheckpointError: a weight is not finite.
+    """
+    streams = [passage.embeddings for passage in passages]
+    for index in range(checkpoint.text.layers):
+        stages = _write_layer(checkpoint, index, scratch)
+        stage = stages.stage(0)
+        session = StageSession(stage, scratch)
+        statistics = {
+            linear.name: InputStatistics(
+                stages.weight(linear.weight).shape[0], keep_rows=False, seed=0
+            )
+            for linear in stage.linears
+        }
+        wanted = [stage.stream_output, *(linear.input for linear in stage.linears)]
+        for number, passage in enumerate(passages):
+            values = session.run(_feeds(checkpoint, passage, streams[number]), wanted)
+            streams[number] = values[stage.stream_output][0].astype(np.float32)
+            if not passage.is_held_out:
+                for linear in stage.linears:
+                    statistics[linear.name].update(values[linear.input][0].astype(np.float32), 0)
+        del session
+        grams = {}
+        for name, found in statistics.items():
+            assert found.gram is not None
+            grams[name.replace("layers.0.", f"layers.{index}.")] = found.gram
+        np.savez(scratch / "streams.npz", *streams)
+        yield grams
+
+
+def float_logits(checkpoint: Checkpoint, passages: Sequence[Passage], scratch: Path) -> Array:
+    """Logits [answer rows of the held-out passages, vocabulary] after the last of `float_layers`."""
+    with np.load(scratch / "streams.npz") as file:
+        rows = np.concatenate(
+            [
+                file[f"arr_{number}"][passage.answer_rows]
+                for number, passage in enumerate(passages)
+                if passage.is_held_out
+            ]
+        )
+    mean_square = np.square(rows, dtype=np.float64).mean(axis=-1, keepdims=True)
+    weight = 1 + checkpoint.tensors["text.norm.weight"].read()
+    normed = (rows / np.sqrt(mean_square + checkpoint.text.rms_norm_eps)).astype(np.float32)
+    normed *= weight
+    logits = np.empty((len(rows), checkpoint.text.vocabulary), np.float32)
+    for first in range(0, checkpoint.text.vocabulary, HEAD_ROWS):
+        part = slice(first, min(first + HEAD_ROWS, checkpoint.text.vocabulary))
+        logits[:, part] = normed @ checkpoint.head.read(part).T
+    return logits
+
+
+def _write_layer(checkpoint: Checkpoint, index: int, scratch: Path) -> GraphStages:
+    """The decoder graph of one layer alone."""
+    text = checkpoint.text
+    prefix = f"text.layers.{index}."
+    tensors: dict[str, Tensor] = {
+        name.replace(prefix, "text.layers.0."): tensor
+        for name, tensor in checkpoint.tensors.items()
+        if name.startswith(prefix)
+    }
+    tensors["text.norm.weight"] = checkpoint.tensors["text.norm.weight"]
+    tensors[EMBEDDING] = checkpoint.tensors[EMBEDDING]
+    tensors[HEAD] = _NoHead((1, text.hidden_size))
+    alone = replace(
+        checkpoint,
+        text=replace(text, layers=1, layer_is_global=(text.layer_is_global[index],)),
+        tensors=tensors,
+    )
+    graph = DecoderWriter(alone, OrtDialect(), lambda _: FLOAT32).write()
+    write_bytes(scratch / "decoder.onnx", graph.serialize("decoder.data"))
+    write_data(scratch / "decoder.data", graph.blobs, lambda _: None)
+    return GraphStages(scratch, "decoder")
+
+
+def _feeds(
+    checkpoint: Checkpoint, passage: Passage, stream: Array
+) -> dict[str, NDArray[np.generic]]:
+    text = checkpoint.text
+    empty = np.zeros((1, text.kv_heads, len(passage.ids), text.head_dim), np.float32)
+    caches = {"past_key.0": empty, "past_value.0": empty}
+    return passage.feeds(stream, text.sliding_window) | caches
