@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from click.testing import CliRunner
 from comparisons.environments import environment_python
 from comparisons.process import TESTS
 from comparisons.stored_bits import stored_bits
@@ -25,17 +26,22 @@ from real_weights.checkpoint import real_checkpoint, shuffled_checkpoint
 from real_weights.engines import export, logits_of, text_ids
 from real_weights.scores import Score, score
 
+from edge_medgemma.runtime.cli import cli
 from edge_medgemma.runtime.generation.engine import Engine
 
 CHECKPOINTS = {"stored": real_checkpoint, "shuffled": shuffled_checkpoint}
 PEERS = ("f32", "bf16", "q8_0", "q4_k_m", "q4_0")
 OURS = {
-    "fp32": ("fp32", 128),
-    "int8": ("int8", 128),
-    "int4": ("int4", 128),
-    "int4-32": ("int4", 32),
+    "fp32": ("fp32",),
+    "int8": ("int8",),
+    "int4": ("int4",),
+    "int4-32": ("int4", "--block-size", "32"),
+    "int4-32-calibrated": ("int4", "--block-size", "32"),
 }
-"""Precision and block size."""
+"""Precision and options of `export`."""
+
+CALIBRATED = "-calibrated"
+CALIBRATION_SLICES = 8
 
 PARTS = ("linear", "embedding")
 
@@ -116,12 +122,25 @@ def read_text(checkpoint: Path, folder: Path) -> Text:
 def ours(weights: str, checkpoint: Path, folder: Path, name: str, text: Text) -> Row:
     """An engine as `export` makes it today: always a new one."""
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        directory = export(checkpoint, Path(scratch) / "engine", *OURS[name])
+        options = OURS[name]
+        if name.endswith(CALIBRATED):
+            options = (*options, "--calibration", str(calibrated(checkpoint, Path(scratch))))
+        directory = export(checkpoint, Path(scratch) / "engine", *options)
         with Engine.open(directory, check_files=False) as engine:
             found = score(text.ids, text.logits, logits_of(engine, text.ids))
         linear, embedding = stored_bits(directory)
         size = sum(path.stat().st_size for path in directory.rglob("*"))
     return Row(weights, f"ours {name}", size, linear, embedding, found)
+
+
+def calibrated(checkpoint: Path, folder: Path) -> Path:
+    """calibration.json of a few slices of the head CT that the tests have."""
+    path = folder / "calibration.json"
+    scan = TESTS / "data" / "ct_head"
+    arguments = ["calibrate", checkpoint, scan, "-o", path, "--slices", CALIBRATION_SLICES]
+    done = CliRunner().invoke(cli, [str(word) for word in arguments])
+    assert done.exit_code == 0, done.output
+    return path
 
 
 def peer(

@@ -3,11 +3,11 @@
 MAX_KL_NATS = {
     "bf16": 3e-4,
     "fp16": 2e-5,
-    "int8": 0.012,
-    "int4": 0.9,
+    "int8": 0.006,
+    "int4": 0.12,
 }
 """Mean KL(float32 engine || engine), token by token over medical_text.txt, by precision of `export`
-with blocks of 128 and without a calibration, but fp16's, which needs one."""
+without a calibration, but fp16's, which needs one."""
 
 FP32_KL_NATS = 1e-9
 """KL(transformers || float32 engine): sums in another order leave a hundredth of it."""
