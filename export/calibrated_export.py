@@ -21,6 +21,7 @@ from edge_medgemma.runtime.errors import EngineError
 from edge_medgemma.runtime.files import new_directory
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.manifest import MANIFEST_NAME, Manifest, Scope, dump_manifest
+from edge_medgemma.runtime.parity import HELD_OUT_SLICES
 
 DEFAULT_MAX_KL = 0.05
 """Nats; what it costs Gemma to read images causally is 0.03 to 0.09
@@ -103,7 +104,7 @@ def export_calibrated(
             is_met = budget.target_kl is None or loss.kl_nats <= budget.target_kl
             if is_met or precision != "int4":
                 break
-        flips = f"on held-out slices ({loss.flags_flipped:.1%} of the flags flip)"
+        flips = f"on {HELD_OUT_SLICES} ({loss.flags_flipped:.1%} of the flags flip)"
         budget.check(loss.kl_nats, precision, flips)
         if domain.parts:
             file = write_bytes(folder / DOMAIN_FILE, dump_domain(domain))
@@ -149,6 +150,7 @@ def calibration_record(
     return {
         "slices": slices,
         "loss": summary,
+        "measured_on": HELD_OUT_SLICES,
         "findings": [asdict(one) for one in loss.findings],
         "int8_layers": sorted(int8_layers),
         "residual_peak": calibration.residual_peak,

@@ -28,6 +28,7 @@ from edge_medgemma.runtime.files import new_directory
 from edge_medgemma.runtime.generation.embedding import Embedding
 from edge_medgemma.runtime.generation.masks import NO_IMAGE
 from edge_medgemma.runtime.manifest import MANIFEST_NAME, Manifest, dump_manifest, load_manifest
+from edge_medgemma.runtime.parity import HELD_OUT_TEXT
 
 Array = NDArray[np.float32]
 
@@ -93,8 +94,12 @@ def export_measured(
                     manifest = add_reference_outputs(measured, folder, manifest, None)
             if loss.kl_nats <= budget.limit:
                 break
-        budget.check(loss.kl_nats, weights, "on held-out text")
-        record = {"loss": asdict(loss), "int8_layers": sorted(int8_layers)}
+        budget.check(loss.kl_nats, weights, f"on {HELD_OUT_TEXT}")
+        record = {
+            "loss": asdict(loss),
+            "measured_on": HELD_OUT_TEXT,
+            "int8_layers": sorted(int8_layers),
+        }
         manifest = replace(manifest, calibration=record)
         write_bytes(folder / MANIFEST_NAME, dump_manifest(manifest).encode())
     return manifest, loss

@@ -12,6 +12,9 @@ PARITY_NAME = "parity.json"
 
 UNVERIFIED = "unverified"
 
+HELD_OUT_SLICES, HELD_OUT_TEXT = "held-out slices", "held-out text"
+"""What an export measured its loss on, with a calibration and without."""
+
 
 @dataclass(frozen=True, slots=True)
 class Parity:
@@ -43,7 +46,7 @@ def write_parity(directory: Path, parity: Parity) -> None:
 def parity_words(directory: Path, manifest: Manifest) -> str:
     """Parity on record of this very engine, in a few words; UNVERIFIED where there is none.
 
-    A stamp of `verify` comes before the loss that a calibrated export measured.
+    A stamp of `verify` comes before the loss that an export measured.
     """
     try:
         parity = parse_sealed((directory / PARITY_NAME).read_bytes(), Parity)
@@ -53,7 +56,8 @@ def parity_words(directory: Path, manifest: Manifest) -> str:
         pass
     loss = (manifest.calibration or {}).get("loss")
     if isinstance(loss, dict) and isinstance(loss.get("kl_nats"), float):
-        return f"KL {loss['kl_nats']:.1e} nats on held-out slices, at export"
+        what = (manifest.calibration or {}).get("measured_on", HELD_OUT_SLICES)
+        return f"KL {loss['kl_nats']:.1e} nats on {what}, at export"
     return UNVERIFIED
 
 

@@ -85,7 +85,7 @@ class _Report:
     thresholds: "Thresholds"
     prompts: tuple["CaseComparison", ...]
     calibrated_loss: dict[str, Any] | None
-    """What the export measured on held-out slices"""
+    """What the export measured"""
 
 
 def _calibrated_loss(manifest: "Manifest") -> dict[str, Any] | None:
@@ -103,10 +103,14 @@ def _print(report: _Report, as_json: bool) -> None:
     print_table(_table(report.prompts))
     loss = report.calibrated_loss
     if loss is not None:
+        seen = (
+            f"{loss['prompts']} prompts of held-out slices and the first token of each answer"
+            if "prompts" in loss
+            else f"{loss['positions']} positions of held-out prose and of a drawn head"
+        )
         click.echo(
             f"at export: KL {loss['kl_nats']:.2e} nats, top-1 {loss['top1_agreement']:.1%}, on "
-            f"{loss['prompts']} prompts of held-out slices and the first token of each answer; here "
-            "other pictures and texts, and whole answers"
+            f"{seen}; here other pictures and texts, and whole answers"
         )
     if report.verdict.is_pass:
         click.echo(f"pass: within the limits of {_limits(report.thresholds)}")

@@ -37,7 +37,7 @@ from edge_medgemma.runtime.triage.scoring.questions import assessed_findings
 
 CALIBRATION_SCANS = 12
 CALIBRATION_SLICES = 96
-NEAREST = "int4 to nearest"
+NEAREST = "int4, no calibration"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ def main() -> None:
 def compare(
     checkpoint: Path, folder: Path, count: int, threads: int | None
 ) -> tuple[EngineQuality, ...]:
-    """Float32 first, then fp16, int8 and int4 as calibrated, then int4 rounded to nearest.
+    """Float32 first, then fp16, int8 and int4 as calibrated, then int4 without calibration.
 
     Args:
         checkpoint: that train.py wrote
