@@ -18,11 +18,12 @@ def test_a_line_of_the_table() -> None:
 
 
 @pytest.mark.parametrize(
-    ("precision", "expected"), [("int4", (5.0, 9.0)), ("int8", (9.0, 9.0)), ("fp32", (32.0, 32.0))]
+    ("precision", "expected"), [("int4", (16 / 3, 8.25)), ("int8", (9.0, 8.25)), ("fp32", (32.0, 32.0))]
 )
 def test_bits_of_a_weight_with_a_scale_for_32(
     precision: str, expected: tuple[float, float], tmp_path: Path
 ) -> None:
+    """Values are a twelfth of this shape's weights and have 8 bits; the head has one for 128."""
     checkpoint = synthetic_checkpoint("tiny")
     export_engine(checkpoint, tmp_path / "engine", precision=precision, block_size=32)
     assert stored_bits(tmp_path / "engine") == expected
