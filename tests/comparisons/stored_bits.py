@@ -8,7 +8,9 @@ import onnx
 
 from edge_medgemma.runtime.manifest import load_manifest
 
-LINEAR = re.compile(r"text\.layers\.\d+\.(self_attn\.(qkv|qk|v|o)_proj|mlp\.(gate_up|down)_proj)(\.|$)")
+LINEAR = re.compile(
+    r"text\.layers\.\d+\.(self_attn\.(qkv|qk|v|o)_proj|mlp\.(gate_up|down)_proj)(\.|$)"
+)
 """Beginning of the names of all that a linear layer of the decoder takes from its data file."""
 
 

@@ -90,7 +90,7 @@ def test_the_ceiling_is_what_takes_longer(medgemma: Manifest) -> None:
 def test_answers_read_the_draft_and_int8_caches(medgemma: Manifest) -> None:
     plane, scales = 671_252_480 // 2, 671_252_480 // 128 * 4
     precision = replace(
-        medgemma.precision, block_size=128, decode_kv_cache="int8", draft_head="int4"
+        medgemma.precision, head_block_size=128, decode_kv_cache="int8", draft_head="int4"
     )
     fast = replace(medgemma, precision=precision)
     untied = replace(

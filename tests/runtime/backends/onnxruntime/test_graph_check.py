@@ -73,7 +73,7 @@ def test_a_tower_of_another_shape_is_refused(
 
 @pytest.mark.parametrize(
     ("text", "precision"),
-    [({"vocabulary": 575}, {}), ({}, {"embedding": "int8"}), ({}, {"block_size": 16})],
+    [({"vocabulary": 575}, {}), ({}, {"embedding": "int8"}), ({}, {"head_block_size": 16})],
 )
 def test_a_table_of_another_size_is_refused(
     manifest: Manifest, text: dict[str, Any], precision: dict[str, Any]
