@@ -34,7 +34,7 @@ def medgemma() -> Manifest:
         manifest,
         text=checkpoint.text,
         vision=checkpoint.vision,
-        precision=replace(manifest.precision, embedding="head"),
+        precision=replace(manifest.precision, embedding="head", head_block_size=128),
         files={name: FileRecord(size, "0" * 64) for name, size in sizes.items()},
     )
 
