@@ -1,5 +1,6 @@
 """Export with a calibration: the engine is measured before it is kept, and says what it costs."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -48,13 +49,18 @@ class Budget:
         """Refuse an engine that loses too much.
 
         Raises:
-            EngineError: `kl_nats` is above the limit.
+            EngineError: `kl_nats` is above the limit, or not a number, which `force` does not accept.
         """
-        if kl_nats > self.limit and not self.force:
+        if not math.isfinite(kl_nats):
+            raise EngineError(
+                f"the {precision} engine or its float model computes no numbers {cost}: the weights of "
+                "the checkpoint pass the range of float32; download it again"
+            )
+        if not (kl_nats <= self.limit or self.force):
             raise EngineError(
                 f"the {precision} engine loses {kl_nats:.4f} nats {cost}, more than "
-                f"{self.limit:g}; choose --precision auto or int8 or a smaller --block-size, or keep "
-                "it with --force"
+                f"{self.limit:g}; choose --precision {'fp16' if precision == 'int8' else 'auto or int8'} or a "
+                "smaller --block-size, or keep it with --force"
             )
 
 

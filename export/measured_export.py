@@ -16,7 +16,7 @@ from edge_medgemma.calibration.search.gram import Gram
 from edge_medgemma.export.calibrated_export import Budget, int8_choices
 from edge_medgemma.export.checkpoint.checkpoint import Checkpoint
 from edge_medgemma.export.engine import Progress, write_engine
-from edge_medgemma.export.graphs.weights import stacked
+from edge_medgemma.export.graphs.weights import Matrix, check_blocks, stacked
 from edge_medgemma.export.graphs.writer import write_bytes
 from edge_medgemma.export.passages import builtin_passages
 from edge_medgemma.export.quantisation.float_decoder import Passage, float_layers, float_logits
@@ -130,17 +130,18 @@ def _read(
     on_layer: Progress | None,
 ) -> Reference:
     """Run the float model once; the integers of an int4 engine are then in `scratch`."""
+    weights = "int4" if precision == AUTOMATIC else precision
+    plain = plan_export(checkpoint, weights, block_size, target=target).decoder
+    for matrix in _matrices(checkpoint, 0):
+        check_blocks(matrix, plain(matrix.name))
     passages = builtin_passages(checkpoint, scratch)
     found: dict[str, Gram] = {}
     search = Search(scratch, lambda name: found[inputs_of(name)])
-    weights = "int4" if precision == AUTOMATIC else precision
     formats = plan_export(checkpoint, weights, block_size, target=target, search=search).decoder
     layers = checkpoint.text.layers
     for layer, grams in enumerate(float_layers(checkpoint, passages, scratch)):
         found = grams
-        for leaf, parts in INT4_LAYERS.items() if weights == "int4" else ():
-            tensors = (checkpoint.tensors[f"text.layers.{layer}.{part}.weight"] for part in parts)
-            matrix = stacked(f"text.layers.{layer}.{leaf}", *tensors)
+        for matrix in _matrices(checkpoint, layer) if weights == "int4" else ():
             quantizer = formats(matrix.name).quantizer
             assert quantizer is not None
             quantizer(matrix.read(slice(0, matrix.outputs), slice(0, matrix.inputs)))
@@ -148,6 +149,13 @@ def _read(
             on_layer(layer + 1, layers)
     held_out = tuple(passage for passage in passages if passage.is_held_out)
     return Reference(held_out, float_logits(checkpoint, passages, scratch))
+
+
+def _matrices(checkpoint: Checkpoint, layer: int) -> Iterator[Matrix]:
+    """What a layer of an int4 engine multiplies by in 4 bits."""
+    for leaf, parts in INT4_LAYERS.items():
+        tensors = (checkpoint.tensors[f"text.layers.{layer}.{part}.weight"] for part in parts)
+        yield stacked(f"text.layers.{layer}.{leaf}", *tensors)
 
 
 def _choices(precision: str, layers: int, escalates: bool) -> Iterator[tuple[str, frozenset[str]]]:

@@ -89,7 +89,8 @@ def _passage(
     ids = tuple(ids[: checkpoint.text.max_positions])
     table = checkpoint.tensors[EMBEDDING]
     embeddings = np.concatenate([table.read(slice(i, i + 1)) for i in ids])
-    embeddings *= np.float32(checkpoint.text.embed_scale)
+    with np.errstate(over="ignore"):  # `float_layers` refuses what is no number
+        embeddings *= np.float32(checkpoint.text.embed_scale)
     images = np.full(len(ids), NO_IMAGE, np.int64)
     places = np.flatnonzero(np.array(ids) == checkpoint.tokens.image)
     if features is not None:

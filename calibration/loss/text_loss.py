@@ -9,6 +9,9 @@ from edge_medgemma.runtime.generation.sampling import log_softmax
 
 Array = NDArray[np.float32]
 
+LARGEST_SURPRISE = 700.0
+"""Nats; the exponential of more is no number that JSON has."""
+
 
 @dataclass(frozen=True, slots=True)
 class TextLoss:
@@ -41,7 +44,8 @@ def text_loss(expected: Array, actual: Array, next_ids: NDArray[np.int64]) -> Te
         log_p, log_q = log_softmax(expected[row]), log_softmax(actual[row])
         kl[row] = (np.exp(log_p) * (log_p - log_q)).sum()
         likelihoods[:, row] = log_q[next_id], log_p[next_id]
-    perplexity, float_perplexity = np.exp(-likelihoods.mean(axis=1)).tolist()
+    surprise = np.minimum(-likelihoods.mean(axis=1), LARGEST_SURPRISE)
+    perplexity, float_perplexity = np.exp(surprise).tolist()
     return TextLoss(
         positions=len(kl),
         kl_nats=float(kl.mean()),

@@ -1,6 +1,7 @@
 """`edge-medgemma export`: a checkpoint in, an engine directory out."""
 
 import importlib.util
+import math
 import resource
 import sys
 import time
@@ -96,11 +97,13 @@ Examples:
 )
 @click.option(
     "--max-kl",
-    type=float,
+    type=click.FloatRange(min=0),
     help="Refuse an int8 or int4 engine that loses more nats. [default: 0.05]",
 )
 @click.option(
-    "--target-kl", type=float, help="Make layers of an int4 engine int8 until the loss is this low."
+    "--target-kl",
+    type=click.FloatRange(min=0),
+    help="Make layers of an int4 engine int8 until the loss is this low.",
 )
 @click.option("--force", is_flag=True, help="Keep the engine whatever it loses.")
 @click.option(
@@ -204,6 +207,8 @@ def _check_usage(options: ExportOptions, *, is_synthetic: bool) -> None:
         )
     if options.vision == "int8" and options.precision not in MEASURED:
         raise click.UsageError("--vision int8 goes with --precision int8 or int4")
+    if any(math.isnan(nats) for nats in (options.loss.max_kl, options.loss.target_kl) if nats):
+        raise click.UsageError("--max-kl and --target-kl are numbers of nats, not NaN")
     if options.loss != LossOptions(None, None, False, None):
         if options.calibration is None and options.loss.report is not None:
             raise click.UsageError("--report needs --calibration")

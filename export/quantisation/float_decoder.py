@@ -1,6 +1,6 @@
 """A checkpoint's language model in float32, one layer in memory and on disk at a time."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,9 +16,13 @@ from edge_medgemma.export.graphs.decoder import DecoderWriter
 from edge_medgemma.export.graphs.ort_dialect import OrtDialect
 from edge_medgemma.export.graphs.weights import FLOAT32
 from edge_medgemma.export.graphs.writer import write_bytes, write_data
+from edge_medgemma.runtime.errors import CheckpointError
 from edge_medgemma.runtime.generation.masks import TokenMeta, additive_mask
 
 Array = NDArray[np.float32]
+
+LARGEST_ACTIVATION = 1e15
+"""Squares of more do not add up in float32; Gemma 3 stays below 1e6."""
 
 HEAD_ROWS = 8192
 """Rows of the head that are in memory at once."""
@@ -84,7 +88,7 @@ def float_layers(
         scratch: folder for one layer in float32 (0.4 GB for 4B) and the residual streams
 
     Raises:
-        CheckpointError: a weight is not finite.
+        CheckpointError: a weight is not finite, or what is computed with it is not.
     """
     streams = [passage.embeddings for passage in passages]
     for index in range(checkpoint.text.layers):
@@ -100,6 +104,7 @@ def float_layers(
         wanted = [stage.stream_output, *(linear.input for linear in stage.linears)]
         for number, passage in enumerate(passages):
             values = session.run(_feeds(checkpoint, passage, streams[number]), wanted)
+            _require_numbers(index, values)
             streams[number] = values[stage.stream_output][0].astype(np.float32)
             if not passage.is_held_out:
                 for linear in stage.linears:
@@ -111,6 +116,16 @@ def float_layers(
             grams[name.replace("layers.0.", f"layers.{index}.")] = found.gram
         np.savez(scratch / "streams.npz", *streams)
         yield grams
+
+
+def _require_numbers(layer: int, values: Mapping[str, NDArray[np.generic]]) -> None:
+    for name, array in values.items():
+        largest = float(np.abs(array.astype(np.float32)).max(initial=0))
+        if not largest <= LARGEST_ACTIVATION:
+            raise CheckpointError(
+                f"the float model reaches {largest:g} at '{name}' of layer {layer}, expected at most "
+                f"{LARGEST_ACTIVATION:g}: its weights are damaged, download the checkpoint again"
+            )
 
 
 def float_logits(checkpoint: Checkpoint, passages: Sequence[Passage], scratch: Path) -> Array:

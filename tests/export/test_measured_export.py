@@ -1,5 +1,7 @@
 """Exports without slices: what they are rounded by, what they lose, and what is refused."""
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -12,7 +14,7 @@ from edge_medgemma.export.measured_export import Reference, export_measured, mea
 from edge_medgemma.export.passages import builtin_passages
 from edge_medgemma.export.quantisation.float_decoder import float_layers, float_logits
 from edge_medgemma.runtime.cli import cli
-from edge_medgemma.runtime.errors import EngineError
+from edge_medgemma.runtime.errors import CheckpointError, EngineError
 from edge_medgemma.runtime.generation.masks import NO_IMAGE
 from edge_medgemma.runtime.manifest import load_manifest
 
@@ -121,3 +123,51 @@ def test_the_command_prints_the_loss_before_it_is_done(tiny_checkpoint, tmp_path
     loss, done = made.stdout.splitlines()
     assert loss.startswith("int4") and "on held-out text: KL 0.0" in loss
     assert "GB in" in done
+
+
+@pytest.mark.parametrize("precision", ["auto", "int4", "int8"])
+def test_blocks_that_do_not_divide_the_inputs_are_refused_before_anything_is_read(
+    checkpoint, tmp_path, precision
+):
+    with pytest.raises(CheckpointError, match="96 inputs, which blocks of 64 do not divide"):
+        export_measured(
+            checkpoint,
+            tmp_path / "engine",
+            precision=precision,
+            block_size=64,
+            budget=Budget(),
+            on_layer=lambda done, total: pytest.fail("the model was read"),
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_loss_that_is_no_number_is_refused_whatever_is_forced():
+    for budget in (Budget(), Budget(force=True)):
+        with pytest.raises(EngineError, match="computes no numbers on text"):
+            budget.check(float("nan"), "int4", "on text")
+    with pytest.raises(EngineError, match="more than nan"):
+        Budget(max_kl=float("nan")).check(0.1, "int4", "on text")
+
+
+def test_a_float_model_that_overflows_is_refused(checkpoint, tmp_path):
+    name = "text.layers.2.input_layernorm.weight"
+    broken = dict(checkpoint.tensors)
+    broken[name] = _Constant(checkpoint.tensors[name].shape, np.float32(1e38))
+    with pytest.raises(CheckpointError, match=r"reaches .* of layer 2, expected at most 1e\+15"):
+        export_measured(
+            replace(checkpoint, tensors=broken),
+            tmp_path / "engine",
+            precision="int4",
+            block_size=32,
+            budget=Budget(force=True),
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+@dataclass(frozen=True)
+class _Constant:
+    shape: tuple[int, ...]
+    value: np.float32
+
+    def read(self, *index):
+        return np.full(self.shape, self.value)[index]

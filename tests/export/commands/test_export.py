@@ -32,6 +32,8 @@ def test_reports_place_size_time_and_memory(invoke, tmp_path):
         (("--synthetic", "tiny", "--revision", "main"), "go with CHECKPOINT"),
         (("--synthetic", "2b"), "'4b', '27b', 'tiny'"),
         (("--synthetic", "tiny", "--block-size", "48"), "'32', '64', '128'"),
+        (("folder", "--max-kl", "nan"), "not NaN"),
+        (("folder", "--target-kl", "-1"), "-1.0 is not in the range x>=0"),
     ],
 )
 def test_usage_errors(invoke, tmp_path, arguments, message):
