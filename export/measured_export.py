@@ -61,7 +61,7 @@ def export_measured(
 
     Args:
         checkpoint: to export
-        destination: of the engine; beside it lies a scratch folder for as long as this runs
+        destination: of the engine; a scratch folder lies in the unfinished one for as long as this runs
         precision: `auto`, `int8` or `int4`
         block_size: inputs that share a scale
         budget: the loss that is accepted; `auto` keeps to it by layers in int8
@@ -77,7 +77,7 @@ def export_measured(
     """
     with (
         new_directory(destination) as folder,
-        tempfile.TemporaryDirectory(dir=destination.absolute().parent, prefix=".export.") as name,
+        tempfile.TemporaryDirectory(dir=folder, prefix=".scratch.") as name,
     ):
         scratch = Path(name)
         search = Search(scratch, _not_read)

@@ -47,13 +47,13 @@ def export_with_reference_outputs(
 def cpu_engine(export_plan: ExportPlan, folder: Path) -> Iterator[Path]:
     """A directory with the plan's weights that onnxruntime runs on a CPU.
 
-    It is `folder`, where the export_plan itself was written, or the same weights in float32 beside it,
+    It is `folder`, where the export_plan itself was written, or the same weights in float32 inside it,
     deleted at the end: for as long it takes the engine's size again.
     """
     if export_plan.target.dialect == CPU.dialect and export_plan.target.activations != "bf16":
         yield folder
         return
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.cpu.") as name:
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".cpu.") as name:
         write_engine(replace(export_plan, target=CPU, fp32_ops=()), Path(name), None, None)
         yield Path(name)
 

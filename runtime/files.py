@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -11,6 +12,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from edge_medgemma.runtime.errors import ResourceError
+
+_TOKEN = re.compile("[0-9a-f]{12}")
+"""What ends the name of a temporary path"""
 
 
 @contextlib.contextmanager
@@ -73,6 +77,8 @@ def new_file(path: Path, mode: int | None = None) -> Iterator[BinaryIO]:
 def new_directory(path: Path) -> Iterator[Path]:
     """A temporary directory beside `path` that becomes `path` when the block succeeds.
 
+    Those of earlier runs for `path` that were killed are deleted first.
+
     Raises:
         ResourceError: `path` exists already, or the disk is full; nothing is left behind.
     """
@@ -80,8 +86,10 @@ def new_directory(path: Path) -> Iterator[Path]:
         raise ResourceError(f"'{path}' exists already; choose another place or remove it")
     with write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep_directories(path)
         temporary = _temporary_path(path)
         temporary.mkdir()
+        lock = _directory_lock(temporary)
         try:
             yield temporary
             if path.exists():
@@ -90,6 +98,37 @@ def new_directory(path: Path) -> Iterator[Path]:
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
+        finally:
+            if lock is not None:
+                os.close(lock)
+
+
+def _sweep_directories(path: Path) -> None:
+    """Delete temporary directories of `new_directory(path)` whose writer was killed."""
+    begin = f".{path.name}."
+    for found in path.parent.iterdir():
+        is_ours = found.name.startswith(begin) and _TOKEN.fullmatch(found.name[len(begin) :])
+        if is_ours and found.is_dir() and not found.is_symlink():
+            lock = _directory_lock(found)  # the system drops it with the process that held it
+            if lock is not None:
+                shutil.rmtree(found, ignore_errors=True)
+                os.close(lock)
+
+
+def _directory_lock(folder: Path) -> int | None:
+    """A descriptor that holds the lock of `folder`; None where another has it or none can be had."""
+    if sys.platform == "win32":
+        return None
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        _lock(descriptor)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 def remove_abandoned(temporary: Path) -> bool:

@@ -40,10 +40,11 @@ def text_loss(expected: Array, actual: Array, next_ids: NDArray[np.int64]) -> Te
     """
     kl = np.empty(len(expected))
     likelihoods = np.empty((2, len(expected)))
-    for row, next_id in enumerate(next_ids):  # one at a time: a vocabulary is a megabyte
-        log_p, log_q = log_softmax(expected[row]), log_softmax(actual[row])
-        kl[row] = (np.exp(log_p) * (log_p - log_q)).sum()
-        likelihoods[:, row] = log_q[next_id], log_p[next_id]
+    with np.errstate(all="ignore"):  # what comes of logits that are no numbers is no number
+        for row, next_id in enumerate(next_ids):  # one at a time: a vocabulary is a megabyte
+            log_p, log_q = log_softmax(expected[row]), log_softmax(actual[row])
+            kl[row] = (np.exp(log_p) * (log_p - log_q)).sum()
+            likelihoods[:, row] = log_q[next_id], log_p[next_id]
     surprise = np.minimum(-likelihoods.mean(axis=1), LARGEST_SURPRISE)
     perplexity, float_perplexity = np.exp(surprise).tolist()
     return TextLoss(

@@ -102,3 +102,17 @@ def test_a_report_that_was_made_private_stays_so(tmp_path: Path) -> None:
 
 def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_what_a_killed_run_left_is_deleted_and_what_a_living_one_writes_is_not(
+    tmp_path: Path,
+) -> None:
+    abandoned, other = tmp_path / ".engine.0123456789ab", tmp_path / ".engine.notes"
+    for folder in (abandoned, other):
+        (folder / ".scratch.x").mkdir(parents=True)
+    with new_directory(tmp_path / "engine") as living:
+        assert set(tmp_path.iterdir()) == {other, living}
+        with pytest.raises(KeyboardInterrupt), new_directory(tmp_path / "engine"):
+            assert living.is_dir()
+            raise KeyboardInterrupt
+    assert set(tmp_path.iterdir()) == {other, tmp_path / "engine"}
