@@ -2,7 +2,7 @@
 and phantoms, measured on others of the same kind, and kept only if the loss is accepted."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -16,14 +16,15 @@ from edge_medgemma.calibration.search.gram import Gram
 from edge_medgemma.export.calibrated_export import Budget, int8_choices
 from edge_medgemma.export.checkpoint.checkpoint import Checkpoint
 from edge_medgemma.export.engine import Progress, write_engine
-from edge_medgemma.export.graphs.weights import Matrix, check_blocks, stacked
+from edge_medgemma.export.graphs.weights import Matrix, stacked
 from edge_medgemma.export.graphs.writer import write_bytes
 from edge_medgemma.export.passages import builtin_passages
-from edge_medgemma.export.quantisation.float_decoder import Passage, float_layers, float_logits
+from edge_medgemma.export.quantisation.float_decoder import FloatDecoder, Passage
 from edge_medgemma.export.quantisation.int4_search import Search
 from edge_medgemma.export.quantisation.quant_scheme import INT4_LAYERS, inputs_of, plan_export
 from edge_medgemma.export.reference_outputs import add_reference_outputs, cpu_engine
 from edge_medgemma.export.target import CPU, Target
+from edge_medgemma.runtime.commands.progress import OnStage
 from edge_medgemma.runtime.files import new_directory
 from edge_medgemma.runtime.generation.embedding import Embedding
 from edge_medgemma.runtime.generation.masks import NO_IMAGE
@@ -54,8 +55,7 @@ def export_measured(
     budget: Budget,
     target: Target = CPU,
     with_reference_outputs: bool = False,
-    on_layer: Progress | None = None,
-    on_progress: Progress | None = None,
+    on_stage: OnStage | None = None,
 ) -> tuple[Manifest, TextLoss]:
     """Write the engine directory `destination` with its measured loss in the manifest.
 
@@ -67,8 +67,7 @@ def export_measured(
         budget: the loss that is accepted; `auto` keeps to it by layers in int8
         target: what runs it
         with_reference_outputs: add the outputs by which a device is judged
-        on_layer: called with layers read and layers in all
-        on_progress: called with bytes written and bytes there will be
+        on_stage: called with what is done now, and how much of how much
 
     Raises:
         EngineError: the loss is above the budget; nothing is left behind.
@@ -81,15 +80,15 @@ def export_measured(
     ):
         scratch = Path(name)
         search = Search(scratch, _not_read)
-        reference = _read(checkpoint, scratch, precision, block_size, target, on_layer)
+        reference = _read(checkpoint, scratch, precision, block_size, target, on_stage)
         escalates = precision == AUTOMATIC or budget.target_kl is not None
         for weights, int8_layers in _choices(precision, checkpoint.text.layers, escalates):
             export_plan = plan_export(
                 checkpoint, weights, block_size, None, int8_layers, target, search=search
             )
-            manifest = write_engine(export_plan, folder, None, on_progress)
+            manifest = write_engine(export_plan, folder, None, _megabytes(on_stage))
             with cpu_engine(export_plan, folder) as measured:
-                loss = measure_text_loss(measured, reference)
+                loss = measure_text_loss(measured, reference, on_stage)
                 if with_reference_outputs:
                     manifest = add_reference_outputs(measured, folder, manifest, None)
             if loss.kl_nats <= budget.limit:
@@ -105,7 +104,9 @@ def export_measured(
     return manifest, loss
 
 
-def measure_text_loss(engine: Path, reference: Reference) -> TextLoss:
+def measure_text_loss(
+    engine: Path, reference: Reference, on_stage: OnStage | None = None
+) -> TextLoss:
     """The loss of a CPU engine directory against the float model."""
     manifest = load_manifest(engine)
     embedding = Embedding(engine, manifest)
@@ -116,7 +117,12 @@ def measure_text_loss(engine: Path, reference: Reference) -> TextLoss:
         embeddings[images] = passage.embeddings[images]
         prompts.append(passage.feeds(embeddings, manifest.text.sliding_window))
     stages = GraphStages(engine, "decoder")
-    logits = decoder_logits(manifest, stages, prompts, None, lambda layer, streams: None)
+
+    def on_layer(layer: int, streams: Sequence[Array]) -> None:
+        if on_stage is not None:
+            on_stage("measuring", layer + 1, len(stages))
+
+    logits = decoder_logits(manifest, stages, prompts, None, on_layer)
     next_ids = np.concatenate([passage.next_ids for passage in reference.passages])
     return text_loss(reference.logits, logits, next_ids)
 
@@ -127,28 +133,26 @@ def _read(
     precision: str,
     block_size: int,
     target: Target,
-    on_layer: Progress | None,
+    on_stage: OnStage | None,
 ) -> Reference:
     """Run the float model once; the integers of an int4 engine are then in `scratch`."""
     weights = "int4" if precision == AUTOMATIC else precision
-    plain = plan_export(checkpoint, weights, block_size, target=target).decoder
-    for matrix in _matrices(checkpoint, 0):
-        check_blocks(matrix, plain(matrix.name))
-    passages = builtin_passages(checkpoint, scratch)
     found: dict[str, Gram] = {}
     search = Search(scratch, lambda name: found[inputs_of(name)])
     formats = plan_export(checkpoint, weights, block_size, target=target, search=search).decoder
     layers = checkpoint.text.layers
-    for layer, grams in enumerate(float_layers(checkpoint, passages, scratch)):
+    passages = builtin_passages(checkpoint, scratch)
+    decoder = FloatDecoder(checkpoint, passages, scratch)
+    for layer, grams in enumerate(decoder.layers()):
         found = grams
         for matrix in _matrices(checkpoint, layer) if weights == "int4" else ():
             quantizer = formats(matrix.name).quantizer
             assert quantizer is not None
             quantizer(matrix.read(slice(0, matrix.outputs), slice(0, matrix.inputs)))
-        if on_layer is not None:
-            on_layer(layer + 1, layers)
+        if on_stage is not None:
+            on_stage("reading", layer + 1, layers)
     held_out = tuple(passage for passage in passages if passage.is_held_out)
-    return Reference(held_out, float_logits(checkpoint, passages, scratch))
+    return Reference(held_out, decoder.logits())
 
 
 def _matrices(checkpoint: Checkpoint, layer: int) -> Iterator[Matrix]:
@@ -166,6 +170,12 @@ def _choices(precision: str, layers: int, escalates: bool) -> Iterator[tuple[str
         yield "int8", frozenset()
     else:
         yield precision, frozenset()
+
+
+def _megabytes(on_stage: OnStage | None) -> Progress | None:
+    if on_stage is None:
+        return None
+    return lambda done, total: on_stage("writing, MB", done // 10**6, total // 10**6)
 
 
 def _not_read(name: str) -> Gram:

@@ -12,7 +12,7 @@ PARITY_NAME = "parity.json"
 
 UNVERIFIED = "unverified"
 
-HELD_OUT_SLICES, HELD_OUT_TEXT = "held-out slices", "held-out text"
+HELD_OUT_SLICES, HELD_OUT_TEXT = "held-out slices", "held-out prose and a drawn head"
 """What an export measured its loss on, with a calibration and without."""
 
 

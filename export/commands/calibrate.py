@@ -49,7 +49,7 @@ Examples:
 @click.option(
     "--block-size",
     type=click.Choice(["32", "64", "128"]),
-    default="128",
+    default="64",
     show_default=True,
     help="Of the int4 engine that --report makes.",
 )

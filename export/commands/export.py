@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edge_medgemma.export.commands.extras import requires_extra
-from edge_medgemma.runtime.commands.progress import progress_bar
+from edge_medgemma.runtime.commands.progress import named_progress, progress_bar
 from edge_medgemma.runtime.errors import DependencyError
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def command(
     options = ExportOptions(
         engine=engine,
         precision=precision,
-        block_size=int(block_size or (32 if precision == "int8" else 64)),
+        block_size=int(block_size or 0),
         with_reference_outputs=reference_outputs and target != "cpu",
         vision=vision,
         calibration=calibration,
@@ -153,12 +153,15 @@ def command(
     with requires_extra("export"):
         from edge_medgemma.export.checkpoint.loader import open_checkpoint
         from edge_medgemma.export.checkpoint.synthetic import synthetic_checkpoint
+        from edge_medgemma.export.quantisation.quant_scheme import default_block_size
         from edge_medgemma.export.target import choose_target
     device = choose_target(target, precision, activations)
     if synthetic is not None:
         source = synthetic_checkpoint(synthetic)
     else:
         source = open_checkpoint(str(checkpoint), revision, lora)
+    if not options.block_size:
+        options = replace(options, block_size=default_block_size(source.text, precision))
     manifest = _export(options, source, device)
     size = sum(record.bytes for record in manifest.files.values())
     click.echo(
@@ -188,6 +191,7 @@ class ExportOptions:
     engine: Path
     precision: str
     block_size: int
+    """0 until the checkpoint is open, where none is named"""
     with_reference_outputs: bool
     vision: str | None
     calibration: Path | None
@@ -256,7 +260,8 @@ def _export_measured(options: ExportOptions, source: "Checkpoint", target: "Targ
     """Export without slices and print the loss on text that was not looked at."""
     with requires_extra("cpu,export"):
         from edge_medgemma.export.measured_export import export_measured
-    with progress_bar("reading") as on_layer, weights_progress_bar() as on_progress:
+        from edge_medgemma.runtime.parity import HELD_OUT_TEXT
+    with named_progress("reading") as on_stage:
         manifest, loss = export_measured(
             source,
             options.engine,
@@ -265,12 +270,12 @@ def _export_measured(options: ExportOptions, source: "Checkpoint", target: "Targ
             budget=_budget(options.loss),
             target=target,
             with_reference_outputs=options.with_reference_outputs,
-            on_layer=on_layer,
-            on_progress=on_progress,
+            on_stage=on_stage,
         )
-    int8_layers = (manifest.calibration or {}).get("int8_layers", ())
-    more = f" with {len(int8_layers)} layers in int8" if int8_layers else ""
-    click.echo(f"{manifest.precision.decoder}{more}, on held-out text: {loss}")
+    kinds = {name.rpartition(".")[2] for name in (manifest.calibration or {})["int8_layers"]}
+    more = f" with every {' and '.join(sorted(kinds))} in int8" if kinds else ""
+    limit = "" if options.loss.force else f", of {_budget(options.loss).limit:g} accepted"
+    click.echo(f"{manifest.precision.decoder}{more}, on {HELD_OUT_TEXT}: {loss}{limit}")
     return manifest
 
 

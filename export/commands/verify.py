@@ -96,6 +96,7 @@ def _calibrated_loss(manifest: "Manifest") -> dict[str, Any] | None:
 def _print(report: _Report, as_json: bool) -> None:
     from edge_medgemma.runtime.commands.tables import print_table
     from edge_medgemma.runtime.documents import dump_json
+    from edge_medgemma.runtime.parity import HELD_OUT_TEXT
 
     if as_json:
         click.echo(dump_json(report), nl=False)
@@ -106,7 +107,7 @@ def _print(report: _Report, as_json: bool) -> None:
         seen = (
             f"{loss['prompts']} prompts of held-out slices and the first token of each answer"
             if "prompts" in loss
-            else f"{loss['positions']} positions of held-out prose and of a drawn head"
+            else f"{loss['positions']} positions of {HELD_OUT_TEXT}"
         )
         click.echo(
             f"at export: KL {loss['kl_nats']:.2e} nats, top-1 {loss['top1_agreement']:.1%}, on "

@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_medgemma.calibration.passes.activation_statistics import InputStatistics
-from edge_medgemma.calibration.passes.layer_runner import GraphStages, StageSession
+from edge_medgemma.calibration.passes.layer_runner import GraphStages, Stage, StageSession
 from edge_medgemma.calibration.search.gram import Gram
 from edge_medgemma.export.checkpoint.checkpoint import Checkpoint, Tensor
 from edge_medgemma.export.checkpoint.tensor_names import EMBEDDING, HEAD
@@ -74,48 +73,68 @@ class _NoHead:
         return np.zeros(self.shape, np.float32)[index]
 
 
-def float_layers(
-    checkpoint: Checkpoint, passages: Sequence[Passage], scratch: Path
-) -> Iterator[dict[str, Gram]]:
-    """Run the passages through every layer; after each, the second moments of its linear inputs.
+class FloatDecoder:
+    """Reads passages layer by layer."""
 
-    The names of the linear layers are those of a float32 engine. The last item, without moments, is
-    followed by nothing: the streams are then final and `float_logits` reads them from `scratch`.
+    def __init__(self, checkpoint: Checkpoint, passages: Sequence[Passage], scratch: Path) -> None:
+        """Name what to read.
 
-    Args:
-        checkpoint: to run
-        passages: what to read
-        scratch: folder for one layer in float32 (0.4 GB for 4B) and the residual streams
+        Args:
+            checkpoint: to run
+            passages: what it reads
+            scratch: folder for one layer in float32 at a time, 0.4 GB for 4B
+        """
+        self._checkpoint = checkpoint
+        self._passages = passages
+        self._scratch = scratch
+        self._streams = [passage.embeddings for passage in passages]
 
-    Raises:
-        CheckpointError: a weight is not finite, or what is computed with it is not.
-    """
-    streams = [passage.embeddings for passage in passages]
-    for index in range(checkpoint.text.layers):
-        stages = _write_layer(checkpoint, index, scratch)
-        stage = stages.stage(0)
-        session = StageSession(stage, scratch)
-        statistics = {
-            linear.name: InputStatistics(
-                stages.weight(linear.weight).shape[0], keep_rows=False, seed=0
-            )
+    def layers(self) -> Iterator[dict[str, Gram]]:
+        """Run every layer; after each, the second moments of the inputs of its linear layers.
+
+        They are named as in a float32 engine. Passages that are held out have no part in them.
+
+        Raises:
+            CheckpointError: a weight is not finite, or what is computed with it is not.
+        """
+        for index in range(self._checkpoint.text.layers):
+            stages = _write_layer(self._checkpoint, index, self._scratch)
+            found = self._run(index, stages, stages.stage(0))
+            yield {name.replace(".0.", f".{index}.", 1): gram for name, gram in found.items()}
+
+    def logits(self) -> Array:
+        """[answer rows of the held-out passages, vocabulary], when `layers` has come to its end."""
+        text, tensors = self._checkpoint.text, self._checkpoint.tensors
+        pairs = zip(self._streams, self._passages, strict=True)
+        rows = np.concatenate([s[p.answer_rows] for s, p in pairs if p.is_held_out])
+        mean_square = np.square(rows, dtype=np.float64).mean(axis=-1, keepdims=True)
+        normed = (rows / np.sqrt(mean_square + text.rms_norm_eps)).astype(np.float32)
+        normed *= 1 + tensors["text.norm.weight"].read()
+        logits = np.empty((len(rows), text.vocabulary), np.float32)
+        for first in range(0, text.vocabulary, HEAD_ROWS):
+            part = slice(first, min(first + HEAD_ROWS, text.vocabulary))
+            logits[:, part] = normed @ self._checkpoint.head.read(part).T
+        return logits
+
+    def _run(self, index: int, stages: GraphStages, stage: Stage) -> dict[str, Gram]:
+        """One layer over every passage."""
+        session = StageSession(stage, self._scratch)
+        grams = {
+            linear.name: Gram.empty(stages.weight(linear.weight).shape[0])
             for linear in stage.linears
         }
         wanted = [stage.stream_output, *(linear.input for linear in stage.linears)]
-        for number, passage in enumerate(passages):
-            values = session.run(_feeds(checkpoint, passage, streams[number]), wanted)
+        for number, passage in enumerate(self._passages):
+            feeds = _feeds(self._checkpoint, passage, self._streams[number])
+            values = session.run(feeds, wanted)
             _require_numbers(index, values)
-            streams[number] = values[stage.stream_output][0].astype(np.float32)
-            if not passage.is_held_out:
-                for linear in stage.linears:
-                    statistics[linear.name].update(values[linear.input][0].astype(np.float32), 0)
-        del session
-        grams = {}
-        for name, found in statistics.items():
-            assert found.gram is not None
-            grams[name.replace("layers.0.", f"layers.{index}.")] = found.gram
-        np.savez(scratch / "streams.npz", *streams)
-        yield grams
+            self._streams[number] = values[stage.stream_output][0].astype(np.float32)
+            if passage.is_held_out:
+                continue
+            for linear in stage.linears:
+                rows = values[linear.input][0].astype(np.float32)
+                grams[linear.name] = grams[linear.name].plus(rows)
+        return grams
 
 
 def _require_numbers(layer: int, values: Mapping[str, NDArray[np.generic]]) -> None:
@@ -126,27 +145,6 @@ def _require_numbers(layer: int, values: Mapping[str, NDArray[np.generic]]) -> N
                 f"the float model reaches {largest:g} at '{name}' of layer {layer}, expected at most "
                 f"{LARGEST_ACTIVATION:g}: its weights are damaged, download the checkpoint again"
             )
-
-
-def float_logits(checkpoint: Checkpoint, passages: Sequence[Passage], scratch: Path) -> Array:
-    """Logits [answer rows of the held-out passages, vocabulary] after the last of `float_layers`."""
-    with np.load(scratch / "streams.npz") as file:
-        rows = np.concatenate(
-            [
-                file[f"arr_{number}"][passage.answer_rows]
-                for number, passage in enumerate(passages)
-                if passage.is_held_out
-            ]
-        )
-    mean_square = np.square(rows, dtype=np.float64).mean(axis=-1, keepdims=True)
-    weight = 1 + checkpoint.tensors["text.norm.weight"].read()
-    normed = (rows / np.sqrt(mean_square + checkpoint.text.rms_norm_eps)).astype(np.float32)
-    normed *= weight
-    logits = np.empty((len(rows), checkpoint.text.vocabulary), np.float32)
-    for first in range(0, checkpoint.text.vocabulary, HEAD_ROWS):
-        part = slice(first, min(first + HEAD_ROWS, checkpoint.text.vocabulary))
-        logits[:, part] = normed @ checkpoint.head.read(part).T
-    return logits
 
 
 def _write_layer(checkpoint: Checkpoint, index: int, scratch: Path) -> GraphStages:

@@ -9,11 +9,13 @@ from edge_medgemma.export.checkpoint.checkpoint import Checkpoint
 from edge_medgemma.export.checkpoint.tensor_names import HEAD
 from edge_medgemma.export.graphs.embedding import DATA_NAME
 from edge_medgemma.export.graphs.mixed_precision import fp32_ops
+from edge_medgemma.export.graphs.rounding import BITS
 from edge_medgemma.export.graphs.weights import FLOAT32, WeightFormat, WeightFormatOf
 from edge_medgemma.export.quantisation.folding import scale_residual, smooth_vision
 from edge_medgemma.export.quantisation.int4_search import Search, searched_formats
 from edge_medgemma.export.target import CPU, SIXTEEN_BIT, Target
 from edge_medgemma.runtime.errors import CheckpointError, EngineError
+from edge_medgemma.runtime.model_shape import TextSpec
 
 BLOCK_SIZES = (32, 64, 128)
 """Sizes that onnxruntime's and TensorRT's int4 kernels both take."""
@@ -177,6 +179,17 @@ def check_same(checkpoint: Checkpoint, calibration: Calibration) -> None:
         )
 
 
+def default_block_size(text: TextSpec, precision: str) -> int:
+    """Block size where the user names none: activations lose less in blocks of 32, speed more."""
+    whole = [size for size in (32, 64) if not any(width % size for width in _input_widths(text))]
+    return 32 if precision == "int8" else max(whole, default=32)
+
+
+def _input_widths(text: TextSpec) -> tuple[int, int, int]:
+    """Inputs of the decoder's linear layers."""
+    return text.hidden_size, text.heads * text.head_dim, text.intermediate_size
+
+
 def _scheme(
     checkpoint: Checkpoint, precision: str, block_size: int, target: Target, *, has_ranges: bool
 ) -> QuantScheme:
@@ -188,6 +201,12 @@ def _scheme(
         raise EngineError(
             f"block size {block_size} has no kernel; expected one of {', '.join(map(str, BLOCK_SIZES))}"
         )
+    for width in _input_widths(checkpoint.text) if precision in BITS else ():
+        if width % block_size:
+            raise CheckpointError(
+                f"the checkpoint has layers of {width} inputs, which blocks of {block_size} do not "
+                "divide; choose a smaller --block-size or --precision fp32"
+            )
     if precision == "bf16":
         # Logits need float16's finer steps, and numpy reads float16 rows.
         return QuantScheme(decoder="bf16", head="fp16", embedding="fp16", vision="bf16")

@@ -12,7 +12,7 @@ from edge_medgemma.export.checkpoint.loader import open_checkpoint
 from edge_medgemma.export.engine import export_engine
 from edge_medgemma.export.measured_export import Reference, export_measured, measure_text_loss
 from edge_medgemma.export.passages import builtin_passages
-from edge_medgemma.export.quantisation.float_decoder import float_layers, float_logits
+from edge_medgemma.export.quantisation.float_decoder import FloatDecoder
 from edge_medgemma.runtime.cli import cli
 from edge_medgemma.runtime.errors import CheckpointError, EngineError
 from edge_medgemma.runtime.generation.masks import NO_IMAGE
@@ -26,13 +26,14 @@ def checkpoint(tiny_checkpoint):
 
 @pytest.fixture(scope="module")
 def reference(checkpoint, tmp_path_factory):
-    """The float model on the held-out passages, and the moments of every layer."""
+    """The float model on the held-out passages."""
     scratch = tmp_path_factory.mktemp("scratch")
     passages = builtin_passages(checkpoint, scratch)
-    for _ in float_layers(checkpoint, passages, scratch):
+    decoder = FloatDecoder(checkpoint, passages, scratch)
+    for _ in decoder.layers():
         pass
     held_out = tuple(passage for passage in passages if passage.is_held_out)
-    return Reference(held_out, float_logits(checkpoint, passages, scratch))
+    return Reference(held_out, decoder.logits())
 
 
 @pytest.fixture
@@ -105,7 +106,7 @@ def test_auto_spends_bits_until_the_loss_is_accepted(checkpoint, tmp_path):
 
 
 def test_a_loss_that_no_precision_keeps_leaves_nothing(checkpoint, tmp_path):
-    with pytest.raises(EngineError, match=r"the int8 engine loses .* nats on held-out text"):
+    with pytest.raises(EngineError, match=r"the int8 engine loses .* nats on held-out prose"):
         export_measured(
             checkpoint,
             tmp_path / "engine",
@@ -118,10 +119,10 @@ def test_a_loss_that_no_precision_keeps_leaves_nothing(checkpoint, tmp_path):
 
 def test_the_command_prints_the_loss_before_it_is_done(tiny_checkpoint, tmp_path):
     arguments = ["export", str(tiny_checkpoint), "-o", str(tmp_path / "engine")]
-    made = CliRunner().invoke(cli, [*arguments, "--block-size", "32"])
+    made = CliRunner().invoke(cli, arguments)
     assert made.exit_code == 0, made.output
     loss, done = made.stdout.splitlines()
-    assert loss.startswith("int4") and "on held-out text: KL 0.0" in loss
+    assert loss.startswith("int4") and "on held-out prose and a drawn head: KL 0.0" in loss
     assert "GB in" in done
 
 
