@@ -137,7 +137,7 @@ def test_blocks_that_do_not_divide_the_inputs_are_refused_before_anything_is_rea
             precision=precision,
             block_size=64,
             budget=Budget(),
-            on_layer=lambda done, total: pytest.fail("the model was read"),
+            on_stage=lambda stage, done, total: pytest.fail("the model was read"),
         )
     assert list(tmp_path.iterdir()) == []
 
