@@ -123,9 +123,9 @@ def synthetic_engine(size: str) -> Path:
 
     with requires_extra("export"):
         from edge_medgemma.export.checkpoint.synthetic import synthetic_checkpoint
-        from edge_medgemma.export.commands.export import weights_progress_bar
         from edge_medgemma.export.engine import export_engine
         from edge_medgemma.export.synthetic_ranges import synthetic_vision_ranges
+        from edge_medgemma.runtime.commands.progress import weights_progress_bar
     checkpoint = synthetic_checkpoint(size)
     folder = Place.ENGINES.folder
     key = hashlib.sha256(checkpoint.fingerprint().encode())

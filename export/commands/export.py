@@ -5,8 +5,6 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +12,11 @@ from typing import TYPE_CHECKING
 import click
 
 from edge_medgemma.export.commands.extras import requires_extra
-from edge_medgemma.runtime.commands.progress import named_progress, progress_bar
+from edge_medgemma.runtime.commands.progress import (
+    named_progress,
+    progress_bar,
+    weights_progress_bar,
+)
 from edge_medgemma.runtime.errors import DependencyError
 
 if TYPE_CHECKING:
@@ -317,33 +319,6 @@ def _export_calibrated(
         write_report(options.loss.report, calibration, measured)
     click.echo(table(calibration, measured))
     return manifest
-
-
-@contextmanager
-def weights_progress_bar() -> Iterator[Callable[[int, int], None]]:
-    if not sys.stderr.isatty():
-        yield lambda done, total: None
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-
-    columns = (
-        TextColumn("writing weights"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("weights", total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
 def _peak_bytes() -> int:

@@ -7,11 +7,13 @@ from functools import partial
 from rich.console import Console
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     MofNCompleteColumn,
     Progress,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
+    TransferSpeedColumn,
 )
 
 OnStage = Callable[[str, int, int], None]
@@ -47,6 +49,23 @@ def stage_progress() -> Iterator[OnStage]:
     """A function to call with (stage, done, total), the stage one of STAGE_WORDS."""
     with _bar("opening the engine") as update:
         yield lambda stage, done, total: update(STAGE_WORDS[stage], done, total)
+
+
+@contextmanager
+def weights_progress_bar() -> Iterator[Callable[[int, int], None]]:
+    """A function to call with bytes written and bytes there will be; the bar vanishes at the end."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("writing weights"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    disabled = not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=disabled) as progress:
+        task = progress.add_task("weights", total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
 @contextmanager
