@@ -88,7 +88,9 @@ def _passage(
 ) -> Passage:
     ids = tuple(ids[: checkpoint.text.max_positions])
     table = checkpoint.tensors[EMBEDDING]
-    embeddings = np.concatenate([table.read(slice(i, i + 1)) for i in ids])
+    embeddings = np.empty((len(ids), table.shape[1]), np.float32)
+    for row, token in enumerate(ids):
+        embeddings[row] = table.read(slice(token, token + 1))[0]  # copied: it may be part of more
     with np.errstate(over="ignore"):  # `float_layers` refuses what is no number
         embeddings *= np.float32(checkpoint.text.embed_scale)
     images = np.full(len(ids), NO_IMAGE, np.int64)
