@@ -73,17 +73,34 @@ def feeds_of(
     images = np.flatnonzero(prompt.rows.images != NO_IMAGE)
     if len(images):
         embeddings[images] = features[list(prompt.slices)].reshape(len(images), -1)
-    count = len(prompt.ids)
+    return one_pass_feeds(prompt.rows, embeddings, prompt.logit_rows, text.sliding_window)
+
+
+def one_pass_feeds(
+    rows: TokenMeta,
+    embeddings: NDArray[np.float32],
+    logit_rows: NDArray[np.int64],
+    window: int,
+) -> dict[str, NDArray[np.generic]]:
+    """Inputs of decoder.onnx, but for the caches, for tokens `rows` that are read in one pass.
+
+    Args:
+        rows: the S tokens
+        embeddings: [S, hidden]
+        logit_rows: [R], tokens whose logits are wanted
+        window: `text.sliding_window`
+    """
+    count = len(rows)
     return {
         "embeddings": embeddings[None],
-        "position_ids": prompt.rows.positions[None],
-        "mask_global": additive_mask(prompt.rows, prompt.rows, None),
-        "mask_local": additive_mask(prompt.rows, prompt.rows, text.sliding_window),
+        "position_ids": rows.positions[None],
+        "mask_global": additive_mask(rows, rows, None),
+        "mask_local": additive_mask(rows, rows, window),
         "seqlen_global": np.array([count - 1], np.int32),
         "total_global": np.array(count, np.int32),
         "seqlen_local": np.array([count - 1], np.int32),
         "total_local": np.array(count, np.int32),
-        "logit_rows": prompt.logit_rows,
+        "logit_rows": logit_rows,
         "use_int8_caches": np.array(False),
         "use_draft_head": np.array(False),
     }

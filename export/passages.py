@@ -91,7 +91,7 @@ def _passage(
     embeddings = np.empty((len(ids), table.shape[1]), np.float32)
     for row, token in enumerate(ids):
         embeddings[row] = table.read(slice(token, token + 1))[0]  # copied: it may be part of more
-    with np.errstate(over="ignore"):  # `float_layers` refuses what is no number
+    with np.errstate(over="ignore"):  # `FloatDecoder` refuses what is no number
         embeddings *= np.float32(checkpoint.text.embed_scale)
     images = np.full(len(ids), NO_IMAGE, np.int64)
     places = np.flatnonzero(np.array(ids) == checkpoint.tokens.image)

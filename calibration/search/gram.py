@@ -37,11 +37,6 @@ class Gram:
         parts = x.reshape(len(x), count, width).transpose(1, 0, 2)
         return Gram(self.blocks + np.matmul(parts.transpose(0, 2, 1), parts), self.rows + len(x))
 
-    def divided(self, scale: Array) -> "Gram":
-        """Moments of the input with channel j divided by scale[j]."""
-        parts = scale.reshape(len(self.blocks), -1)
-        return Gram(self.blocks / (parts[:, :, None] * parts[:, None, :]), self.rows)
-
     def packed(self) -> dict[str, NDArray[np.generic]]:
         """Correlations in float16 and the diagonal in float32: half the bytes, and the rounding
         stays far below GPTQ's damping."""

@@ -1,6 +1,5 @@
 """Integers for weight-only quantisation, chosen by the error of the product: GPTQ."""
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -8,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_medgemma.calibration.search.gram import Gram
+from edge_medgemma.runtime.host import usable_cores
 
 Array = NDArray[np.float32]
 
@@ -71,7 +71,7 @@ def _rows_of_block(
     def columns(part: Array) -> tuple[NDArray[np.int8], Array]:
         return _gptq_block(factor, importance, part, rounding, limits, block_size)
 
-    threads = len(os.sched_getaffinity(0))
+    threads = usable_cores()
     with ThreadPoolExecutor(threads) as pool:
         found = list(pool.map(columns, np.array_split(weight, threads, axis=1)))
     return np.hstack([part[0] for part in found]), np.hstack([part[1] for part in found])

@@ -5,11 +5,12 @@ weight of a block, whatever its sign, lies near -8, and of a few steps around th
 whose squared error is least, each input weighted by how large it is.
 """
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
+
+from edge_medgemma.runtime.host import usable_cores
 
 Array = NDArray[np.float32]
 
@@ -58,7 +59,7 @@ def quantize_blocks(
         integers[first : first + height] = rounded.reshape(len(part), inputs)
         scales[first : first + height] = step[..., 0]
 
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         list(pool.map(quantize, range(0, outputs, height)))
     return integers, scales
 

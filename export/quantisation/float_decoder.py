@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_medgemma.calibration.passes.layer_runner import GraphStages, Stage, StageSession
+from edge_medgemma.calibration.prompts import one_pass_feeds
 from edge_medgemma.calibration.search.gram import Gram
 from edge_medgemma.export.checkpoint.checkpoint import Checkpoint, Tensor
 from edge_medgemma.export.checkpoint.tensor_names import EMBEDDING, HEAD
@@ -16,7 +17,7 @@ from edge_medgemma.export.graphs.ort_dialect import OrtDialect
 from edge_medgemma.export.graphs.weights import FLOAT32
 from edge_medgemma.export.graphs.writer import write_bytes, write_data
 from edge_medgemma.runtime.errors import CheckpointError
-from edge_medgemma.runtime.generation.masks import TokenMeta, additive_mask
+from edge_medgemma.runtime.generation.masks import TokenMeta
 
 Array = NDArray[np.float32]
 
@@ -47,20 +48,7 @@ class Passage:
 
     def feeds(self, embeddings: Array, window: int) -> dict[str, NDArray[np.generic]]:
         """Inputs of decoder.onnx but for the caches, with these embeddings [tokens, hidden]."""
-        count = len(self.ids)
-        return {
-            "embeddings": embeddings[None],
-            "position_ids": self.rows.positions[None],
-            "mask_global": additive_mask(self.rows, self.rows, None),
-            "mask_local": additive_mask(self.rows, self.rows, window),
-            "seqlen_global": np.array([count - 1], np.int32),
-            "total_global": np.array(count, np.int32),
-            "seqlen_local": np.array([count - 1], np.int32),
-            "total_local": np.array(count, np.int32),
-            "logit_rows": self.answer_rows,
-            "use_int8_caches": np.array(False),
-            "use_draft_head": np.array(False),
-        }
+        return one_pass_feeds(self.rows, embeddings, self.answer_rows, window)
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,14 +102,6 @@ def test_packing_a_gram_keeps_it(problem):
     assert again.rows == gram.rows
 
 
-def test_a_divided_gram_is_that_of_the_divided_input(problem):
-    _, rows, _ = problem
-    scale = np.linspace(0.5, 4, INPUTS, dtype=np.float32)
-    expected = Gram.empty(INPUTS).plus(rows / scale).blocks
-    actual = Gram.empty(INPUTS).plus(rows).divided(scale).blocks
-    np.testing.assert_allclose(actual, expected, rtol=2e-3, atol=2e-3 * np.abs(expected).max())
-
-
 def test_wide_inputs_keep_blocks_on_the_diagonal():
     assert Gram.empty(4 * BLOCK_WIDTH).blocks.shape == (4, BLOCK_WIDTH, BLOCK_WIDTH)
 
