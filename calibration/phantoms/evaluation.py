@@ -7,12 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_medgemma.calibration.phantoms.drawing import Phantom, draw_phantom
-from edge_medgemma.calibration.phantoms.metrics import (
+from edge_medgemma.calibration.phantoms.volume import to_volume
+from edge_medgemma.calibration.statistics.metrics import (
     area_under_curve,
     bootstrap_interval,
     wilson_interval,
 )
-from edge_medgemma.calibration.phantoms.volume import to_volume
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.slicing.sampling import sample_slices
 from edge_medgemma.runtime.slicing.windows import render_stack

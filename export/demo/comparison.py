@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from edge_medgemma.calibration.phantoms.anatomy import FINDINGS
 from edge_medgemma.calibration.phantoms.dicom import write_dicom_series
 from edge_medgemma.calibration.phantoms.drawing import draw_phantom
-from edge_medgemma.calibration.phantoms.metrics import area_under_curve
 from edge_medgemma.calibration.phantoms.seeds import EVALUATION_FIRST_SEED, TRAINING_SEEDS
 from edge_medgemma.calibration.phantoms.volume import to_volume
 from edge_medgemma.calibration.record import Calibration
 from edge_medgemma.calibration.run import calibrate_engine
 from edge_medgemma.calibration.slices import sample_calibration_slices
+from edge_medgemma.calibration.statistics.metrics import area_under_curve
 from edge_medgemma.export.calibrated_export import Budget, export_calibrated
 from edge_medgemma.export.checkpoint.loader import open_checkpoint
 from edge_medgemma.export.demo.build import BLOCK_SIZE, build_engine, scope_of

@@ -17,7 +17,7 @@ from transformers import Gemma3ForConditionalGeneration
 
 from edge_medgemma.calibration.phantoms.anatomy import FINDINGS
 from edge_medgemma.calibration.phantoms.drawing import draw_blank, draw_phantom
-from edge_medgemma.calibration.phantoms.metrics import area_under_curve
+from edge_medgemma.calibration.statistics.metrics import area_under_curve
 from edge_medgemma.export.demo.batches import draw_ahead
 from edge_medgemma.export.demo.dialogue import IGNORED, Dialogue, Layout
 from edge_medgemma.export.demo.images import pixel_values

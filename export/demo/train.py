@@ -14,12 +14,12 @@ import torch
 from transformers import Gemma3ForConditionalGeneration
 
 from edge_medgemma.calibration.phantoms.anatomy import FINDINGS
-from edge_medgemma.calibration.phantoms.metrics import area_under_curve, fit_platt
 from edge_medgemma.calibration.phantoms.seeds import (
     LANGUAGE_FIRST_SEED,
     PLATT_FIRST_SEED,
     TRAINING_SEEDS,
 )
+from edge_medgemma.calibration.statistics.metrics import area_under_curve, fit_platt
 from edge_medgemma.export.demo.checkpoint import (
     Record,
     open_dialogue,

@@ -14,7 +14,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, max_pool2d, sm
 from transformers import Gemma3ForConditionalGeneration
 
 from edge_medgemma.calibration.phantoms.anatomy import FINDINGS
-from edge_medgemma.calibration.phantoms.metrics import area_under_curve
+from edge_medgemma.calibration.statistics.metrics import area_under_curve
 from edge_medgemma.export.demo.batches import draw_ahead, draw_batch
 from edge_medgemma.export.demo.images import CELLS, SliceTargets
 from edge_medgemma.export.demo.network import (

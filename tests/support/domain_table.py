@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_medgemma.calibration.phantoms.metrics import area_under_curve
 from edge_medgemma.calibration.phantoms.seeds import EVALUATION_FIRST_SEED
+from edge_medgemma.calibration.statistics.metrics import area_under_curve
 from edge_medgemma.export.demo.domain import phantom_study
 from edge_medgemma.runtime.commands.options import BUILTIN_ENGINE
 from edge_medgemma.runtime.domain import pool_tokens, read_domain

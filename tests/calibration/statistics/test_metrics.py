@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from edge_medgemma.calibration.phantoms.metrics import (
+from edge_medgemma.calibration.statistics.metrics import (
     area_under_curve,
     bootstrap_interval,
     fit_platt,

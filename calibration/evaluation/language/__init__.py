@@ -1,0 +1,1 @@
+"""Free text of an engine: answers, reports, refusals."""

@@ -1,0 +1,1 @@
+"""Statistics of predictions against a reference standard, in numpy alone."""
