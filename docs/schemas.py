@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+from edge_medgemma.calibration.evaluation.document import EvaluationDocument
 from edge_medgemma.calibration.record import CalibrationRecord
 from edge_medgemma.runtime.backends.tensorrt.plan_files import PlanRecord
 from edge_medgemma.runtime.commands.cache import CacheListing
@@ -33,6 +34,7 @@ DOCUMENTS: dict[str, tuple[type, str]] = {
     "inspect": (ScanListing, "Output of inspect --json"),
     "cache": (CacheListing, "Output of cache list --json"),
     "protocol": (ProtocolFile, "A triage protocol, as TOML"),
+    "evaluation": (EvaluationDocument, "evaluation.json of an evaluation"),
     "doctor": (Diagnosis, "Output of 'edge-medgemma doctor --json'"),
 }
 """Name of the schema -> type of the document and its title."""
