@@ -11,6 +11,7 @@ from typing import Any, get_args, get_type_hints
 
 from edge_medgemma.calibration.evaluation.document import EvaluationDocument
 from edge_medgemma.calibration.record import CalibrationRecord
+from edge_medgemma.export.commands.export_record import ExportRecord
 from edge_medgemma.runtime.backends.tensorrt.plan_files import PlanRecord
 from edge_medgemma.runtime.commands.cache import CacheListing
 from edge_medgemma.runtime.commands.doctor import Diagnosis
@@ -35,6 +36,7 @@ DOCUMENTS: dict[str, tuple[type, str]] = {
     "cache": (CacheListing, "Output of cache list --json"),
     "protocol": (ProtocolFile, "A triage protocol, as TOML"),
     "evaluation": (EvaluationDocument, "evaluation.json of an evaluation"),
+    "export": (ExportRecord, "Output of 'edge-medgemma export --json'"),
     "doctor": (Diagnosis, "Output of 'edge-medgemma doctor --json'"),
 }
 """Name of the schema -> type of the document and its title."""

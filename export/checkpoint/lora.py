@@ -59,6 +59,10 @@ def with_adapter(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
         raise CheckpointError(
             f"no adapter folder at '{folder}'; expected one with {CONFIG_NAME} and {WEIGHTS_NAME}"
         )
+    if not (folder / CONFIG_NAME).is_file():
+        raise CheckpointError(
+            f"'{folder}' has no {CONFIG_NAME}; expected the folder of a LoRA adapter as PEFT saves it"
+        )
     config = lora_config(read_json(folder / CONFIG_NAME))
     tensors = dict(checkpoint.tensors)
     for module, pair in _pairs(_open_weights(folder)).items():

@@ -84,12 +84,8 @@ def command(
         Engine.open(directory, threads=threads) as engine,
         progress_bar("layers") as on_layer,
     ):
-        calibration = calibrate_engine(
-            engine, slice_set, output, threads=threads, on_progress=on_layer
-        )
+        calibrate_engine(engine, slice_set, output, threads=threads, on_progress=on_layer)
     _report(model, output, report, int(block_size), threads)
-    for warning in calibration.slices.warnings:
-        click.echo(f"warning: {warning}", err=True)
 
 
 @contextmanager

@@ -2,21 +2,22 @@
 
 import importlib.util
 import math
-import resource
-import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from edge_medgemma.export.commands.export_record import export_record
 from edge_medgemma.export.commands.extras import requires_extra
 from edge_medgemma.runtime.commands.progress import (
     named_progress,
     progress_bar,
     weights_progress_bar,
 )
+from edge_medgemma.runtime.documents import dump_json
 from edge_medgemma.runtime.errors import DependencyError
 
 if TYPE_CHECKING:
@@ -114,6 +115,7 @@ Examples:
     help="Write the measured loss as an HTML page.",
 )
 @click.option("--revision", help="Branch, tag or commit of a hub checkpoint.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of sentences.")
 def command(
     checkpoint: str | None,
     engine: Path,
@@ -131,6 +133,7 @@ def command(
     force: bool,
     report: Path | None,
     revision: str | None,
+    as_json: bool,
 ) -> None:
     """Convert a MedGemma checkpoint into an engine.
 
@@ -164,11 +167,16 @@ def command(
         source = open_checkpoint(str(checkpoint), revision, lora)
     if not options.block_size:
         options = replace(options, block_size=default_block_size(source.text, precision))
-    manifest = _export(options, source, device)
-    size = sum(record.bytes for record in manifest.files.values())
+    manifest, words = _export(options, source, device)
+    record = export_record(str(engine), manifest, time.perf_counter() - started_s)
+    if as_json:
+        click.echo(dump_json(record), nl=False)
+        return
+    for sentence in words:
+        click.echo(sentence)
     click.echo(
-        f"{engine}: {size / 1e9:.2f} GB in {time.perf_counter() - started_s:.0f} s, "
-        f"peak memory {_peak_bytes() / 1e9:.2f} GB"
+        f"{engine}: {record.bytes / 1e9:.2f} GB in {record.elapsed_s:.0f} s, "
+        f"peak memory {record.peak_memory_bytes / 1e9:.2f} GB"
     )
 
 
@@ -230,7 +238,10 @@ def _check_usage(options: ExportOptions, *, is_synthetic: bool) -> None:
         )
 
 
-def _export(options: ExportOptions, source: "Checkpoint", target: "Target") -> "Manifest":
+def _export(
+    options: ExportOptions, source: "Checkpoint", target: "Target"
+) -> "tuple[Manifest, Sequence[str]]":
+    """The engine's manifest, and sentences on what it loses."""
     if options.calibration is not None:
         return _export_calibrated(options, source, target, options.calibration)
     if source.kind != "synthetic" and options.precision in MEASURED:
@@ -247,7 +258,7 @@ def _export(options: ExportOptions, source: "Checkpoint", target: "Target") -> "
             limits = synthetic_vision_ranges(source, folder, on_layer)
     write = export_with_reference_outputs if options.with_reference_outputs else export_engine
     with weights_progress_bar() as on_progress:
-        return write(
+        manifest = write(
             source,
             options.engine,
             precision="int4" if options.precision == "auto" else options.precision,
@@ -256,10 +267,13 @@ def _export(options: ExportOptions, source: "Checkpoint", target: "Target") -> "
             vision_limits=limits,
             on_progress=on_progress,
         )
+    return manifest, ()
 
 
-def _export_measured(options: ExportOptions, source: "Checkpoint", target: "Target") -> "Manifest":
-    """Export without slices and print the loss on text that was not looked at."""
+def _export_measured(
+    options: ExportOptions, source: "Checkpoint", target: "Target"
+) -> "tuple[Manifest, Sequence[str]]":
+    """Export without slices, and the loss on text that was not looked at."""
     with requires_extra("cpu,export"):
         from edge_medgemma.export.measured_export import export_measured
         from edge_medgemma.runtime.parity import HELD_OUT_TEXT
@@ -277,8 +291,7 @@ def _export_measured(options: ExportOptions, source: "Checkpoint", target: "Targ
     kinds = {name.rpartition(".")[2] for name in (manifest.calibration or {})["int8_layers"]}
     more = f" with every {' and '.join(sorted(kinds))} in int8" if kinds else ""
     limit = "" if options.loss.force else f", of {_budget(options.loss).limit:g} accepted"
-    click.echo(f"{manifest.precision.decoder}{more}, on {HELD_OUT_TEXT}: {loss}{limit}")
-    return manifest
+    return manifest, [f"{manifest.precision.decoder}{more}, on {HELD_OUT_TEXT}: {loss}{limit}"]
 
 
 def _budget(options: LossOptions) -> "Budget":
@@ -290,8 +303,8 @@ def _budget(options: LossOptions) -> "Budget":
 
 def _export_calibrated(
     options: ExportOptions, source: "Checkpoint", target: "Target", calibration_path: Path
-) -> "Manifest":
-    """Export, measure, print the loss and write the page."""
+) -> "tuple[Manifest, Sequence[str]]":
+    """Export, measure and write the page."""
     with requires_extra("cpu,export"):
         from edge_medgemma.calibration.loss.loss_report import Measured, table, write_report
         from edge_medgemma.calibration.record import load_calibration
@@ -317,11 +330,4 @@ def _export_calibrated(
     measured = [Measured(precision, size, loss)]
     if options.loss.report is not None:
         write_report(options.loss.report, calibration, measured)
-    click.echo(table(calibration, measured))
-    return manifest
-
-
-def _peak_bytes() -> int:
-    """Peak resident bytes of this process; Linux reports kilobytes, macOS bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    return manifest, [table(calibration, measured)]

@@ -26,9 +26,10 @@ from edge_medgemma.runtime.commands.tables import print_table
 from edge_medgemma.runtime.documents import dump_json
 from edge_medgemma.runtime.errors import EdgeMedgemmaError
 from edge_medgemma.runtime.host import available_bytes, processor_name, usable_cores
-from edge_medgemma.runtime.manifest import Manifest, load_manifest
+from edge_medgemma.runtime.manifest import Manifest, Precision, load_manifest
 from edge_medgemma.runtime.memory.device_memory import largest_device_slices
 from edge_medgemma.runtime.memory.host_memory import gigabytes, largest_slices, plan_memory
+from edge_medgemma.runtime.parity import parity_words
 from edge_medgemma.runtime.store.ownership import distrusted_places
 
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
@@ -39,6 +40,11 @@ class EngineDiagnosis:
     """Providers that `auto` takes for an engine, and how many slices fit into memory."""
 
     name: str
+    """Hub id or folder name of its checkpoint."""
+    revision: str | None
+    precision: Precision
+    parity: str
+    """How far it is from its checkpoint, on record, or that nobody measured."""
     vision_provider: Provider | None
     """Provider of the vision tower; null where none runs it."""
     decoder_provider: Provider | None
@@ -152,6 +158,9 @@ def diagnose_engine(
         fallbacks += (Fallback(Provider.OPENVINO, reason),) if reason else ()
     return EngineDiagnosis(
         name=manifest.source.name,
+        revision=manifest.source.revision,
+        precision=manifest.precision,
+        parity=parity_words(directory, manifest),
         vision_provider=vision,
         decoder_provider=Provider.CPU if decoder is Provider.AUTO else decoder,
         fallbacks=fallbacks,
@@ -183,8 +192,12 @@ def _plans(directory: Path, manifest: Manifest) -> str:
 
 
 def _engine_lines(engine: EngineDiagnosis) -> list[str]:
+    revision = f", revision {engine.revision}" if engine.revision else ""
+    weights = engine.precision
     lines = [
-        f"engine: {engine.name}",
+        f"engine: {engine.name}{revision}",
+        f"  precision: decoder {weights.decoder}, head {weights.head}, vision tower {weights.vision}",
+        f"  parity: {engine.parity}",
         f"  vision tower: {engine.vision_provider or 'no provider'}",
         f"  decoder: {engine.decoder_provider or 'no provider'}",
         *(f"  {one.provider} not used: {one.reason}" for one in engine.fallbacks),

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_medgemma.runtime.errors import EngineError
+from edge_medgemma.runtime.errors import EngineError, ProtocolError
 from edge_medgemma.runtime.generation.chat_template import IMAGE_ITEM, ChatTemplate, Content
 from edge_medgemma.runtime.generation.tokenizer import Tokenizer
 from edge_medgemma.runtime.manifest import Manifest
@@ -93,8 +93,10 @@ class PromptBuilder:
 
         Raises:
             EngineError: the template does not show every text and image once and in order.
-            ProtocolError: the question spells a control token.
+            ProtocolError: the question is empty or spells a control token.
         """
+        if not text.strip():
+            raise ProtocolError("the question is empty; write what you want to know of the scan")
         pieces = self._pieces(scan_texts("", 1, text))
         last = next(i for i, piece in enumerate(pieces) if piece.slot == 2)
         return tuple(i for piece in pieces[last:] for i in piece.ids)

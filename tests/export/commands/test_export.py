@@ -1,8 +1,15 @@
+import json
+from pathlib import Path
+
 import pytest
 from click.testing import CliRunner
+from support.schemas import assert_valid
 
 from edge_medgemma.export.commands.export import command
 from edge_medgemma.runtime.cli import SUMMARIES
+from edge_medgemma.runtime.manifest import load_manifest
+
+DEMO_CHECKPOINT = Path(__file__).parents[2] / "data" / "demo_checkpoint"
 
 
 @pytest.fixture
@@ -22,6 +29,19 @@ def test_reports_place_size_time_and_memory(invoke, tmp_path):
     assert result.exit_code == 0
     assert result.output.startswith(f"{tmp_path / 'engine'}: ")
     assert "peak memory" in result.output
+
+
+def test_json_holds_what_the_sentences_say(invoke, tmp_path):
+    arguments = ("--precision", "int8", "--force", "--json")
+    result = invoke(str(DEMO_CHECKPOINT), "-o", str(tmp_path / "engine"), *arguments)
+    assert result.exit_code == 0, result.output
+    record = json.loads(result.stdout)
+    assert_valid(record, "export")
+    manifest = load_manifest(tmp_path / "engine")
+    assert record["manifest_sha256"] == manifest.sha256
+    assert record["precision"]["decoder"] == "int8"
+    assert record["loss"] == manifest.calibration["loss"]
+    assert record["bytes"] < sum(file.stat().st_size for file in (tmp_path / "engine").iterdir())
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,8 @@ def test_the_demo_engine_is_diagnosed_in_words(monkeypatch: pytest.MonkeyPatch) 
     assert result.exit_code == 0, result.output
     most = largest_slices(load_manifest(BUILTIN_ENGINE), 2 * 10**9)
     for line in (
+        "  precision: decoder int4, head int8, vision tower fp32",
+        "  parity: ",
         "processor: A Processor 9000",
         "memory available: 2.0 GB",
         "  vision tower: cpu",

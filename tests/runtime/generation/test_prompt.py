@@ -50,6 +50,16 @@ def test_control_tokens_never_come_out_of_text(tiny_engine: Engine, text: str) -
         assert not tiny_engine.tokenizer.control_ids.intersection(ids)
 
 
+@pytest.mark.parametrize("question", ["", " \n"])
+def test_an_empty_question_is_refused_by_one_line(
+    tiny_engine_directory: Path, tmp_path: Path, question: str
+) -> None:
+    arguments = ["ask", str(tmp_path), question, "--engine", str(tiny_engine_directory)]
+    result = CliRunner().invoke(cli, arguments)
+    assert isinstance(result.exception, ProtocolError)
+    assert "the question is empty" in str(result.exception)
+
+
 def test_a_text_that_is_not_unicode_is_refused_by_one_line(
     tiny_engine_directory: Path, tmp_path: Path
 ) -> None:
