@@ -118,7 +118,7 @@ class StandardCodeEntry:
 
 @dataclass(frozen=True, slots=True)
 class KeySliceEntry:
-    """A slice on which a flagged finding rests."""
+    """A slice on which the answer to a finding rests."""
 
     slice_index: Size
     position_mm: float | None

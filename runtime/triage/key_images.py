@@ -36,17 +36,18 @@ _MIN_MARK_COSINE = 0.9
 
 
 def make_key_images(
-    stack: SliceStack, body_part: BodyPart, flagged: Sequence[FindingResult]
+    stack: SliceStack, body_part: BodyPart, explained: Sequence[FindingResult]
 ) -> tuple[KeyImage, ...]:
-    """At most `MAX_KEY_IMAGES` key slices of the flagged findings, or an overview without any.
+    """At most `MAX_KEY_IMAGES` key slices of the findings, or an overview without any.
 
     Args:
         stack: slices as the model saw them.
         body_part: the protocol's, which knows it where the series does not say.
-        flagged: most urgent first; each gets its best slice before any gets its second.
+        explained: flagged findings, most urgent first, and others with key slices; each gets its
+            best slice before any gets its second.
     """
     row_of = {int(index): row for row, index in enumerate(stack.slice_indices)}
-    titles = _titles_by_slice(flagged)
+    titles = _titles_by_slice(explained)
     shown = {
         int(stack.slice_indices[row]) for row in _rows([row_of[i] for i in titles], len(row_of))
     }
@@ -86,15 +87,15 @@ def side_marks(series: Series) -> tuple[str, str]:
     return ("R", "L") if cosine > 0 else ("L", "R")
 
 
-def _titles_by_slice(flagged: Sequence[FindingResult]) -> Mapping[int, tuple[str, ...]]:
-    ranked = [sorted(f.key_slices, key=lambda key: -key.effect) for f in flagged]
+def _titles_by_slice(explained: Sequence[FindingResult]) -> Mapping[int, tuple[str, ...]]:
+    ranked = [sorted(f.key_slices, key=lambda key: -key.effect) for f in explained]
     chosen: list[int] = []
     for place in range(MAX_KEY_SLICES):
         for keys in ranked:
             if place < len(keys) and keys[place].slice_index not in chosen:
                 chosen.append(keys[place].slice_index)
     return {
-        index: tuple(f.title for f in flagged if index in {k.slice_index for k in f.key_slices})
+        index: tuple(f.title for f in explained if index in {k.slice_index for k in f.key_slices})
         for index in chosen[:MAX_KEY_IMAGES]
     }
 

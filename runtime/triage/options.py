@@ -30,6 +30,8 @@ class TriageOptions:
     """Folder of cached blank baselines; None is the user's cache folder."""
     scan_cache: ScanCache | None = None
     """Cache of image features and prefixes; None keeps nothing that is derived from the scan."""
+    explained: frozenset[str] = frozenset()
+    """Codes of findings that get their key slices even where they are not flagged."""
 
     @property
     def is_anytime(self) -> bool:

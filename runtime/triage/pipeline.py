@@ -7,7 +7,7 @@
     blank baseline   `blank_baseline`: log-odds of the same questions about blank slices
     prefill          `SlicePrefiller.prefill`: instruction and slices into the KV cache
     score            `score`: log-odds of every finding, less the baseline
-    evidence         `evidence`: key slices of the flagged findings
+    evidence         `evidence`: key slices of the flagged findings, and of those to be explained
     conclude         `conclude`: urgency (decided in `urgency.py`) and report
 
 `ask` stops after prefill. Passes over more and more slices are a loop around these stages:
@@ -316,13 +316,16 @@ def score(
 def evidence(
     context: StudyContext, prefix: Prefix, shown: SliceStack, findings: Sequence[FindingResult]
 ) -> tuple[FindingResult, ...]:
-    """The findings, those that are flagged with their key slices."""
+    """The findings, with key slices of those that are flagged or that the options want explained."""
     explained = []
     with context.tracker.stage("evidence"):
         for done, finding in enumerate(findings, start=1):
-            is_flagged = finding.status is FindingStatus.FLAGGED
+            is_explained = finding.status is FindingStatus.FLAGGED or (
+                finding.status is FindingStatus.NOT_FLAGGED
+                and finding.code in context.options.explained
+            )
             explained.append(
-                with_evidence(context.engine, prefix, shown, finding) if is_flagged else finding
+                with_evidence(context.engine, prefix, shown, finding) if is_explained else finding
             )
             context.tracker.step("evidence", done, len(findings))
     return tuple(explained)

@@ -68,7 +68,7 @@ class FindingResult:
     threshold: float
     standard_code: StandardCode | None
     key_slices: tuple[KeySlice, ...]
-    """Key slices of a flagged finding, in spatial order."""
+    """Key slices of a finding that is flagged or was to be explained, in spatial order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +191,12 @@ class StudyReport:
         """Flagged findings, most urgent first, then by score."""
         found = [f for f in self.findings if f.status is FindingStatus.FLAGGED]
         return tuple(sorted(found, key=lambda f: (f.urgency.rank, -(f.score or 0.0))))
+
+    @property
+    def explained(self) -> tuple[FindingResult, ...]:
+        """Flagged findings, then those with key slices although they are not flagged."""
+        others = (f for f in self.findings if f.status is not FindingStatus.FLAGGED)
+        return (*self.flagged, *(f for f in others if f.key_slices))
 
     @property
     def not_assessed(self) -> int:

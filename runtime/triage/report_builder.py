@@ -59,7 +59,7 @@ def study_report(
         return report
     body_part = protocol.body_parts[0] if protocol else BodyPart.UNKNOWN
     with tracker.stage("report"):
-        key_images = make_key_images(stack, body_part, report.flagged)
+        key_images = make_key_images(stack, body_part, report.explained)
     return replace(report, key_images=key_images, spans=tracker.spans)
 
 

@@ -88,16 +88,44 @@ def triage_scan(
             spans=recorder.spans,
         )
 
-    tasks = tuple(_with_scope(task, engine.manifest) for task in tasks)
     domain = read_domain(engine.directory, engine.manifest)
-    new_run = partial(_new_run, engine, options, on_progress, domain)
     if not options.is_anytime:
-        return report([_triage_once(task, new_run(task)) for task in tasks])
+        return report([triage_study(engine, task, options, domain, on_progress) for task in tasks])
+    tasks = tuple(_with_scope(task, engine.manifest) for task in tasks)
+    new_run = partial(_new_run, engine, options, on_progress, domain)
     for studies in _triage_in_passes(tasks, new_run, schedule):
         latest = report(studies)
         if on_report is not None:
             on_report(latest)
     return latest
+
+
+def triage_study(
+    engine: Engine,
+    task: StudyTask,
+    options: TriageOptions = DEFAULT_OPTIONS,
+    domain: Domain | None = None,
+    on_progress: Progress = no_progress,
+) -> StudyReport:
+    """Triage one study of a worklist in a single pass over all its slices.
+
+    Args:
+        engine: an open engine.
+        task: one of `plan_studies`.
+        options: the user's choices; a time budget is not kept.
+        domain: what the engine was calibrated on, by `read_domain`.
+        on_progress: called with the stage, as by `triage_scan`.
+
+    Returns:
+        Its report; `not_assessable`, with the reason, where the study cannot be triaged.
+
+    Raises:
+        EngineError: the engine is missing a part or was altered.
+        ResourceError: the slices need more memory than there is.
+    """
+    task = _with_scope(task, engine.manifest)
+    run = _new_run(engine, options, on_progress, domain, task)
+    return _unexamined(task) if run is None else _run_pass(run, run.num_slices)
 
 
 def _with_scope(task: StudyTask, manifest: Manifest) -> StudyTask:
@@ -133,13 +161,6 @@ def _unexamined(task: StudyTask) -> StudyReport:
     """The report of a study that the engine is not shown."""
     findings = task.protocol.findings if task.protocol and _is_outside_scope(task) else ()
     return replace(overview_report(task), findings=unassessed(findings, NOT_IN_SCOPE))
-
-
-def _triage_once(task: StudyTask, run: StudyRun | None) -> StudyReport:
-    """Apply one protocol to one study in a single pass over all its slices."""
-    if run is None:
-        return _unexamined(task)
-    return _run_pass(run, run.num_slices)
 
 
 def _triage_in_passes(

@@ -53,6 +53,25 @@ def test_a_lesion_is_flagged_on_its_slices_and_the_control_removes_the_yes_bias(
     assert (study.key_images[0].left_mark, study.key_images[0].right_mark) == ("R", "L")
 
 
+def test_a_finding_to_be_explained_gets_key_slices_without_being_flagged(tmp_path, options):
+    scan = write_head_ct(tmp_path / "scan", lesion=range(7, 8))
+    protocol = load_protocol("head_ct")
+    missed = replace(
+        protocol, findings=tuple(replace(one, threshold=1e6) for one in protocol.findings)
+    )
+    code = "intracranial_haemorrhage"
+    plain = replace(options, protocol=missed)
+    (study,) = triage_scan(FakeEngine(), scan, plain).studies
+    assert study.explained == ()
+    wanted = replace(plain, explained=frozenset([code]))
+    (study,) = triage_scan(FakeEngine(), scan, wanted).studies
+    assert study.flagged == ()
+    assert study.urgency is Urgency.ROUTINE
+    assert [one.code for one in study.explained] == [code]
+    assert [key.slice_index for key in study.explained[0].key_slices] == [7]
+    assert ("Intracranial haemorrhage",) in [p.findings for p in study.key_images]
+
+
 @pytest.mark.parametrize("part", ["vision_identity", "decoder_identity"])
 def test_a_baseline_of_another_kernel_is_not_used(tmp_path, options, part):
     scan = write_head_ct(tmp_path / "scan")
