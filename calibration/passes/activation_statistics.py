@@ -5,7 +5,6 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_medgemma.calibration.search.gram import Gram
 from edge_medgemma.runtime.errors import EngineError
 
 Array = NDArray[np.float32]
@@ -15,20 +14,16 @@ SAMPLE_ROWS = 1024
 
 
 class InputStatistics:
-    """The input of one linear layer: largest magnitudes, and a sample or second moments."""
+    """The input of one linear layer: largest magnitudes and a sample."""
 
-    def __init__(self, width: int, *, keep_rows: bool, seed: int) -> None:
+    def __init__(self, width: int, seed: int) -> None:
         self.largest: Array = np.zeros(width, np.float32)
-        self.gram: Gram | None = None if keep_rows else Gram.empty(width)
         self._rows: list[Array] = []
         self._generator = np.random.default_rng(seed)
 
     def update(self, x: Array, share: int) -> None:
         """Take rows x [R, K], `share` of them into the sample."""
         self.largest = np.maximum(self.largest, np.abs(x).max(axis=0))
-        if self.gram is not None:
-            self.gram = self.gram.plus(x)
-            return
         picked = self._generator.choice(len(x), min(share, len(x)), replace=False)
         self._rows.append(x[picked])
 

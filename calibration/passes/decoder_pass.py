@@ -1,20 +1,34 @@
 """The decoder over every prompt, layer by layer: second moments, peaks, cache ranges, answers."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_medgemma.calibration.passes.activation_statistics import InputStatistics, Peaks
+from edge_medgemma.calibration.passes.activation_statistics import Peaks
 from edge_medgemma.calibration.passes.layer_runner import GraphStages, Stage, StageSession
 from edge_medgemma.calibration.passes.vision_pass import reference_rows
 from edge_medgemma.calibration.prompts import Prompt
 from edge_medgemma.calibration.resume_store import State
+from edge_medgemma.calibration.search.gram import Gram
+from edge_medgemma.runtime.generation.masks import NO_IMAGE
 from edge_medgemma.runtime.model_shape import TextSpec
 
 Array = NDArray[np.float32]
 Feeds = dict[str, NDArray[np.generic]]
+
+
+def image_weight(prompts: Sequence[Prompt]) -> float:
+    """What a row of an image counts in the second moments, where one of text counts 1.
+
+    A slice has hundreds of rows and an answer one: unweighted, the more slices there are, the worse
+    an engine of few bits writes. Images count no more than text altogether.
+    """
+    is_image = np.concatenate([prompt.rows.images != NO_IMAGE for prompt in prompts])
+    images = int(is_image.sum())
+    return min(1.0, (len(is_image) - images) / images) if images else 1.0
 
 
 class DecoderPass:
@@ -37,6 +51,8 @@ class DecoderPass:
         self._feeds = feeds
         self._held_out = held_out
         self._threads = threads
+        calibrated = [p for p, held in zip(prompts, held_out, strict=True) if not held]
+        self._image_scale = math.sqrt(image_weight(calibrated))
 
     def run(self, on_layer: Callable[[int], None]) -> Array:
         """Logits [answers, vocabulary] of the held-out prompts' questions, in order."""
@@ -62,10 +78,8 @@ class DecoderPass:
     def _layer(self, index: int, stream: list[Array] | None) -> list[Array]:
         stage = self._stages.stage(index)
         session = StageSession(stage, self._stages.directory, self._threads)
-        statistics = {
-            linear.name: InputStatistics(
-                self._stages.weight(linear.weight).shape[0], keep_rows=False, seed=index
-            )
+        grams = {
+            linear.name: Gram.empty(self._stages.weight(linear.weight).shape[0])
             for linear in stage.linears
         }
         peaks = Peaks()
@@ -79,12 +93,13 @@ class DecoderPass:
             peaks.update(values)
             for name, ranges in caches.items():
                 np.maximum(ranges, np.abs(values[name][0]).max(axis=1), out=ranges)
+            scales = np.where(prompt.rows.images != NO_IMAGE, self._image_scale, 1)
             for linear in stage.linears:
-                statistics[linear.name].update(values[linear.input][0], 0)
+                rows = values[linear.input][0] * scales[:, None].astype(np.float32)
+                grams[linear.name] = grams[linear.name].plus(rows)
         arrays: Feeds = dict(caches)
-        for name, found in statistics.items():
-            assert found.gram is not None
-            arrays |= {f"{key}:{name}": value for key, value in found.gram.packed().items()}
+        for name, found in grams.items():
+            arrays |= {f"{key}:{name}": value for key, value in found.packed().items()}
         arrays["reference"] = reference_rows(
             [s for s, held in zip(following, self._held_out, strict=True) if held]
         )

@@ -63,9 +63,7 @@ class VisionPass:
         stage = self._stages.stage(index)
         session = StageSession(stage, self._stages.directory, self._threads)
         statistics = {
-            linear.name: InputStatistics(
-                self._stages.weight(linear.weight).shape[0], keep_rows=True, seed=index
-            )
+            linear.name: InputStatistics(self._stages.weight(linear.weight).shape[0], index)
             for linear in stage.linears
         }
         peaks = Peaks()
