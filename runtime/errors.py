@@ -33,6 +33,10 @@ class DependencyError(EdgeMedgemmaError, ImportError):
     """An optional part is not installed; the message names the extra that brings it."""
 
 
+class LabelError(EdgeMedgemmaError, ValueError):
+    """A table of labels that is missing, damaged, of another layout or says nothing that is asked."""
+
+
 class ResourceError(EdgeMedgemmaError, OSError):
     """Too little disk, memory or permission for the job; nothing half-written is left behind."""
 

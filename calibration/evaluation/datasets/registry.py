@@ -1,0 +1,46 @@
+"""Layouts of labelled datasets by name."""
+
+from collections.abc import Collection
+from pathlib import Path
+
+from edge_medgemma.calibration.evaluation.datasets import table
+from edge_medgemma.calibration.evaluation.datasets.layout import (
+    DEFAULT_REFERENCE,
+    DatasetLayout,
+    LabelRequest,
+)
+from edge_medgemma.calibration.evaluation.records import Labels
+from edge_medgemma.runtime.errors import LabelError
+
+__all__ = ["LAYOUTS", "DatasetLayout", "read_labels"]
+
+LAYOUTS = {layout.name: layout for layout in (table.LAYOUT,)}
+"""In the order in which `--dataset` lists them."""
+
+
+def read_labels(
+    dataset: str,
+    path: Path,
+    reference: str = DEFAULT_REFERENCE,
+    own_codes: Collection[str] = (),
+) -> Labels:
+    """What a dataset's table says of each study.
+
+    Args:
+        dataset: a name of LAYOUTS.
+        path: the table, or the folder of the dataset that holds it.
+        reference: `majority`, `any` or `reader:NAME`; only where several readers are told apart.
+        own_codes: finding codes of the user's own protocol.
+
+    Raises:
+        LabelError: the table is missing, damaged or of another layout, or has no such reader.
+    """
+    layout = LAYOUTS[dataset]
+    if reference != DEFAULT_REFERENCE and not layout.readers:
+        raise LabelError(
+            f"--reference {reference}: layout {dataset} does not tell readers apart; leave it out"
+        )
+    known = (DEFAULT_REFERENCE, "any", *(f"reader:{name}" for name in layout.readers))
+    if layout.readers and reference not in known:
+        raise LabelError(f"--reference {reference}: expected one of {', '.join(known)}")
+    return layout.read_labels(LabelRequest(path, reference, own_codes))
