@@ -37,6 +37,10 @@ class LabelError(EdgeMedgemmaError, ValueError):
     """A table of labels that is missing, damaged, of another layout or says nothing that is asked."""
 
 
+class EvaluationError(EdgeMedgemmaError, ValueError):
+    """Results of an evaluation that are damaged or of another run, or a figure below what is required."""
+
+
 class ResourceError(EdgeMedgemmaError, OSError):
     """Too little disk, memory or permission for the job; nothing half-written is left behind."""
 

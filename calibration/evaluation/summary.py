@@ -1,0 +1,343 @@
+"""The document of an evaluation, from its plan, results and predictions."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+
+from edge_medgemma import __version__
+from edge_medgemma.calibration.evaluation.attributes import NOT_STATED, merged
+from edge_medgemma.calibration.evaluation.cases import EvaluationPlan, LabelledStudy
+from edge_medgemma.calibration.evaluation.document import (
+    Comparison,
+    EngineProvenance,
+    EvaluationDocument,
+    FindingEntry,
+    Flow,
+    NotificationTimes,
+    ProtocolProvenance,
+    Provenance,
+    Subgroup,
+    WrongAnswer,
+)
+from edge_medgemma.calibration.evaluation.figures import (
+    area,
+    curve,
+    predictive_values,
+    primary_table,
+    reliability,
+    secondary_table,
+    subgroup_figures,
+)
+from edge_medgemma.calibration.evaluation.records import Outcome, Prediction
+from edge_medgemma.calibration.evaluation.requirements import Demand, judge
+from edge_medgemma.calibration.evaluation.results import Answer, StudyResult
+from edge_medgemma.runtime.manifest import Manifest
+from edge_medgemma.runtime.reporting.json_report import INTENDED_USE
+from edge_medgemma.runtime.triage.report import Effort
+from edge_medgemma.runtime.triage.report_builder import engine_record
+
+MAX_WRONG_ANSWERS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class SummaryOptions:
+    """What the user wants to know, and how the results came about."""
+
+    effort: Effort
+    slices: int | None
+    reference: str
+    attributes: tuple[str, ...]
+    """Of which subgroups are made."""
+    prevalences: Mapping[str, float]
+    """By finding code; `""` is that of all others."""
+    demands: tuple[Demand, ...]
+    threshold_origin: str
+
+
+def summarise(
+    plan: EvaluationPlan,
+    results: Mapping[str, StudyResult],
+    predictions: Sequence[Prediction],
+    manifest: Manifest,
+    options: SummaryOptions,
+    comparison: Comparison | None = None,
+) -> EvaluationDocument:
+    """All that the page shows.
+
+    Args:
+        plan: studies and labels.
+        results: by key of the case; every case of the plan has one.
+        predictions: made of them.
+        manifest: of the engine.
+        options: the user's.
+        comparison: with a second engine.
+    """
+    studies = [_Evaluated.of(study, results) for study in plan.studies]
+    by_name = {one.study.name: one for one in studies}
+    findings = tuple(
+        _finding(code, [one for one in predictions if one.finding == code], by_name, options)
+        for code in plan.codes
+    )
+    read = [one for one in studies if one.study.row is not None and one.is_read]
+    misses, false_flags = _wrong_answers(predictions, by_name)
+    return EvaluationDocument(
+        schema_version=1,
+        intended_use=INTENDED_USE,
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        provenance=_provenance(plan, results, manifest, options),
+        flow=_flow(plan, studies, predictions),
+        findings=findings,
+        time_to_result=_times(one.seconds for one in read),
+        time_to_flag=_times(one.seconds for one in read if one.is_flagged),
+        worst_misses=misses,
+        worst_false_flags=false_flags,
+        comparison=comparison,
+        requirements=judge(options.demands, findings),
+    )
+
+
+def engine_provenance(manifest: Manifest) -> EngineProvenance:
+    """An engine as the document names it."""
+    record = engine_record(manifest)
+    return EngineProvenance(
+        record.name,
+        record.sha256,
+        record.precision,
+        record.notice or None,
+        record.has_random_weights,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Evaluated:
+    """A study and all results of it."""
+
+    study: LabelledStudy
+    results: tuple[StudyResult, ...]
+
+    @classmethod
+    def of(cls, study: LabelledStudy, results: Mapping[str, StudyResult]) -> "_Evaluated":
+        return cls(study, tuple(results[case.key] for case in study.cases))
+
+    @property
+    def answers(self) -> list[Answer]:
+        return [answer for result in self.results for answer in result.answers]
+
+    @property
+    def is_read(self) -> bool:
+        return any(result.slices for result in self.results)
+
+    @property
+    def is_assessed(self) -> bool:
+        return all(result.is_assessable for result in self.results)
+
+    @property
+    def is_flagged(self) -> bool:
+        return any(answer.outcome is Outcome.FLAGGED for answer in self.answers)
+
+    @property
+    def seconds(self) -> float:
+        return sum(result.seconds for result in self.results)
+
+    @property
+    def limitations(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(word for one in self.results for word in one.limitations))
+
+    def attribute(self, name: str) -> str:
+        scan = next((one.attributes for one in self.results if name in one.attributes), {})
+        labels = self.study.row.attributes if self.study.row else {}
+        return merged(scan, labels).get(name, NOT_STATED)
+
+
+def _finding(
+    code: str,
+    predictions: Sequence[Prediction],
+    studies: Mapping[str, _Evaluated],
+    options: SummaryOptions,
+) -> FindingEntry:
+    labelled = [one for one in predictions if one.present is not None]
+    withheld = [one for one in labelled if one.outcome is Outcome.NOT_ASSESSABLE]
+    answers = {one.study: _answer(studies[one.study], one) for one in predictions}
+    stated = [
+        (answer.probability, bool(one.present))
+        for one in labelled
+        if (answer := answers[one.study]) and answer.probability is not None
+    ]
+    primary = primary_table(labelled)
+    points, own_point = curve(labelled)
+    prevalence = options.prevalences.get(code, options.prevalences.get(""))
+    return FindingEntry(
+        code=code,
+        title=next((one.title for one in answers.values() if one), code),
+        protocols=tuple(sorted({one.protocol for one in predictions} - {""})),
+        positives=sum(bool(one.present) for one in labelled),
+        negatives=sum(not one.present for one in labelled),
+        unlabelled=len(predictions) - len(labelled),
+        not_assessable_positives=sum(bool(one.present) for one in withheld),
+        not_assessable_negatives=sum(not one.present for one in withheld),
+        not_assessable=_counted(one.reason.split("; ") for one in withheld),
+        primary=primary,
+        secondary=secondary_table(labelled),
+        area=area(labelled),
+        roc=points,
+        operating_point=own_point,
+        reliability=reliability([one for one, _ in stated], [one for _, one in stated]),
+        predictive_values=None if prevalence is None else predictive_values(primary, prevalence),
+        subgroups=tuple(
+            _subgroup(attribute, value, members)
+            for attribute in options.attributes
+            for value, members in _grouped(labelled, attribute, studies)
+        ),
+    )
+
+
+def _answer(study: _Evaluated, prediction: Prediction) -> Answer | None:
+    """The answer that a prediction was made of; None where nothing was asked."""
+    return next(
+        (
+            answer
+            for result in study.results
+            for answer in result.answers
+            if answer.code == prediction.finding
+            and result.protocol is not None
+            and result.protocol.name == prediction.protocol
+        ),
+        None,
+    )
+
+
+def _grouped(
+    predictions: Sequence[Prediction], attribute: str, studies: Mapping[str, _Evaluated]
+) -> list[tuple[str, list[Prediction]]]:
+    groups: dict[str, list[Prediction]] = {}
+    for one in predictions:
+        groups.setdefault(studies[one.study].attribute(attribute), []).append(one)
+    return sorted(groups.items(), key=lambda item: (item[0] == NOT_STATED, item[0]))
+
+
+def _subgroup(attribute: str, value: str, members: Sequence[Prediction]) -> Subgroup:
+    table, separation = subgroup_figures(members)
+    positives = sum(bool(one.present) for one in members)
+    return Subgroup(
+        attribute=attribute,
+        value=value,
+        positives=positives,
+        negatives=len(members) - positives,
+        not_assessable=sum(one.outcome is Outcome.NOT_ASSESSABLE for one in members),
+        sensitivity=table.sensitivity,
+        specificity=table.specificity,
+        area=separation,
+    )
+
+
+def _counted(reasons: Iterable[Iterable[str]]) -> dict[str, int]:
+    """Reason to scans, the most frequent first."""
+    counts = Counter(reason for each in reasons for reason in each if reason)
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _times(seconds: Iterable[float]) -> NotificationTimes:
+    found = np.array(list(seconds))
+    if not len(found):
+        return NotificationTimes(0, None, None, None)
+    ninety = np.quantile(found, 0.9, method="higher")
+    return NotificationTimes(len(found), float(np.median(found)), float(ninety), float(found.max()))
+
+
+def _wrong_answers(
+    predictions: Sequence[Prediction], studies: Mapping[str, _Evaluated]
+) -> tuple[tuple[WrongAnswer, ...], tuple[WrongAnswer, ...]]:
+    """Misses, lowest first, and false flags, highest first; those without a number come last."""
+    misses = [
+        one for one in predictions if one.present is True and one.outcome is not Outcome.FLAGGED
+    ]
+    flags = [one for one in predictions if one.present is False and one.outcome is Outcome.FLAGGED]
+
+    def margin(one: Prediction) -> float:
+        return float("inf") if one.score is None else one.score - one.threshold
+
+    misses.sort(key=margin)
+    flags.sort(key=lambda one: -margin(one))
+    wrong = [
+        tuple(_wrong_answer(one, studies[one.study]) for one in worst[:MAX_WRONG_ANSWERS])
+        for worst in (misses, flags)
+    ]
+    return wrong[0], wrong[1]
+
+
+def _wrong_answer(prediction: Prediction, study: _Evaluated) -> WrongAnswer:
+    answer = _answer(study, prediction)
+    return WrongAnswer(
+        study=prediction.study,
+        finding=prediction.finding,
+        title=answer.title if answer else prediction.finding,
+        outcome=prediction.outcome,
+        log_odds=prediction.log_odds,
+        score=prediction.score,
+        threshold=prediction.threshold,
+        reason=prediction.reason,
+        pictures=answer.pictures if answer else (),
+    )
+
+
+def _flow(
+    plan: EvaluationPlan, studies: Sequence[_Evaluated], predictions: Sequence[Prediction]
+) -> Flow:
+    labelled = [one for one in studies if one.study.row is not None]
+    read = [one for one in labelled if one.is_read]
+    assessed = [one for one in read if one.is_assessed]
+    match = plan.match
+    named = [f"{one.study.name} {one.study.study_uid}".strip() for one in studies]
+    names = {one.study.name for one in labelled}
+    return Flow(
+        label_rows=len(plan.labels.rows),
+        studies_found=len(studies),
+        files_skipped=plan.files_skipped,
+        studies_labelled=len(labelled),
+        studies_read=len(read),
+        studies_assessed=len(assessed),
+        studies_not_assessable=len(labelled) - len(assessed),
+        not_assessable=_counted(one.limitations for one in labelled if not one.is_assessed),
+        patients=len({one.patient for one in predictions if one.study in names}),
+        labels_without_study=match.rows_without_study,
+        studies_without_label=tuple(named[place] for place in match.studies_without_row),
+        findings_not_asked=tuple(code for code in plan.labels.codes if code not in plan.codes),
+        notes=(*plan.labels.notes, *match.notes, *_patient_note(labelled)),
+        labels_of_several_studies=match.rows_of_several_studies,
+        studies_of_several_labels=tuple(named[place] for place in match.studies_of_several_rows),
+    )
+
+
+def _patient_note(labelled: Sequence[_Evaluated]) -> tuple[str, ...]:
+    own = sum(not one.study.row.patient for one in labelled if one.study.row)
+    if not own:
+        return ()
+    return (f"{own} of {len(labelled)} studies name no patient: each counts as one of its own",)
+
+
+def _provenance(
+    plan: EvaluationPlan,
+    results: Mapping[str, StudyResult],
+    manifest: Manifest,
+    options: SummaryOptions,
+) -> Provenance:
+    uids = sorted({results[case.key].series_uid for case in plan.cases})
+    return Provenance(
+        engine=engine_provenance(manifest),
+        protocols=tuple(
+            ProtocolProvenance(one.name, one.title, one.sha256) for one in plan.protocols
+        ),
+        effort=options.effort,
+        slices=options.slices,
+        program_version=__version__,
+        dataset=plan.labels.dataset,
+        labels_sha256=plan.labels.sha256,
+        scans_sha256=hashlib.sha256("\n".join(uids).encode()).hexdigest(),
+        reference=options.reference,
+        threshold_origin=options.threshold_origin,
+        split="none",
+    )
