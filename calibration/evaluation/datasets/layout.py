@@ -1,11 +1,11 @@
 """What every adapter of a dataset says of itself."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from edge_medgemma.calibration.evaluation.records import Labels
-from edge_medgemma.runtime.slicing.volume import Modality
+from edge_medgemma.runtime.slicing.volume import Modality, View
 
 DEFAULT_REFERENCE = "majority"
 
@@ -18,6 +18,15 @@ def same_name(name: str) -> str:
 def same_folder(folder: Path) -> Path:
     """The folder as it is."""
     return folder
+
+
+_VIEWS = {"PA": View.PA, "AP": View.AP, "L": View.LATERAL, "LL": View.LATERAL,
+          "LATERAL": View.LATERAL, "FRONTAL": View.FRONTAL}  # fmt: skip
+
+
+def stated_view(name: str, attributes: Mapping[str, str]) -> View:
+    """The projection that the table states."""
+    return _VIEWS.get(attributes.get("view", "").upper(), View.UNKNOWN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,3 +61,7 @@ class DatasetLayout:
     """Brings names of the table and of the disk, which may differ, into one form."""
     scan_folder: Callable[[Path], Path] = same_folder
     """The part of the dataset's folder that holds the scans."""
+    study_of: Callable[[str], str] = same_name
+    """Path of a picture below the dataset's folder -> name of its examination."""
+    view_of: Callable[[str, Mapping[str, str]], View] = stated_view
+    """Path of a picture and attributes of its label row -> projection."""
