@@ -25,6 +25,10 @@ class ProtocolError(EdgeMedgemmaError, ValueError):
     """A triage protocol that does not exist or does not parse, or a question that may not be asked."""
 
 
+class DatasetError(EdgeMedgemmaError, ValueError):
+    """Questions, pictures, reports or prompts that are missing, damaged or of another layout."""
+
+
 class AnswerError(EdgeMedgemmaError, RuntimeError):
     """A model's answer that never became whole; nothing of it is passed on."""
 

@@ -75,18 +75,18 @@ class PromptBuilder:
             EngineError: the template does not show every text and image once and in order.
             ProtocolError: the instruction spells a control token.
         """
-        chunks: list[Chunk] = []
-        ids: list[int] = []
-        images = 0
-        for piece in self._pieces(scan_texts(instruction, slices, "?")):
-            if piece.slot == slices + 1:
-                break
-            if piece.slot == -1:
-                chunks.append(Chunk(tuple(ids), images))
-                ids, images = [], 1
-            ids.extend(piece.ids)
-        chunks.append(Chunk(tuple(ids), images))
-        return tuple(chunks)
+        return self._chunks(scan_texts(instruction, slices, "?"))
+
+    def picture_prefix(self) -> tuple[Chunk, ...]:
+        """The opening, then a single image without a label, of which `question` asks.
+
+        The order of Google's notebooks of one picture (cxr_anatomy_localization_with_hugging_face.ipynb):
+        one user turn, the image, then the text.
+
+        Raises:
+            EngineError: the template does not show every text and image once and in order.
+        """
+        return self._chunks(["", "", "?"])
 
     def question(self, text: str) -> tuple[int, ...]:
         """The question, the end of the user's turn and the opening of the model's.
@@ -112,6 +112,21 @@ class PromptBuilder:
     def brings_first_token(self, rendered: str) -> bool:
         """Whether the template wrote the begin-of-sequence token; else the tokenizer adds its own."""
         return rendered.startswith(self.tokenizer.token(self.tokens.bos) or "\0")
+
+    def _chunks(self, texts: Sequence[str]) -> tuple[Chunk, ...]:
+        """All of a prompt up to its last text, cut before each image."""
+        chunks: list[Chunk] = []
+        ids: list[int] = []
+        images = 0
+        for piece in self._pieces(texts):
+            if piece.slot == len(texts) - 1:
+                break
+            if piece.slot == -1:
+                chunks.append(Chunk(tuple(ids), images))
+                ids, images = [], 1
+            ids.extend(piece.ids)
+        chunks.append(Chunk(tuple(ids), images))
+        return tuple(chunks)
 
     def _pieces(self, texts: Sequence[str]) -> list[_Piece]:
         """The prompt of texts with an image before each but the first and the last.

@@ -1,0 +1,65 @@
+"""Figures of the language evaluations: each with its interval and the number it was counted over."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edge_medgemma.calibration.evaluation.document import EngineProvenance, Proportion, Share
+from edge_medgemma.calibration.statistics.metrics import BOOTSTRAP_SAMPLES, wilson_interval
+from edge_medgemma.runtime.documents import Size
+from edge_medgemma.runtime.manifest import Manifest
+from edge_medgemma.runtime.triage.report_builder import engine_record
+
+
+@dataclass(frozen=True, slots=True)
+class MeanScore:
+    """A mean of scores between 0 and 1, with a 95 % interval over groups resampled."""
+
+    items: Size
+    groups: Size
+    """Resampled as a whole: the questions of one picture are not independent."""
+    value: Share | None
+    """null without items."""
+    low: Share | None
+    high: Share | None
+
+
+def proportion(successes: int, trials: int) -> Proportion:
+    """A share with its Wilson interval; null figures without trials."""
+    if not trials:
+        return Proportion(successes, trials, None, None, None)
+    low, high = wilson_interval(successes, trials)
+    return Proportion(successes, trials, successes / trials, max(low, 0.0), min(high, 1.0))
+
+
+def mean_score(scores: Sequence[float], groups: Sequence[object], seed: int = 0) -> MeanScore:
+    """The mean of scores, its interval by resampling groups (percentile bootstrap)."""
+    if not scores:
+        return MeanScore(0, 0, None, None, None)
+    names = {name: place for place, name in enumerate(dict.fromkeys(groups))}
+    sums, counts = np.zeros(len(names)), np.zeros(len(names))
+    for score, group in zip(scores, groups, strict=True):
+        sums[names[group]] += score
+        counts[names[group]] += 1
+    rng = np.random.default_rng(seed)
+    means = np.empty(BOOTSTRAP_SAMPLES)
+    for place in range(BOOTSTRAP_SAMPLES):
+        drawn = rng.integers(len(names), size=len(names))
+        means[place] = sums[drawn].sum() / counts[drawn].sum()
+    low, high = np.quantile(means, [0.025, 0.975])
+    value = math.fsum(scores) / len(scores)
+    return MeanScore(len(scores), len(names), value, float(low), float(high))
+
+
+def engine_provenance(manifest: Manifest) -> EngineProvenance:
+    """The engine that was asked, as documents name it."""
+    record = engine_record(manifest)
+    return EngineProvenance(
+        record.name,
+        record.sha256,
+        record.precision,
+        record.notice or None,
+        record.has_random_weights,
+    )
