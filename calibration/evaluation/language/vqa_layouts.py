@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edge_medgemma.calibration.evaluation.language.plain_pickle import load_plain_pickle
@@ -19,6 +19,8 @@ class VqaQuestion:
     key: str
     """Id in the dataset, or its number in the file from 1."""
     picture: Path
+    picture_name: str
+    """As the dataset names it."""
     question: str
     reference: str
     is_closed: bool
@@ -56,8 +58,9 @@ def read_vqa_rad(folder: Path, split: str) -> VqaDataset:
         picture = _text(row, "image_name", file, number)
         questions.append(
             VqaQuestion(
-                key=str(row.get("qid") or number),
+                key=str(row.get("qid", number)),
                 picture=_inside(file.parent / "VQA_RAD Image Folder", picture),
+                picture_name=picture,
                 question=_text(row, "question", file, number),
                 reference=_text(row, "answer", file, number),
                 is_closed=_is_closed(row, file, number),
@@ -89,8 +92,9 @@ def read_slake(folder: Path, split: str, language: str = "en") -> VqaDataset:
             picture = _text(row, "img_name", file, number)
             questions.append(
                 VqaQuestion(
-                    key=str(row.get("qid") or f"{name} {number}"),
+                    key=str(row.get("qid", f"{name} {number}")),
                     picture=_inside(file.parent / "imgs", picture),
+                    picture_name=picture,
                     question=_text(row, "question", file, number),
                     reference=_text(row, "answer", file, number),
                     is_closed=_is_closed(row, file, number),
@@ -126,6 +130,7 @@ def read_pathvqa(folder: Path, split: str) -> VqaDataset:
                 VqaQuestion(
                     key=f"{name} {number}",
                     picture=_inside(folder / "images" / name, picture),
+                    picture_name=picture,
                     question=question,
                     reference=reference,
                     is_closed=is_closed,
@@ -169,9 +174,7 @@ def _numbered(questions: Iterable[VqaQuestion]) -> Iterable[VqaQuestion]:
     for place, one in enumerate(questions, start=1):
         key = one.key if one.key not in seen else f"{one.key} ({place})"
         seen.add(one.key)
-        yield VqaQuestion(
-            key, one.picture, one.question, one.reference, one.is_closed, one.attributes
-        )
+        yield replace(one, key=key)
 
 
 def _require(folder: Path, name: str) -> Path:
