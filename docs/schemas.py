@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from edge_medgemma.calibration.evaluation.document import EvaluationDocument
+from edge_medgemma.calibration.evaluation.language.vqa_document import VqaDocument
 from edge_medgemma.calibration.record import CalibrationRecord
 from edge_medgemma.export.commands.export_record import ExportRecord
 from edge_medgemma.runtime.backends.tensorrt.plan_files import PlanRecord
@@ -32,6 +33,7 @@ DOCUMENTS: dict[str, tuple[type, str]] = {
     "calibration": (CalibrationRecord, "calibration.json"),
     "parity": (Parity, "parity.json of an engine directory"),
     "plans": (PlanRecord, "record.json beside TensorRT plans"),
+    "vqa": (VqaDocument, "vqa.json of 'edge-medgemma evaluate vqa'"),
     "inspect": (ScanListing, "Output of inspect --json"),
     "cache": (CacheListing, "Output of cache list --json"),
     "protocol": (ProtocolFile, "A triage protocol, as TOML"),

@@ -20,6 +20,7 @@ COMMANDS = {
     "verify": "edge_medgemma.export.commands.verify",
     "benchmark": "edge_medgemma.export.commands.benchmark",
     "phantom": "edge_medgemma.calibration.phantoms.command",
+    "evaluate": "edge_medgemma.calibration.evaluation.commands.evaluate",
 }
 """Command name -> module that defines a click command called `command`."""
 
@@ -35,6 +36,7 @@ SUMMARIES = {
     "verify": "Compare an engine with transformers on its checkpoint.",
     "benchmark": "Measure what this device can do with an engine.",
     "phantom": "Draw synthetic head CTs and measure an engine on them.",
+    "evaluate": "Measure what an engine is worth.",
 }
 """Kept here so that `--help` imports no command (a test compares them with the commands)."""
 

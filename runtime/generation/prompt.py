@@ -7,7 +7,7 @@ once and asked many times. Each text is tokenised on its own: no token spans pre
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,23 @@ class Chunk:
 
     ids: tuple[int, ...]
     images: int
+
+
+def scan_texts(instruction: str, slices: int, question: str) -> list[str]:
+    """The texts of a scan's message: instruction, a label behind each image, question."""
+    return [instruction, *(f"SLICE {number}" for number in range(1, slices + 1)), question]
+
+
+def content_of(texts: Sequence[str]) -> Content:
+    """A message of texts, with an image before each but the first and the last."""
+    items = [{"type": "text", "text": text} for text in texts]
+    labels = [item for label in items[1:-1] for item in (IMAGE_ITEM, label)]
+    return [items[0], *labels, *items[1:][-1:]]
+
+
+def _picture_content(texts: Sequence[str]) -> Content:
+    """A message of one image and the text behind it."""
+    return [IMAGE_ITEM, {"type": "text", "text": texts[-1]}]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +103,7 @@ class PromptBuilder:
         Raises:
             EngineError: the template does not show every text and image once and in order.
         """
-        return self._chunks(["", "", "?"])
+        return self._chunks(["?"], _picture_content)
 
     def question(self, text: str) -> tuple[int, ...]:
         """The question, the end of the user's turn and the opening of the model's.
@@ -113,12 +130,14 @@ class PromptBuilder:
         """Whether the template wrote the begin-of-sequence token; else the tokenizer adds its own."""
         return rendered.startswith(self.tokenizer.token(self.tokens.bos) or "\0")
 
-    def _chunks(self, texts: Sequence[str]) -> tuple[Chunk, ...]:
+    def _chunks(
+        self, texts: Sequence[str], arrange: Callable[[Sequence[str]], Content] = content_of
+    ) -> tuple[Chunk, ...]:
         """All of a prompt up to its last text, cut before each image."""
         chunks: list[Chunk] = []
         ids: list[int] = []
         images = 0
-        for piece in self._pieces(texts):
+        for piece in self._pieces(texts, arrange):
             if piece.slot == len(texts) - 1:
                 break
             if piece.slot == -1:
@@ -128,15 +147,18 @@ class PromptBuilder:
         chunks.append(Chunk(tuple(ids), images))
         return tuple(chunks)
 
-    def _pieces(self, texts: Sequence[str]) -> list[_Piece]:
-        """The prompt of texts with an image before each but the first and the last.
+    def _pieces(
+        self, texts: Sequence[str], arrange: Callable[[Sequence[str]], Content] = content_of
+    ) -> list[_Piece]:
+        """The prompt of the message that `arrange` makes of texts.
 
         The template sees a mark in place of each text: what it makes of marks it makes of any text,
         and a text is never read as part of the template.
         """
         slots = [f"\ue000{index}\ue001" for index in range(len(texts))]
-        rendered = self.template.render(content_of(slots))
-        self._require_order(rendered, slots)
+        content = arrange(slots)
+        rendered = self.template.render(content)
+        self._require_order(rendered, content)
         has_first_token = self.brings_first_token(rendered)
         before, behind = ([], []) if has_first_token else self.tokenizer.surroundings()
         pieces = [_Piece(tuple(before), None)]
@@ -164,12 +186,12 @@ class PromptBuilder:
             for number, (start, stop) in enumerate(itertools.pairwise(bounds))
         ]
 
-    def _require_order(self, rendered: str, slots: Sequence[str]) -> None:
+    def _require_order(self, rendered: str, content: Content) -> None:
         """Refuse a template that drops, repeats or moves a text or an image."""
         pattern = re.compile(f"{_SLOT.pattern}|{re.escape(self._image)}")
         found = [match.group() for match in pattern.finditer(rendered)]
-        items = content_of(slots)
-        expected = [item.get("text", self._image) for item in items]
+        expected = [item.get("text", self._image) for item in content]
+        slots = [item["text"] for item in content if "text" in item]
         if found == expected:
             return
         images = expected.count(self._image)
@@ -184,18 +206,6 @@ class PromptBuilder:
         raise EngineError(
             f"the chat template {problem}; every text and image must stand once, in order: {HINT}"
         )
-
-
-def scan_texts(instruction: str, slices: int, question: str) -> list[str]:
-    """The texts of a scan's message: instruction, a label behind each image, question."""
-    return [instruction, *(f"SLICE {number}" for number in range(1, slices + 1)), question]
-
-
-def content_of(texts: Sequence[str]) -> Content:
-    """A message of texts, with an image before each but the first and the last."""
-    items = [{"type": "text", "text": text} for text in texts]
-    labels = [item for label in items[1:-1] for item in (IMAGE_ITEM, label)]
-    return [items[0], *labels, *items[1:][-1:]]
 
 
 def _special_tokens(tokenizer: Tokenizer, tokens: TokenSpec) -> dict[str, str]:

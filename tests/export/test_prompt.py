@@ -32,3 +32,29 @@ def test_chunks_and_question_are_what_the_processor_makes(
     chunks = tiny_engine.prompt.prefix("Review these.", 1)
     ids = [i for chunk in chunks for i in chunk.ids]
     assert [*ids, *tiny_engine.prompt.question("Is it normal?")] == expected
+
+
+def test_a_picture_is_asked_about_as_the_processor_would(
+    tiny_engine: Engine, tiny_checkpoint: Path
+) -> None:
+    """One user turn, the image, then the text: the layout of Google's notebooks of one picture."""
+    tokenizer = AutoTokenizer.from_pretrained(tiny_checkpoint)
+    text = tokenizer.apply_chat_template(
+        [
+            {
+                "role": "user",
+                "content": [{"type": "image"}, {"type": "text", "text": "Is it normal?"}],
+            }
+        ],
+        chat_template=(tiny_checkpoint / "chat_template.jinja").read_text(),
+        add_generation_prompt=True,
+        tokenize=False,
+    )
+    block = "\n\n<start_of_image>" + "<image_soft_token>" * 16 + "<end_of_image>\n\n"
+    expected = tokenizer(
+        text.replace("<start_of_image>", block), add_special_tokens=False
+    ).input_ids
+    chunks = tiny_engine.prompt.picture_prefix()
+    assert [chunk.images for chunk in chunks] == [0, 1]
+    ids = [i for chunk in chunks for i in chunk.ids]
+    assert [*ids, *tiny_engine.prompt.question("Is it normal?")] == expected

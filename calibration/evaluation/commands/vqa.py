@@ -41,7 +41,10 @@ LANGUAGES = ("en", "zh", "all")
 )
 @click.argument("dataset", type=click.Path(path_type=Path))
 @click.option(
-    "--layout", type=click.Choice(list(READERS)), required=True, help="How the dataset lies on disk."
+    "--layout",
+    type=click.Choice(list(READERS)),
+    required=True,
+    help="How the dataset lies on disk.",
 )
 @engine_option
 @click.option(
@@ -133,8 +136,7 @@ def _notes(document: VqaDocument) -> list[str]:
 
 
 def _print(document: VqaDocument) -> None:
-    table = Table("engine", "by", "questions", "pictures", "closed exact", "open exact", "open token F1")
-    table.columns[1].no_wrap = True
+    table = Table("engine", "by", "closed exact", "open exact", "open token F1")
     for row in document.first.rows:
         table.add_row(*_cells("first", row))
     lines = []
@@ -156,27 +158,25 @@ def _print(document: VqaDocument) -> None:
         f"Prompt '{prompt.name}' ({prompt.sha256[:12]}), {document.dataset.layout} "
         f"{document.dataset.split} ({document.dataset.sha256[:12]}), engine "
         f"{document.first.engine.manifest_sha256[:12]}.",
-        "In brackets: 95 % intervals (Wilson; token F1 over pictures resampled) and n.",
+        "In brackets: 95 % intervals (Wilson; token F1 over pictures resampled).",
     )
 
 
 def _cells(name: str, row: VqaRow) -> tuple[str, ...]:
     label = "all" if row.by == "all" else f"{row.by}: {printable(row.value)}"
-    return (
-        name, label, str(row.questions), str(row.pictures), share_words(row.closed),
-        share_words(row.open_exact), mean_words(row.open_token_f1),
-    )  # fmt: skip
+    scores = share_words(row.closed), share_words(row.open_exact), mean_words(row.open_token_f1)
+    return (name, label, *scores)
 
 
 def share_words(share: Proportion) -> str:
-    """`0.750 (0.301-0.954; n 4)`; a dash without trials."""
+    """`0.750 of 4 (0.301-0.954)`; a dash without trials."""
     if share.rate is None:
-        return f"- (n {share.trials})"
-    return f"{share.rate:.3f} ({share.low:.3f}-{share.high:.3f}; n {share.trials})"
+        return f"- of {share.trials}"
+    return f"{share.rate:.3f} of {share.trials} ({share.low:.3f}-{share.high:.3f})"
 
 
 def mean_words(mean: MeanScore) -> str:
     """The same of a mean."""
     if mean.value is None:
-        return "- (n 0)"
-    return f"{mean.value:.3f} ({mean.low:.3f}-{mean.high:.3f}; n {mean.items})"
+        return "- of 0"
+    return f"{mean.value:.3f} of {mean.items} ({mean.low:.3f}-{mean.high:.3f})"

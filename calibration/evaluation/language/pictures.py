@@ -17,8 +17,8 @@ FORMATS = ("PNG", "JPEG")
 def read_picture(path: Path, is_square: bool = False) -> NDArray[np.uint8]:
     """Pixels [rows, columns, 3] of a picture, turned as it says and made RGB as transformers does.
 
-    Grey becomes three equal channels, a palette its colours; transparency is dropped, as by
-    `Gemma3ImageProcessor` with `do_convert_rgb`. `is_square` pads with black to a square.
+    Grey becomes three equal channels, a palette its colours, what is transparent white, as by
+    `Gemma3ImageProcessorPil` with `do_convert_rgb`. `is_square` pads with black to a square.
 
     Raises:
         DatasetError: missing, no PNG or JPEG, damaged, too large, or of more than 8 bits.
@@ -32,7 +32,7 @@ def read_picture(path: Path, is_square: bool = False) -> NDArray[np.uint8]:
                 )
             if opened.mode.startswith(("I", "F")):
                 raise DatasetError(f"'{path}' has more than 8 bits a pixel; save it with 8 bits")
-            picture = ImageOps.exif_transpose(opened).convert("RGB")
+            picture = _opaque(ImageOps.exif_transpose(opened)).convert("RGB")
     except FileNotFoundError:
         raise DatasetError(
             f"the picture '{path}' is missing; unpack all of the dataset's pictures"
@@ -44,6 +44,13 @@ def read_picture(path: Path, is_square: bool = False) -> NDArray[np.uint8]:
             f"'{path}' is no PNG or JPEG that can be read; take it from the dataset once more"
         ) from None
     return _padded(np.asarray(picture, np.uint8)) if is_square else np.asarray(picture, np.uint8)
+
+
+def _opaque(picture: Image.Image) -> Image.Image:
+    if not picture.has_transparency_data:
+        return picture
+    white = Image.new("RGBA", picture.size, "white")
+    return Image.alpha_composite(white, picture.convert("RGBA"))
 
 
 def _padded(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -182,8 +182,10 @@ def _require(folder: Path, name: str) -> Path:
     if (folder / name).is_file():
         return folder / name
     if not folder.is_dir():
-        raise DatasetError(f"'{folder}' is no folder; give the dataset's folder, which holds '{name}'")
-    below = sorted(path.parent for path in folder.glob(f"*/{name}"))
+        raise DatasetError(
+            f"'{folder}' is no folder; give the dataset's folder, which holds '{name}'"
+        )
+    below = sorted(path for path in folder.glob("*/") if (path / name).is_file())
     near = [*below[:1], *([folder.parent] if (folder.parent / name).is_file() else [])]
     hint = f"it is in '{near[0]}': give that folder" if near else "give the dataset's own folder"
     raise DatasetError(f"'{folder}' does not hold '{name}'; {hint}")
