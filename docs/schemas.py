@@ -23,6 +23,7 @@ from edge_medgemma.runtime.parity import Parity
 from edge_medgemma.runtime.profiling.record import Benchmark
 from edge_medgemma.runtime.reporting.triage_document import TriageDocument
 from edge_medgemma.runtime.triage.protocol import ProtocolFile
+from edge_medgemma.runtime.triage.scoring.operating_points import OperatingPoints
 
 FOLDER = Path(__file__).parent / "schemas"
 
@@ -31,6 +32,7 @@ DOCUMENTS: dict[str, tuple[type, str]] = {
     "manifest": (Manifest, "manifest.json of an engine directory"),
     "benchmark": (Benchmark, "JSON file of 'edge-medgemma benchmark --json'"),
     "calibration": (CalibrationRecord, "calibration.json"),
+    "thresholds": (OperatingPoints, "thresholds.json of an engine directory"),
     "parity": (Parity, "parity.json of an engine directory"),
     "plans": (PlanRecord, "record.json beside TensorRT plans"),
     "vqa": (VqaDocument, "vqa.json of 'edge-medgemma evaluate vqa'"),
@@ -43,7 +45,7 @@ DOCUMENTS: dict[str, tuple[type, str]] = {
 }
 """Name of the schema -> type of the document and its title."""
 
-SEALED = ("manifest", "calibration", "parity", "plans")
+SEALED = ("manifest", "calibration", "parity", "plans", "thresholds")
 """Documents that begin with the hash of the rest of their text, which is no field of their type."""
 
 

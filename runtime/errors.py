@@ -29,6 +29,10 @@ class DatasetError(EdgeMedgemmaError, ValueError):
     """Questions, pictures, reports or prompts that are missing, damaged or of another layout."""
 
 
+class ThresholdError(EdgeMedgemmaError, ValueError):
+    """Fitted thresholds that are missing or altered, or too few labelled scans to fit them on."""
+
+
 class AnswerError(EdgeMedgemmaError, RuntimeError):
     """A model's answer that never became whole; nothing of it is passed on."""
 

@@ -66,7 +66,6 @@ from typing import Annotated, Any
 import msgspec
 
 from edge_medgemma.runtime.documents import (
-    Finite,
     Sha256,
     Size,
     dump_json,
@@ -163,9 +162,6 @@ class Scope:
     body_parts: tuple[BodyPart, ...]
     findings: tuple[str, ...]
     """Codes of the findings it may be asked about; all others are reported as not assessed."""
-    calibrated_log_odds: Mapping[str, tuple[Finite, Finite]]
-    """Per finding code: slope and intercept that turn its log-odds into a calibrated logit, fitted on
-    labelled scans."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +179,7 @@ class Manifest:
     files: Mapping[str, FileRecord]
     licence: str
     scope: Scope | None = None
-    """None for a MedGemma checkpoint, which may be asked anything and has no percentages."""
+    """None for a MedGemma checkpoint, which may be asked anything."""
     calibration: Mapping[str, Any] | None = None
     dialect: Annotated[str, msgspec.Meta(pattern="^(ort|trt)$")] = "ort"
     """Which operators the graphs are lowered to: those of onnxruntime, or the standard ones"""

@@ -63,7 +63,9 @@ def assess(
         series_uid=str(series.series_uid),
         protocol=None
         if protocol is None
-        else ProtocolProvenance(protocol.name, protocol.title, protocol.sha256),
+        else ProtocolProvenance(
+            protocol.name, protocol.title, protocol.sha256, options.slices or protocol.slices
+        ),
         answers=tuple(answers),
         limitations=limitations,
         slices=len(report.slices),

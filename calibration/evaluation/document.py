@@ -187,6 +187,8 @@ class ProtocolProvenance:
     name: str
     title: str
     sha256: Sha256
+    slices: Count
+    """Most slices shown: the user's number, or the protocol's own."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -329,7 +329,8 @@ def _provenance(
     return Provenance(
         engine=engine_provenance(manifest),
         protocols=tuple(
-            ProtocolProvenance(one.name, one.title, one.sha256) for one in plan.protocols
+            ProtocolProvenance(one.name, one.title, one.sha256, options.slices or one.slices)
+            for one in plan.protocols
         ),
         effort=options.effort,
         slices=options.slices,

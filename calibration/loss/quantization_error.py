@@ -243,14 +243,11 @@ def _findings(
     """Per finding, and the number of flags that flipped in all."""
     tokens = AnswerTokens.of(engine.tokenizer)
     before, after = log_odds(expected, tokens), log_odds(actual, tokens)
-    scope = engine.manifest.scope
-    calibrated = scope.calibrated_log_odds if scope else {}
     asked = [finding for prompt in prompts for finding in prompt.questions]
     changes: dict[str, list[float]] = defaultdict(list)
     flips: dict[str, int] = defaultdict(int)
     for finding, old, new in zip(asked, before.tolist(), after.tolist(), strict=True):
-        calibration = calibrated.get(finding.code)
-        flags = [score_finding(v, None, calibration).value >= finding.threshold for v in (old, new)]
+        flags = [score_finding(finding, v, None, None).is_flagged for v in (old, new)]
         changes[finding.code].append(new - old)
         flips[finding.code] += flags[0] != flags[1]
     losses = tuple(

@@ -17,8 +17,13 @@ from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.slicing.sampling import sample_slices
 from edge_medgemma.runtime.slicing.windows import render_stack
 from edge_medgemma.runtime.triage.prefill import prefill_slices
-from edge_medgemma.runtime.triage.protocol import Finding, Protocol
+from edge_medgemma.runtime.triage.protocol import Protocol
+from edge_medgemma.runtime.triage.report import Effort
 from edge_medgemma.runtime.triage.scoring.findings import score_finding
+from edge_medgemma.runtime.triage.scoring.operating_points import (
+    fitting_points,
+    read_operating_points,
+)
 from edge_medgemma.runtime.triage.scoring.questions import ask_fast, assessed_findings
 
 Interval = tuple[float, float]
@@ -37,7 +42,7 @@ class FindingQuality:
     sensitivity_interval: Interval
     specificity: float
     specificity_interval: Interval
-    """Both at the protocol's threshold."""
+    """Both at the threshold that triage takes: the fitted one of the engine, or the protocol's."""
 
 
 def score_phantom(engine: Engine, protocol: Protocol, phantom: Phantom) -> Mapping[str, float]:
@@ -61,34 +66,44 @@ def evaluate_engine(
     `on_progress` is called with the phantoms done and the phantoms in all; `draw`
     makes the phantom of a seed.
     """
-    scope = engine.manifest.scope
-    calibrated = scope.calibrated_log_odds if scope else {}
     findings = assessed_findings(protocol, engine.manifest)
+    points = fitting_points(
+        read_operating_points(engine.directory),
+        engine.manifest.sha256,
+        protocol,
+        findings,
+        Effort.FAST,
+        protocol.slices,
+    ).by_finding
     scores = np.zeros((len(seeds), len(findings)))
+    flagged = np.zeros(scores.shape, bool)
     present = np.zeros(scores.shape, bool)
     for row, seed in enumerate(seeds):
         phantom = draw(seed)
         log_odds = score_phantom(engine, protocol, phantom)
         for column, finding in enumerate(findings):
-            score = score_finding(log_odds[finding.code], None, calibrated.get(finding.code))
-            scores[row, column] = score.value
+            value = log_odds[finding.code]
+            score = score_finding(finding, value, None, points.get(finding.code))
+            scores[row, column], flagged[row, column] = score.value, score.is_flagged
             present[row, column] = finding.code in phantom.findings
         if on_progress is not None:
             on_progress(row + 1, len(seeds))
     return tuple(
-        _quality(finding, scores[:, column], present[:, column])
+        _quality(finding.code, scores[:, column], flagged[:, column], present[:, column])
         for column, finding in enumerate(findings)
     )
 
 
 def _quality(
-    finding: Finding, scores: NDArray[np.float64], present: NDArray[np.bool_]
+    code: str,
+    scores: NDArray[np.float64],
+    flagged: NDArray[np.bool_],
+    present: NDArray[np.bool_],
 ) -> FindingQuality:
-    flagged = scores >= finding.threshold
     positives, negatives = int(present.sum()), int((~present).sum())
     hits, passes = int((flagged & present).sum()), int((~flagged & ~present).sum())
     return FindingQuality(
-        code=finding.code,
+        code=code,
         positives=positives,
         negatives=negatives,
         area_under_curve=area_under_curve(scores, present),

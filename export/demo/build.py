@@ -2,14 +2,13 @@
 
 `python -m edge_medgemma.export.demo.build --checkpoint FOLDER --out runtime/engines/demo`, then
 `python -m edge_medgemma.export.demo.domain --engine runtime/engines/demo`: without a domain the engine
-says nothing of any scan.
+says nothing of any scan. Then `python -m edge_medgemma.export.demo.thresholds`, for its percentages.
 """
 
 import argparse
 from pathlib import Path
 
 from edge_medgemma.calibration.phantoms.anatomy import FINDINGS
-from edge_medgemma.export.checkpoint.checkpoint import read_json
 from edge_medgemma.export.checkpoint.loader import open_checkpoint
 from edge_medgemma.export.engine import export_engine
 from edge_medgemma.export.quantisation.quant_scheme import PRECISIONS
@@ -22,6 +21,15 @@ PROTOCOL = "head_ct_demo"
 NOTICE = (
     "demonstration only: this engine was trained on synthetic phantoms, knows nothing of real "
     "patients, and must not be used for them"
+)
+
+SCOPE = Scope(
+    is_demonstration=True,
+    notice=NOTICE,
+    protocol=PROTOCOL,
+    modalities=(Modality.CT,),
+    body_parts=(BodyPart.HEAD,),
+    findings=FINDINGS,
 )
 
 
@@ -41,7 +49,7 @@ def build_engine(checkpoint: Path, out: Path, precision: str = "int4") -> Manife
     """Export `checkpoint` to the new engine directory `out` with its scope.
 
     Raises:
-        CheckpointError: not a folder that train.py wrote.
+        CheckpointError: not a checkpoint.
         ResourceError: `out` exists, or the disk is full.
     """
     return export_engine(
@@ -49,23 +57,7 @@ def build_engine(checkpoint: Path, out: Path, precision: str = "int4") -> Manife
         out,
         precision=precision,
         block_size=BLOCK_SIZE,
-        scope=scope_of(checkpoint),
-    )
-
-
-def scope_of(checkpoint: Path) -> Scope:
-    """Scope of an engine of a checkpoint that train.py wrote."""
-    record = read_json(checkpoint / RECORD_NAME)
-    return Scope(
-        is_demonstration=True,
-        notice=NOTICE,
-        protocol=PROTOCOL,
-        modalities=(Modality.CT,),
-        body_parts=(BodyPart.HEAD,),
-        findings=FINDINGS,
-        calibrated_log_odds={
-            code: (slope, shift) for code, (slope, shift) in record["platt"].items()
-        },
+        scope=SCOPE,
     )
 
 

@@ -24,14 +24,14 @@ from edge_medgemma.calibration.slices import sample_calibration_slices
 from edge_medgemma.calibration.statistics.metrics import area_under_curve
 from edge_medgemma.export.calibrated_export import Budget, export_calibrated
 from edge_medgemma.export.checkpoint.loader import open_checkpoint
-from edge_medgemma.export.demo.build import BLOCK_SIZE, build_engine, scope_of
+from edge_medgemma.export.demo.build import BLOCK_SIZE, SCOPE, build_engine
+from edge_medgemma.export.demo.thresholds import even_chance, read_platt
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.generation.sampling import log_softmax
 from edge_medgemma.runtime.slicing.sampling import sample_slices
 from edge_medgemma.runtime.slicing.windows import render_stack
 from edge_medgemma.runtime.triage.prefill import prefill_slices
 from edge_medgemma.runtime.triage.protocol import load_protocol
-from edge_medgemma.runtime.triage.scoring.findings import score_finding
 from edge_medgemma.runtime.triage.scoring.log_odds import AnswerTokens, log_odds
 from edge_medgemma.runtime.triage.scoring.questions import assessed_findings
 
@@ -92,7 +92,7 @@ def compare(
     """
     build_engine(checkpoint, folder / "fp32", precision="fp32")
     calibration = _calibrate(folder, threads)
-    source, scope = open_checkpoint(str(checkpoint)), scope_of(checkpoint)
+    source = open_checkpoint(str(checkpoint))
     for precision in ("fp16", "int8", "int4"):
         export_calibrated(
             source,
@@ -101,16 +101,17 @@ def compare(
             block_size=BLOCK_SIZE,
             calibration=calibration,
             budget=Budget(force=True),
-            scope=scope,
+            scope=SCOPE,
             threads=threads,
         )
     build_engine(checkpoint, folder / NEAREST)
     seeds = range(EVALUATION_FIRST_SEED, EVALUATION_FIRST_SEED + count)
     present = np.array([[c in draw_phantom(s).findings for c in FINDINGS] for s in seeds])
+    thresholds = [even_chance(*read_platt(checkpoint)[code]) for code in FINDINGS]
     names = ("fp32", "fp16", "int8", "int4", NEAREST)
     answers = [np.concatenate(list(_answers(folder / name, seeds, threads))) for name in names]
     return tuple(
-        _quality(folder / name, logits, answers[0], present)
+        _quality(folder / name, logits, answers[0], present, thresholds)
         for name, logits in zip(names, answers, strict=True)
     )
 
@@ -148,25 +149,20 @@ def _quality(
     logits: NDArray[np.float32],
     reference: NDArray[np.float32],
     present: NDArray[np.bool_],
+    thresholds: Sequence[float],
 ) -> EngineQuality:
     with Engine.open(directory) as engine:
-        tokens, manifest = AnswerTokens.of(engine.tokenizer), engine.manifest
+        tokens, files = AnswerTokens.of(engine.tokenizer), engine.manifest.files
     log_p, log_q = log_softmax(reference), log_softmax(logits)
-    protocol = load_protocol("head_ct")
-    thresholds = {finding.code: finding.threshold for finding in protocol.findings}
-    calibrated = manifest.scope.calibrated_log_odds if manifest.scope else {}
     areas, flips = {}, []
     for column, code in enumerate(FINDINGS):
-        scores = [
-            [score_finding(v, None, calibrated.get(code)).value for v in log_odds(one, tokens)]
-            for one in (reference[:, column], logits[:, column])
-        ]
-        flagged = np.array(scores) >= thresholds[code]
+        scores = [log_odds(one, tokens) for one in (reference[:, column], logits[:, column])]
+        flagged = np.array(scores) >= thresholds[column]
         flips.append((flagged[0] != flagged[1]).mean())
         areas[code] = area_under_curve(scores[1], present[:, column])
     return EngineQuality(
         name=directory.name,
-        bytes=sum(record.bytes for record in manifest.files.values()),
+        bytes=sum(record.bytes for record in files.values()),
         kl_nats=float((np.exp(log_p) * (log_p - log_q)).sum(axis=-1).mean()),
         flags_flipped=float(np.mean(flips)),
         area_under_curve=areas,

@@ -48,6 +48,7 @@ from edge_medgemma.runtime.triage.progress import Progress
 from edge_medgemma.runtime.triage.protocol import Protocol
 from edge_medgemma.runtime.triage.report import Effort, FindingResult, StudyReport, TriageReport
 from edge_medgemma.runtime.triage.scoring.grounds import check_real_engine
+from edge_medgemma.runtime.triage.scoring.operating_points import read_operating_points
 from edge_medgemma.runtime.triage.triage_scan import triage_scan
 from edge_medgemma.runtime.triage.urgency import NO_FLAG_TEXT, Urgency
 
@@ -125,6 +126,13 @@ class _Files:
     "rest goes into looking closer. There is a result after the first look.",
 )
 @click.option(
+    "--thresholds",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Fitted thresholds of 'edge-medgemma thresholds'.  [default: thresholds.json in the engine "
+    "directory, where there is one]",
+)
+@click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
     default=Path("triage-output"),
@@ -161,6 +169,7 @@ def command(
     modality: Modality | None,
     slices: int | Literal["auto"] | None,
     budget_s: float | None,
+    thresholds: Path | None,
     out: Path,
     output_format: str,
     effort: str,
@@ -188,6 +197,7 @@ def command(
         budget_s=budget_s,
         until_settled=slices == "auto",
         effort=Effort(effort),
+        thresholds=thresholds,
         scan_cache=scan_cache,
     )
     files = _Files(out, with_report)
@@ -197,6 +207,7 @@ def command(
             engine = Engine.open(
                 engine_directory, threads=threads, providers=providers, recorder=recorder
             )
+        read_operating_points(engine.directory, thresholds)  # refused before anything is looked at
         if require_real_engine:
             check_real_engine(engine.manifest)
         if budget_s is not None:
@@ -233,9 +244,15 @@ def _print_notes(
 ) -> None:
     if budget_s is not None and spent_s > budget_s:
         click.echo(f"note: the budget of {budget_s:g} s was exceeded: {spent_s:.1f} s", err=True)
-    for note in (scan_cache and scan_cache.write_error, report.engine.notice):
-        if note:
-            click.echo(f"note: {printable(note)}", err=True)
+    unused = [
+        problem.detail
+        for study in report.studies
+        for problem in study.problems
+        if problem.name == "thresholds_not_used"
+    ]
+    cache_error = scan_cache.write_error if scan_cache is not None else None
+    for note in filter(None, (cache_error, report.engine.notice, *dict.fromkeys(unused))):
+        click.echo(f"note: {printable(note)}", err=True)
 
 
 def _print_and_write(report: TriageReport, files: _Files, output_format: str) -> None:

@@ -26,6 +26,8 @@ class TriageOptions:
     modality: Modality | None = None
     """Of NIfTI files, which do not tell it; None goes by their values."""
     effort: Effort = Effort.FAST
+    thresholds: Path | None = None
+    """File of fitted thresholds; None is that of the engine directory, where there is one."""
     baseline_folder: Path | None = None
     """Folder of cached blank baselines; None is the user's cache folder."""
     scan_cache: ScanCache | None = None

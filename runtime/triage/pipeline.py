@@ -6,7 +6,7 @@
     compare          `compare`: their distance from those that the engine was calibrated on
     blank baseline   `blank_baseline`: log-odds of the same questions about blank slices
     prefill          `SlicePrefiller.prefill`: instruction and slices into the KV cache
-    score            `score`: log-odds of every finding, less the baseline
+    score            `score`: log-odds of every finding against its threshold
     evidence         `evidence`: key slices of the flagged findings, and of those to be explained
     conclude         `conclude`: urgency (decided in `urgency.py`) and report
 
@@ -55,6 +55,11 @@ from edge_medgemma.runtime.triage.scoring.blank_baseline import blank_volume
 from edge_medgemma.runtime.triage.scoring.evidence import with_evidence
 from edge_medgemma.runtime.triage.scoring.findings import Answers, evaluate, result_problems
 from edge_medgemma.runtime.triage.scoring.grounds import Grounds, domain_grounds, unassessed
+from edge_medgemma.runtime.triage.scoring.operating_points import (
+    FittingPoints,
+    OperatingPoints,
+    fitting_points,
+)
 from edge_medgemma.runtime.triage.scoring.questions import (
     ask_fast,
     ask_reasoned,
@@ -77,11 +82,18 @@ class StudyContext:
     tracker: StageTracker
     domain: Domain | None = None
     """What the engine was calibrated on."""
+    points: OperatingPoints | None = None
+    """Thresholds that were fitted to labelled scans; None where none were."""
+
+    @property
+    def slices(self) -> int:
+        """Most slices shown, by the user or the protocol."""
+        return self.options.slices or self.protocol.slices
 
     @property
     def requested_indices(self) -> NDArray[np.int64]:
         """Slice indices [N] of all that the protocol, or the user, wants shown."""
-        return sample_slices(self.series.shape[0], self.options.slices or self.protocol.slices)
+        return sample_slices(self.series.shape[0], self.slices)
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -154,7 +166,8 @@ def run_pass(
     blank = partial(prefiller.encode_blank, study.blank, features)
     baseline = blank_baseline(context, len(rows), blank)
     prefilled = prefiller.prefill(features, encoded, keeps_features=not is_last)
-    answers, findings = score(context, prefilled.prefix, baseline)
+    points = _points(context, context.slices if is_last else len(rows))
+    answers, findings = score(context, prefilled.prefix, baseline, points)
     findings = grounds.limit(evidence(context, prefilled.prefix, shown, findings))
     reported = findings
     if context.engine.manifest.has_random_weights:  # asked all the same, to measure the device
@@ -167,10 +180,23 @@ def run_pass(
             *answers.problems,
             *result_problems(findings),
             *([grounds.problem] if grounds.problem else []),
+            *([points.problem] if points.problem else []),
         ),
         cache_hits=prefilled.cache_hits,
         num_encoded=prefiller.num_encoded,
         grounds=grounds,
+    )
+
+
+def _points(context: StudyContext, slices: int) -> FittingPoints:
+    """The operating points that hold for a pass over so many slices."""
+    return fitting_points(
+        context.points,
+        context.engine.manifest.sha256,
+        context.protocol,
+        context.findings,
+        context.options.effort,
+        slices,
     )
 
 
@@ -301,7 +327,7 @@ def _baseline_cache(context: StudyContext, slices: int) -> CachedNumbers:
 
 
 def score(
-    context: StudyContext, prefix: Prefix, baseline: Mapping[str, float]
+    context: StudyContext, prefix: Prefix, baseline: Mapping[str, float], points: FittingPoints
 ) -> tuple[Answers, tuple[FindingResult, ...]]:
     """The model's answers, and score and status of every finding of the protocol."""
     engine, tracker = context.engine, context.tracker
@@ -310,7 +336,7 @@ def score(
             answers = ask_reasoned(engine, prefix, context.findings, tracker.step)
         else:
             answers = ask_fast(engine, prefix, context.findings)
-        return answers, evaluate(context.protocol, engine.manifest, answers, baseline or None)
+        return answers, evaluate(context.protocol, answers, baseline or None, points.by_finding)
 
 
 def evidence(

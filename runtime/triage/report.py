@@ -62,10 +62,11 @@ class FindingResult:
     baseline_log_odds: float | None
     """The same with blank slices; None where no baseline was measured."""
     score: float | None
-    """Compared with the threshold: log-odds less baseline, or the calibrated logit."""
+    """Compared with the threshold: the log-odds where a threshold was fitted, else less the baseline."""
     probability: float | None
-    """Only where a calibration on labelled scans exists."""
+    """Only where one was fitted on labelled scans, with this engine, protocol, effort and slices."""
     threshold: float
+    """Flagged at or above a fitted one, or above the protocol's."""
     standard_code: StandardCode | None
     key_slices: tuple[KeySlice, ...]
     """Key slices of a finding that is flagged or was to be explained, in spatial order."""
@@ -188,9 +189,9 @@ class StudyReport:
 
     @property
     def flagged(self) -> tuple[FindingResult, ...]:
-        """Flagged findings, most urgent first, then by score."""
+        """Flagged findings, most urgent first, then by how far above the threshold."""
         found = [f for f in self.findings if f.status is FindingStatus.FLAGGED]
-        return tuple(sorted(found, key=lambda f: (f.urgency.rank, -(f.score or 0.0))))
+        return tuple(sorted(found, key=lambda f: (f.urgency.rank, f.threshold - (f.score or 0.0))))
 
     @property
     def explained(self) -> tuple[FindingResult, ...]:

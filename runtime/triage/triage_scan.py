@@ -38,6 +38,7 @@ from edge_medgemma.runtime.triage.scoring.grounds import (
     scope_problem,
     unassessed,
 )
+from edge_medgemma.runtime.triage.scoring.operating_points import read_operating_points
 from edge_medgemma.runtime.triage.worklist import StudyTask, plan_studies
 
 LOG = logging.getLogger(__name__)
@@ -70,6 +71,7 @@ def triage_scan(
         ScanError: nothing in the scan can be read.
         EngineError: the engine is missing a part or was altered.
         ResourceError: the slices need more memory than there is.
+        ThresholdError: the file of fitted thresholds is missing or altered.
     """
     schedule = Schedule(options)
     recorder = SpanRecorder()
@@ -149,7 +151,8 @@ def _new_run(
     if task.protocol is None or task.series is None or _is_outside_scope(task):
         return None
     tracker = StageTracker(on_progress)
-    context = StudyContext(engine, task.protocol, task.series, options, tracker, domain)
+    points = read_operating_points(engine.directory, options.thresholds)
+    context = StudyContext(engine, task.protocol, task.series, options, tracker, domain, points)
     return StudyRun(context, task)
 
 

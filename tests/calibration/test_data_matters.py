@@ -12,7 +12,7 @@ from edge_medgemma.calibration.run import calibrate_engine
 from edge_medgemma.calibration.slices import sample_calibration_slices
 from edge_medgemma.export.calibrated_export import Budget, export_calibrated
 from edge_medgemma.export.checkpoint.loader import open_checkpoint
-from edge_medgemma.export.demo.build import build_engine, scope_of
+from edge_medgemma.export.demo.build import SCOPE, build_engine
 from edge_medgemma.runtime.generation.engine import Engine
 
 CHECKPOINT = Path(__file__).resolve().parents[1] / "data" / "demo_checkpoint"
@@ -45,7 +45,7 @@ def test_ranges_of_phantoms_cost_more_on_real_scans(tmp_path):
             block_size=32,
             calibration=calibrations[name],
             budget=Budget(force=True),
-            scope=scope_of(CHECKPOINT),
+            scope=SCOPE,
             threads=1,
         )
     one, other = calibrations.values()

@@ -32,6 +32,18 @@ from edge_medgemma.runtime.manifest import (
 from edge_medgemma.runtime.memory.host_memory import require_memory
 from edge_medgemma.runtime.model_shape import TextSpec, TokenSpec, VisionSpec
 from edge_medgemma.runtime.slicing.volume import BodyPart, Modality
+from edge_medgemma.runtime.triage.protocol import load_protocol
+from edge_medgemma.runtime.triage.report import Effort
+from edge_medgemma.runtime.triage.scoring.operating_points import (
+    THRESHOLDS_NAME,
+    OperatingPoint,
+    OperatingPoints,
+    ProtocolPoints,
+    Rate,
+    Sample,
+    Split,
+    write_operating_points,
+)
 
 WORDS = ["<pad>", "<bos>", "<turn>", "<image>", "<think>", "</think>", "yes", "Yes", "YES"]
 WORDS += ["no", "No", "NO"]
@@ -48,7 +60,6 @@ LESION_LOG_ODDS = 100.0
 def demo_scope(
     notice: str = "drawn phantoms only",
     findings: Sequence[str] = ("intracranial_haemorrhage", "mass_effect", "skull_fracture"),
-    calibrated_log_odds: Mapping[str, tuple[float, float]] | None = None,
 ) -> Scope:
     """Scope of a demo engine that knows `findings` of a CT of the head."""
     return Scope(
@@ -58,7 +69,6 @@ def demo_scope(
         modalities=(Modality.CT,),
         body_parts=(BodyPart.HEAD,),
         findings=tuple(findings),
-        calibrated_log_odds=calibrated_log_odds or {},
     )
 
 
@@ -90,6 +100,20 @@ def fake_manifest(scope: Scope | None = None) -> Manifest:
         licence="Apache-2.0",
         scope=scope,
     )
+
+
+def operating_points(
+    engine_sha256: str, platt: Mapping[str, tuple[float, float]]
+) -> OperatingPoints:
+    protocol = load_protocol("head_ct_demo")
+    sample, rate = Sample(8, 8, 4, 4), Rate(4, 4, 0.5, 1.0)
+    findings = tuple(
+        OperatingPoint(code, -intercept / slope, slope, intercept, None, sample, sample,
+                       Split.HELD_OUT, rate, rate)
+        for code, (slope, intercept) in platt.items()
+    )  # fmt: skip
+    entry = ProtocolPoints(protocol.name, protocol.sha256, Effort.FAST, 24, 24, findings)
+    return OperatingPoints(1, "0", engine_sha256, "phantoms", None, None, (entry,))
 
 
 class FakeTokenizer:
@@ -209,6 +233,20 @@ class FakeEngine:
         record = FileRecord(len(data), hashlib.sha256(data).hexdigest())
         self.directory = folder
         self.manifest = replace(self.manifest, files={DOMAIN_FILE: record})
+        return self
+
+    def fit(self, platt: Mapping[str, tuple[float, float]], **changes: object) -> Self:
+        """The engine, with thresholds at even chance for protocol head_ct_demo beside it.
+
+        Slope and intercept by finding; `changes` are of the one entry, or of the file.
+        """
+        points = operating_points(self.manifest.sha256, platt)
+        entry = {
+            name: value for name, value in changes.items() if hasattr(points.protocols[0], name)
+        }
+        other = {name: value for name, value in changes.items() if name not in entry}
+        points = replace(points, protocols=(replace(points.protocols[0], **entry),), **other)
+        write_operating_points(points, self.directory / THRESHOLDS_NAME)
         return self
 
     vision_batch_size = 1

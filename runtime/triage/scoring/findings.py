@@ -4,11 +4,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from edge_medgemma.runtime.manifest import Manifest
 from edge_medgemma.runtime.slicing.volume import Problem
 from edge_medgemma.runtime.triage.protocol import Finding, Protocol
 from edge_medgemma.runtime.triage.report import FindingResult, FindingStatus
 from edge_medgemma.runtime.triage.scoring.grounds import unassessed
+from edge_medgemma.runtime.triage.scoring.operating_points import OperatingPoint
 from edge_medgemma.runtime.triage.urgency import Urgency
 
 NOT_IN_SCOPE = "this engine was not made for it"
@@ -29,72 +29,75 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Value to compare with the threshold, and the probability where one can be honest."""
+    """Value and threshold to compare, and the probability where one can be honest."""
 
     value: float
+    threshold: float
     probability: float | None
+    is_flagged: bool
+    """At or above a fitted threshold; above a protocol's, as 0 is the answer to blank slices. Never
+    where the value is not a number."""
 
 
 def score_finding(
-    log_odds: float, baseline: float | None, calibration: tuple[float, float] | None
+    finding: Finding, log_odds: float, baseline: float | None, point: OperatingPoint | None
 ) -> Score:
     """Score of a finding from its log-odds.
 
     Args:
+        finding: has the threshold of the protocol.
         log_odds: yes against no, with the slices of the scan.
         baseline: the same with blank slices, subtracted because models tend to answer yes to everything;
             None counts as 0.
-        calibration: slope and intercept fitted on labelled scans. They were fitted on the log-odds
-            alone, so the baseline is not subtracted: the intercept already corrects the tendency.
+        point: threshold and percentage that were fitted on labelled scans. They were fitted on the
+            log-odds alone, so the baseline is not subtracted: the threshold corrects the tendency.
     """
-    if calibration is not None:
-        slope, intercept = calibration
-        value = slope * log_odds + intercept
-        return Score(value, _sigmoid(value))
-    return Score(log_odds - (baseline or 0.0), None)
-
-
-def _sigmoid(value: float) -> float:
-    if value >= 0:
-        return 1.0 / (1.0 + math.exp(-value))
-    return math.exp(value) / (1.0 + math.exp(value))
+    if point is not None:
+        chance = point.probability(log_odds)
+        return Score(log_odds, point.threshold, chance, log_odds >= point.threshold)
+    value = log_odds - (baseline or 0.0)
+    return Score(value, finding.threshold, None, value > finding.threshold)
 
 
 def evaluate(
-    protocol: Protocol, manifest: Manifest, answers: Answers, baseline: Mapping[str, float] | None
+    protocol: Protocol,
+    answers: Answers,
+    baseline: Mapping[str, float] | None,
+    points: Mapping[str, OperatingPoint],
 ) -> tuple[FindingResult, ...]:
     """Score and status of every finding of the protocol, in its order.
 
     Args:
         protocol: its findings.
-        manifest: which findings the engine knows, and their calibration.
         answers: the model's, with the slices of the scan.
         baseline: log-odds with blank slices; None where none were measured.
+        points: by finding code, those that hold for this pass.
     """
-    return tuple(_evaluate_one(f, manifest, answers, baseline) for f in protocol.findings)
+    return tuple(_evaluate_one(f, answers, baseline, points.get(f.code)) for f in protocol.findings)
 
 
 def _evaluate_one(
-    finding: Finding, manifest: Manifest, answers: Answers, baseline: Mapping[str, float] | None
+    finding: Finding,
+    answers: Answers,
+    baseline: Mapping[str, float] | None,
+    point: OperatingPoint | None,
 ) -> FindingResult:
     (result,) = unassessed([finding], NOT_IN_SCOPE)
     if finding.code not in answers.log_odds:
         return result
     value = answers.log_odds[finding.code]
     blank = None if baseline is None else baseline.get(finding.code, math.nan)
-    scope = manifest.scope
-    calibration = scope.calibrated_log_odds.get(finding.code) if scope else None
-    score = score_finding(value, blank, calibration)
+    score = score_finding(finding, value, blank, point)
     if not math.isfinite(score.value):
         return replace(result, reason=NOT_SCORED)
-    flagged = score.value > finding.threshold
     return replace(
         result,
-        status=FindingStatus.FLAGGED if flagged else FindingStatus.NOT_FLAGGED,
+        status=FindingStatus.FLAGGED if score.is_flagged else FindingStatus.NOT_FLAGGED,
         reason="",
         log_odds=value,
         baseline_log_odds=blank if blank is not None and math.isfinite(blank) else None,
         score=score.value,
+        threshold=score.threshold,
         probability=score.probability,
     )
 

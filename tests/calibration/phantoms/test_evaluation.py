@@ -10,6 +10,7 @@ from edge_medgemma.calibration.phantoms.seeds import EVALUATION_FIRST_SEED
 from edge_medgemma.runtime.commands.options import BUILTIN_ENGINE
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.triage.protocol import load_protocol
+from edge_medgemma.runtime.triage.scoring.operating_points import read_operating_points
 
 COUNT = 16
 LEAST_AREA = 0.8
@@ -46,10 +47,9 @@ def test_every_finding_is_told_apart_on_unseen_phantoms(engine, protocol):
 def test_a_blank_scan_and_a_shuffled_one_are_scored(engine, protocol):
     blank = score_phantom(engine, protocol, draw_blank())
     assert all(np.isfinite(value) for value in blank.values())
-    calibrated = engine.manifest.scope.calibrated_log_odds
-    for code, value in blank.items():
-        slope, intercept = calibrated[code]
-        assert slope * value + intercept < 0
+    points = read_operating_points(engine.directory).protocols[0].findings
+    assert {one.finding for one in points} == set(blank)
+    assert all(blank[one.finding] < one.threshold for one in points)
     phantom = draw_phantom(EVALUATION_FIRST_SEED)
     np.random.default_rng(0).shuffle(phantom.hounsfield)
     assert all(np.isfinite(v) for v in score_phantom(engine, protocol, phantom).values())

@@ -23,8 +23,7 @@ def report(tmp_path: Path) -> TriageReport:
     scope = demo_scope(
         "For demonstration <only>.",
         ("intracranial_haemorrhage", "mass_effect"),
-        {"mass_effect": (1.0, -4.0)},
     )
     options = TriageOptions(baseline_folder=tmp_path / "controls")
     engine = FakeEngine(scope).calibrate(tmp_path / "engine", known_domain())
-    return triage_scan(engine, scan, options)
+    return triage_scan(engine.fit({"mass_effect": (1.0, -4.0)}), scan, options)

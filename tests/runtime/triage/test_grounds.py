@@ -36,8 +36,8 @@ def names(study) -> set[str]:
 
 
 def test_inside_its_domain_the_demo_engine_speaks_and_gives_a_percentage(triage, tmp_path):
-    engine = FakeEngine(demo_scope(calibrated_log_odds=CALIBRATED))
-    study = triage(engine.calibrate(tmp_path / "engine", known_domain()))
+    engine = FakeEngine(demo_scope()).calibrate(tmp_path / "engine", known_domain())
+    study = triage(engine.fit(CALIBRATED))
     assert study.protocol_name == "head_ct_demo"
     assert study.urgency is Urgency.CRITICAL
     assert study.flagged[0].probability > 0.5
@@ -46,9 +46,9 @@ def test_inside_its_domain_the_demo_engine_speaks_and_gives_a_percentage(triage,
 
 
 def test_outside_its_domain_the_demo_engine_is_not_even_asked(triage, tmp_path):
-    engine = FakeEngine(demo_scope(calibrated_log_odds=CALIBRATED))
+    engine = FakeEngine(demo_scope())
     engine.calibrate(tmp_path / "engine", known_domain(farthest=1e-3))
-    study = triage(engine)
+    study = triage(engine.fit(CALIBRATED))
     assert study.urgency is Urgency.NOT_ASSESSABLE
     assert "unlike_calibration" in names(study)
     assert {f.status for f in study.findings} == {FindingStatus.NOT_ASSESSED}
@@ -65,9 +65,9 @@ def test_outside_its_domain_the_demo_engine_is_not_even_asked(triage, tmp_path):
 def test_a_flag_of_another_engine_outlives_its_domain_without_a_percentage(
     triage, tmp_path, lesion, urgency
 ):
-    scope = replace(demo_scope(calibrated_log_odds=CALIBRATED), is_demonstration=False)
+    scope = replace(demo_scope(), is_demonstration=False)
     engine = FakeEngine(scope).calibrate(tmp_path / "engine", known_domain(farthest=1e-3))
-    study = triage(engine, lesion=lesion)
+    study = triage(engine.fit(CALIBRATED), lesion=lesion)
     assert study.urgency is urgency
     assert "unlike_calibration" in names(study)
     assert all(f.probability is None for f in study.findings)

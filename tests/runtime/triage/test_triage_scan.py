@@ -194,14 +194,15 @@ def test_a_failing_study_is_not_assessable_and_says_no_more_than_the_kind(tmp_pa
 
 
 def test_a_demonstration_engine_answers_only_what_it_learned(tmp_path, options):
-    scope = demo_scope("only drawn phantoms", ("skull_fracture",), {"skull_fracture": (2.0, -10.0)})
+    scope = demo_scope("only drawn phantoms", ("skull_fracture",))
     scan = write_head_ct(tmp_path / "scan")
     engine = FakeEngine(scope).calibrate(tmp_path / "engine", known_domain())
-    report = triage_scan(engine, scan, options)
+    report = triage_scan(engine.fit({"skull_fracture": (2.0, -10.0)}), scan, options)
     (study,) = report.studies
     assert report.engine.notice == "only drawn phantoms"
     fracture = finding(study, "skull_fracture")
-    assert fracture.score == pytest.approx(2 * (YES_BIAS + TISSUE_LOG_ODDS) - 10)
+    assert fracture.score == pytest.approx(YES_BIAS + TISSUE_LOG_ODDS)
+    assert fracture.threshold == 5.0
     assert fracture.probability == pytest.approx(1 / (1 + np.exp(5)))
     assert fracture.baseline_log_odds == pytest.approx(YES_BIAS)
     others = [f for f in study.findings if f.code != "skull_fracture"]

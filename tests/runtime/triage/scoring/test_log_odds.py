@@ -5,7 +5,6 @@ import pytest
 from support.fake_engine import FakeEngine, FakeTokenizer
 
 from edge_medgemma.runtime.errors import EngineError
-from edge_medgemma.runtime.triage.scoring.findings import score_finding
 from edge_medgemma.runtime.triage.scoring.log_odds import AnswerTokens, log_odds
 
 
@@ -40,14 +39,3 @@ def test_only_spellings_of_one_token_count() -> None:
 
     with pytest.raises(EngineError, match="no single token"):
         AnswerTokens.of(Letters())
-
-
-def test_the_control_is_subtracted_only_without_a_calibration() -> None:
-    assert score_finding(4.0, 3.0, None).value == pytest.approx(1.0)
-    assert score_finding(4.0, 3.0, None).probability is None
-    assert score_finding(4.0, None, None).value == 4.0
-    calibrated = score_finding(4.0, 3.0, (0.5, -1.0))
-    assert calibrated.value == pytest.approx(1.0)
-    assert calibrated.probability == pytest.approx(1 / (1 + math.exp(-1)))
-    assert score_finding(-1e6, None, (1.0, 0.0)).probability == 0.0
-    assert math.isnan(score_finding(4.0, math.nan, None).value)
