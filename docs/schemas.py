@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from edge_medgemma.calibration.evaluation.document import EvaluationDocument
+from edge_medgemma.calibration.evaluation.language.safety_document import SafetyDocument
 from edge_medgemma.calibration.evaluation.language.vqa_document import VqaDocument
 from edge_medgemma.calibration.record import CalibrationRecord
 from edge_medgemma.export.commands.export_record import ExportRecord
@@ -36,6 +37,7 @@ DOCUMENTS: dict[str, tuple[type, str]] = {
     "parity": (Parity, "parity.json of an engine directory"),
     "plans": (PlanRecord, "record.json beside TensorRT plans"),
     "vqa": (VqaDocument, "vqa.json of 'edge-medgemma evaluate vqa'"),
+    "safety": (SafetyDocument, "safety.json of 'edge-medgemma evaluate safety'"),
     "inspect": (ScanListing, "Output of inspect --json"),
     "cache": (CacheListing, "Output of cache list --json"),
     "protocol": (ProtocolFile, "A triage protocol, as TOML"),

@@ -6,6 +6,7 @@ import click
 
 SUBCOMMANDS = {
     "vqa": "edge_medgemma.calibration.evaluation.commands.vqa",
+    "safety": "edge_medgemma.calibration.evaluation.commands.safety",
 }
 """Sub-command name -> module that defines a click command called `command`."""
 

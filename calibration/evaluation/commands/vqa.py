@@ -6,9 +6,8 @@ from pathlib import Path
 import click
 from rich.table import Table
 
-from edge_medgemma.calibration.evaluation.document import Proportion
 from edge_medgemma.calibration.evaluation.language.answering import require_free_questions
-from edge_medgemma.calibration.evaluation.language.figures import MeanScore
+from edge_medgemma.calibration.evaluation.language.figures import mean_words, share_words
 from edge_medgemma.calibration.evaluation.language.prompts import PROMPT_FORMS, PromptForm
 from edge_medgemma.calibration.evaluation.language.vqa_answers import (
     ScoredAnswer,
@@ -166,17 +165,3 @@ def _cells(name: str, row: VqaRow) -> tuple[str, ...]:
     label = "all" if row.by == "all" else f"{row.by}: {printable(row.value)}"
     scores = share_words(row.closed), share_words(row.open_exact), mean_words(row.open_token_f1)
     return (name, label, *scores)
-
-
-def share_words(share: Proportion) -> str:
-    """`0.750 of 4 (0.301-0.954)`; a dash without trials."""
-    if share.rate is None:
-        return f"- of {share.trials}"
-    return f"{share.rate:.3f} of {share.trials} ({share.low:.3f}-{share.high:.3f})"
-
-
-def mean_words(mean: MeanScore) -> str:
-    """The same of a mean."""
-    if mean.value is None:
-        return "- of 0"
-    return f"{mean.value:.3f} of {mean.items} ({mean.low:.3f}-{mean.high:.3f})"

@@ -16,6 +16,9 @@ from edge_medgemma.runtime.triage.scoring.grounds import scope_words
 
 GREEDY = Sampling()
 
+NOT_ASKED = "not_asked"
+"""Ending of a question that spells a control token: no engine may be asked it."""
+
 
 @dataclass(frozen=True, slots=True)
 class FreeAnswer:

@@ -63,3 +63,17 @@ def engine_provenance(manifest: Manifest) -> EngineProvenance:
         record.notice or None,
         record.has_random_weights,
     )
+
+
+def share_words(share: Proportion) -> str:
+    """`0.750 of 4 (0.301-0.954)`; a dash without trials."""
+    if share.rate is None:
+        return f"- of {share.trials}"
+    return f"{share.rate:.3f} of {share.trials} ({share.low:.3f}-{share.high:.3f})"
+
+
+def mean_words(mean: MeanScore) -> str:
+    """The same of a mean."""
+    if mean.value is None:
+        return "- of 0"
+    return f"{mean.value:.3f} of {mean.items} ({mean.low:.3f}-{mean.high:.3f})"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from edge_medgemma import __version__
 from edge_medgemma.calibration.evaluation.language.answering import (
+    NOT_ASKED,
     FreeAnswer,
     answer_about,
     picture_prefix,
@@ -25,9 +26,6 @@ from edge_medgemma.calibration.evaluation.language.vqa_layouts import VqaDataset
 from edge_medgemma.runtime.errors import DatasetError, ProtocolError
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.generation.prefix import Prefix
-
-NOT_ASKED = "not_asked"
-"""Ending of a question that spells a control token: no engine may be asked it."""
 
 
 @dataclass(frozen=True, slots=True)
