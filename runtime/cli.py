@@ -17,10 +17,10 @@ COMMANDS = {
     "export": "edge_medgemma.export.commands.export",
     "build": "edge_medgemma.runtime.commands.build",
     "calibrate": "edge_medgemma.export.commands.calibrate",
+    "evaluate": "edge_medgemma.calibration.evaluation.commands.evaluate",
     "verify": "edge_medgemma.export.commands.verify",
     "benchmark": "edge_medgemma.export.commands.benchmark",
     "phantom": "edge_medgemma.calibration.phantoms.command",
-    "evaluate": "edge_medgemma.calibration.evaluation.commands.evaluate",
 }
 """Command name -> module that defines a click command called `command`."""
 
@@ -33,10 +33,10 @@ SUMMARIES = {
     "export": "Convert a MedGemma checkpoint into an engine.",
     "build": "Build the plans of an engine on the device that will run them.",
     "calibrate": "Find the ranges of a model's activations on medical slices, for int8, int4 and fp16.",
+    "evaluate": "Triage labelled scans and count what the engine finds, misses and flags wrongly.",
     "verify": "Compare an engine with transformers on its checkpoint.",
     "benchmark": "Measure what this device can do with an engine.",
     "phantom": "Draw synthetic head CTs and measure an engine on them.",
-    "evaluate": "Measure what an engine is worth.",
 }
 """Kept here so that `--help` imports no command (a test compares them with the commands)."""
 

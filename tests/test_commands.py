@@ -24,10 +24,10 @@ def command_names(group: click.Group = cli, prefix: str = "") -> Iterator[str]:
     context = click.Context(group)
     for name in group.list_commands(context):
         command = group.get_command(context, name)
+        if not isinstance(command, click.Group) or command.invoke_without_command:
+            yield f"{prefix}{name}"
         if isinstance(command, click.Group):
             yield from command_names(command, f"{prefix}{name} ")
-        else:
-            yield f"{prefix}{name}"
 
 
 def marked_tests() -> dict[str, list[str]]:

@@ -11,6 +11,7 @@ from edge_medgemma.calibration.evaluation.attributes import scan_attributes
 from edge_medgemma.calibration.evaluation.cases import Case
 from edge_medgemma.calibration.evaluation.document import Picture, ProtocolProvenance
 from edge_medgemma.calibration.evaluation.pictures import key_pictures
+from edge_medgemma.calibration.evaluation.radiographs import as_dicom
 from edge_medgemma.calibration.evaluation.records import Outcome
 from edge_medgemma.calibration.evaluation.results import Answer, StudyResult
 from edge_medgemma.runtime.domain import Domain
@@ -44,7 +45,8 @@ def assess(
         EngineError, ResourceError: as `triage_study`.
     """
     explained = replace(options, explained=case.present)
-    report = triage_study(engine, case.task, explained, domain, on_progress)
+    with as_dicom(case.task) as task:
+        report = triage_study(engine, task, explained, domain, on_progress)
     limitations = _limitations(report)
     answers: list[Answer] = []
     pictures: dict[str, bytes] = {}

@@ -61,6 +61,13 @@ def band(attribute: str, value: str) -> str:
     return value.strip()
 
 
+def band_order(attribute: str, value: str) -> tuple[bool, int, str]:
+    """Where a subgroup stands among those of its attribute."""
+    bands = {"age": _AGES, "thickness": _THICKNESSES}.get(attribute, ())
+    names = [name for _, name in bands]
+    return value == NOT_STATED, names.index(value) if value in names else 0, value
+
+
 def merged(scan: Mapping[str, str], labels: Mapping[str, str]) -> dict[str, str]:
     """Attributes of the scan; those that the labels state as well are the labels'."""
     stated = {name: band(name, value) for name, value in labels.items() if name in ATTRIBUTES}

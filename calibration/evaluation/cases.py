@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,8 +11,7 @@ from edge_medgemma.calibration.evaluation.matching import Match, match_studies, 
 from edge_medgemma.calibration.evaluation.records import LabelRow, Labels
 from edge_medgemma.runtime.errors import EvaluationError
 from edge_medgemma.runtime.manifest import Scope
-from edge_medgemma.runtime.slicing.scan import find_series
-from edge_medgemma.runtime.slicing.volume import Modality, ScanListing
+from edge_medgemma.runtime.slicing.volume import ScanListing
 from edge_medgemma.runtime.triage.protocol import Protocol, load_protocol
 from edge_medgemma.runtime.triage.worklist import StudyTask, plan_studies
 
@@ -71,31 +70,27 @@ class EvaluationPlan:
 
 
 def plan_evaluation(
-    scans: Path,
+    listing: ScanListing,
+    folder: Path,
     labels: Labels,
     layout: DatasetLayout,
     scope: Scope | None,
     protocol: Protocol | None = None,
-    modality: Modality | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
 ) -> EvaluationPlan:
-    """Find the studies, choose their protocols and match them with their labels.
+    """Choose the protocols of the studies and match them with their labels.
 
     Args:
-        scans: folder of the scans.
+        listing: the series of the scans.
+        folder: in which they were found.
         labels: read whole.
         layout: of the dataset.
         scope: of the engine.
         protocol: applied to every study; None takes those that fit each.
-        modality: of NIfTI files; None takes the layout's.
-        on_progress: counts files.
 
     Raises:
-        ScanError: nothing can be read, or no label fits any study.
+        ScanError: no label fits any study.
         EvaluationError: no protocol of any study asks for a finding that is labelled.
     """
-    folder = layout.scan_folder(scans)
-    listing = find_series(folder, on_progress, modality or layout.modality)
     tasks = plan_studies(listing, protocol, None, scope)
     tasks = tuple(one for task in tasks for one in _with_layout_protocol(task, layout, scope))
     groups: dict[str, list[StudyTask]] = {}

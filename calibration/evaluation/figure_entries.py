@@ -39,7 +39,8 @@ class TwoByTwo:
 
 @dataclass(frozen=True, slots=True)
 class Area:
-    """Area under the ROC curve of the log-odds, with a 95 % interval over patients resampled."""
+    """Area under the ROC curve of the log-odds, with a 95 % interval over patients resampled; exact
+    where the log-odds separate the classes, which no resampling would change."""
 
     value: Share | None
     """null where all scans with log-odds are of one class."""

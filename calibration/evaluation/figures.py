@@ -24,7 +24,7 @@ from edge_medgemma.calibration.statistics.reliability import (
     equal_mass_bins,
     expected_calibration_error,
 )
-from edge_medgemma.calibration.statistics.roc import bootstrap_area, roc_points
+from edge_medgemma.calibration.statistics.roc import area_interval, roc_points
 
 
 def proportion(successes: int, trials: int, minimum: int = 1) -> Proportion:
@@ -61,7 +61,7 @@ def area(predictions: Sequence[Prediction], minimum: int = 1) -> Area:
     counts = (positives, len(present) - positives, len(set(patients)))
     if min(counts[:2]) < max(minimum, 1):
         return Area(None, None, None, *counts)
-    low, high = bootstrap_area(np.array(scores), present, patients)
+    low, high = area_interval(np.array(scores), present, patients)
     return Area(area_under_curve(np.array(scores), present), number(low), number(high), *counts)
 
 

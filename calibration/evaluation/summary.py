@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import numpy as np
 
 from edge_medgemma import __version__
-from edge_medgemma.calibration.evaluation.attributes import NOT_STATED, merged
+from edge_medgemma.calibration.evaluation.attributes import NOT_STATED, band_order, merged
 from edge_medgemma.calibration.evaluation.cases import EvaluationPlan, LabelledStudy
 from edge_medgemma.calibration.evaluation.document import (
     Comparison,
@@ -216,7 +216,7 @@ def _grouped(
     groups: dict[str, list[Prediction]] = {}
     for one in predictions:
         groups.setdefault(studies[one.study].attribute(attribute), []).append(one)
-    return sorted(groups.items(), key=lambda item: (item[0] == NOT_STATED, item[0]))
+    return sorted(groups.items(), key=lambda item: band_order(attribute, item[0]))
 
 
 def _subgroup(attribute: str, value: str, members: Sequence[Prediction]) -> Subgroup:

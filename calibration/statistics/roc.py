@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from edge_medgemma.calibration.statistics.metrics import BOOTSTRAP_SAMPLES
+from edge_medgemma.calibration.statistics.binomial import clopper_pearson
+from edge_medgemma.calibration.statistics.metrics import BOOTSTRAP_SAMPLES, area_under_curve
 
 
 def roc_points(
@@ -79,6 +80,23 @@ def bootstrap_area(
     """
     ranked = _ranked(scores, present)
     return interval_95([ranked.area(one) for one in patient_weights(patients, seed)])
+
+
+def area_interval(
+    scores: ArrayLike, present: ArrayLike, patients: ArrayLike, seed: int = 0
+) -> tuple[float, float]:
+    """95 % interval of the area: by `bootstrap_area`, or exactly where the classes never mix.
+
+    No sample of classes that a threshold separates has another area, which would claim certainty.
+    There each pair of a positive and a negative patient, no patient in two of them, was in the right
+    order, as each is with a chance that is the area: the interval is that of Clopper and Pearson.
+    """
+    truth, people = np.asarray(present, bool), np.asarray(patients)
+    area = area_under_curve(scores, present)
+    if area not in (0.0, 1.0):
+        return bootstrap_area(scores, present, patients, seed)
+    pairs = min(len(np.unique(people[truth])), len(np.unique(people[~truth])))
+    return clopper_pearson(round(area * pairs), pairs)
 
 
 def bootstrap_area_change(

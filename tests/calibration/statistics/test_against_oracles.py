@@ -19,6 +19,7 @@ from edge_medgemma.calibration.statistics.reliability import (
     expected_calibration_error,
 )
 from edge_medgemma.calibration.statistics.roc import (
+    area_interval,
     bootstrap_area,
     bootstrap_area_change,
     roc_points,
@@ -126,6 +127,16 @@ def test_scans_of_one_patient_widen_the_interval():
     assert bootstrap_area(scores, present, np.zeros(200)) == pytest.approx(
         [area_under_curve(scores, present)] * 2
     )
+
+
+def test_separated_classes_are_not_certain():
+    present = np.arange(12) < 5
+    low, high = area_interval(present.astype(float), present, np.arange(12))
+    assert (low, high) == pytest.approx(proportion_confint(5, 5, method="beta"))
+    low, high = area_interval(-present.astype(float), present, np.arange(12))
+    assert (low, high) == pytest.approx(proportion_confint(0, 5, method="beta"))
+    one_patient = np.where(present, 0, np.arange(12))
+    assert area_interval(present.astype(float), present, one_patient)[0] == pytest.approx(0.025)
 
 
 def test_the_change_of_the_area_is_paired(predictions):
