@@ -1,0 +1,305 @@
+"""The command on twelve phantoms, from its tables to a kill in the middle and labels that do not fit."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from sklearn.metrics import confusion_matrix, roc_auc_score
+from support.labelled_phantoms import draw_labelled
+from support.schemas import assert_valid
+
+from edge_medgemma.calibration.evaluation.predictions import read_predictions
+from edge_medgemma.calibration.evaluation.records import Outcome
+from edge_medgemma.runtime.cli import cli
+
+BLEED, BREAK = "intracranial_haemorrhage", "skull_fracture"
+DRAWN = [
+    [BLEED], [BLEED], [], [BLEED, BREAK], [], [BREAK], [], [BLEED], [], [], [BREAK], ["mass_effect"],
+]  # fmt: skip
+
+
+LABELLED = [*DRAWN[:2], ["mass_effect"], *DRAWN[3:7], [], *DRAWN[8:]]
+"""Two labels are wrong, so that the engine is: a mass in the third, and no bleed in the eighth."""
+
+
+def evaluate(*arguments):
+    return CliRunner().invoke(cli, ["evaluate", *map(str, arguments), "--threads", "2"])
+
+
+def lines_of(result):
+    return " ".join(
+        (
+            result.output if result.exception is None else f"{result.output} {result.exception}"
+        ).split()
+    )
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("labelled")
+    draw_labelled(folder, DRAWN, LABELLED)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def evaluated(phantoms):
+    """The folder of a whole evaluation, and what the command printed."""
+    out = phantoms / "evaluation"
+    result = evaluate(
+        phantoms / "scans", "--labels", phantoms / "labels.csv", "--out", out,
+        "--by", "sex,age,manufacturer", "--prevalence", "0.02", "--prevalence", f"{BREAK}=0.1",
+    )  # fmt: skip
+    assert result.exit_code == 0, lines_of(result)
+    return out, result
+
+
+@pytest.fixture
+def again(phantoms, evaluated, tmp_path):
+    """Evaluate once more with other options: every study is taken from the results that are there."""
+    out, _ = evaluated
+
+    def run(*arguments, labels=phantoms / "labels.csv", scans=phantoms / "scans"):
+        copy = tmp_path / "again"
+        if not copy.exists():
+            shutil.copytree(out, copy)
+        result = evaluate(scans, "--labels", labels, "--out", copy, *arguments)
+        path = copy / "evaluation.json"
+        return result, json.loads(path.read_text()) if result.exit_code == 0 else None
+
+    return run
+
+
+@pytest.mark.command("evaluate")
+def test_figures_are_those_of_the_predictions(evaluated):
+    out, result = evaluated
+    assert_valid(out / "evaluation.json", "evaluation")
+    document = json.loads((out / "evaluation.json").read_text())
+    predictions = read_predictions(out / "predictions.csv")
+    assert len(predictions) == 3 * len(DRAWN)
+    assert {one.patient for one in predictions} == set(range(1, 7))
+    for finding in document["findings"]:
+        rows = [one for one in predictions if one.finding == finding["code"]]
+        present = [one.present for one in rows]
+        flagged = [one.outcome is Outcome.FLAGGED for one in rows]
+        (passed, alarms), (missed, hits) = confusion_matrix(present, flagged, labels=[0, 1])
+        table = finding["primary"]
+        assert [table["true_negatives"], table["false_positives"]] == [passed, alarms]
+        assert [table["false_negatives"], table["true_positives"]] == [missed, hits]
+        scores = [one.log_odds for one in rows]
+        assert finding["area"]["value"] == pytest.approx(roc_auc_score(present, scores))
+        assert finding["area"]["patients"] == 6
+        assert finding["positives"] == sum(finding["code"] in one for one in LABELLED)
+        probabilities = finding["reliability"]
+        assert probabilities["scans"] == 12
+        assert finding["predictive_values"]["prevalence"] == (
+            0.1 if finding["code"] == BREAK else 0.02
+        )
+        counts = [
+            (one["attribute"], one["positives"] + one["negatives"]) for one in finding["subgroups"]
+        ]
+        assert counts == [
+            ("sex", 6),
+            ("sex", 6),
+            *(("age", n) for n in (3, 5, 4)),
+            ("manufacturer", 12),
+        ]
+        assert all(one["sensitivity"]["rate"] is None for one in finding["subgroups"])
+    assert document["findings"][0]["code"] == BLEED
+    assert document["findings"][0]["area"]["value"] > 0.7
+    assert f"{out / 'evaluation.json'}" in result.output
+    assert "demonstration only" in result.output
+
+
+def test_flow_times_and_provenance_are_counted(evaluated):
+    out, _ = evaluated
+    document = json.loads((out / "evaluation.json").read_text())
+    flow = document["flow"]
+    counted = [flow[f"studies_{name}"] for name in ("found", "labelled", "read", "assessed")]
+    assert counted == [12] * 4
+    assert flow["patients"] == 6
+    assert document["time_to_result"]["studies"] == 12
+    assert 0 < document["time_to_result"]["median_s"] <= document["time_to_result"]["max_s"]
+    assert document["time_to_flag"]["studies"] > 0
+    assert document["provenance"]["split"] == "none"
+    assert [one["name"] for one in document["provenance"]["protocols"]] == ["head_ct_demo"]
+
+
+def test_wrong_answers_have_pictures(evaluated):
+    out, _ = evaluated
+    document = json.loads((out / "evaluation.json").read_text())
+    predictions = read_predictions(out / "predictions.csv")
+    missed = {(one.study, one.finding) for one in predictions
+              if one.present and one.outcome is not Outcome.FLAGGED}  # fmt: skip
+    false = {(one.study, one.finding) for one in predictions
+             if one.present is False and one.outcome is Outcome.FLAGGED}  # fmt: skip
+    wrong = [*document["worst_misses"], *document["worst_false_flags"]]
+    assert {(one["study"], one["finding"]) for one in wrong} == missed | false
+    assert ("case02", "mass_effect") in missed
+    assert ("case07", BLEED) in false
+    for one in wrong:
+        assert 1 <= len(one["pictures"]) <= 3
+        for picture in one["pictures"]:
+            assert (out / picture["file"]).read_bytes().startswith(b"\xff\xd8\xff")
+    kept = {f"pictures/{path.name}" for path in (out / "pictures").iterdir()}
+    assert kept == {picture["file"] for one in wrong for picture in one["pictures"]}
+
+
+def test_killed_again_and_again_it_gives_the_same_table(phantoms, evaluated, tmp_path):
+    out = tmp_path / "killed"
+    command = [
+        sys.executable, "-m", "edge_medgemma", "evaluate", str(phantoms / "scans"),
+        "--labels", str(phantoms / "labels.csv"), "--out", str(out), "--threads", "2",
+    ]  # fmt: skip
+    results, counts = out / "results.jsonl", []
+    for _ in range(4):
+        lines = len(results.read_bytes().splitlines()) if results.exists() else 0
+        child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while child.poll() is None:
+            if results.exists() and len(results.read_bytes().splitlines()) > lines + 1:
+                child.kill()
+            time.sleep(0.005)
+        child.wait()
+        counts.append(len(results.read_bytes().splitlines()))
+        with results.open("ab") as file:
+            file.write(b'{"key":"torn')
+    assert counts == sorted(set(counts)), "every run went on where the one before was killed"
+    assert not (out / "predictions.csv").exists()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    expected = (evaluated[0] / "predictions.csv").read_bytes()
+    assert (out / "predictions.csv").read_bytes() == expected
+    assert len(results.read_bytes().splitlines()) == 1 + len(DRAWN), "nothing was done twice"
+
+
+def test_results_of_another_run_are_refused(phantoms, evaluated, tmp_path):
+    out = tmp_path / "other"
+    shutil.copytree(evaluated[0], out)
+    arguments = [phantoms / "scans", "--labels", phantoms / "labels.csv", "--out", out]
+    before = (out / "results.jsonl").read_bytes()
+    for options, reason in (
+        (["--slices", "5"], "slices"),
+        (["--effort", "reasoned"], "effort fast"),
+        (["--protocol", "head_ct"], "protocol auto"),
+    ):
+        result = evaluate(*arguments, *options)
+        assert result.exit_code == 1
+        assert reason in lines_of(result)
+    sha256 = json.loads(before.splitlines()[0])["engine_sha256"]
+    (out / "results.jsonl").write_bytes(before.replace(sha256.encode(), b"0" * 64))
+    result = evaluate(*arguments)
+    assert result.exit_code == 1
+    assert "holds results of another engine (000000000000" in lines_of(result)
+    (out / "results.jsonl").write_bytes(before.replace(b'"log_odds":', b'"log_odds":"x', 1))
+    assert "damaged" in lines_of(evaluate(*arguments))
+
+
+def test_a_figure_below_what_is_required_ends_with_one_line_each(again):
+    result, _ = again("--require", f"auc({BLEED})>=0.5", "--require", f"sensitivity({BLEED})>=0.1")
+    assert result.exit_code == 0, lines_of(result)
+    result, _ = again(
+        "--require", f"auc_low({BLEED})>=0.999", "--require", "sensitivity_low(mass_effect)>=0.9"
+    )
+    assert result.exit_code == 1
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 2
+    assert "(n = 12)" in errors[0]
+    assert "(n = 2)" in errors[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("sensitivity>=0.8", "expected FIGURE(FINDING)>=NUMBER"),
+        ("recall(skull_fracture)>=0.8", "expected FIGURE(FINDING)>=NUMBER"),
+        ("sensitivity(skull_fracture)>=80", "from 0 to 1"),
+        ("sensitivity(skull_fractura)>=0.8", "expected one of the labelled findings"),
+    ],
+)
+def test_a_requirement_that_means_nothing_is_refused(again, text, reason):
+    result, _ = again("--require", text)
+    assert result.exit_code == 1
+    assert reason in lines_of(result)
+
+
+def test_labels_that_fit_badly_are_counted_and_listed(phantoms, again, tmp_path):
+    lines = (phantoms / "labels.csv").read_text().splitlines()
+    header, rows = lines[0], lines[1:]
+    labels = tmp_path / "bad.csv"
+    table = [f"{header},remark,pneumothorax", *(f"{row},x,0" for row in rows[:9])]
+    table += [
+        f"{rows[0]},x,0",
+        f"{rows[1].replace(',1,0,0', ',0,0,0')},x,0",
+        "gone,p9,M,50,1,0,0,x,0",
+    ]
+    labels.write_text("\n".join(table))
+    result, document = again(labels=labels)
+    assert result.exit_code == 0, lines_of(result)
+    flow = document["flow"]
+    assert flow["label_rows"] == 10
+    assert flow["labels_without_study"] == ["gone"]
+    assert len(flow["studies_without_label"]) == 3
+    assert flow["findings_not_asked"] == ["pneumothorax"]
+    notes = " ".join(flow["notes"])
+    assert "'remark'" in notes
+    assert "contradicted" in notes
+    (bleed,) = (one for one in document["findings"] if one["code"] == BLEED)
+    assert (bleed["positives"], bleed["negatives"], bleed["unlabelled"]) == (2, 6, 4)
+    assert bleed["area"]["positives"] + bleed["area"]["negatives"] == 8
+    printed = lines_of(result)
+    assert "labels without a study: 1 (gone)" in printed
+    assert "studies without a label: 3" in printed
+
+
+def test_labels_of_one_class_give_counts_and_no_area(phantoms, again, tmp_path):
+    labels = tmp_path / "one_class.csv"
+    labels.write_text("study,mass_effect\n" + "".join(f"case{i:02},0\n" for i in range(11)))
+    result, document = again("--require", "auc(mass_effect)>=0.1", labels=labels)
+    assert result.exit_code == 1
+    assert "there is no figure (n = 11)" in result.stderr
+    result, document = again(labels=labels)
+    (finding,) = document["findings"]
+    assert (finding["positives"], finding["negatives"]) == (0, 11)
+    assert finding["area"]["value"] is None
+    assert finding["roc"] == []
+    assert finding["primary"]["sensitivity"]["rate"] is None
+    assert finding["primary"]["specificity"]["trials"] == 11
+    assert "11 of 11 studies name no patient" in " ".join(document["flow"]["notes"])
+
+
+def test_a_folder_one_level_too_deep_is_one_line(phantoms, tmp_path):
+    result = evaluate(phantoms / "scans" / "case03", "--labels", phantoms / "labels.csv",
+                      "--out", tmp_path / "out")  # fmt: skip
+    assert result.exit_code == 1
+    assert "one folder too deep" in lines_of(result)
+    assert not (tmp_path / "out").exists()
+
+
+def test_findings_that_nothing_asks_for_are_refused(phantoms, tmp_path):
+    labels = tmp_path / "chest.csv"
+    labels.write_text("study,pneumothorax\ncase00,1\ncase01,0\n")
+    result = evaluate(phantoms / "scans", "--labels", labels, "--out", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "asks for any of them" in lines_of(result)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_engine_is_compared_with_itself_without_a_flip(phantoms, again, tmp_path):
+    from edge_medgemma.runtime.commands.options import BUILTIN_ENGINE
+
+    scans = tmp_path / "few"
+    shutil.copytree(phantoms / "scans", scans)
+    for place in range(2, 12):
+        shutil.rmtree(scans / f"case{place:02}")
+    result, document = again("--compare", BUILTIN_ENGINE, scans=scans)
+    assert result.exit_code == 0, lines_of(result)
+    comparison = document["comparison"]
+    assert comparison["flips"] == []
+    for finding in comparison["findings"]:
+        assert finding["all"]["scans"] == 2
+        assert finding["all"]["p_value"] == 1
+        assert finding["largest_absolute_change"] == 0
