@@ -20,6 +20,7 @@ COMMANDS = {
     "evaluate": "edge_medgemma.calibration.evaluation.commands.evaluate",
     "verify": "edge_medgemma.export.commands.verify",
     "benchmark": "edge_medgemma.export.commands.benchmark",
+    "thresholds": "edge_medgemma.calibration.evaluation.commands.thresholds",
     "phantom": "edge_medgemma.calibration.phantoms.command",
 }
 """Command name -> module that defines a click command called `command`."""
@@ -36,6 +37,7 @@ SUMMARIES = {
     "evaluate": "Triage labelled scans and count what the engine finds, misses and flags wrongly.",
     "verify": "Compare an engine with transformers on its checkpoint.",
     "benchmark": "Measure what this device can do with an engine.",
+    "thresholds": "Fit the thresholds of an engine on an evaluation of it.",
     "phantom": "Draw synthetic head CTs and measure an engine on them.",
 }
 """Kept here so that `--help` imports no command (a test compares them with the commands)."""

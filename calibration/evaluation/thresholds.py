@@ -46,7 +46,7 @@ def fit_thresholds(
 
     Raises:
         ThresholdError: the engine's weights are random, a code is not in the evaluation, or no finding
-            has enough.
+            has enough; or the predictions are not those of the document.
     """
     provenance = document.provenance
     if provenance.engine.has_random_weights:
@@ -56,6 +56,7 @@ def fit_thresholds(
         raise ThresholdError(
             f"the evaluation has no finding '{unknown}'; expected {' or '.join(codes)}"
         )
+    _check_counts(document, predictions)
     entries: list[ProtocolPoints] = []
     refused: list[str] = []
     for protocol in provenance.protocols:
@@ -86,6 +87,19 @@ def fit_thresholds(
         protocols=tuple(entries),
     )
     return FittedThresholds(points, tuple(refused))
+
+
+def _check_counts(document: EvaluationDocument, predictions: Sequence[Prediction]) -> None:
+    """Refuse predictions that are not those the document was made of, as far as counts tell."""
+    for entry in document.findings:
+        labels = [one.present for one in predictions if one.finding == entry.code]
+        found = labels.count(True), labels.count(False)
+        if found != (entry.positives, entry.negatives):
+            raise ThresholdError(
+                f"predictions.csv has {found[0]} scans with {entry.code} and {found[1]} without it, "
+                f"evaluation.json {entry.positives} and {entry.negatives}: they are not of one "
+                "evaluation; evaluate again"
+            )
 
 
 def _where(split: str) -> str:
