@@ -68,10 +68,10 @@ class RowCollector:
             for key, found in self._findings.items()
         )
 
-    def notes(self) -> list[str]:
+    def notes(self, *, repeats_are_faults: bool = True) -> list[str]:
         """One sentence for each kind of thing that stood there twice."""
         notes = []
-        if again := self._counts["again"]:
+        if (again := self._counts["again"]) and repeats_are_faults:
             notes.append(f"{counted(again, 'row')} of the table named a study once more")
         if self._contradicted:
             keys = {key for key, _ in self._contradicted}

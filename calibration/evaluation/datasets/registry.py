@@ -3,7 +3,17 @@
 from collections.abc import Collection
 from pathlib import Path
 
-from edge_medgemma.calibration.evaluation.datasets import table
+from edge_medgemma.calibration.evaluation.datasets import (
+    chexpert,
+    cq500,
+    ct_ich,
+    ct_rate,
+    msd,
+    nih,
+    open_i,
+    rsna_ich,
+    table,
+)
 from edge_medgemma.calibration.evaluation.datasets.layout import (
     DEFAULT_REFERENCE,
     DatasetLayout,
@@ -12,10 +22,37 @@ from edge_medgemma.calibration.evaluation.datasets.layout import (
 from edge_medgemma.calibration.evaluation.records import Labels
 from edge_medgemma.runtime.errors import LabelError
 
-__all__ = ["LAYOUTS", "DatasetLayout", "read_labels"]
+__all__ = ["LAYOUTS", "DatasetLayout", "layout_of", "read_labels"]
 
-LAYOUTS = {layout.name: layout for layout in (table.LAYOUT,)}
+LAYOUTS = {
+    layout.name: layout
+    for layout in (
+        table.LAYOUT,
+        rsna_ich.LAYOUT,
+        cq500.LAYOUT,
+        ct_ich.LAYOUT,
+        ct_rate.LAYOUT,
+        nih.LAYOUT,
+        chexpert.LAYOUT,
+        msd.LAYOUT,
+        open_i.LAYOUT,
+    )
+}
 """In the order in which `--dataset` lists them."""
+
+
+def layout_of(dataset: str, path: Path) -> DatasetLayout:
+    """The layout of a dataset, with what its own files tell of protocol and modality.
+
+    Args:
+        dataset: a name of LAYOUTS.
+        path: as for `read_labels`.
+
+    Raises:
+        LabelError: the files are missing or damaged.
+    """
+    layout = LAYOUTS[dataset]
+    return msd.layout_of(path, layout) if layout is msd.LAYOUT else layout
 
 
 def read_labels(
