@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from edge_medgemma.calibration.evaluation.document import EvaluationDocument
+from edge_medgemma.calibration.evaluation.language.injection_document import InjectionDocument
 from edge_medgemma.calibration.evaluation.language.safety_document import SafetyDocument
 from edge_medgemma.calibration.evaluation.language.vqa_document import VqaDocument
 from edge_medgemma.calibration.record import CalibrationRecord
@@ -38,6 +39,7 @@ DOCUMENTS: dict[str, tuple[type, str]] = {
     "plans": (PlanRecord, "record.json beside TensorRT plans"),
     "vqa": (VqaDocument, "vqa.json of 'edge-medgemma evaluate vqa'"),
     "safety": (SafetyDocument, "safety.json of 'edge-medgemma evaluate safety'"),
+    "injection": (InjectionDocument, "injection.json of 'edge-medgemma evaluate injection'"),
     "inspect": (ScanListing, "Output of inspect --json"),
     "cache": (CacheListing, "Output of cache list --json"),
     "protocol": (ProtocolFile, "A triage protocol, as TOML"),

@@ -93,7 +93,7 @@ def triage_scan(
     domain = read_domain(engine.directory, engine.manifest)
     if not options.is_anytime:
         return report([triage_study(engine, task, options, domain, on_progress) for task in tasks])
-    tasks = tuple(_with_scope(task, engine.manifest) for task in tasks)
+    tasks = tuple(with_scope(task, engine.manifest) for task in tasks)
     new_run = partial(_new_run, engine, options, on_progress, domain)
     for studies in _triage_in_passes(tasks, new_run, schedule):
         latest = report(studies)
@@ -125,12 +125,12 @@ def triage_study(
         EngineError: the engine is missing a part or was altered.
         ResourceError: the slices need more memory than there is.
     """
-    task = _with_scope(task, engine.manifest)
+    task = with_scope(task, engine.manifest)
     run = _new_run(engine, options, on_progress, domain, task)
     return _unexamined(task) if run is None else _run_pass(run, run.num_slices)
 
 
-def _with_scope(task: StudyTask, manifest: Manifest) -> StudyTask:
+def with_scope(task: StudyTask, manifest: Manifest) -> StudyTask:
     """The task, with what is known ahead of any slice to make the engine's answers worthless."""
     problem = None
     if manifest.has_random_weights:
@@ -147,13 +147,27 @@ def _new_run(
     domain: Domain | None,
     task: StudyTask,
 ) -> StudyRun | None:
-    """None where no protocol, no series or not the engine fits: the study can only be reported."""
+    """None where the study can only be reported."""
+    context = study_context(engine, options, on_progress, domain, task)
+    return None if context is None else StudyRun(context, task)
+
+
+def study_context(
+    engine: Engine,
+    options: TriageOptions,
+    on_progress: Progress,
+    domain: Domain | None,
+    task: StudyTask,
+) -> StudyContext | None:
+    """What all stages of a study have in common; None where no protocol, no series or not the engine fits.
+
+    `task` is one that `with_scope` has looked at.
+    """
     if task.protocol is None or task.series is None or _is_outside_scope(task):
         return None
     tracker = StageTracker(on_progress)
     points = read_operating_points(engine.directory, options.thresholds)
-    context = StudyContext(engine, task.protocol, task.series, options, tracker, domain, points)
-    return StudyRun(context, task)
+    return StudyContext(engine, task.protocol, task.series, options, tracker, domain, points)
 
 
 def _is_outside_scope(task: StudyTask) -> bool:

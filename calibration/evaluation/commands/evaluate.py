@@ -34,6 +34,7 @@ from edge_medgemma.runtime.triage.report import Effort
 SUBCOMMANDS: Mapping[str, str] = {
     "vqa": "edge_medgemma.calibration.evaluation.commands.vqa",
     "safety": "edge_medgemma.calibration.evaluation.commands.safety",
+    "injection": "edge_medgemma.calibration.evaluation.commands.injection",
 }
 """First word -> module that defines a click command called `command`; any other word is SCANS."""
 
