@@ -11,7 +11,7 @@ from edge_medgemma.calibration.evaluation.matching import Match, match_studies, 
 from edge_medgemma.calibration.evaluation.records import LabelRow, Labels
 from edge_medgemma.runtime.errors import EvaluationError
 from edge_medgemma.runtime.manifest import Scope
-from edge_medgemma.runtime.slicing.volume import ScanListing
+from edge_medgemma.runtime.slicing.volume import ScanListing, Series
 from edge_medgemma.runtime.triage.protocol import Protocol, load_protocol
 from edge_medgemma.runtime.triage.worklist import StudyTask, plan_studies
 
@@ -59,6 +59,12 @@ class EvaluationPlan:
     def cases(self) -> tuple[Case, ...]:
         """In the order of the studies."""
         return tuple(case for study in self.studies for case in study.cases)
+
+    @property
+    def scans_sha256(self) -> str:
+        """Hash of the UIDs of all series of the cases, sorted; no pixel is in it."""
+        uids = sorted({str(_series(case.task).series_uid) for case in self.cases})
+        return hashlib.sha256("\n".join(uids).encode()).hexdigest()
 
     @property
     def protocols(self) -> tuple[Protocol, ...]:
@@ -138,8 +144,12 @@ def _labelled_study(place: int, tasks: Sequence[StudyTask], row: LabelRow | None
     return LabelledStudy(row.key if row else f"unlabelled {place + 1}", row, cases)
 
 
+def _series(task: StudyTask) -> Series:
+    return task.series or task.other_series[0]
+
+
 def _key(task: StudyTask) -> str:
-    series = task.series or task.other_series[0]
+    series = _series(task)
     name = task.protocol.name if task.protocol else ""
     identity = "\n".join((task.study_uid, series.series_uid, str(series.person), name))
     return hashlib.sha256(identity.encode()).hexdigest()[:24]

@@ -26,11 +26,16 @@ from edge_medgemma.calibration.evaluation.summary import (
 )
 from edge_medgemma.runtime.commands.progress import OnStage
 from edge_medgemma.runtime.documents import dump_json
+from edge_medgemma.runtime.errors import EvaluationError
 from edge_medgemma.runtime.files import write_atomically
-from edge_medgemma.runtime.manifest import load_manifest
+from edge_medgemma.runtime.manifest import Manifest, load_manifest
 from edge_medgemma.runtime.slicing.scan import find_series
 from edge_medgemma.runtime.slicing.volume import ScanListing
 from edge_medgemma.runtime.triage.options import TriageOptions
+from edge_medgemma.runtime.triage.scoring.operating_points import (
+    OperatingPoints,
+    read_operating_points,
+)
 
 DOCUMENT_NAME = "evaluation.json"
 
@@ -60,6 +65,7 @@ def evaluate(
         ScanError: no scan can be read, or no label fits any.
         EvaluationError: nothing that is labelled is asked, a demand names another finding, or the
             folder holds results of another run.
+        ThresholdError: the file of fitted thresholds is missing or altered.
         EngineError, ResourceError: as `triage_scan`.
     """
     manifest = load_manifest(inputs.engine.directory)
@@ -74,13 +80,33 @@ def evaluate(
         listing = find_series(folder, reading, triage.modality or layout.modality)
     plan = plan_evaluation(listing, folder, labels, layout, manifest.scope, triage.protocol)
     check_findings(summary.demands, plan.codes)
+    thresholds = read_operating_points(inputs.engine.directory, triage.thresholds)
+    _check_not_fitted_here(thresholds, manifest, plan)
     results = run_cases(inputs.engine, plan, triage, inputs.out / RESULTS_NAME, on_progress)
     predictions = make_predictions(plan, results)
     comparison = _compared(inputs, triage, listing, labels, predictions, results, on_progress)
+    summary = replace(summary, thresholds=thresholds)
     document = summarise(plan, results, predictions, manifest, summary, comparison)
     write_predictions(inputs.out / PREDICTIONS_NAME, predictions)
     write_atomically(inputs.out / DOCUMENT_NAME, dump_json(document).encode())
     return document
+
+
+def _check_not_fitted_here(
+    thresholds: OperatingPoints | None, manifest: Manifest, plan: EvaluationPlan
+) -> None:
+    """Refuse to report thresholds on the scans that they were fitted on.
+
+    Raises:
+        EvaluationError: they are the same scans.
+    """
+    if thresholds is None or thresholds.engine_sha256 != manifest.sha256:
+        return
+    if thresholds.scans_sha256 == plan.scans_sha256:
+        raise EvaluationError(
+            "the thresholds were fitted on these very scans, which would flatter every figure; evaluate "
+            "other scans, or see the file of thresholds for what it measured on patients left out"
+        )
 
 
 def _compared(
@@ -99,7 +125,8 @@ def _compared(
     folder = layout.scan_folder(inputs.scans)
     plan = plan_evaluation(listing, folder, labels, layout, manifest.scope, triage.protocol)
     path = inputs.out / f"results-{manifest.sha256[:12]}.jsonl"
-    other = run_cases(inputs.other, without_pictures(plan), triage, path, on_progress)
+    own = replace(triage, thresholds=None)  # a file of thresholds is of one engine
+    other = run_cases(inputs.other, without_pictures(plan), own, path, on_progress)
     titles = {answer.code: answer.title for one in results.values() for answer in one.answers}
     codes = {code: titles[code] for code in plan.codes if code in titles}
     return compare(

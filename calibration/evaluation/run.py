@@ -19,8 +19,9 @@ from edge_medgemma.runtime.domain import read_domain
 from edge_medgemma.runtime.errors import EvaluationError
 from edge_medgemma.runtime.files import write_atomically
 from edge_medgemma.runtime.generation.engine import Engine
-from edge_medgemma.runtime.manifest import Manifest, load_manifest
+from edge_medgemma.runtime.manifest import Manifest, file_sha256, load_manifest
 from edge_medgemma.runtime.triage.options import TriageOptions
+from edge_medgemma.runtime.triage.scoring.operating_points import THRESHOLDS_NAME
 
 RESULTS_NAME = "results.jsonl"
 
@@ -58,7 +59,7 @@ def run_cases(
         EngineError, ResourceError: as `triage_scan`; what is done stays done.
     """
     manifest = load_manifest(choice.directory)
-    with open_results(path, run_identity(manifest, plan, options)) as results:
+    with open_results(path, run_identity(choice.directory, manifest, plan, options)) as results:
         cases = plan.cases
         left = [case for case in cases if case.key not in results.done]
         if left:
@@ -66,7 +67,9 @@ def run_cases(
         return results.done
 
 
-def run_identity(manifest: Manifest, plan: EvaluationPlan, options: TriageOptions) -> RunIdentity:
+def run_identity(
+    directory: Path, manifest: Manifest, plan: EvaluationPlan, options: TriageOptions
+) -> RunIdentity:
     """All that results depend on beside the scans."""
     return RunIdentity(
         format=1,
@@ -76,7 +79,14 @@ def run_identity(manifest: Manifest, plan: EvaluationPlan, options: TriageOption
         effort=options.effort,
         slices=options.slices,
         program_version=__version__,
+        thresholds_sha256=_thresholds_sha256(directory, options),
     )
+
+
+def _thresholds_sha256(directory: Path, options: TriageOptions) -> str:
+    """Of the file that triage would read; empty where there is none."""
+    path = options.thresholds or directory / THRESHOLDS_NAME
+    return file_sha256(path) if path.is_file() else ""
 
 
 def keep(results: ResultsFile, assessment: Assessment) -> None:

@@ -1,6 +1,5 @@
 """The document of an evaluation, from its plan, results and predictions."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,8 +8,8 @@ from datetime import UTC, datetime
 import numpy as np
 
 from edge_medgemma import __version__
-from edge_medgemma.calibration.evaluation.attributes import NOT_STATED, band_order, merged
-from edge_medgemma.calibration.evaluation.cases import EvaluationPlan, LabelledStudy
+from edge_medgemma.calibration.evaluation.attributes import band_order
+from edge_medgemma.calibration.evaluation.cases import EvaluationPlan
 from edge_medgemma.calibration.evaluation.document import (
     Comparison,
     EngineProvenance,
@@ -23,6 +22,7 @@ from edge_medgemma.calibration.evaluation.document import (
     Subgroup,
     WrongAnswer,
 )
+from edge_medgemma.calibration.evaluation.evaluated import Evaluated
 from edge_medgemma.calibration.evaluation.figures import (
     area,
     curve,
@@ -34,11 +34,12 @@ from edge_medgemma.calibration.evaluation.figures import (
 )
 from edge_medgemma.calibration.evaluation.records import Outcome, Prediction
 from edge_medgemma.calibration.evaluation.requirements import Demand, judge
-from edge_medgemma.calibration.evaluation.results import Answer, StudyResult
+from edge_medgemma.calibration.evaluation.results import StudyResult
 from edge_medgemma.runtime.manifest import Manifest
 from edge_medgemma.runtime.reporting.json_report import INTENDED_USE
 from edge_medgemma.runtime.triage.report import Effort
 from edge_medgemma.runtime.triage.report_builder import engine_record
+from edge_medgemma.runtime.triage.scoring.operating_points import OperatingPoints
 
 MAX_WRONG_ANSWERS = 10
 
@@ -55,7 +56,8 @@ class SummaryOptions:
     prevalences: Mapping[str, float]
     """By finding code; `""` is that of all others."""
     demands: tuple[Demand, ...]
-    threshold_origin: str
+    thresholds: OperatingPoints | None = None
+    """That were fitted; None where there are none."""
 
 
 def summarise(
@@ -76,7 +78,7 @@ def summarise(
         options: the user's.
         comparison: with a second engine.
     """
-    studies = [_Evaluated.of(study, results) for study in plan.studies]
+    studies = [Evaluated.of(study, results) for study in plan.studies]
     by_name = {one.study.name: one for one in studies}
     findings = tuple(
         _finding(code, [one for one in predictions if one.finding == code], by_name, options)
@@ -112,56 +114,15 @@ def engine_provenance(manifest: Manifest) -> EngineProvenance:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Evaluated:
-    """A study and all results of it."""
-
-    study: LabelledStudy
-    results: tuple[StudyResult, ...]
-
-    @classmethod
-    def of(cls, study: LabelledStudy, results: Mapping[str, StudyResult]) -> "_Evaluated":
-        return cls(study, tuple(results[case.key] for case in study.cases))
-
-    @property
-    def answers(self) -> list[Answer]:
-        return [answer for result in self.results for answer in result.answers]
-
-    @property
-    def is_read(self) -> bool:
-        return any(result.slices for result in self.results)
-
-    @property
-    def is_assessed(self) -> bool:
-        return all(result.is_assessable for result in self.results)
-
-    @property
-    def is_flagged(self) -> bool:
-        return any(answer.outcome is Outcome.FLAGGED for answer in self.answers)
-
-    @property
-    def seconds(self) -> float:
-        return sum(result.seconds for result in self.results)
-
-    @property
-    def limitations(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(word for one in self.results for word in one.limitations))
-
-    def attribute(self, name: str) -> str:
-        scan = next((one.attributes for one in self.results if name in one.attributes), {})
-        labels = self.study.row.attributes if self.study.row else {}
-        return merged(scan, labels).get(name, NOT_STATED)
-
-
 def _finding(
     code: str,
     predictions: Sequence[Prediction],
-    studies: Mapping[str, _Evaluated],
+    studies: Mapping[str, Evaluated],
     options: SummaryOptions,
 ) -> FindingEntry:
     labelled = [one for one in predictions if one.present is not None]
     withheld = [one for one in labelled if one.outcome is Outcome.NOT_ASSESSABLE]
-    answers = {one.study: _answer(studies[one.study], one) for one in predictions}
+    answers = {one.study: studies[one.study].answer(one) for one in predictions}
     stated = [
         (answer.probability, bool(one.present))
         for one in labelled
@@ -195,23 +156,8 @@ def _finding(
     )
 
 
-def _answer(study: _Evaluated, prediction: Prediction) -> Answer | None:
-    """The answer that a prediction was made of; None where nothing was asked."""
-    return next(
-        (
-            answer
-            for result in study.results
-            for answer in result.answers
-            if answer.code == prediction.finding
-            and result.protocol is not None
-            and result.protocol.name == prediction.protocol
-        ),
-        None,
-    )
-
-
 def _grouped(
-    predictions: Sequence[Prediction], attribute: str, studies: Mapping[str, _Evaluated]
+    predictions: Sequence[Prediction], attribute: str, studies: Mapping[str, Evaluated]
 ) -> list[tuple[str, list[Prediction]]]:
     groups: dict[str, list[Prediction]] = {}
     for one in predictions:
@@ -249,7 +195,7 @@ def _times(seconds: Iterable[float]) -> NotificationTimes:
 
 
 def _wrong_answers(
-    predictions: Sequence[Prediction], studies: Mapping[str, _Evaluated]
+    predictions: Sequence[Prediction], studies: Mapping[str, Evaluated]
 ) -> tuple[tuple[WrongAnswer, ...], tuple[WrongAnswer, ...]]:
     """Misses, lowest first, and false flags, highest first; those without a number come last."""
     misses = [
@@ -269,8 +215,8 @@ def _wrong_answers(
     return wrong[0], wrong[1]
 
 
-def _wrong_answer(prediction: Prediction, study: _Evaluated) -> WrongAnswer:
-    answer = _answer(study, prediction)
+def _wrong_answer(prediction: Prediction, study: Evaluated) -> WrongAnswer:
+    answer = study.answer(prediction)
     return WrongAnswer(
         study=prediction.study,
         finding=prediction.finding,
@@ -285,7 +231,7 @@ def _wrong_answer(prediction: Prediction, study: _Evaluated) -> WrongAnswer:
 
 
 def _flow(
-    plan: EvaluationPlan, studies: Sequence[_Evaluated], predictions: Sequence[Prediction]
+    plan: EvaluationPlan, studies: Sequence[Evaluated], predictions: Sequence[Prediction]
 ) -> Flow:
     labelled = [one for one in studies if one.study.row is not None]
     read = [one for one in labelled if one.is_read]
@@ -312,11 +258,23 @@ def _flow(
     )
 
 
-def _patient_note(labelled: Sequence[_Evaluated]) -> tuple[str, ...]:
+def _patient_note(labelled: Sequence[Evaluated]) -> tuple[str, ...]:
     own = sum(not one.study.row.patient for one in labelled if one.study.row)
     if not own:
         return ()
     return (f"{own} of {len(labelled)} studies name no patient: each counts as one of its own",)
+
+
+def _threshold_origin(
+    thresholds: OperatingPoints | None, results: Mapping[str, StudyResult]
+) -> str:
+    """In words; percentages are given where fitted thresholds are used, and nowhere else."""
+    answers = (answer for result in results.values() for answer in result.answers)
+    if thresholds is None or all(answer.probability is None for answer in answers):
+        return "the protocol's own, chosen without these scans"
+    labels = thresholds.labels_sha256
+    which = f"labels {labels[:12]}" if labels else "drawn by the program"
+    return f"fitted on other scans ({thresholds.dataset}, {which})"
 
 
 def _provenance(
@@ -325,7 +283,6 @@ def _provenance(
     manifest: Manifest,
     options: SummaryOptions,
 ) -> Provenance:
-    uids = sorted({results[case.key].series_uid for case in plan.cases})
     return Provenance(
         engine=engine_provenance(manifest),
         protocols=tuple(
@@ -337,8 +294,8 @@ def _provenance(
         program_version=__version__,
         dataset=plan.labels.dataset,
         labels_sha256=plan.labels.sha256,
-        scans_sha256=hashlib.sha256("\n".join(uids).encode()).hexdigest(),
+        scans_sha256=plan.scans_sha256,
         reference=options.reference,
-        threshold_origin=options.threshold_origin,
+        threshold_origin=_threshold_origin(options.thresholds, results),
         split="none",
     )

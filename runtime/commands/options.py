@@ -59,6 +59,14 @@ slices_option = click.option(
     help="Most slices to show the model.  [default: the protocol's number]",
 )
 
+thresholds_option = click.option(
+    "--thresholds",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Fitted thresholds of 'edge-medgemma thresholds'.  [default: thresholds.json in the engine "
+    "directory, where there is one]",
+)
+
 threads_option = click.option(
     "--threads", type=click.IntRange(min=1), help="CPU threads.  [default: all cores]"
 )

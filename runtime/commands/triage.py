@@ -21,6 +21,7 @@ from edge_medgemma.runtime.commands.options import (
     provider_option,
     series_option,
     threads_option,
+    thresholds_option,
     trace_option,
 )
 from edge_medgemma.runtime.commands.progress import stage_progress
@@ -125,13 +126,7 @@ class _Files:
     help="Time for the whole scan. Every study is looked at coarsely, whatever that takes; the "
     "rest goes into looking closer. There is a result after the first look.",
 )
-@click.option(
-    "--thresholds",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="Fitted thresholds of 'edge-medgemma thresholds'.  [default: thresholds.json in the engine "
-    "directory, where there is one]",
-)
+@thresholds_option
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),

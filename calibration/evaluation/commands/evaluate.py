@@ -22,6 +22,7 @@ from edge_medgemma.runtime.commands.options import (
     provider_option,
     slices_option,
     threads_option,
+    thresholds_option,
 )
 from edge_medgemma.runtime.commands.progress import named_progress
 from edge_medgemma.runtime.commands.sanitize import printable
@@ -152,6 +153,7 @@ def _prevalences(
     "--out", type=click.Path(file_okay=False, path_type=Path), default=Path("evaluation"),
     show_default=True, help="Folder of all results; an evaluation that was stopped goes on there.",
 )  # fmt: skip
+@thresholds_option
 @slices_option
 @click.option(
     "--effort", type=click.Choice([e.value for e in Effort]), default=Effort.FAST.value,
@@ -173,6 +175,7 @@ def command(
     prevalences: Mapping[str, float],
     demands: tuple[Demand, ...],
     out: Path,
+    thresholds: Path | None,
     slices: int | None,
     effort: str,
     providers: Providers,
@@ -194,7 +197,11 @@ def command(
         out=out,
     )
     triage = TriageOptions(
-        protocol=protocol, slices=slices, modality=modality, effort=Effort(effort)
+        protocol=protocol,
+        slices=slices,
+        modality=modality,
+        effort=Effort(effort),
+        thresholds=thresholds,
     )
     summary = SummaryOptions(
         effort=triage.effort,
@@ -203,7 +210,6 @@ def command(
         attributes=attributes,
         prevalences=prevalences,
         demands=demands,
-        threshold_origin="the protocol's, chosen without these scans",
     )
     try:
         with named_progress("reading labels") as on_progress:

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,25 @@ from sklearn.metrics import confusion_matrix, roc_auc_score
 from support.labelled_phantoms import draw_labelled
 from support.schemas import assert_valid
 
+from edge_medgemma.calibration.evaluation.evaluate import Inputs
+from edge_medgemma.calibration.evaluation.evaluate import evaluate as evaluate_scans
 from edge_medgemma.calibration.evaluation.predictions import read_predictions
 from edge_medgemma.calibration.evaluation.records import Outcome
+from edge_medgemma.calibration.evaluation.run import EngineChoice
+from edge_medgemma.calibration.evaluation.summary import SummaryOptions
+from edge_medgemma.runtime.backends.select import Provider, Providers
 from edge_medgemma.runtime.cli import cli
+from edge_medgemma.runtime.commands.options import BUILTIN_ENGINE
+from edge_medgemma.runtime.errors import EvaluationError
+from edge_medgemma.runtime.manifest import dump_manifest, load_manifest
+from edge_medgemma.runtime.triage.options import TriageOptions
+from edge_medgemma.runtime.triage.report import Effort
+from edge_medgemma.runtime.triage.scoring.operating_points import (
+    read_operating_points,
+    write_operating_points,
+)
+
+SUMMARY = SummaryOptions(Effort.FAST, None, "majority", (), {}, ())
 
 BLEED, BREAK = "intracranial_haemorrhage", "skull_fracture"
 DRAWN = [
@@ -198,6 +215,49 @@ def test_results_of_another_run_are_refused(phantoms, evaluated, tmp_path):
     assert "damaged" in lines_of(evaluate(*arguments))
 
 
+def test_thresholds_are_never_reported_on_the_scans_that_they_were_fitted_on(
+    phantoms, evaluated, tmp_path
+):
+    document = json.loads((evaluated[0] / "evaluation.json").read_text())
+    assert document["provenance"]["threshold_origin"].startswith("fitted on other scans")
+    points = read_operating_points(BUILTIN_ENGINE)
+    path = tmp_path / "thresholds.json"
+    scans_sha256 = document["provenance"]["scans_sha256"]
+    write_operating_points(replace(points, scans_sha256=scans_sha256), path)
+    result = evaluate(phantoms / "scans", "--labels", phantoms / "labels.csv", "--thresholds", path,
+                      "--out", tmp_path / "out")  # fmt: skip
+    assert result.exit_code == 1
+    assert "fitted on these very scans" in lines_of(result)
+    assert not (tmp_path / "out").exists()
+    shutil.copytree(evaluated[0], tmp_path / "out")
+    write_operating_points(replace(points, scans_sha256="0" * 64), path)
+    result = evaluate(phantoms / "scans", "--labels", phantoms / "labels.csv", "--thresholds", path,
+                      "--out", tmp_path / "out")  # fmt: skip
+    assert "holds results of other thresholds" in lines_of(result)
+
+
+def test_an_engine_that_changes_meanwhile_ends_the_evaluation(phantoms, tmp_path):
+    engine = shutil.copytree(BUILTIN_ENGINE, tmp_path / "engine")
+    manifest = load_manifest(engine)
+    providers = Providers(Provider.CPU, Provider.CPU)
+    inputs = Inputs(
+        phantoms / "scans", phantoms / "labels.csv", "table", "majority",
+        EngineChoice(engine, providers, 2), None, tmp_path / "out",
+    )  # fmt: skip
+
+    def replace_engine(label, done, total):
+        if label == "triaging studies" and done == 1:
+            (engine / "manifest.json").write_text(dump_manifest(replace(manifest, licence="other")))
+
+    with pytest.raises(EvaluationError, match="was changed during the evaluation"):
+        evaluate_scans(inputs, TriageOptions(), SUMMARY, replace_engine)
+    kept = (tmp_path / "out" / "results.jsonl").read_bytes().splitlines()
+    assert len(kept) == 2, "what the old engine said of the first study"
+    assert not (tmp_path / "out" / "evaluation.json").exists()
+    with pytest.raises(EvaluationError, match="results of another engine"):
+        evaluate_scans(inputs, TriageOptions(), SUMMARY, lambda *_: None)
+
+
 def test_a_figure_below_what_is_required_ends_with_one_line_each(again):
     result, _ = again("--require", f"auc({BLEED})>=0.5", "--require", f"sensitivity({BLEED})>=0.1")
     assert result.exit_code == 0, lines_of(result)
@@ -289,8 +349,6 @@ def test_findings_that_nothing_asks_for_are_refused(phantoms, tmp_path):
 
 
 def test_an_engine_is_compared_with_itself_without_a_flip(phantoms, again, tmp_path):
-    from edge_medgemma.runtime.commands.options import BUILTIN_ENGINE
-
     scans = tmp_path / "few"
     shutil.copytree(phantoms / "scans", scans)
     for place in range(2, 12):
