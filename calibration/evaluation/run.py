@@ -1,12 +1,14 @@
-"""All cases of an evaluation by one engine, one after the other, each kept as soon as it is done."""
+"""All cases of an evaluation by one engine, here or on a cluster, each kept as soon as it is done."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from edge_medgemma import __version__
 from edge_medgemma.calibration.evaluation.assessment import Assessment, assess
 from edge_medgemma.calibration.evaluation.cases import Case, EvaluationPlan
+from edge_medgemma.calibration.evaluation.ray_workers import WorkerSetup, assess_on_cluster
 from edge_medgemma.calibration.evaluation.results import (
     ResultsFile,
     RunIdentity,
@@ -33,6 +35,8 @@ class EngineChoice:
     directory: Path
     providers: Providers
     threads: int | None
+    cluster: str | None = None
+    """Address of a Ray cluster whose nodes run it; None runs it in this process."""
 
 
 def run_cases(
@@ -124,13 +128,28 @@ def _run(
 ) -> None:
     done = total - len(left)
     on_progress("triaging studies", done, total)
-    with Engine.open(
-        choice.directory, threads=choice.threads, providers=choice.providers
-    ) as engine:
-        domain = read_domain(engine.directory, engine.manifest)
-        for case in left:
-            assessment = assess(engine, case, options, domain)
+    assessments = _assessments(choice, manifest, left, options)
+    with contextlib.closing(assessments):
+        for assessment in assessments:
             check_unchanged(choice.directory, manifest)
             keep(results, assessment)
             done += 1
             on_progress("triaging studies", done, total)
+
+
+def _assessments(
+    choice: EngineChoice, manifest: Manifest, cases: list[Case], options: TriageOptions
+) -> Generator[Assessment]:
+    """Of every case, as they come."""
+    if choice.cluster is not None:
+        setup = WorkerSetup(
+            choice.directory.resolve(), manifest.sha256, choice.providers, options, choice.threads
+        )
+        yield from assess_on_cluster(choice.cluster, cases, setup)
+        return
+    with Engine.open(
+        choice.directory, threads=choice.threads, providers=choice.providers
+    ) as engine:
+        domain = read_domain(engine.directory, engine.manifest)
+        for case in cases:
+            yield assess(engine, case, options, domain)

@@ -161,6 +161,11 @@ def _prevalences(
 )  # fmt: skip
 @provider_option
 @threads_option
+@click.option(
+    "--ray", "cluster", metavar="ADDRESS",
+    help="Triage on a Ray cluster that sees SCANS and engine under the same paths: host:port of its head, "
+    "auto on one of its nodes, or local.",
+)  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the document instead of tables.")
 def command(
     scans: Path,
@@ -180,6 +185,7 @@ def command(
     effort: str,
     providers: Providers,
     threads: int | None,
+    cluster: str | None,
     as_json: bool,
 ) -> None:
     """Triage labelled scans and count what the engine finds, misses and flags wrongly.
@@ -192,8 +198,8 @@ def command(
         labels=labels or scans,
         dataset=dataset,
         reference=reference,
-        engine=EngineChoice(engine_directory, providers, threads),
-        other=None if compare is None else EngineChoice(compare, providers, threads),
+        engine=EngineChoice(engine_directory, providers, threads, cluster),
+        other=None if compare is None else EngineChoice(compare, providers, threads, cluster),
         out=out,
     )
     triage = TriageOptions(
