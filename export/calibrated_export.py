@@ -15,7 +15,12 @@ from edge_medgemma.export.checkpoint.checkpoint import Checkpoint
 from edge_medgemma.export.engine import Progress, write_engine
 from edge_medgemma.export.graphs.writer import write_bytes
 from edge_medgemma.export.quantisation.quant_scheme import ExportPlan, plan_export
-from edge_medgemma.export.reference_outputs import add_reference_outputs, cpu_engine
+from edge_medgemma.export.reference_outputs import (
+    EngineCheck,
+    add_reference_outputs,
+    check_engine,
+    cpu_engine,
+)
 from edge_medgemma.export.target import CPU, Target
 from edge_medgemma.runtime.domain import DOMAIN_FILE, Domain, dump_domain, pool_tokens
 from edge_medgemma.runtime.errors import EngineError
@@ -75,6 +80,7 @@ def export_calibrated(
     scope: Scope | None = None,
     target: Target = CPU,
     with_reference_outputs: bool = False,
+    check: EngineCheck | None = None,
     threads: int | None = None,
     on_progress: Progress | None = None,
     on_measure: Callable[[int, int], None] | None = None,
@@ -82,7 +88,7 @@ def export_calibrated(
     """Write the engine directory `destination` with its measured loss in the manifest.
 
     What a CPU cannot run is measured in float32 with the same weights. `with_reference_outputs`
-    adds the outputs by which a device is judged.
+    adds the outputs by which a device is judged; what `check` of the engine raises leaves nothing behind.
 
     Raises:
         EngineError: the loss is above the budget; nothing is left behind.
@@ -112,6 +118,7 @@ def export_calibrated(
                 break
         flips = f"on {HELD_OUT_SLICES} ({loss.flags_flipped:.1%} of the flags flip)"
         budget.check(loss.kl_nats, precision, flips)
+        check_engine(check, export_plan, folder)
         if domain.parts:
             file = write_bytes(folder / DOMAIN_FILE, dump_domain(domain))
             manifest = replace(manifest, files={**manifest.files, DOMAIN_FILE: file})

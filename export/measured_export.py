@@ -22,7 +22,12 @@ from edge_medgemma.export.passages import builtin_passages
 from edge_medgemma.export.quantisation.float_decoder import FloatDecoder, Passage
 from edge_medgemma.export.quantisation.int4_search import Search
 from edge_medgemma.export.quantisation.quant_scheme import INT4_LAYERS, inputs_of, plan_export
-from edge_medgemma.export.reference_outputs import add_reference_outputs, cpu_engine
+from edge_medgemma.export.reference_outputs import (
+    EngineCheck,
+    add_reference_outputs,
+    check_engine,
+    cpu_engine,
+)
 from edge_medgemma.export.target import CPU, Target
 from edge_medgemma.runtime.commands.progress import OnStage
 from edge_medgemma.runtime.files import new_directory
@@ -55,6 +60,7 @@ def export_measured(
     budget: Budget,
     target: Target = CPU,
     with_reference_outputs: bool = False,
+    check: EngineCheck | None = None,
     on_stage: OnStage | None = None,
 ) -> tuple[Manifest, TextLoss]:
     """Write the engine directory `destination` with its measured loss in the manifest.
@@ -67,6 +73,7 @@ def export_measured(
         budget: the loss that is accepted; `auto` keeps to it by layers in int8
         target: what runs it
         with_reference_outputs: add the outputs by which a device is judged
+        check: of the engine whose loss is accepted; what it raises leaves nothing behind
         on_stage: called with what is done now, and how much of how much
 
     Raises:
@@ -94,6 +101,7 @@ def export_measured(
             if loss.kl_nats <= budget.limit:
                 break
         budget.check(loss.kl_nats, weights, f"on {HELD_OUT_TEXT}")
+        check_engine(check, export_plan, folder)
         record = {
             "loss": asdict(loss),
             "measured_on": HELD_OUT_TEXT,

@@ -1,7 +1,7 @@
 """An engine for a device that this machine need not have, measured on the CPU all the same."""
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +21,9 @@ from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.generation.self_test import make_reference_outputs
 from edge_medgemma.runtime.manifest import MANIFEST_NAME, Manifest, dump_manifest
 
+EngineCheck = Callable[[Path], None]
+"""Called with a directory that has the new engine's weights and that a CPU runs; raises to refuse."""
+
 
 def export_with_reference_outputs(
     checkpoint: Checkpoint,
@@ -32,15 +35,24 @@ def export_with_reference_outputs(
     vision_limits: Mapping[str, float] | None = None,
     threads: int | None = None,
     on_progress: Progress | None = None,
+    with_outputs: bool = True,
+    check: EngineCheck | None = None,
 ) -> Manifest:
-    """`export_engine` for a device, with the outputs by which it is judged there."""
+    """`export_engine` for a device, with the outputs by which it is judged there.
+
+    Without them, a `check` of the engine can be had all the same; what it raises leaves nothing behind.
+    """
     export_plan = plan_export(
         checkpoint, precision, block_size, target=target, vision_limits=vision_limits
     )
     with new_directory(destination) as folder:
         manifest = write_engine(export_plan, folder, None, on_progress)
         with cpu_engine(export_plan, folder) as measured:
-            return add_reference_outputs(measured, folder, manifest, threads)
+            if check is not None:
+                check(measured)
+            if with_outputs:
+                manifest = add_reference_outputs(measured, folder, manifest, threads)
+    return manifest
 
 
 @contextmanager
@@ -56,6 +68,13 @@ def cpu_engine(export_plan: ExportPlan, folder: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(dir=folder, prefix=".cpu.") as name:
         write_engine(replace(export_plan, target=CPU, fp32_ops=()), Path(name), None, None)
         yield Path(name)
+
+
+def check_engine(check: EngineCheck | None, export_plan: ExportPlan, folder: Path) -> None:
+    """Have an engine in `folder` checked, or what of it a CPU runs; raises what the check raises."""
+    if check is not None:
+        with cpu_engine(export_plan, folder) as measured:
+            check(measured)
 
 
 def add_reference_outputs(

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from edge_medgemma.calibration.evaluation.datasets.registry import DatasetLayout
 from edge_medgemma.calibration.evaluation.matching import Match, match_studies, study_names
@@ -137,11 +138,15 @@ def _with_layout_protocol(
 
 
 def _labelled_study(place: int, tasks: Sequence[StudyTask], row: LabelRow | None) -> LabelledStudy:
-    findings = {} if row is None else row.findings
+    cases = tuple(case_of(task, {} if row is None else row.findings) for task in tasks)
+    return LabelledStudy(row.key if row else f"unlabelled {place + 1}", row, cases)
+
+
+def case_of(task: StudyTask, findings: Mapping[str, bool | None] = MappingProxyType({})) -> Case:
+    """A task, and what the labels say of its findings."""
     present = frozenset(code for code, value in findings.items() if value is True)
     absent = frozenset(code for code, value in findings.items() if value is False)
-    cases = tuple(Case(_key(task), task, present, absent) for task in tasks)
-    return LabelledStudy(row.key if row else f"unlabelled {place + 1}", row, cases)
+    return Case(_key(task), task, present, absent)
 
 
 def _series(task: StudyTask) -> Series:

@@ -1,15 +1,21 @@
 """`edge-medgemma export`: a checkpoint in, an engine directory out."""
 
-import importlib.util
-import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from edge_medgemma.export.commands.export_options import (
+    MEASURED,
+    ExportOptions,
+    FlipOptions,
+    LossOptions,
+    check_usage,
+)
 from edge_medgemma.export.commands.export_record import export_record
 from edge_medgemma.export.commands.extras import requires_extra
 from edge_medgemma.runtime.commands.progress import (
@@ -18,11 +24,11 @@ from edge_medgemma.runtime.commands.progress import (
     weights_progress_bar,
 )
 from edge_medgemma.runtime.documents import dump_json
-from edge_medgemma.runtime.errors import DependencyError
 
 if TYPE_CHECKING:
     from edge_medgemma.export.calibrated_export import Budget
     from edge_medgemma.export.checkpoint.checkpoint import Checkpoint
+    from edge_medgemma.export.flips import FlipCheck
     from edge_medgemma.export.target import Target
     from edge_medgemma.runtime.manifest import Manifest
 
@@ -31,6 +37,7 @@ Examples:
   edge-medgemma export google/medgemma-1.5-4b-it -o medgemma-int4
   edge-medgemma export ./checkpoint -o engine --precision int8 --lora ./adapter
   edge-medgemma export ./checkpoint -o engine --calibration calibration.json
+  edge-medgemma export ./checkpoint -o engine --flips-on scans/ --require-no-flips 0
   edge-medgemma export ./checkpoint -o engine --target tensorrt   # for a Jetson
   edge-medgemma export --synthetic 4b --vision int8 -o random-4b  # to measure a device
 """
@@ -114,6 +121,18 @@ Examples:
     type=click.Path(path_type=Path, dir_okay=False),
     help="Write the measured loss as an HTML page.",
 )
+@click.option(
+    "--require-no-flips",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Refuse an engine that changes more than N outcomes of triage against float32.",
+)
+@click.option(
+    "--flips-on",
+    type=click.Path(path_type=Path),
+    metavar="SCANS",
+    help="Scans for --require-no-flips, labelled or not.",
+)
 @click.option("--revision", help="Branch, tag or commit of a hub checkpoint.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of sentences.")
 def command(
@@ -132,6 +151,8 @@ def command(
     target_kl: float | None,
     force: bool,
     report: Path | None,
+    require_no_flips: int | None,
+    flips_on: Path | None,
     revision: str | None,
     as_json: bool,
 ) -> None:
@@ -148,12 +169,13 @@ def command(
         vision=vision,
         calibration=calibration,
         loss=LossOptions(max_kl, target_kl, force, report),
+        flips=FlipOptions(require_no_flips, flips_on),
     )
     if (checkpoint is None) == (synthetic is None):
         raise click.UsageError("give either CHECKPOINT or --synthetic")
     if synthetic is not None and (lora is not None or revision is not None):
         raise click.UsageError("--lora and --revision go with CHECKPOINT, not with --synthetic")
-    _check_usage(options, is_synthetic=synthetic is not None)
+    check_usage(options, is_synthetic=synthetic is not None)
     started_s = time.perf_counter()
     with requires_extra("export"):
         from edge_medgemma.export.checkpoint.loader import open_checkpoint
@@ -167,7 +189,10 @@ def command(
         source = open_checkpoint(str(checkpoint), revision, lora)
     if not options.block_size:
         options = replace(options, block_size=default_block_size(source.text, precision))
-    manifest, words = _export(options, source, device)
+    check = _flip_check(options.flips, source)
+    manifest, words = _export(options, source, device, check)
+    if check is not None:
+        words = [*words, f"{check.count} against the float32 engine"]
     record = export_record(str(engine), manifest, time.perf_counter() - started_s)
     if as_json:
         click.echo(dump_json(record), nl=False)
@@ -180,72 +205,22 @@ def command(
     )
 
 
-MEASURED = ("auto", "int8", "int4")
-"""Precisions whose loss is measured at every export of a checkpoint."""
-
-
-@dataclass(frozen=True, slots=True)
-class LossOptions:
-    """Limits on the measured loss, and its page."""
-
-    max_kl: float | None
-    target_kl: float | None
-    force: bool
-    report: Path | None
-
-
-@dataclass(frozen=True, slots=True)
-class ExportOptions:
-    """Choices of the command line, without the checkpoint."""
-
-    engine: Path
-    precision: str
-    block_size: int
-    """0 until the checkpoint is open, where none is named"""
-    with_reference_outputs: bool
-    vision: str | None
-    calibration: Path | None
-    loss: LossOptions
-
-
-def _check_usage(options: ExportOptions, *, is_synthetic: bool) -> None:
-    """Refuse choices that do not go together, before anything is read.
-
-    Raises:
-        UsageError: of these options, one excludes or needs another.
-        DependencyError: reference outputs are asked for and nothing can compute them.
-    """
-    if options.vision is not None and not (is_synthetic and options.calibration is None):
-        raise click.UsageError(
-            "--vision goes with --synthetic; for a CHECKPOINT, --calibration makes vision int8"
-        )
-    if options.vision == "int8" and options.precision not in MEASURED:
-        raise click.UsageError("--vision int8 goes with --precision int8 or int4")
-    if any(math.isnan(nats) for nats in (options.loss.max_kl, options.loss.target_kl) if nats):
-        raise click.UsageError("--max-kl and --target-kl are numbers of nats, not NaN")
-    if options.loss != LossOptions(None, None, False, None):
-        if options.calibration is None and options.loss.report is not None:
-            raise click.UsageError("--report needs --calibration")
-        if options.calibration is None and (is_synthetic or options.precision not in MEASURED):
-            raise click.UsageError(
-                "--max-kl, --target-kl and --force go with a CHECKPOINT and --precision auto, int8 "
-                "or int4, or with --calibration"
-            )
-    if options.with_reference_outputs and importlib.util.find_spec("onnxruntime") is None:
-        raise DependencyError(
-            "reference outputs are computed by onnxruntime, which is not installed; from a "
-            "checkout, run: pip install '.[cpu,export]', or give --no-reference-outputs"
-        )
+def _flip_check(flips: FlipOptions, source: "Checkpoint") -> "FlipCheck | None":
+    if flips.most is None or flips.scans is None:
+        return None
+    with requires_extra("cpu,export"):
+        from edge_medgemma.export.flips import FlipCheck
+    return FlipCheck(source, flips.scans, flips.most)
 
 
 def _export(
-    options: ExportOptions, source: "Checkpoint", target: "Target"
+    options: ExportOptions, source: "Checkpoint", target: "Target", check: "FlipCheck | None"
 ) -> "tuple[Manifest, Sequence[str]]":
     """The engine's manifest, and sentences on what it loses."""
     if options.calibration is not None:
-        return _export_calibrated(options, source, target, options.calibration)
+        return _export_calibrated(options, source, target, options.calibration, check)
     if source.kind != "synthetic" and options.precision in MEASURED:
-        return _export_measured(options, source, target)
+        return _export_measured(options, source, target, check)
     with requires_extra("export"):
         from edge_medgemma.export.engine import export_engine
         from edge_medgemma.export.reference_outputs import export_with_reference_outputs
@@ -256,7 +231,10 @@ def _export(
 
             folder = options.engine.absolute().parent
             limits = synthetic_vision_ranges(source, folder, on_layer)
-    write = export_with_reference_outputs if options.with_reference_outputs else export_engine
+    write = export_engine
+    if options.with_reference_outputs or check is not None:
+        with_outputs = options.with_reference_outputs
+        write = partial(export_with_reference_outputs, with_outputs=with_outputs, check=check)
     with weights_progress_bar() as on_progress:
         manifest = write(
             source,
@@ -271,7 +249,7 @@ def _export(
 
 
 def _export_measured(
-    options: ExportOptions, source: "Checkpoint", target: "Target"
+    options: ExportOptions, source: "Checkpoint", target: "Target", check: "FlipCheck | None"
 ) -> "tuple[Manifest, Sequence[str]]":
     """Export without slices, and the loss on text that was not looked at."""
     with requires_extra("cpu,export"):
@@ -286,6 +264,7 @@ def _export_measured(
             budget=_budget(options.loss),
             target=target,
             with_reference_outputs=options.with_reference_outputs,
+            check=check and partial(check, on_stage=on_stage),
             on_stage=on_stage,
         )
     kinds = {name.rpartition(".")[2] for name in (manifest.calibration or {})["int8_layers"]}
@@ -302,7 +281,11 @@ def _budget(options: LossOptions) -> "Budget":
 
 
 def _export_calibrated(
-    options: ExportOptions, source: "Checkpoint", target: "Target", calibration_path: Path
+    options: ExportOptions,
+    source: "Checkpoint",
+    target: "Target",
+    calibration_path: Path,
+    check: "FlipCheck | None",
 ) -> "tuple[Manifest, Sequence[str]]":
     """Export, measure and write the page."""
     with requires_extra("cpu,export"):
@@ -323,6 +306,7 @@ def _export_calibrated(
             budget=budget,
             target=target,
             with_reference_outputs=options.with_reference_outputs,
+            check=check and partial(check, on_stage=lambda _, *steps: on_progress(*steps)),
             on_progress=on_progress,
             on_measure=on_progress,
         )
