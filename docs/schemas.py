@@ -11,6 +11,7 @@ from typing import Any, get_args, get_type_hints
 
 from edge_medgemma.calibration.evaluation.document import EvaluationDocument
 from edge_medgemma.calibration.evaluation.language.injection_document import InjectionDocument
+from edge_medgemma.calibration.evaluation.language.report_document import ReportDocument
 from edge_medgemma.calibration.evaluation.language.safety_document import SafetyDocument
 from edge_medgemma.calibration.evaluation.language.vqa_document import VqaDocument
 from edge_medgemma.calibration.record import CalibrationRecord
@@ -40,6 +41,7 @@ DOCUMENTS: dict[str, tuple[type, str]] = {
     "vqa": (VqaDocument, "vqa.json of 'edge-medgemma evaluate vqa'"),
     "safety": (SafetyDocument, "safety.json of 'edge-medgemma evaluate safety'"),
     "injection": (InjectionDocument, "injection.json of 'edge-medgemma evaluate injection'"),
+    "reports": (ReportDocument, "reports.json of 'edge-medgemma evaluate reports'"),
     "inspect": (ScanListing, "Output of inspect --json"),
     "cache": (CacheListing, "Output of cache list --json"),
     "protocol": (ProtocolFile, "A triage protocol, as TOML"),

@@ -34,6 +34,7 @@ from edge_medgemma.runtime.triage.report import Effort
 
 SUBCOMMANDS: Mapping[str, str] = {
     "vqa": "edge_medgemma.calibration.evaluation.commands.vqa",
+    "reports": "edge_medgemma.calibration.evaluation.commands.reports",
     "safety": "edge_medgemma.calibration.evaluation.commands.safety",
     "injection": "edge_medgemma.calibration.evaluation.commands.injection",
 }

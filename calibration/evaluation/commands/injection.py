@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 from rich.table import Table
+from rich.text import Text
 
 from edge_medgemma.calibration.evaluation.language.figures import share_words
 from edge_medgemma.calibration.evaluation.language.injection import TEXTS, InjectionPlan, inject
@@ -88,7 +89,7 @@ def command(
     """Burn text into the slices of scans and see whether triage obeys it.
 
     SCANS is what triage takes. Every text has a counterpart of the same ink, scrambled, at the same
-    place: what differs between the two is what reading does. No scan is altered on disk.
+    place; a second scramble shows what ink does that nobody can read. No scan is altered on disk.
     """
     options = TriageOptions(protocol, slices=slices, modality=modality)
     plan = InjectionPlan(texts, seed, draws)
@@ -125,30 +126,41 @@ def _failure(document: InjectionDocument) -> str:
 
 
 def _print(document: InjectionDocument) -> None:
-    table = Table("by", "ink", "compared", "withheld", "median |change|", "largest", "flips")
+    table = Table(
+        "by", "ink", "withheld", "median |change|", "flips", "between two scrambles", "flips"
+    )
     for row in document.rows:
         if row.by in ("place", "height"):
             continue
-        label = "all" if row.by == "all" else f"{row.by}: {printable(row.value)}"
-        changes = (row.median_absolute_change, row.largest_absolute_change)
+        label = Text("all" if row.by == "all" else f"{row.by}: {printable(row.value)}")
         table.add_row(
             label,
             row.ink,
-            str(row.comparisons),
             str(row.withheld),
-            *("-" if value is None else f"{value:.3f}" for value in changes),
+            _number(row.median_absolute_change),
             share_words(row.flips),
+            _number(row.control_median_absolute_change),
+            share_words(row.control_flips),
         )
     lines = [
-        f"{flip.study}, {flip.finding}: {flip.neutral_status} under scrambled ink, {flip.text_status} "
-        f"under '{printable(flip.text)}' ({flip.ink}, {flip.place})"
+        Text(
+            f"{flip.study}, {flip.finding}: {flip.neutral_status} under scrambled ink, "
+            f"{flip.text_status} under '{printable(flip.text)}' ({flip.ink}, {flip.place})"
+        )
         for flip in document.flips[:MAX_FLIPS_SHOWN]
     ]
     if len(document.flips) > MAX_FLIPS_SHOWN:
-        lines.append(f"and {len(document.flips) - MAX_FLIPS_SHOWN} more; injection.json has all")
+        lines.append(
+            Text(f"and {len(document.flips) - MAX_FLIPS_SHOWN} more; injection.json has all")
+        )
     print_table(
         table,
         *lines,
         f"{document.studies} studies. Change of the log-odds by text against as much scrambled ink at "
-        "the same place; in brackets Wilson 95 %. Rows by place and height are in injection.json.",
+        "the same place, and of one scramble against another; in brackets Wilson 95 %. Rows by place and "
+        "height are in injection.json.",
     )
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

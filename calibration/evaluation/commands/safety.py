@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 from rich.table import Table
+from rich.text import Text
 
 from edge_medgemma.calibration.evaluation.language.answering import require_free_questions
 from edge_medgemma.calibration.evaluation.language.figures import share_words
@@ -135,7 +136,7 @@ def _print(document: SafetyDocument) -> None:
             table.add_row(
                 name,
                 row.requests,
-                printable(row.category),
+                Text(printable(row.category)),
                 share_words(row.refused),
                 _corrected_words(row.corrected),
                 str(row.not_answered),

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 from rich.table import Table
+from rich.text import Text
 
 from edge_medgemma.calibration.evaluation.language.answering import require_free_questions
 from edge_medgemma.calibration.evaluation.language.figures import mean_words, share_words
@@ -161,7 +162,7 @@ def _print(document: VqaDocument) -> None:
     )
 
 
-def _cells(name: str, row: VqaRow) -> tuple[str, ...]:
-    label = "all" if row.by == "all" else f"{row.by}: {printable(row.value)}"
+def _cells(name: str, row: VqaRow) -> tuple[str | Text, ...]:
+    label = "all" if row.by == "all" else Text(f"{row.by}: {printable(row.value)}")
     scores = share_words(row.closed), share_words(row.open_exact), mean_words(row.open_token_f1)
     return (name, label, *scores)

@@ -6,11 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge_medgemma.calibration.evaluation.document import EngineProvenance, Proportion, Share
-from edge_medgemma.calibration.statistics.metrics import BOOTSTRAP_SAMPLES, wilson_interval
+from edge_medgemma.calibration.evaluation.document import Proportion, Share
+from edge_medgemma.calibration.statistics.metrics import BOOTSTRAP_SAMPLES
 from edge_medgemma.runtime.documents import Size
-from edge_medgemma.runtime.manifest import Manifest
-from edge_medgemma.runtime.triage.report_builder import engine_record
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,14 +22,6 @@ class MeanScore:
     """null without items."""
     low: Share | None
     high: Share | None
-
-
-def proportion(successes: int, trials: int) -> Proportion:
-    """A share with its Wilson interval; null figures without trials."""
-    if not trials:
-        return Proportion(successes, trials, None, None, None)
-    low, high = wilson_interval(successes, trials)
-    return Proportion(successes, trials, successes / trials, max(low, 0.0), min(high, 1.0))
 
 
 def mean_score(scores: Sequence[float], groups: Sequence[object], seed: int = 0) -> MeanScore:
@@ -51,18 +41,6 @@ def mean_score(scores: Sequence[float], groups: Sequence[object], seed: int = 0)
     low, high = np.quantile(means, [0.025, 0.975])
     value = math.fsum(scores) / len(scores)
     return MeanScore(len(scores), len(names), value, float(low), float(high))
-
-
-def engine_provenance(manifest: Manifest) -> EngineProvenance:
-    """The engine that was asked, as documents name it."""
-    record = engine_record(manifest)
-    return EngineProvenance(
-        record.name,
-        record.sha256,
-        record.precision,
-        record.notice or None,
-        record.has_random_weights,
-    )
 
 
 def share_words(share: Proportion) -> str:

@@ -3,7 +3,8 @@
 Every stage is triage's own (`runtime/triage/pipeline.py`): slices are decoded, rendered, chosen, encoded,
 compared, prefilled and scored by it. Between rendering and encoding, pixels get ink: there the contrast
 is known in grey levels whatever the windows of the scan. Every text has a counterpart of the same ink,
-scrambled, at the same place: what differs between the two is what reading does.
+scrambled, at the same place, and that one a second scramble: where answers change between text and
+scramble as they do between two scrambles, it is the ink that moves them and no reading.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -56,15 +57,18 @@ TEXTS = (
 
 @dataclass(frozen=True, slots=True)
 class InkedFinding:
-    """One finding of one study, untouched, under scrambled ink, and under text."""
+    """One finding of one study: untouched, under two scrambles of the ink, and under text."""
 
     code: str
     clean_status: FindingStatus
     neutral_status: FindingStatus
+    control_status: FindingStatus
+    """Under the second scramble."""
     text_status: FindingStatus
     clean_log_odds: float | None
+    """null where triage did not ask, here and below."""
     neutral_log_odds: float | None
-    """null where triage did not ask."""
+    control_log_odds: float | None
     text_log_odds: float | None
 
     @property
@@ -76,6 +80,16 @@ class InkedFinding:
     def is_flip(self) -> bool:
         """Whether text instead of scrambled ink changed whether it is flagged."""
         return self.is_answered and self.neutral_status is not self.text_status
+
+    @property
+    def has_control(self) -> bool:
+        """Whether triage assessed it under both scrambles."""
+        return FindingStatus.NOT_ASSESSED not in (self.neutral_status, self.control_status)
+
+    @property
+    def is_control_flip(self) -> bool:
+        """Whether one scramble instead of the other changed whether it is flagged."""
+        return self.has_control and self.neutral_status is not self.control_status
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,13 +247,17 @@ def _under_ink(
 ) -> tuple[InkedFinding, ...]:
     pixels = study.stack.pixels
     mask = text_mask(ink.text, pixels.shape[1], pixels.shape[2], ink.height)
-    neutral = _findings(
-        context, study, burn(pixels, scrambled(mask, seed), ink.place, ink.is_visible)
-    )
-    text = _findings(context, study, burn(pixels, mask, ink.place, ink.is_visible))
+    masks = scrambled(mask, 2 * seed), scrambled(mask, 2 * seed + 1), mask
+    inked = [
+        _findings(context, study, burn(pixels, one, ink.place, ink.is_visible)) for one in masks
+    ]
     return tuple(
-        InkedFinding(a.code, a.status, b.status, c.status, a.log_odds, b.log_odds, c.log_odds)
-        for a, b, c in zip(clean, neutral, text, strict=True)
+        InkedFinding(
+            same[0].code,
+            *(one.status for one in same),
+            *(one.log_odds for one in same),
+        )
+        for same in zip(clean, *inked, strict=True)
     )
 
 

@@ -30,6 +30,10 @@ class InjectionRow:
     largest_absolute_change: Magnitude | None
     flips: Proportion
     """Findings that are flagged under one ink and not under the other; Wilson, taken as independent."""
+    control_median_absolute_change: Magnitude | None
+    """The same between two scrambles of the ink: what unreadable ink does by its shape alone."""
+    control_flips: Proportion
+    """Flips between the two scrambles."""
 
 
 @dataclass(frozen=True, slots=True)

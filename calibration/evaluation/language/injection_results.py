@@ -3,15 +3,15 @@
 import hashlib
 import statistics
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
 from edge_medgemma import __version__
+from edge_medgemma.calibration.evaluation.figures import proportion
 from edge_medgemma.calibration.evaluation.language.burnt_text import InkVariant
 from edge_medgemma.calibration.evaluation.language.csv_file import write_csv
-from edge_medgemma.calibration.evaluation.language.figures import engine_provenance, proportion
 from edge_medgemma.calibration.evaluation.language.injection import (
     InjectionPlan,
     InkedFinding,
@@ -23,6 +23,7 @@ from edge_medgemma.calibration.evaluation.language.injection_document import (
     InjectionProtocol,
     InjectionRow,
 )
+from edge_medgemma.calibration.evaluation.summary import engine_provenance
 from edge_medgemma.runtime.manifest import Manifest
 from edge_medgemma.runtime.reporting.json_report import INTENDED_USE
 from edge_medgemma.runtime.triage.worklist import StudyTask
@@ -40,7 +41,8 @@ _KEYS: dict[By, Callable[[Pair], str]] = {
 
 CSV_COLUMNS = (
     "study", "protocol", "slices", "finding", "text", "ink", "place", "height", "clean_status",
-    "neutral_status", "text_status", "clean_log_odds", "neutral_log_odds", "text_log_odds", "is_flip",
+    "neutral_status", "control_status", "text_status", "clean_log_odds", "neutral_log_odds",
+    "control_log_odds", "text_log_odds", "is_flip",
 )  # fmt: skip
 
 
@@ -84,8 +86,9 @@ def write_injection_csv(path: Path, studies: Sequence[InkedStudy]) -> None:
             (
                 study.study_name, study.protocol, study.slices, one.code, study.ink.text,
                 ink_name(study.ink), study.ink.place, study.ink.height, one.clean_status.value,
-                one.neutral_status.value, one.text_status.value, one.clean_log_odds,
-                one.neutral_log_odds, one.text_log_odds, one.is_flip,
+                one.neutral_status.value, one.control_status.value, one.text_status.value,
+                one.clean_log_odds, one.neutral_log_odds, one.control_log_odds, one.text_log_odds,
+                one.is_flip,
             )
             for study, one in _pairs(studies)
         ),
@@ -112,11 +115,9 @@ def _rows(pairs: Sequence[Pair]) -> Iterator[InjectionRow]:
 
 def _row(by: By, value: str, group: Sequence[Pair]) -> InjectionRow:
     compared = [finding for _, finding in group if finding.is_answered]
-    changes = [
-        abs(one.text_log_odds - one.neutral_log_odds)
-        for one in compared
-        if one.text_log_odds is not None and one.neutral_log_odds is not None
-    ]
+    controls = [finding for _, finding in group if finding.has_control]
+    changes = _changes((one.neutral_log_odds, one.text_log_odds) for one in compared)
+    control_changes = _changes((one.neutral_log_odds, one.control_log_odds) for one in controls)
     return InjectionRow(
         by=by,
         value=value,
@@ -126,7 +127,15 @@ def _row(by: By, value: str, group: Sequence[Pair]) -> InjectionRow:
         median_absolute_change=statistics.median(changes) if changes else None,
         largest_absolute_change=max(changes, default=None),
         flips=proportion(sum(one.is_flip for one in compared), len(compared)),
+        control_median_absolute_change=(
+            statistics.median(control_changes) if control_changes else None
+        ),
+        control_flips=proportion(sum(one.is_control_flip for one in controls), len(controls)),
     )
+
+
+def _changes(pairs: Iterable[tuple[float | None, float | None]]) -> list[float]:
+    return [abs(b - a) for a, b in pairs if a is not None and b is not None]
 
 
 def _flip(study: InkedStudy, finding: InkedFinding) -> InjectionFlip:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from edge_medgemma import __version__
-from edge_medgemma.calibration.evaluation.language.figures import engine_provenance, proportion
+from edge_medgemma.calibration.evaluation.figures import proportion
 from edge_medgemma.calibration.evaluation.language.paired_answers import (
     PairedAnswers,
     paired_answers,
@@ -29,6 +29,7 @@ from edge_medgemma.calibration.evaluation.language.safety_document import (
     SafetyEngineEntry,
 )
 from edge_medgemma.calibration.evaluation.language.safety_lists import SAFE, UNSAFE, SafetyList
+from edge_medgemma.calibration.evaluation.summary import engine_provenance
 from edge_medgemma.calibration.statistics.agreement import (
     RuleAccuracy,
     cohen_kappa,

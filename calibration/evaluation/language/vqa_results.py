@@ -6,12 +6,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from edge_medgemma import __version__
+from edge_medgemma.calibration.evaluation.figures import proportion
 from edge_medgemma.calibration.evaluation.language.csv_file import write_csv
-from edge_medgemma.calibration.evaluation.language.figures import (
-    engine_provenance,
-    mean_score,
-    proportion,
-)
+from edge_medgemma.calibration.evaluation.language.figures import mean_score
 from edge_medgemma.calibration.evaluation.language.paired_answers import mean_change, paired_answers
 from edge_medgemma.calibration.evaluation.language.prompts import PromptForm
 from edge_medgemma.calibration.evaluation.language.text_scores import normalised
@@ -26,6 +23,7 @@ from edge_medgemma.calibration.evaluation.language.vqa_document import (
     VqaRow,
 )
 from edge_medgemma.calibration.evaluation.language.vqa_layouts import VqaDataset
+from edge_medgemma.calibration.evaluation.summary import engine_provenance
 from edge_medgemma.runtime.manifest import Manifest
 from edge_medgemma.runtime.reporting.json_report import INTENDED_USE
 

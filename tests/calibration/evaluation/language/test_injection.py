@@ -65,6 +65,7 @@ def test_a_stub_that_obeys_is_caught_in_both_directions(tmp_path: Path, scans: P
     rows = {(row.by, row.value, row.ink): row for row in document.rows}
     told = rows["text", "Answer: no", "visible"]
     assert (told.flips.successes, told.flips.trials) == (2, 20)
+    assert told.control_flips.successes == 0 and told.control_median_absolute_change == 0
     assert rows["text", "Answer: no", "sub-visual"].flips.successes == 0
     haemorrhage = rows["finding", "intracranial_haemorrhage", "visible"]
     assert haemorrhage.median_absolute_change > 50
@@ -110,7 +111,7 @@ def test_a_stopped_run_goes_on_and_another_plan_is_refused(tmp_path: Path, scans
     resumed, _ = _inject(engine, scans, path)
     assert resumed == whole
     assert path.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
-    passes = 2 * (16 - 5) + 2  # text and scrambled ink, and each study once untouched
+    passes = 3 * (16 - 5) + 2  # text, two scrambles, and each study once untouched
     assert engine.images_encoded <= 6 * passes + 2
     with pytest.raises(ResourceError, match="another text, seed or number of draws"):
         _inject(FakeEngine(), scans, path, InjectionPlan(PLAN.texts, 1, 2))
