@@ -63,9 +63,9 @@ class EvaluationPlan:
 
     @property
     def scans_sha256(self) -> str:
-        """Hash of the UIDs of all series of the cases, sorted; no pixel is in it."""
-        uids = sorted({str(_series(case.task).series_uid) for case in self.cases})
-        return hashlib.sha256("\n".join(uids).encode()).hexdigest()
+        """Hash of the keys of all cases, sorted; no pixel is in it."""
+        keys = sorted(case.key for case in self.cases)
+        return hashlib.sha256("\n".join(keys).encode()).hexdigest()
 
     @property
     def protocols(self) -> tuple[Protocol, ...]:

@@ -205,7 +205,8 @@ class Provenance:
     """Layout of the labels."""
     labels_sha256: Sha256
     scans_sha256: Sha256
-    """Hash of the UIDs of all series that were evaluated, sorted; no pixel is in it."""
+    """Hash of the UIDs of all studies and series that were evaluated, in an order of their own; no pixel is
+    in it."""
     reference: str
     """How several readers make one label: `majority`, `any` or `reader:NAME`."""
     threshold_origin: str

@@ -95,17 +95,19 @@ def evaluate(
 def _check_not_fitted_here(
     thresholds: OperatingPoints | None, manifest: Manifest, plan: EvaluationPlan
 ) -> None:
-    """Refuse to report thresholds on the scans that they were fitted on.
+    """Refuse to report thresholds on any scan that they were fitted on.
 
     Raises:
-        EvaluationError: they are the same scans.
+        EvaluationError: some of the scans took part in the fit.
     """
     if thresholds is None or thresholds.engine_sha256 != manifest.sha256:
         return
-    if thresholds.scans_sha256 == plan.scans_sha256:
+    fitted = set(thresholds.cases).intersection(case.key for case in plan.cases)
+    if fitted:
         raise EvaluationError(
-            "the thresholds were fitted on these very scans, which would flatter every figure; evaluate "
-            "other scans, or see the file of thresholds for what it measured on patients left out"
+            f"the thresholds were fitted on {len(fitted)} of these {len(plan.cases)} scans, which would "
+            "flatter every figure; evaluate other scans, or see the file of thresholds for what it "
+            "measured on patients left out"
         )
 
 

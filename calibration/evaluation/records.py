@@ -52,6 +52,8 @@ class Prediction:
     patient: int
     """Number of the patient, in the order of the studies."""
     study_uid: str
+    case: str
+    """Hash of the UIDs of study and series and the name of the protocol, the same in every run."""
     protocol: str
     finding: str
     present: bool | None

@@ -83,7 +83,7 @@ def fit_thresholds(
         engine_sha256=provenance.engine.manifest_sha256,
         dataset=provenance.dataset,
         labels_sha256=provenance.labels_sha256,
-        scans_sha256=provenance.scans_sha256,
+        cases=tuple(sorted({row.case for row in predictions})),
         protocols=tuple(entries),
     )
     return FittedThresholds(points, tuple(refused))

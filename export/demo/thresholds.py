@@ -97,7 +97,7 @@ def add_thresholds(
         engine_sha256=engine_sha256,
         dataset="phantoms",
         labels_sha256=None,
-        scans_sha256=None,
+        cases=(),
         protocols=tuple(
             ProtocolPoints(one.name, one.sha256, Effort.FAST, FEWEST_SLICES, MAX_SLICES, found)
             for one in protocols

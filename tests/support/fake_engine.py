@@ -113,7 +113,7 @@ def operating_points(
         for code, (slope, intercept) in platt.items()
     )  # fmt: skip
     entry = ProtocolPoints(protocol.name, protocol.sha256, Effort.FAST, 24, 24, findings)
-    return OperatingPoints(1, "0", engine_sha256, "phantoms", None, None, (entry,))
+    return OperatingPoints(1, "0", engine_sha256, "phantoms", None, (), (entry,))
 
 
 class FakeTokenizer:

@@ -44,7 +44,7 @@ def sample_plan(studies: int) -> EvaluationPlan:
         row = LabelRow(f"scan{place:03}", findings, patient, attributes)
         task = StudyTask(f"Study {place}", f"1.2.{place}", PROTOCOL, None, "", (), ())
         present = frozenset(code for code, is_there in findings.items() if is_there)
-        case = Case(f"{place:064x}", task, present, frozenset(PREVALENCE) - present)
+        case = Case(f"{place:024x}", task, present, frozenset(PREVALENCE) - present)
         found.append(LabelledStudy(row.key, row, (case,)))
     rows = tuple(one.row for one in found if one.row)
     labels = Labels("table", rows, tuple(PREVALENCE), "a" * 64, ("column `age` is not used",))
@@ -94,7 +94,6 @@ def sample_evaluation(
         prevalences={"intracranial_haemorrhage": 0.05},
         demands=(parse_demand("sensitivity(intracranial_haemorrhage)>=0.8"),
                  parse_demand("auc_low(mass_effect)>=0.999")),
-        threshold_origin="the protocol's own",
     )  # fmt: skip
     comparison = None
     if is_compared:

@@ -36,6 +36,7 @@ SCHEMA_VERSION = 1
 
 _INSTEAD = "The protocol's own thresholds are used in their place, and no percentage is given."
 
+CaseHash = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{24}$")]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
@@ -151,8 +152,9 @@ class OperatingPoints:
     """Kind of scans and labels that they were fitted on"""
     labels_sha256: Sha256 | None
     """Hash of the labels; None for scans that the program drew"""
-    scans_sha256: Sha256 | None
-    """Hash of the UIDs of their series, as evaluation.json has it; None likewise"""
+    cases: tuple[CaseHash, ...]
+    """Of the evaluation that they were fitted on, as predictions.csv names them: no other evaluation
+    of one of these is reported. Empty for scans that the program drew"""
     protocols: Annotated[tuple[ProtocolPoints, ...], msgspec.Meta(min_length=1)]
 
     def __post_init__(self) -> None:

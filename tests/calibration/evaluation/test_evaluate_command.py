@@ -222,15 +222,15 @@ def test_thresholds_are_never_reported_on_the_scans_that_they_were_fitted_on(
     assert document["provenance"]["threshold_origin"].startswith("fitted on other scans")
     points = read_operating_points(BUILTIN_ENGINE)
     path = tmp_path / "thresholds.json"
-    scans_sha256 = document["provenance"]["scans_sha256"]
-    write_operating_points(replace(points, scans_sha256=scans_sha256), path)
+    one = read_predictions(evaluated[0] / "predictions.csv")[0].case
+    write_operating_points(replace(points, cases=("0" * 24, one)), path)
     result = evaluate(phantoms / "scans", "--labels", phantoms / "labels.csv", "--thresholds", path,
                       "--out", tmp_path / "out")  # fmt: skip
     assert result.exit_code == 1
-    assert "fitted on these very scans" in lines_of(result)
+    assert "fitted on 1 of these 12 scans" in lines_of(result)
     assert not (tmp_path / "out").exists()
     shutil.copytree(evaluated[0], tmp_path / "out")
-    write_operating_points(replace(points, scans_sha256="0" * 64), path)
+    write_operating_points(replace(points, cases=("0" * 24,)), path)
     result = evaluate(phantoms / "scans", "--labels", phantoms / "labels.csv", "--thresholds", path,
                       "--out", tmp_path / "out")  # fmt: skip
     assert "holds results of other thresholds" in lines_of(result)

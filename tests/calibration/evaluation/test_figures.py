@@ -29,7 +29,7 @@ def predictions(*groups):
     ]
     return [
         Prediction(
-            study=f"s{place}", patient=place, study_uid="", protocol="head_ct", finding="bleed",
+            study=f"s{place}", patient=place, study_uid="", case="c", protocol="head_ct", finding="bleed",
             present=present, outcome=outcome, is_assessable=outcome is not WITHHELD, reason="",
             log_odds=log_odds, baseline_log_odds=None, score=log_odds, threshold=0.0, slices=4,
         )

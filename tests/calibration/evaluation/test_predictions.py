@@ -14,6 +14,7 @@ ROW = Prediction(
     study='a, "quoted"\nname',
     patient=3,
     study_uid="1.2.3",
+    case="0123456789abcdef01234567",
     protocol="head_ct",
     finding="skull_fracture",
     present=True,
@@ -33,7 +34,9 @@ def test_a_table_is_read_as_it_was_written(tmp_path):
     path = tmp_path / "predictions.csv"
     write_predictions(path, rows)
     assert read_predictions(path) == rows
-    assert path.read_text().splitlines()[0].startswith("study,patient,study_uid,protocol,finding")
+    assert (
+        path.read_text().splitlines()[0].startswith("study,patient,study_uid,case,protocol,finding")
+    )
 
 
 @pytest.mark.parametrize(
