@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edge_medgemma.calibration.evaluation.cases import EvaluationPlan, plan_evaluation
 from edge_medgemma.calibration.evaluation.comparison import compare
-from edge_medgemma.calibration.evaluation.datasets.registry import LAYOUTS, read_labels
+from edge_medgemma.calibration.evaluation.datasets.registry import layout_of, read_labels
 from edge_medgemma.calibration.evaluation.document import Comparison, EvaluationDocument
 from edge_medgemma.calibration.evaluation.predictions import (
     PREDICTIONS_NAME,
@@ -71,7 +71,7 @@ def evaluate(
     manifest = load_manifest(inputs.engine.directory)
     own_codes = () if triage.protocol is None else [f.code for f in triage.protocol.findings]
     labels = read_labels(inputs.dataset, inputs.labels, inputs.reference, own_codes)
-    layout = LAYOUTS[inputs.dataset]
+    layout = layout_of(inputs.dataset, inputs.labels)
     folder = layout.scan_folder(inputs.scans)
     reading = partial(on_progress, "reading headers")
     if is_picture_folder(folder):
@@ -123,7 +123,8 @@ def _compared(
     """The second engine on the same scans; None where there is none."""
     if inputs.other is None:
         return None
-    manifest, layout = load_manifest(inputs.other.directory), LAYOUTS[inputs.dataset]
+    manifest = load_manifest(inputs.other.directory)
+    layout = layout_of(inputs.dataset, inputs.labels)
     folder = layout.scan_folder(inputs.scans)
     plan = plan_evaluation(listing, folder, labels, layout, manifest.scope, triage.protocol)
     path = inputs.out / f"results-{manifest.sha256[:12]}.jsonl"

@@ -10,6 +10,7 @@ import click
 from rich.table import Table
 
 from edge_medgemma.calibration.phantoms.anatomy import FINDINGS
+from edge_medgemma.calibration.phantoms.dataset import TRUTH, WRITERS, write_dataset
 from edge_medgemma.calibration.phantoms.dicom import write_dicom_series
 from edge_medgemma.calibration.phantoms.drawing import Phantom, draw_phantom
 from edge_medgemma.calibration.phantoms.evaluation import FindingQuality, evaluate_engine
@@ -58,6 +59,30 @@ def draw(
         write_dicom_series(phantom, temporary)
     shown = ", ".join(code for code in FINDINGS if code in phantom.findings) or "no finding"
     click.echo(f"{len(phantom.hounsfield)} slices with {shown} in {folder}")
+
+
+@command.command(
+    epilog="Example: edge-medgemma phantom dataset --layout cq500 --count 20 -o cq500/"
+)
+@click.option("--layout", type=click.Choice(tuple(WRITERS)), required=True)
+@click.option("--count", type=click.IntRange(min=1, max=9999), default=20, show_default=True)
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=EVALUATION_FIRST_SEED, show_default=True,
+    help="Of the first phantom; from the default on, none was ever trained on.",
+)  # fmt: skip
+@click.option(
+    "-o", "--out", "folder", type=click.Path(path_type=Path), required=True, metavar="FOLDER",
+    help="Must not exist yet.",
+)  # fmt: skip
+def dataset(layout: str, count: int, seed: int, folder: Path) -> None:
+    """Write COUNT labelled phantoms as a public dataset lies on disk.
+
+    Every finding is drawn: heads as `phantom draw` draws them, chests of simple shapes.
+    """
+    with progress_bar("drawing phantoms") as update:
+        studies = write_dataset(layout, count, seed, folder, update)
+    truth = f"; {TRUTH} says what was drawn" if (folder / TRUTH).is_file() else ""
+    click.echo(f"{len(studies)} {WRITERS[layout].what} in the layout {layout} in {folder}{truth}")
 
 
 @command.command(epilog="Example: edge-medgemma phantom evaluate --engine engines/mine --count 200")

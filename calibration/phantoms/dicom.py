@@ -25,12 +25,13 @@ def write_dicom_series(phantom: Phantom, folder: Path) -> tuple[Path, ...]:
     paths = []
     for index in range(len(phantom.hounsfield)):
         path = folder / f"slice_{index:03}.dcm"
-        _slice(phantom, index).save_as(path, enforce_file_format=True)
+        slice_dataset(phantom, index).save_as(path, enforce_file_format=True)
         paths.append(path)
     return tuple(paths)
 
 
-def _slice(phantom: Phantom, index: int) -> FileDataset:
+def slice_dataset(phantom: Phantom, index: int) -> FileDataset:
+    """One slice as a CT image object, not yet written."""
     identity = f"phantom {phantom.seed} {phantom.hounsfield.shape} {sorted(phantom.findings)}"
     identity += phantom.background
     meta = FileMetaDataset()

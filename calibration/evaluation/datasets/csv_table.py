@@ -77,8 +77,6 @@ def open_table(path: Path, header_lines: int = 1) -> CsvTable:
     Raises:
         LabelError: no such file, empty, no text, or a column named twice.
     """
-    if path.is_dir():
-        raise LabelError(f"'{path}' is a folder; name the table of labels in it (--labels FILE)")
     try:
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()

@@ -29,7 +29,7 @@ TABLES = (
     "valid_predicted_labels.csv",
     "train_predicted_labels.csv",
     "multi_abnormality_labels/valid_predicted_labels.csv",
-    "multi_abnormality_labels/train_predicted_labels.csv",
+    "dataset/multi_abnormality_labels/valid_predicted_labels.csv",
 )
 
 _PATIENT = re.compile(r"([a-z]+_\d+)_")

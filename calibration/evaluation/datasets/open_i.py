@@ -90,15 +90,25 @@ def read_labels(request: LabelRequest) -> Labels:
     notes = [
         "read are the coders' headings of each report; what none of them names is absent",
         *unread_note(unread, "a heading may mean it or calls it borderline"),
-        f"{counted(not_indexed, 'report')} without headings, taken as not read",
-        f"{counted(without_pictures, 'report')} without a picture",
-        (
-            f"{counted(len(others), 'heading')} without a finding of ours, most often "
-            f"{shown(name for name, _ in others.most_common(10))}"
-        ),
+        *_counts(not_indexed, without_pictures, others),
         *collector.notes(),
     ]
     return Labels("open-i", collector.rows(), codes, digest.hexdigest(), tuple(notes))
+
+
+def _counts(not_indexed: int, without_pictures: int, others: Counter[str]) -> list[str]:
+    """Sentences on reports and headings that say nothing here, where there are any."""
+    notes = []
+    if not_indexed:
+        notes.append(f"{counted(not_indexed, 'report')} without headings, taken as not read")
+    if without_pictures:
+        notes.append(f"{counted(without_pictures, 'report')} without a picture")
+    if others:
+        often = shown(name for name, _ in others.most_common(10))
+        notes.append(
+            f"{counted(len(others), 'heading')} without a finding of ours, most often {often}"
+        )
+    return notes
 
 
 def findings_of(headings: Iterable[str]) -> dict[str, bool | None]:

@@ -5,10 +5,14 @@ and finding codes of the protocols. Values: 1, 0, or empty where a finding was n
 """
 
 from edge_medgemma.calibration.evaluation.datasets.collect import RowCollector, counted, known_codes
+from edge_medgemma.calibration.evaluation.datasets.columns import find_table
 from edge_medgemma.calibration.evaluation.datasets.csv_table import CsvTable, open_table, shown
 from edge_medgemma.calibration.evaluation.datasets.layout import DatasetLayout, LabelRequest
 from edge_medgemma.calibration.evaluation.records import Labels
 from edge_medgemma.runtime.errors import LabelError
+
+NAME = "labels.csv"
+"""Of the table, where a folder is named."""
 
 STUDY, PATIENT = "study", "patient"
 
@@ -29,7 +33,7 @@ def read_labels(request: LabelRequest) -> Labels:
     Raises:
         LabelError: not a table, without a column `study` or any finding code, or with other values.
     """
-    table = open_table(request.path)
+    table = open_table(find_table(request.path, (NAME,)))
     columns = {name.lower(): place for place, name in enumerate(table.columns) if name}
     if STUDY not in columns:
         raise LabelError(

@@ -74,7 +74,7 @@ def test_a_table_that_cannot_be_used_is_refused_with_one_line(
 def test_a_missing_table_and_a_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(LabelError, match="No such file"):
         read_labels("table", tmp_path / "none.csv")
-    with pytest.raises(LabelError, match="is a folder"):
+    with pytest.raises(LabelError, match=r"holds no labels\.csv; name the table"):
         read_labels("table", tmp_path)
 
 

@@ -1,0 +1,1 @@
+"""Labelled phantoms as public datasets lie on disk: one module for each kind of scan."""
