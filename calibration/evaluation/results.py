@@ -126,12 +126,6 @@ def open_results(path: Path, identity: RunIdentity) -> Iterator[ResultsFile]:
         yield ResultsFile(path, file, done)
 
 
-def read_results(path: Path, identity: RunIdentity) -> dict[str, StudyResult]:
-    """Results by key of the case; raises as `open_results`."""
-    lines, _ = _whole_lines(path.read_bytes()) if path.is_file() else ([], 0)
-    return _results(path, lines, identity) if lines else {}
-
-
 def _whole_lines(data: bytes) -> tuple[list[bytes], int]:
     """Lines that end, and their bytes in all: what follows the last newline was torn off."""
     end = data.rfind(b"\n") + 1

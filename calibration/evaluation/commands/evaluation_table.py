@@ -106,11 +106,16 @@ def _subgroups(findings: Sequence[FindingEntry]) -> Table:
 
 
 def _comparison(comparison: Comparison) -> Table:
-    title = f"second engine: {printable(comparison.engine.name)}"
+    engine = comparison.engine
+    title = (
+        f"second engine: {printable(engine.name)} {engine.manifest_sha256[:12]}, decoder "
+        f"{engine.precision['decoder']}; p of McNemar, change of log-odds and AUC"
+    )
     table = Table(
-        "finding", "n", "only first flags", "only second", "p", "p of positives", "p of negatives",
-        "median |Δ|", "largest |Δ|", "Δ AUC", title=title, title_justify="left",
+        "finding", "n", "first only", "second only", "p", "p with", "p without", "median |Δ|",
+        "largest |Δ|", "Δ AUC", title=title, title_justify="left",
     )  # fmt: skip
+    table.columns[0].no_wrap = True
     for one in comparison.findings:
         table.add_row(
             one.code,

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -173,14 +174,15 @@ def test_killed_again_and_again_it_gives_the_same_table(phantoms, evaluated, tmp
         "--labels", str(phantoms / "labels.csv"), "--out", str(out), "--threads", "2",
     ]  # fmt: skip
     results, counts = out / "results.jsonl", []
-    for _ in range(4):
+    for end in (signal.SIGKILL, signal.SIGINT, signal.SIGKILL):
         lines = len(results.read_bytes().splitlines()) if results.exists() else 0
         child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while child.poll() is None:
             if results.exists() and len(results.read_bytes().splitlines()) > lines + 1:
-                child.kill()
+                child.send_signal(end)
+                child.wait()
             time.sleep(0.005)
-        child.wait()
+        assert child.returncode == (130 if end is signal.SIGINT else -end)
         counts.append(len(results.read_bytes().splitlines()))
         with results.open("ab") as file:
             file.write(b'{"key":"torn')
