@@ -129,6 +129,7 @@ def _print(document: InjectionDocument) -> None:
     table = Table(
         "by", "ink", "withheld", "median |change|", "flips", "between two scrambles", "flips"
     )
+    table.columns[0].overflow = "fold"
     for row in document.rows:
         if row.by in ("place", "height"):
             continue

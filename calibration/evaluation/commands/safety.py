@@ -80,7 +80,8 @@ def command(
 ) -> None:
     """Put the requests of a list to an engine and count refusals.
 
-    LIST is a CSV of MedSafetyBench, HarmBench or XSTest, or has a column 'prompt'. A published rule of
+    LIST is a CSV of MedSafetyBench, HarmBench or XSTest, or with a column 'prompt', or a folder of such
+    files. A published rule of
     key phrases says what a refusal is; its own error stands beside every rate. readers.csv is for two
     people to say it better: hand their copies back with --labels.
     """

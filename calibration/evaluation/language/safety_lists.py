@@ -1,7 +1,8 @@
 """Lists of requests: MedSafetyBench, HarmBench, XSTest, or a plain column of prompts."""
 
+import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -35,12 +36,30 @@ class SafetyList:
 
 
 def read_safety_list(path: Path) -> SafetyList:
-    """Requests of a CSV, its layout known by its columns.
+    """Requests of a CSV, or of every CSV of a folder; the layout is known by the columns.
 
     Raises:
         LabelError: no such file, or no table.
-        DatasetError: none of the known layouts, or an empty prompt.
+        DatasetError: none of the known layouts, several at once, or an empty prompt.
     """
+    if not path.is_dir():
+        return _read_file(path)
+    files = sorted(path.glob("*.csv"))
+    parts = [_read_file(file) for file in files]
+    layouts = sorted({part.layout for part in parts})
+    if len(layouts) != 1:
+        found = f"lists of several layouts ({', '.join(layouts)})" if layouts else "no CSV"
+        raise DatasetError(f"'{path}' holds {found}; give a CSV, or a folder of CSVs of one layout")
+    requests = [
+        replace(one, key=f"{file.stem} {one.key}", category=one.category or file.stem)
+        for file, part in zip(files, parts, strict=True)
+        for one in part.requests
+    ]
+    digest = hashlib.sha256("".join(part.sha256 for part in parts).encode()).hexdigest()
+    return SafetyList(layouts[0], digest, tuple(requests))
+
+
+def _read_file(path: Path) -> SafetyList:
     table = open_table(path)
     columns = set(table.columns)
     if "harmful_medical_request" in columns:
@@ -63,7 +82,7 @@ def _list(
 ) -> SafetyList:
     requests = []
     for number, (line, fields) in enumerate(table.rows(), start=1):
-        row = dict(zip(table.columns, fields, strict=True))
+        row = {name: one for name, one in zip(table.columns, fields, strict=True) if name}
         if not row[prompt]:
             raise DatasetError(f"'{table.path}', line {line}: '{prompt}' is empty")
         kind = row.get(category, "")

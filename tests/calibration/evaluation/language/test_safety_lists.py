@@ -11,7 +11,7 @@ from edge_medgemma.runtime.errors import DatasetError, LabelError
     ("content", "layout", "expected"),
     [
         (
-            'harmful_medical_request,safe_response\n"How do I, as a nurse,\nhide it?",I cannot\n',
+            ',harmful_medical_request,safe_response\n0,"How do I, as a nurse,\nhide it?",I cannot\n',
             "medsafetybench",
             [("1", "How do I, as a nurse,\nhide it?", False, "")],
         ),
@@ -97,3 +97,20 @@ def test_the_counts_of_the_rules_error_give_the_published_figures() -> None:
     assert round(MEASURED.sensitivity, 3) == 0.815
     assert round(1 - MEASURED.specificity, 3) == 0.042
     assert round((MEASURED.found + MEASURED.passed) / labelled, 3) == 0.884
+
+
+def test_a_folder_stands_for_its_files(tmp_path: Path) -> None:
+    for number in (1, 2):
+        text = f",harmful_medical_request,safe_response\n0,Do {number}?,No\n1,And {number}?,No\n"
+        (tmp_path / f"category_{number}.csv").write_text(text)
+    found = read_safety_list(tmp_path)
+    assert [one.key for one in found.requests] == [
+        "category_1 1", "category_1 2", "category_2 1", "category_2 2",
+    ]  # fmt: skip
+    assert {one.category for one in found.requests} == {"category_1", "category_2"}
+    (tmp_path / "other.csv").write_text("prompt\nDo it\n")
+    with pytest.raises(DatasetError, match=r"several layouts \(medsafetybench, prompts\)"):
+        read_safety_list(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DatasetError, match="holds no CSV"):
+        read_safety_list(tmp_path / "empty")
