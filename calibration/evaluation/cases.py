@@ -114,6 +114,8 @@ def plan_evaluation(
     codes = tuple(code for code in labels.codes if code in asked)
     if not codes:
         raise EvaluationError(_nothing_asked(labels, tasks))
+    if not labels.rows:
+        labels = replace(labels, codes=codes)  # nobody labelled what is not asked
     skipped = Counter(file.reason for file in listing.skipped)
     return EvaluationPlan(studies, labels, match, dict(sorted(skipped.items())), codes)
 

@@ -94,7 +94,7 @@ def match_studies(studies: Iterable[StudyNames], labels: Labels, layout: Dataset
         images.append(study.images)
         examples.append(study.example)
     uses = Counter(key for keys in found for key in keys)
-    if not uses:
+    if labels.rows and not uses:
         raise ScanError(_nothing_matched(labels, examples))
     match = _slices_matched if layout.has_slice_rows else _rows_matched
     pairs, several, notes = match(found, rows, images, lambda key: uses[key] == 1)

@@ -11,6 +11,7 @@ from edge_medgemma.calibration.evaluation.attributes import ATTRIBUTES
 from edge_medgemma.calibration.evaluation.commands.evaluation_table import print_evaluation
 from edge_medgemma.calibration.evaluation.datasets.registry import LAYOUTS
 from edge_medgemma.calibration.evaluation.evaluate import DOCUMENT_NAME, Inputs, evaluate
+from edge_medgemma.calibration.evaluation.predictions import PREDICTIONS_NAME
 from edge_medgemma.calibration.evaluation.requirements import Demand, parse_demand, unmet_words
 from edge_medgemma.calibration.evaluation.run import EngineChoice
 from edge_medgemma.calibration.evaluation.summary import SummaryOptions
@@ -124,7 +125,7 @@ def _prevalences(
 @click.option(
     "--dataset", type=click.Choice(list(LAYOUTS)), default="table", show_default=True,
     help="How labels and scans lie on disk; table is a CSV of your own with a column study and one "
-    "of 1, 0 or nothing for each finding.",
+    "of 1, 0 or nothing for each finding; none only triages.",
 )  # fmt: skip
 @engine_option
 @click.option(
@@ -230,7 +231,9 @@ def command(
         click.echo(dump_json(document), nl=False)
     else:
         print_evaluation(document)
-        click.echo(f"evaluation: {out / DOCUMENT_NAME}")
+        click.echo(
+            f"evaluation: {out / DOCUMENT_NAME}, one row a study and finding: {PREDICTIONS_NAME}"
+        )
     unmet = unmet_words(document)
     for line in unmet:
         click.echo(f"error: {printable(line)}", err=True)

@@ -10,6 +10,7 @@ from edge_medgemma.calibration.evaluation.datasets import (
     ct_rate,
     msd,
     nih,
+    none,
     open_i,
     rsna_ich,
     table,
@@ -36,6 +37,7 @@ LAYOUTS = {
         chexpert.LAYOUT,
         msd.LAYOUT,
         open_i.LAYOUT,
+        none.LAYOUT,
     )
 }
 """In the order in which `--dataset` lists them."""
