@@ -39,6 +39,9 @@ from edge_medgemma.runtime.triage.scoring.operating_points import (
 
 DOCUMENT_NAME = "evaluation.json"
 
+MAX_DATASET_FILES = 1_000_000
+"""Files of all studies; the training part of RSNA's haemorrhage challenge has 752,803."""
+
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
@@ -77,7 +80,8 @@ def evaluate(
     if is_picture_folder(folder):
         listing = find_pictures(folder, layout, labels, reading)
     else:
-        listing = find_series(folder, reading, triage.modality or layout.modality)
+        modality = triage.modality or layout.modality
+        listing = find_series(folder, reading, modality, MAX_DATASET_FILES)
     plan = plan_evaluation(listing, folder, labels, layout, manifest.scope, triage.protocol)
     check_findings(summary.demands, plan.codes)
     thresholds = read_operating_points(inputs.engine.directory, triage.thresholds)

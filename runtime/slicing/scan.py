@@ -38,20 +38,25 @@ from edge_medgemma.runtime.slicing.volume import (
 
 
 def find_series(
-    scan: Path, on_progress: OnProgress | None = None, modality: Modality | None = None
+    scan: Path,
+    on_progress: OnProgress | None = None,
+    modality: Modality | None = None,
+    most_files: int | None = None,
 ) -> ScanListing:
     """Every series in a folder (or one file), from headers alone, and every file skipped.
 
     Names, extensions and order of files do not matter. Archives are unpacked into a folder that
     goes when the process ends. `on_progress` counts files. `modality` is that of
-    NIfTI files, which do not tell it.
+    NIfTI files, which do not tell it. `most_files` is for whole datasets, which hold more than
+    MAX_FILES; each takes about 4 kB of memory while headers are read.
 
     Raises:
         ScanError: the path is missing, the folder is empty or too full, or nothing is readable.
     """
     sweep_abandoned()
-    entries = _list_entries(scan)
-    budget = UnpackBudget(MAX_FILES - len(entries))
+    limit = MAX_FILES if most_files is None else most_files
+    entries = _list_entries(scan, limit)
+    budget = UnpackBudget(limit - len(entries))
     headers: list[SliceHeader] = []
     series: list[Series] = []
     skipped: list[SkippedFile] = []
@@ -129,7 +134,7 @@ def measure_range(
     return values.range, _decoding_problems(series, values, failures)
 
 
-def _list_entries(scan: Path) -> list[Entry]:
+def _list_entries(scan: Path, most_files: int) -> list[Entry]:
     if not os.path.exists(scan):  # unlike that of Path, it raises nothing
         raise ScanError(
             f"'{scan}' does not exist or cannot be opened; expected a folder of DICOM files or a NIfTI file"
@@ -137,9 +142,9 @@ def _list_entries(scan: Path) -> list[Entry]:
     entries = []
     for entry in walk_files(scan):
         entries.append(entry)
-        if len(entries) > MAX_FILES:
+        if len(entries) > most_files:
             raise ScanError(
-                f"'{scan}' holds more than {MAX_FILES} files; choose one study's folder"
+                f"'{scan}' holds more than {most_files} files; choose one study's folder"
             )
     if not entries:
         raise ScanError(f"'{scan}' is empty; expected a folder of DICOM files or a NIfTI file")

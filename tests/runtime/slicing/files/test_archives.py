@@ -122,6 +122,17 @@ def test_too_many_files_are_refused(
         find_series(zipped(phantom, tmp_path / "a.zip"))
 
 
+def test_a_whole_dataset_may_hold_more_files(
+    phantom: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge_medgemma.runtime.slicing.scan.MAX_FILES", 8)
+    with pytest.raises(ScanError, match="more than 8 files"):
+        find_series(phantom)
+    assert find_series(phantom, most_files=9).series
+    with pytest.raises(ScanError, match="more than 7 files"):
+        find_series(phantom, most_files=7)
+
+
 def test_a_forged_header_asks_for_no_memory(phantom: Path) -> None:
     info = tarfile.TarInfo("x")
     info.type = tarfile.XHDTYPE
