@@ -76,7 +76,7 @@ def _findings(findings: Sequence[FindingEntry]) -> Table:
             str(one.not_assessable_positives + one.not_assessable_negatives),
             _share(one.primary.sensitivity),
             _share(one.primary.specificity),
-            _interval(one.area.value, one.area.low, one.area.high),
+            _separation(one),
         )
         if one.predictive_values is not None:
             values = one.predictive_values
@@ -87,6 +87,15 @@ def _findings(findings: Sequence[FindingEntry]) -> Table:
                 "",
             )  # fmt: skip
     return table
+
+
+def _separation(finding: FindingEntry) -> str:
+    """The area, with its own counts where some scans have no log-odds."""
+    area = finding.area
+    words = _interval(area.value, area.low, area.high)
+    if (area.positives, area.negatives) == (finding.positives, finding.negatives):
+        return words
+    return f"{words} of {area.positives} with, {area.negatives} without"
 
 
 def _subgroups(findings: Sequence[FindingEntry]) -> Table:

@@ -9,8 +9,10 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 from sklearn.metrics import confusion_matrix, roc_auc_score
 from support.labelled_phantoms import draw_labelled
 from support.schemas import assert_valid
@@ -35,6 +37,7 @@ from edge_medgemma.runtime.triage.scoring.operating_points import (
 
 SUMMARY = SummaryOptions(Effort.FAST, None, "majority", (), {}, ())
 
+TINY_ENGINE = Path(__file__).resolve().parents[2] / "data" / "tiny_engine"
 BLEED, BREAK = "intracranial_haemorrhage", "skull_fracture"
 DRAWN = [
     [BLEED], [BLEED], [], [BLEED, BREAK], [], [BREAK], [], [BLEED], [], [], [BREAK], ["mass_effect"],
@@ -363,3 +366,22 @@ def test_an_engine_is_compared_with_itself_without_a_flip(phantoms, again, tmp_p
         assert finding["all"]["scans"] == 2
         assert finding["all"]["p_value"] == 1
         assert finding["largest_absolute_change"] == 0
+
+
+def test_pictures_are_evaluated_as_radiographs_are(tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    rows, columns = np.mgrid[0:128, 0:128]
+    for place in range(3):
+        grey = 128 + 90 * np.sin(rows / 20 + place) * np.cos(columns / 25)
+        Image.fromarray(grey.astype(np.uint8)).save(images / f"p{place}.png")
+    labels = tmp_path / "labels.csv"
+    labels.write_text("study,pneumothorax\np0,1\np1,0\np2,0\n")
+    out = tmp_path / "out"
+    result = evaluate(images, "--labels", labels, "--protocol", "chest_xray",
+                      "--engine", TINY_ENGINE, "--out", out)  # fmt: skip
+    assert result.exit_code == 0, lines_of(result)
+    flow = json.loads((out / "evaluation.json").read_text())["flow"]
+    assert [flow[f"studies_{name}"] for name in ("found", "labelled", "read")] == [3, 3, 3]
+    predictions = read_predictions(out / "predictions.csv")
+    assert {one.study for one in predictions if one.log_odds is not None} == {"p0", "p1", "p2"}
