@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -30,21 +31,44 @@ class Journal(Generic[Row]):
             kind: dataclass of a row
 
         Raises:
-            ResourceError: the file is of another run, damaged, or cannot be written.
+            ResourceError: the file is of another run, damaged, in use, or cannot be written.
         """
         self._path = path
         self.rows: list[Row] = []
         with write_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            data = path.read_bytes() if path.exists() else b""
-            lines = data[: data.rfind(b"\n") + 1].splitlines()
-            if lines:
-                self._require_same(lines[0], depends_on)
-                self.rows = [self._row(line, kind) for line in lines[1:]]
             self._file: BinaryIO = path.open("ab")
-            self._file.truncate(data.rfind(b"\n") + 1)
-            if not lines:
-                self._write(json.dumps(depends_on, sort_keys=True).encode())
+            try:
+                self._go_on(kind, depends_on)
+            except BaseException:
+                self._file.close()
+                raise
+
+    def _go_on(self, kind: type[Row], depends_on: Mapping[str, object]) -> None:
+        self._lock()
+        data = self._path.read_bytes()
+        lines = data[: data.rfind(b"\n") + 1].splitlines()
+        if lines:
+            self._require_same(lines[0], depends_on)
+            self.rows = [self._row(line, kind) for line in lines[1:]]
+        self._file.truncate(data.rfind(b"\n") + 1)
+        if not lines:
+            self._write(json.dumps(depends_on, sort_keys=True).encode())
+
+    def _lock(self) -> None:
+        """Keep other runs off the file until this one ends, whatever ends it."""
+        if sys.platform == "win32":
+            return
+        import fcntl
+
+        try:
+            fcntl.flock(self._file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ResourceError(
+                f"another run is writing '{self._path}'; wait for it, or choose another --out"
+            ) from None
+        except OSError:
+            return  # not every file system has locks
 
     def append(self, row: Row) -> None:
         """Add a row; it is on the disk when this returns."""

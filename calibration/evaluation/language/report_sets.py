@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
+from edge_medgemma.calibration.evaluation.datasets.collect import counted
 from edge_medgemma.calibration.evaluation.datasets.csv_table import open_table, shown
 from edge_medgemma.runtime.errors import DatasetError
 
@@ -101,8 +102,8 @@ def _read_open_i(folder: Path) -> ReportSet:
         if reference and picture is not None:
             pairs.append(ReportPair(number, reference, None, picture))
     notes = (
-        f"{without_text} reports without findings and impression left out",
-        f"{without_picture} reports without a picture in the folder left out",
+        f"{counted(without_text, 'report')} without findings and impression left out",
+        f"{counted(without_picture, 'report')} without a picture in the folder left out",
     )
     if not pairs:
         raise DatasetError(

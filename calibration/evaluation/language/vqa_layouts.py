@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from edge_medgemma.calibration.evaluation.datasets.collect import counted
 from edge_medgemma.calibration.evaluation.language.plain_pickle import load_plain_pickle
 from edge_medgemma.calibration.evaluation.language.text_scores import NO, YES, normalised
 from edge_medgemma.runtime.errors import DatasetError
@@ -105,7 +106,7 @@ def read_slake(folder: Path, split: str, language: str = "en") -> VqaDataset:
                     },
                 )
             )
-    notes = (f"{left_out} questions in another language than {language} left out",)
+    notes = (f"{counted(left_out, 'question')} in another language than {language} left out",)
     return _dataset("slake", split, content, questions, file, notes if left_out else ())
 
 
@@ -163,7 +164,7 @@ def _dataset(
     keys = [question.key for question in found]
     if len(set(keys)) < len(keys):
         twice = len(keys) - len(set(keys))
-        notes = (*notes, f"{twice} questions have an id that another has; each counts")
+        notes = (*notes, f"{counted(twice, 'question')} with an id that another has; each counts")
         found = tuple(_numbered(found))
     return VqaDataset(layout, split, hashlib.sha256(content).hexdigest(), found, notes)
 

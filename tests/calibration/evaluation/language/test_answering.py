@@ -1,6 +1,9 @@
 """Free answers continue the very prompt: of a picture, or of text alone."""
 
+from pathlib import Path
+
 import numpy as np
+from PIL import Image
 
 from edge_medgemma.calibration.evaluation.language.answering import (
     GREEDY,
@@ -8,7 +11,9 @@ from edge_medgemma.calibration.evaluation.language.answering import (
     answer_text,
     picture_prefix,
 )
+from edge_medgemma.calibration.evaluation.language.pictures import read_picture
 from edge_medgemma.runtime.generation.engine import Engine
+from edge_medgemma.runtime.generation.images import to_pixel_values
 from edge_medgemma.runtime.generation.prompt import Chunk
 
 
@@ -31,3 +36,33 @@ def test_questions_about_a_picture_leave_it_as_it_was(tiny_engine: Engine) -> No
     dark = picture_prefix(tiny_engine, np.zeros_like(picture))
     question = tiny_engine.prompt.question("Is it normal?")
     assert not np.array_equal(prefix.score([question]), dark.score([question]))
+
+
+def test_answers_about_a_picture_are_those_of_transformers(
+    tiny_engine: Engine, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    """Token by token, greedily, from the PNG to the answer."""
+    import torch
+    from transformers import Gemma3ForConditionalGeneration
+
+    model = Gemma3ForConditionalGeneration.from_pretrained(tiny_checkpoint, dtype=torch.float32)
+    path = tmp_path / "picture.png"
+    pixels = np.random.default_rng(1).integers(0, 255, (40, 60), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    picture = read_picture(path)
+    prefix = picture_prefix(tiny_engine, picture)
+    values = torch.tensor(to_pixel_values(picture[None], tiny_engine.manifest.vision))
+    shown = [i for chunk in tiny_engine.prompt.picture_prefix() for i in chunk.ids]
+    for text in ("Is it normal?", "What organ is this?"):
+        question = tiny_engine.prompt.question(text)
+        ids = torch.tensor([[*shown, *question]])
+        expected = model.generate(
+            input_ids=ids,
+            pixel_values=values,
+            token_type_ids=(ids == tiny_engine.manifest.tokens.image).long(),
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=12,
+            do_sample=False,
+        )[0, ids.shape[1] :].tolist()
+        found = [step.token_id for step in prefix.generate(question, GREEDY, 12)]
+        assert found == expected[: len(found)] and len(found) >= 10

@@ -81,3 +81,14 @@ def test_a_file_without_a_whole_line_begins_anew(tmp_path: Path) -> None:
         journal.append(Row(1, "a"))
     lines = path.read_text().splitlines()
     assert [json.loads(line) for line in lines] == [{"engine": "a"}, {"number": 1, "text": "a"}]
+
+
+def test_two_runs_never_write_one_file(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    with Journal(path, {"engine": "a"}, Row) as journal:
+        journal.append(Row(1, "a"))
+        with pytest.raises(ResourceError, match="another run is writing"):
+            Journal(path, {"engine": "a"}, Row)
+        journal.append(Row(2, "b"))
+    with Journal(path, {"engine": "a"}, Row) as journal:
+        assert [row.number for row in journal.rows] == [1, 2]

@@ -129,8 +129,8 @@ def test_an_engine_reports_on_pictures_and_goes_on_after_a_stop(
     folder, out = _write_open_i(tmp_path / "open-i", 3), tmp_path / "out"
     reports = read_reports(folder)
     assert reports.notes == (
-        "1 reports without findings and impression left out",
-        "1 reports without a picture in the folder left out",
+        "1 report without findings and impression left out",
+        "1 report without a picture in the folder left out",
     )
 
     def stop(done: int, _: int) -> None:

@@ -32,7 +32,7 @@ def test_vqa_rad_splits_by_phrase_type_and_keeps_numbers_as_text(tmp_path: Path)
 def test_slake_takes_one_language_and_says_what_it_left(tmp_path: Path) -> None:
     dataset = read_slake(write_slake(tmp_path), "test")
     assert len(dataset.questions) == 4
-    assert dataset.notes == ("1 questions in another language than en left out",)
+    assert dataset.notes == ("1 question in another language than en left out",)
     assert dataset.questions[1].attributes["modality"] == "ct"
     assert [one.key for one in read_slake(tmp_path, "test", "zh").questions] == ["2"]
     assert len(read_slake(tmp_path, "test", "all").questions) == 5
@@ -138,7 +138,7 @@ def test_repeated_ids_count_as_questions_of_their_own(tmp_path: Path) -> None:
     table.write_text(json.dumps(rows))
     dataset = read_vqa_rad(folder, "test")
     assert len({one.key for one in dataset.questions}) == 3
-    assert dataset.notes == ("2 questions have an id that another has; each counts",)
+    assert dataset.notes == ("2 questions with an id that another has; each counts",)
 
 
 def test_missing_pictures_are_counted_before_anything_is_asked(tmp_path: Path) -> None:
