@@ -18,7 +18,6 @@ from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.generation.images import to_pixel_values
 from edge_medgemma.runtime.generation.sampling import log_softmax
 from edge_medgemma.runtime.manifest import Manifest
-from edge_medgemma.runtime.triage.scoring.findings import score_finding
 from edge_medgemma.runtime.triage.scoring.log_odds import AnswerTokens, log_odds
 
 Array = NDArray[np.float32]
@@ -46,7 +45,7 @@ class FindingLoss:
     mean_change: float
     largest_change: float
     flipped: int
-    """Prompts on which the flag differs from the float engine's"""
+    """Prompts whose answer turned, from yes being likelier than no to the contrary or back"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +59,7 @@ class Loss:
     largest_kl_nats: float
     top1_agreement: float
     flags_flipped: float
-    """Share of the answers whose flag differs"""
+    """Share of the answers that turned so"""
     image_cosine: float
     """Smallest cosine of an image token's features"""
     layers: tuple[LayerLoss, ...]
@@ -240,16 +239,15 @@ def _compare(
 def _findings(
     engine: Engine, prompts: Sequence[Prompt], expected: Array, actual: Array
 ) -> tuple[tuple[FindingLoss, ...], int]:
-    """Per finding, and the number of flags that flipped in all."""
+    """Per finding, and the number of answers that turned in all."""
     tokens = AnswerTokens.of(engine.tokenizer)
     before, after = log_odds(expected, tokens), log_odds(actual, tokens)
     asked = [finding for prompt in prompts for finding in prompt.questions]
     changes: dict[str, list[float]] = defaultdict(list)
     flips: dict[str, int] = defaultdict(int)
     for finding, old, new in zip(asked, before.tolist(), after.tolist(), strict=True):
-        flags = [score_finding(finding, v, None, None).is_flagged for v in (old, new)]
         changes[finding.code].append(new - old)
-        flips[finding.code] += flags[0] != flags[1]
+        flips[finding.code] += (old >= 0) != (new >= 0)
     losses = tuple(
         FindingLoss(
             code,

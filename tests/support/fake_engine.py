@@ -53,7 +53,7 @@ YES_BIAS = 3.0
 """The fake says yes to everything by this much, as real models do."""
 TISSUE_LOG_ODDS = -0.5
 """Any tissue at all makes every pathology a little less likely."""
-LESION_LOG_ODDS = 100.0
+LESION_LOG_ODDS = 300.0
 """Per fraction of the slice that the lesion fills, in the slice where it is largest."""
 
 

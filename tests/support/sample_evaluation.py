@@ -23,6 +23,7 @@ from edge_medgemma.calibration.evaluation.summary import (
     engine_provenance,
     summarise,
 )
+from edge_medgemma.runtime.slicing.volume import BodyPart, Modality, Series
 from edge_medgemma.runtime.triage.protocol import load_protocol
 from edge_medgemma.runtime.triage.report import Effort
 from edge_medgemma.runtime.triage.worklist import StudyTask
@@ -42,7 +43,7 @@ def sample_plan(studies: int) -> EvaluationPlan:
         attributes = {"sex": "male" if place % 3 else "female", "site": f"S{place % 29 // 9}"}
         patient = f"P{place - (place % 10 == 9)}"
         row = LabelRow(f"scan{place:03}", findings, patient, attributes)
-        task = StudyTask(f"Study {place}", f"1.2.{place}", PROTOCOL, None, "", (), ())
+        task = StudyTask(f"Study {place}", f"1.2.{place}", PROTOCOL, _series(place), "", (), ())
         present = frozenset(code for code, is_there in findings.items() if is_there)
         case = Case(f"{place:024x}", task, present, frozenset(PREVALENCE) - present)
         found.append(LabelledStudy(row.key, row, (case,)))
@@ -50,6 +51,13 @@ def sample_plan(studies: int) -> EvaluationPlan:
     labels = Labels("table", rows, tuple(PREVALENCE), "a" * 64, ("column `age` is not used",))
     match = Match(dict(enumerate(rows)), ("scan900", "<b>scan901"), (), (), ())
     return EvaluationPlan(tuple(found), labels, match, {"not an image": 3}, tuple(PREVALENCE))
+
+
+def _series(place: int) -> Series:
+    return Series(
+        f"1.2.{place}", f"1.3.{place}", Modality.CT, BodyPart.HEAD, (24, 8, 8), np.eye(4),
+        np.arange(24.0), (5.0, 1.0, 1.0), "axial", (), (),
+    )  # fmt: skip
 
 
 def sample_results(

@@ -133,8 +133,8 @@ def test_triage_takes_what_was_fitted(folder, tmp_path) -> None:
     (study,) = triage_scan(engine, scan, options).studies
     fitted = {one.finding: one for one in read_operating_points(folder).protocols[0].findings}
     assert {one.code for one in study.findings if one.score == one.log_odds} == set(fitted)
-    for finding in study.findings:
-        expected = fitted[finding.code].threshold if finding.code in fitted else 0.0
-        assert finding.threshold == expected
+    own = {one.code: one.threshold for one in PROTOCOL.findings}
+    expected = own | {code: one.threshold for code, one in fitted.items()}
+    assert {one.code: one.threshold for one in study.findings} == expected
     (detail,) = (one.detail for one in study.problems if one.name == "thresholds_not_used")
     assert "No threshold was fitted for Skull fracture" in detail

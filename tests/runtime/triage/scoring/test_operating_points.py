@@ -25,7 +25,7 @@ from edge_medgemma.runtime.triage.triage_scan import triage_scan
 
 CODES = ("intracranial_haemorrhage", "mass_effect", "skull_fracture")
 PLATT = dict.fromkeys(CODES, (0.5, -1.0))
-HAEMORRHAGE = load_protocol("head_ct_demo").findings[0]
+HAEMORRHAGE = load_protocol("head_ct").findings[0]
 POINT = operating_points("0" * 64, PLATT).protocols[0].findings[0]
 
 
