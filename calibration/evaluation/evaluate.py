@@ -9,6 +9,7 @@ from edge_medgemma.calibration.evaluation.cases import EvaluationPlan, plan_eval
 from edge_medgemma.calibration.evaluation.comparison import compare
 from edge_medgemma.calibration.evaluation.datasets.registry import layout_of, read_labels
 from edge_medgemma.calibration.evaluation.document import Comparison, EvaluationDocument
+from edge_medgemma.calibration.evaluation.page import write_page
 from edge_medgemma.calibration.evaluation.predictions import (
     PREDICTIONS_NAME,
     make_predictions,
@@ -61,7 +62,7 @@ class Inputs:
 def evaluate(
     inputs: Inputs, triage: TriageOptions, summary: SummaryOptions, on_progress: OnStage
 ) -> EvaluationDocument:
-    """Triage the scans once, or what is left of them, and write table and document.
+    """Triage the scans once, or what is left of them, and write table, document and page.
 
     Raises:
         LabelError: the labels cannot be read.
@@ -93,6 +94,7 @@ def evaluate(
     document = summarise(plan, results, predictions, manifest, summary, comparison)
     write_predictions(inputs.out / PREDICTIONS_NAME, predictions)
     write_atomically(inputs.out / DOCUMENT_NAME, dump_json(document).encode())
+    write_page(document, inputs.out)
     return document
 
 

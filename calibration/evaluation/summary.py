@@ -140,7 +140,7 @@ def _finding(
         unlabelled=len(predictions) - len(labelled),
         not_assessable_positives=sum(bool(one.present) for one in withheld),
         not_assessable_negatives=sum(not one.present for one in withheld),
-        not_assessable=_counted(one.reason.split("; ") for one in withheld),
+        not_assessable=_counted(_reasons(one, studies[one.study]) for one in withheld),
         primary=primary,
         secondary=secondary_table(labelled),
         area=area(labelled),
@@ -178,6 +178,13 @@ def _subgroup(attribute: str, value: str, members: Sequence[Prediction]) -> Subg
         specificity=table.specificity,
         area=separation,
     )
+
+
+def _reasons(prediction: Prediction, study: Evaluated) -> list[str]:
+    """Why a finding was not assessable, one by one: words of a reason may hold the mark between two."""
+    answer = study.answer(prediction)
+    words = [*study.limitations, answer.reason if answer else ""]
+    return [one for one in words if one] or [prediction.reason]
 
 
 def _counted(reasons: Iterable[Iterable[str]]) -> dict[str, int]:

@@ -27,6 +27,8 @@ class Series:
     style: int
     has_line: bool = True
     is_dashed: bool = False
+    has_points: bool = True
+    """Whether each point is marked; never on a dashed line."""
     labels: tuple[str, ...] = ()
     """Beside the points, where there are any."""
 
@@ -37,6 +39,8 @@ class Axis:
 
     title: str
     is_log: bool = False
+    end: float | None = None
+    """Of a linear axis; None leaves some room beyond the largest value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +56,8 @@ def line_chart(series: Sequence[Series], x: Axis, y: Axis) -> str:
     """An SVG element; axes begin at zero unless they are logarithmic."""
     xs = [point[0] for one in series for point in one.points]
     ys = [point[1] for one in series for point in one.points]
-    x_scale = _scale(xs, LEFT, WIDTH - RIGHT, x.is_log)
-    y_scale = _scale(ys, HEIGHT - BOTTOM, TOP, y.is_log)
+    x_scale = _scale(xs, LEFT, WIDTH - RIGHT, x)
+    y_scale = _scale(ys, HEIGHT - BOTTOM, TOP, y)
     parts = [*_x_axis(x_scale, x.title), *_y_axis(y_scale, y.title)]
     for one in series:
         parts += _drawn(one, x_scale, y_scale)
@@ -110,8 +114,8 @@ class _Scale:
         return [i * step for i in range(math.floor(self.high / step * (1 + 1e-9)) + 1)]
 
 
-def _scale(values: Sequence[float], begin: float, end: float, is_log: bool) -> _Scale:
-    if is_log:
+def _scale(values: Sequence[float], begin: float, end: float, axis: Axis) -> _Scale:
+    if axis.is_log:
         low, high = min(values), max(values)
         return _Scale(
             10 ** math.floor(math.log10(low)),
@@ -120,6 +124,8 @@ def _scale(values: Sequence[float], begin: float, end: float, is_log: bool) -> _
             end,
             True,
         )
+    if axis.end is not None:
+        return _Scale(0.0, axis.end, begin, end, False)
     return _Scale(0.0, max(values, default=1.0) * 1.12 or 1.0, begin, end, False)
 
 
@@ -163,7 +169,7 @@ def _drawn(series: Series, x: _Scale, y: _Scale) -> list[str]:
         path = " ".join(f"{a:.1f},{b:.1f}" for a, b in places)
         dash = " dashed" if series.is_dashed else ""
         parts.append(f'<polyline class="line{series.style}{dash}" points="{path}"/>')
-    if not series.is_dashed:
+    if series.has_points and not series.is_dashed:
         for (a, b), (value, other) in zip(places, series.points, strict=True):
             parts.append(
                 f'<circle class="fill{series.style}" cx="{a:.1f}" cy="{b:.1f}" r="4">'

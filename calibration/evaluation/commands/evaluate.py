@@ -10,7 +10,8 @@ import click
 from edge_medgemma.calibration.evaluation.attributes import ATTRIBUTES
 from edge_medgemma.calibration.evaluation.commands.evaluation_table import print_evaluation
 from edge_medgemma.calibration.evaluation.datasets.registry import LAYOUTS
-from edge_medgemma.calibration.evaluation.evaluate import DOCUMENT_NAME, Inputs, evaluate
+from edge_medgemma.calibration.evaluation.evaluate import Inputs, evaluate
+from edge_medgemma.calibration.evaluation.page import PAGE_NAME
 from edge_medgemma.calibration.evaluation.predictions import PREDICTIONS_NAME
 from edge_medgemma.calibration.evaluation.requirements import Demand, parse_demand, unmet_words
 from edge_medgemma.calibration.evaluation.run import EngineChoice
@@ -232,7 +233,7 @@ def command(
     else:
         print_evaluation(document)
         click.echo(
-            f"evaluation: {out / DOCUMENT_NAME}, one row a study and finding: {PREDICTIONS_NAME}"
+            f"evaluation: {out / PAGE_NAME}, one row a study and finding: {PREDICTIONS_NAME}"
         )
     unmet = unmet_words(document)
     for line in unmet:

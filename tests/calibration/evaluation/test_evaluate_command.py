@@ -132,7 +132,7 @@ def test_figures_are_those_of_the_predictions(evaluated):
         assert all(one["sensitivity"]["rate"] is None for one in finding["subgroups"])
     assert document["findings"][0]["code"] == BLEED
     assert document["findings"][0]["area"]["value"] > 0.7
-    assert f"{out / 'evaluation.json'}" in result.output
+    assert f"{out / 'evaluation.html'}" in result.output and (out / "evaluation.html").is_file()
     assert "demonstration only" in result.output
 
 
