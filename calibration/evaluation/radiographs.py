@@ -4,7 +4,7 @@ The ordinary route reads them then, so that a picture is triaged by the very cod
 """
 
 import os
-import tempfile
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -26,6 +26,7 @@ from edge_medgemma.calibration.evaluation.records import LabelRow, Labels
 from edge_medgemma.runtime.errors import ScanError
 from edge_medgemma.runtime.slicing.files.discovery import UnreadableFileError, sniff
 from edge_medgemma.runtime.slicing.files.limits import MAX_PIXELS, MAX_ROWS_COLUMNS
+from edge_medgemma.runtime.slicing.files.unpack_folder import new_folder
 from edge_medgemma.runtime.slicing.scan import find_series
 from edge_medgemma.runtime.slicing.volume import (
     BodyPart,
@@ -120,10 +121,10 @@ def as_dicom(task: StudyTask) -> Iterator[StudyTask]:
     if drawn is None or task.protocol is None or PICTURE_FILE not in drawn.problems:
         yield task
         return
-    with tempfile.TemporaryDirectory(prefix="edge-medgemma-picture-") as folder:
+    with _folder() as folder:
         try:
-            write_radiographs(drawn, Path(folder))
-            (own,) = plan_studies(find_series(Path(folder)), task.protocol)
+            write_radiographs(drawn, folder)
+            (own,) = plan_studies(find_series(folder), task.protocol)
         except (UnreadableFileError, ScanError) as error:
             problem = Problem("no_series", f"The picture could not be read: {error}.")
             yield replace(task, series=None, series_reason=str(error), problems=(problem,))
@@ -134,6 +135,16 @@ def as_dicom(task: StudyTask) -> Iterator[StudyTask]:
             series_reason=own.series_reason,
             problems=(*own.problems, PICTURE_FILE),
         )
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """A private folder that goes with the block; of a killed process, at the next reading of a scan."""
+    folder = new_folder()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_radiographs(series: Series, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import stat
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from edge_medgemma.calibration.evaluation.radiographs import (
 from edge_medgemma.calibration.evaluation.records import LabelRow, Labels
 from edge_medgemma.runtime.errors import ScanError
 from edge_medgemma.runtime.slicing.files.discovery import UnreadableFileError
+from edge_medgemma.runtime.slicing.files.unpack_folder import PREFIX
 from edge_medgemma.runtime.slicing.scan import read_volume
 from edge_medgemma.runtime.slicing.volume import BodyPart, View
 from edge_medgemma.runtime.triage.protocol import load_protocol
@@ -56,6 +58,8 @@ def test_a_picture_goes_the_ordinary_route(tmp_path: Path) -> None:
         assert real.series.spacing_mm[1:] == (10.0, 5.0)
         assert PICTURE_FILE in real.problems
         folder = real.series.sources[0].path.parent
+        assert folder.parent.name.startswith(PREFIX), "a killed process's is swept by the next"
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
         values = read_volume(real.series).array[0]
     assert np.abs(values - RAMP / 255).max() < 1e-6
     assert not folder.exists()
