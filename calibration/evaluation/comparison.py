@@ -16,7 +16,7 @@ from edge_medgemma.calibration.evaluation.figures import number
 from edge_medgemma.calibration.evaluation.records import Outcome, Prediction
 from edge_medgemma.calibration.statistics.metrics import area_under_curve
 from edge_medgemma.calibration.statistics.paired import mcnemar_exact
-from edge_medgemma.calibration.statistics.roc import bootstrap_area_change
+from edge_medgemma.calibration.statistics.roc import area_change_interval
 
 Pair = tuple[Prediction, Prediction]
 
@@ -115,6 +115,6 @@ def _area_change(pairs: Sequence[Pair]) -> AreaChange:
     first = np.array([before.log_odds for before, _ in scored])
     second = np.array([after.log_odds for _, after in scored])
     patients = [before.patient for before, _ in scored]
-    low, high = bootstrap_area_change(first, second, present, patients)
+    low, high = area_change_interval(first, second, present, patients)
     areas = area_under_curve(first, present), area_under_curve(second, present)
     return AreaChange(areas[1] - areas[0], number(low), number(high), *areas, *counts)

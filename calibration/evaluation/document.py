@@ -247,7 +247,8 @@ class AreaChange:
 
     value: Annotated[float, msgspec.Meta(ge=-1, le=1)] | None
     low: Annotated[float, msgspec.Meta(ge=-1, le=1)] | None
-    """95 % interval over patients resampled, both engines together."""
+    """95 % interval over patients resampled, both engines together; exact where none changes the
+    area."""
     high: Annotated[float, msgspec.Meta(ge=-1, le=1)] | None
     first: Share | None
     second: Share | None

@@ -109,6 +109,23 @@ def bootstrap_area_change(
     )
 
 
+def area_change_interval(
+    first: ArrayLike, second: ArrayLike, present: ArrayLike, patients: ArrayLike, seed: int = 0
+) -> tuple[float, float]:
+    """95 % interval of the change, by `bootstrap_area_change`, or exactly where no sample changes.
+
+    There no pair of a positive and a negative patient changed its order, no patient being in two of
+    them; the chance that one does, which the change cannot pass, is below that of Clopper and Pearson.
+    """
+    truth, people = np.asarray(present, bool), np.asarray(patients)
+    low, high = bootstrap_area_change(first, second, present, patients, seed)
+    if low != high:
+        return low, high
+    pairs = min(len(np.unique(people[truth])), len(np.unique(people[~truth])))
+    bound = clopper_pearson(0, pairs)[1]
+    return max(low - bound, -1.0), min(high + bound, 1.0)
+
+
 def patient_weights(patients: ArrayLike, seed: int = 0) -> Iterator[NDArray[np.float64]]:
     """[N] for each sample: how often the scan's patient was drawn."""
     names, place = np.unique(np.asarray(patients), return_inverse=True)

@@ -6,6 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edge_medgemma.calibration.evaluation.document import (
+    AreaChange,
     Comparison,
     EvaluationDocument,
     FindingEntry,
@@ -125,6 +126,7 @@ def _comparison(comparison: Comparison) -> Table:
         "largest |Δ|", "Δ AUC", title=title, title_justify="left",
     )  # fmt: skip
     table.columns[0].no_wrap = True
+    table.columns[-1].min_width = len("(-0.000 to +0.000)")
     for one in comparison.findings:
         table.add_row(
             one.code,
@@ -136,9 +138,15 @@ def _comparison(comparison: Comparison) -> Table:
             f"{_number(one.negatives.p_value)} (n = {one.negatives.scans})",
             _number(one.median_absolute_change),
             _number(one.largest_absolute_change),
-            _interval(one.area.value, one.area.low, one.area.high),
+            _change(one.area),
         )
     return table
+
+
+def _change(area: AreaChange) -> str:
+    if area.value is None or area.low is None or area.high is None:
+        return "none"
+    return f"{area.value:+.3f} ({area.low:+.3f} to {area.high:+.3f})"
 
 
 def _share(one: Proportion) -> str:

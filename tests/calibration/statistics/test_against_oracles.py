@@ -19,6 +19,7 @@ from edge_medgemma.calibration.statistics.reliability import (
     expected_calibration_error,
 )
 from edge_medgemma.calibration.statistics.roc import (
+    area_change_interval,
     area_interval,
     bootstrap_area,
     bootstrap_area_change,
@@ -143,6 +144,9 @@ def test_the_change_of_the_area_is_paired(predictions):
     scores, present = predictions
     patients = np.arange(300)
     assert bootstrap_area_change(scores, scores, present, patients) == (0, 0)
+    bound = proportion_confint(0, min(present.sum(), (~present).sum()), method="beta")[1]
+    same = area_change_interval(scores, scores, present, patients)
+    assert same == pytest.approx((-bound, bound))
     low, high = bootstrap_area_change(scores, scores + 0.01 * present, present, patients)
     assert 0 <= low <= high < 0.03
     alone = bootstrap_area(scores, present, patients)
