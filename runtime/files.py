@@ -48,10 +48,12 @@ def new_file(path: Path, mode: int | None = None) -> Iterator[BinaryIO]:
             the user's umask
 
     Raises:
-        ResourceError: the disk is full or the folder cannot be written; `path` is as it was.
+        ResourceError: the disk is full, the folder cannot be written, or `path` is a device; it is as
+            it was.
     """
     with write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        _refuse_device(path)
         if mode is None:
             with contextlib.suppress(OSError):
                 mode = stat.S_IMODE(path.stat().st_mode) & 0o777
@@ -71,6 +73,16 @@ def new_file(path: Path, mode: int | None = None) -> Iterator[BinaryIO]:
         finally:
             if lock is not None:
                 os.close(lock)
+
+
+def _refuse_device(path: Path) -> None:
+    """A rename would put a file in place of /dev/null for every program of the machine.
+
+    Raises:
+        ResourceError: `path` is a device, a pipe or a socket.
+    """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise ResourceError(f"could not write '{path}': it is no regular file; name a file")
 
 
 @contextlib.contextmanager

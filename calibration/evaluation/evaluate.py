@@ -17,7 +17,10 @@ from edge_medgemma.calibration.evaluation.predictions import (
 )
 from edge_medgemma.calibration.evaluation.radiographs import find_pictures, is_picture_folder
 from edge_medgemma.calibration.evaluation.records import Labels, Prediction
-from edge_medgemma.calibration.evaluation.requirements import check_findings
+from edge_medgemma.calibration.evaluation.requirements import (
+    check_findings,
+    check_prevalences,
+)
 from edge_medgemma.calibration.evaluation.results import StudyResult
 from edge_medgemma.calibration.evaluation.run import RESULTS_NAME, EngineChoice, run_cases
 from edge_medgemma.calibration.evaluation.summary import (
@@ -85,6 +88,7 @@ def evaluate(
         listing = find_series(folder, reading, modality, MAX_DATASET_FILES)
     plan = plan_evaluation(listing, folder, labels, layout, manifest.scope, triage.protocol)
     check_findings(summary.demands, plan.codes)
+    check_prevalences(summary.prevalences, plan.codes)
     thresholds = read_operating_points(inputs.engine.directory, triage.thresholds)
     _check_not_fitted_here(thresholds, manifest, plan)
     results = run_cases(inputs.engine, plan, triage, inputs.out / RESULTS_NAME, on_progress)

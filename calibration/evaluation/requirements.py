@@ -71,6 +71,19 @@ def check_findings(demands: Sequence[Demand], codes: Sequence[str]) -> None:
             )
 
 
+def check_prevalences(prevalences: Mapping[str, float], codes: Sequence[str]) -> None:
+    """Refuse the prevalence of a finding that is not evaluated; `""` stands for all.
+
+    Raises:
+        EvaluationError: names the first.
+    """
+    for code in prevalences:
+        if code and code not in codes:
+            raise EvaluationError(
+                f"--prevalence '{code}': expected one of the labelled findings, {', '.join(codes)}"
+            )
+
+
 def judge(demands: Sequence[Demand], findings: Sequence[FindingEntry]) -> tuple[Requirement, ...]:
     """What came of each demand."""
     entries = {finding.code: finding for finding in findings}

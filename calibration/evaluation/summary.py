@@ -39,7 +39,10 @@ from edge_medgemma.runtime.manifest import Manifest
 from edge_medgemma.runtime.reporting.json_report import INTENDED_USE
 from edge_medgemma.runtime.triage.report import Effort
 from edge_medgemma.runtime.triage.report_builder import engine_record
-from edge_medgemma.runtime.triage.scoring.operating_points import OperatingPoints
+from edge_medgemma.runtime.triage.scoring.operating_points import (
+    OperatingPoints,
+    fitting_points,
+)
 
 MAX_WRONG_ANSWERS = 10
 
@@ -91,7 +94,7 @@ def summarise(
         intended_use=INTENDED_USE,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         provenance=_provenance(plan, results, manifest, options),
-        flow=_flow(plan, studies, predictions),
+        flow=_flow(plan, studies, predictions, _unused_thresholds(plan, manifest, options)),
         findings=findings,
         time_to_result=_times(one.seconds for one in read),
         time_to_flag=_times(one.seconds for one in read if one.is_flagged),
@@ -238,7 +241,10 @@ def _wrong_answer(prediction: Prediction, study: Evaluated) -> WrongAnswer:
 
 
 def _flow(
-    plan: EvaluationPlan, studies: Sequence[Evaluated], predictions: Sequence[Prediction]
+    plan: EvaluationPlan,
+    studies: Sequence[Evaluated],
+    predictions: Sequence[Prediction],
+    unused_thresholds: tuple[str, ...],
 ) -> Flow:
     labelled = [one for one in studies if one.study.row is not None]
     read = [one for one in labelled if one.is_read]
@@ -259,7 +265,7 @@ def _flow(
         labels_without_study=match.rows_without_study,
         studies_without_label=tuple(named[place] for place in match.studies_without_row),
         findings_not_asked=tuple(code for code in plan.labels.codes if code not in plan.codes),
-        notes=(*plan.labels.notes, *match.notes, *_patient_note(labelled)),
+        notes=(*plan.labels.notes, *match.notes, *_patient_note(labelled), *unused_thresholds),
         labels_of_several_studies=match.rows_of_several_studies,
         studies_of_several_labels=tuple(named[place] for place in match.studies_of_several_rows),
     )
@@ -270,6 +276,24 @@ def _patient_note(labelled: Sequence[Evaluated]) -> tuple[str, ...]:
     if not own:
         return ()
     return (f"{own} of {len(labelled)} studies name no patient: each counts as one of its own",)
+
+
+def _unused_thresholds(
+    plan: EvaluationPlan, manifest: Manifest, options: SummaryOptions
+) -> tuple[str, ...]:
+    """Why fitted thresholds judge no finding that is evaluated, or not all: a sentence each."""
+    points = (
+        fitting_points(
+            options.thresholds,
+            manifest.sha256,
+            protocol,
+            [one for one in protocol.findings if one.code in plan.codes],
+            options.effort,
+            options.slices or protocol.slices,
+        )
+        for protocol in plan.protocols
+    )
+    return tuple(dict.fromkeys(one.problem.detail for one in points if one.problem))
 
 
 def _threshold_origin(

@@ -194,7 +194,8 @@ def command(
     """Triage labelled scans and count what the engine finds, misses and flags wrongly.
 
     SCANS is a folder of DICOM or NIfTI files. Every study is triaged once; what could not be assessed
-    counts against the engine. Writes predictions.csv, evaluation.json and the pictures of wrong answers.
+    counts against the engine. Writes the page evaluation.html, evaluation.json, predictions.csv and the
+    pictures of wrong answers.
     """
     inputs = Inputs(
         scans=scans,

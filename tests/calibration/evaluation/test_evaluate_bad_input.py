@@ -57,6 +57,14 @@ def test_a_requirement_that_means_nothing_is_refused(again, text, reason):
     assert reason in lines_of(result)
 
 
+def test_the_prevalence_of_a_finding_that_is_not_evaluated_is_refused(again):
+    result, _ = again("--prevalence", "skull_fractura=0.01")
+    assert result.exit_code == 1
+    assert "--prevalence 'skull_fractura': expected one of the labelled findings" in lines_of(
+        result
+    )
+
+
 def test_labels_that_fit_badly_are_counted_and_listed(phantoms, again, tmp_path):
     lines = (phantoms / "labels.csv").read_text().splitlines()
     header, rows = lines[0], lines[1:]

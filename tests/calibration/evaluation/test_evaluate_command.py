@@ -25,7 +25,7 @@ from edge_medgemma.calibration.evaluation.summary import SummaryOptions
 from edge_medgemma.runtime.backends.select import Provider, Providers
 from edge_medgemma.runtime.commands.options import BUILTIN_ENGINE
 from edge_medgemma.runtime.errors import EvaluationError
-from edge_medgemma.runtime.manifest import dump_manifest, load_manifest
+from edge_medgemma.runtime.manifest import dump_manifest, file_sha256, load_manifest
 from edge_medgemma.runtime.triage.options import TriageOptions
 from edge_medgemma.runtime.triage.report import Effort
 from edge_medgemma.runtime.triage.scoring.operating_points import (
@@ -159,6 +159,29 @@ def test_thresholds_are_never_reported_on_the_scans_that_they_were_fitted_on(
     result = evaluate(phantoms / "scans", "--labels", phantoms / "labels.csv", "--thresholds", path,
                       "--out", tmp_path / "out")  # fmt: skip
     assert "holds results of other thresholds" in lines_of(result)
+
+
+def test_thresholds_that_do_not_fit_are_said_to_be_unused(phantoms, evaluated, tmp_path):
+    out = shutil.copytree(evaluated[0], tmp_path / "out")
+    path = tmp_path / "thresholds.json"
+    write_operating_points(
+        replace(read_operating_points(BUILTIN_ENGINE), engine_sha256="0" * 64), path
+    )
+    results = out / "results.jsonl"
+    header, rest = results.read_bytes().split(b"\n", 1)
+    identity = json.loads(header) | {"thresholds_sha256": file_sha256(path)}
+    results.write_bytes(json.dumps(identity, separators=(",", ":")).encode() + b"\n" + rest)
+    result = evaluate(phantoms / "scans", "--labels", phantoms / "labels.csv", "--thresholds", path,
+                      "--out", out)  # fmt: skip
+    assert result.exit_code == 0, lines_of(result)
+    assert "Fitted thresholds are not used: they were fitted for another engine" in lines_of(result)
+    assert "they were fitted for another engine" in (out / "evaluation.html").read_text()
+    assert not any("Fitted" in one for one in notes_of(evaluated[0]))
+
+
+def notes_of(folder: Path) -> list[str]:
+    document = json.loads((folder / "evaluation.json").read_text())
+    return list(document["flow"]["notes"])
 
 
 def test_an_engine_that_changes_meanwhile_ends_the_evaluation(phantoms, tmp_path):

@@ -109,6 +109,10 @@ def test_a_small_subgroup_shows_counts_alone(document, folder) -> None:
         assert words in page
 
 
+def test_it_says_that_the_interval_of_a_perfect_area_is_exact(document, folder) -> None:
+    assert "exact where the log-odds separate the classes" in render_page(document, folder)
+
+
 def test_an_evaluation_of_nothing_still_has_a_page(document, folder) -> None:
     empty = replace(document, findings=(), worst_misses=(), worst_false_flags=(), comparison=None,
                     requirements=())  # fmt: skip
