@@ -18,6 +18,8 @@ from edge_medgemma.runtime.commands.tables import print_table
 
 TOO_FEW = f"n < {SUBGROUP_MINIMUM}"
 
+OWN_THRESHOLDS = "Each engine flags by the thresholds that hold for it: fitted ones where it has them, else the protocol's."
+
 MAX_NAMES = 3
 """Names shown of a list; the document has all."""
 
@@ -32,7 +34,7 @@ def print_evaluation(document: EvaluationDocument) -> None:
     if any(finding.subgroups for finding in document.findings):
         parts.append(_subgroups(document.findings))
     if document.comparison is not None:
-        parts += [_comparison(document.comparison)]
+        parts += [_comparison(document.comparison), Text(OWN_THRESHOLDS)]
     print_table(*parts, document.intended_use)
 
 
@@ -126,7 +128,7 @@ def _comparison(comparison: Comparison) -> Table:
         "largest |Δ|", "Δ AUC", title=title, title_justify="left",
     )  # fmt: skip
     table.columns[0].no_wrap = True
-    table.columns[-1].min_width = len("(-0.000 to +0.000)")
+    table.columns[-1].no_wrap = True  # rich would cut what a least width leaves no place for
     for one in comparison.findings:
         table.add_row(
             one.code,
@@ -146,7 +148,7 @@ def _comparison(comparison: Comparison) -> Table:
 def _change(area: AreaChange) -> str:
     if area.value is None or area.low is None or area.high is None:
         return "none"
-    return f"{area.value:+.3f} ({area.low:+.3f} to {area.high:+.3f})"
+    return f"{area.value:+.3f}\n({area.low:+.3f} to {area.high:+.3f})"
 
 
 def _share(one: Proportion) -> str:

@@ -205,4 +205,4 @@ def _print(document: ReportDocument) -> None:
 def _words(value: float | None, low: float | None, high: float | None) -> str:
     if value is None:
         return "-"
-    return f"{value:.3f}" if low is None else f"{value:.3f} ({low:.3f}-{high:.3f})"
+    return f"{value:.3f} (no interval)" if low is None else f"{value:.3f} ({low:.3f}-{high:.3f})"

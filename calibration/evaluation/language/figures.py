@@ -5,10 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from edge_medgemma.calibration.evaluation.document import Proportion, Share
 from edge_medgemma.calibration.statistics.metrics import BOOTSTRAP_SAMPLES
 from edge_medgemma.runtime.documents import Size
+
+NO_SPREAD = 1e-12
+"""Less than this between resamples is rounding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +25,7 @@ class MeanScore:
     value: Share | None
     """null without items."""
     low: Share | None
+    """null where no resample moves the mean."""
     high: Share | None
 
 
@@ -38,9 +43,18 @@ def mean_score(scores: Sequence[float], groups: Sequence[object], seed: int = 0)
     for place in range(BOOTSTRAP_SAMPLES):
         drawn = rng.integers(len(names), size=len(names))
         means[place] = sums[drawn].sum() / counts[drawn].sum()
-    low, high = np.quantile(means, [0.025, 0.975])
     value = math.fsum(scores) / len(scores)
-    return MeanScore(len(scores), len(names), value, float(low), float(high))
+    return MeanScore(len(scores), len(names), value, *resampled_interval(means))
+
+
+def resampled_interval(figures: ArrayLike) -> tuple[float | None, float | None]:
+    """95 % percentile interval of a figure over resamples [samples]; None where no resample moves it,
+    which says that the sample is small or all alike, not that the figure is certain."""
+    found = np.asarray(figures, np.float64)
+    if np.ptp(found) < NO_SPREAD:
+        return None, None
+    low, high = np.quantile(found, [0.025, 0.975])
+    return float(low), float(high)
 
 
 def share_words(share: Proportion) -> str:
@@ -54,4 +68,6 @@ def mean_words(mean: MeanScore) -> str:
     """The same of a mean."""
     if mean.value is None:
         return "- of 0"
+    if mean.low is None or mean.high is None:
+        return f"{mean.value:.3f} of {mean.items} (no interval)"
     return f"{mean.value:.3f} of {mean.items} ({mean.low:.3f}-{mean.high:.3f})"

@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 
 from edge_medgemma.calibration.evaluation.document import Share
+from edge_medgemma.calibration.evaluation.language.figures import resampled_interval
 from edge_medgemma.calibration.statistics.metrics import BOOTSTRAP_SAMPLES
 from edge_medgemma.calibration.statistics.paired import mcnemar_exact
 from edge_medgemma.runtime.documents import Size
@@ -67,5 +68,4 @@ def mean_change(
     rng = np.random.default_rng(seed)
     drawn = (rng.integers(len(names), size=len(names)) for _ in range(BOOTSTRAP_SAMPLES))
     means = [float(sums[one].sum() / counts[one].sum()) for one in drawn]
-    low, high = np.quantile(means, [0.025, 0.975])
-    return MeanChange(len(first), len(names), float(change.mean()), float(low), float(high))
+    return MeanChange(len(first), len(names), float(change.mean()), *resampled_interval(means))

@@ -33,7 +33,7 @@ class MentionTable:
     f1: Share | None
     """null where neither mentions anything."""
     f1_low: Share | None
-    """95 % interval over reports resampled."""
+    """95 % interval over reports resampled; null where no resample moves F1."""
     f1_high: Share | None
 
 

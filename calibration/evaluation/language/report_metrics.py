@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_medgemma.calibration.evaluation.document import Share
-from edge_medgemma.calibration.evaluation.language.figures import mean_score
+from edge_medgemma.calibration.evaluation.language.figures import NO_SPREAD, mean_score
 from edge_medgemma.calibration.statistics.metrics import BOOTSTRAP_SAMPLES
 from edge_medgemma.runtime.documents import Size
 from edge_medgemma.runtime.errors import DatasetError, DependencyError
@@ -45,7 +45,7 @@ def bleu(reports: Sequence[str], references: Sequence[str]) -> TextMetric:
         list(reports), [list(references)], n_bootstrap=BOOTSTRAP_SAMPLES if len(reports) > 1 else 1
     )
     signature = str(scorer.get_signature())
-    if len(reports) < 2:
+    if len(reports) < 2 or score._ci < NO_SPREAD:
         value = float(score.score) / 100
         return TextMetric("BLEU", signature, len(reports), value, None, None)
     low, high = score._mean - score._ci, score._mean + score._ci

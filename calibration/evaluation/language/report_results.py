@@ -14,6 +14,7 @@ from edge_medgemma.calibration.evaluation.language.answering import (
     picture_prefix,
     require_free_questions,
 )
+from edge_medgemma.calibration.evaluation.language.figures import resampled_interval
 from edge_medgemma.calibration.evaluation.language.finding_mentions import (
     Mention,
     mentions,
@@ -163,6 +164,5 @@ def _f1(
         ]
     )
     kept = sums[sums[:, 1] > 0]
-    low, high = np.quantile(kept[:, 0] / kept[:, 1], [0.025, 0.975])
     value = counts.sum(0)
-    return float(value[0] / value[1]), float(low), float(high)
+    return float(value[0] / value[1]), *resampled_interval(kept[:, 0] / kept[:, 1])

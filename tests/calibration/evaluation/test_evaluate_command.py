@@ -213,6 +213,7 @@ def test_an_engine_is_compared_with_itself_without_a_flip(phantoms, again, tmp_p
         shutil.rmtree(scans / f"case{place:02}")
     result, document = again("--compare", BUILTIN_ENGINE, scans=scans)
     assert result.exit_code == 0, lines_of(result)
+    assert "Each engine flags by the thresholds that hold for it" in lines_of(result)
     comparison = document["comparison"]
     assert comparison["flips"] == []
     for finding in comparison["findings"]:
