@@ -40,6 +40,10 @@ def print_evaluation(document: EvaluationDocument) -> None:
 
 def flow_lines(flow: Flow) -> Iterator[str]:
     """Scans and labels from what was found to what was assessed."""
+    if not flow.label_rows:
+        yield f"{flow.studies_found} studies found, none labelled: answers without figures"
+        yield from _skipped_and_notes(flow)
+        return
     yield (
         f"{flow.label_rows} labels, {flow.studies_found} studies found: {flow.studies_labelled} labelled, "
         f"{flow.studies_read} read, {flow.studies_assessed} assessed, {flow.patients} patients"
@@ -55,6 +59,10 @@ def flow_lines(flow: Flow) -> Iterator[str]:
     ):
         if names:
             yield f"{words}: {len(names)} ({_some(names)})"
+    yield from _skipped_and_notes(flow)
+
+
+def _skipped_and_notes(flow: Flow) -> Iterator[str]:
     if flow.files_skipped:
         reasons = "; ".join(f"{count} × {reason}" for reason, count in flow.files_skipped.items())
         yield f"files skipped: {reasons}"

@@ -4,7 +4,17 @@ from dataclasses import replace
 
 from support.sample_evaluation import sample_evaluation
 
-from edge_medgemma.calibration.evaluation.commands.evaluation_table import print_evaluation
+from edge_medgemma.calibration.evaluation.commands.evaluation_table import (
+    flow_lines,
+    print_evaluation,
+)
+
+
+def test_without_labels_it_does_not_say_that_nothing_was_read() -> None:
+    flow = replace(sample_evaluation(120, ())[0].flow, label_rows=0, studies_labelled=0)
+    lines = list(flow_lines(flow))
+    assert lines[0].startswith(f"{flow.studies_found} studies found, none labelled")
+    assert not any("0 read" in one or "without a label" in one for one in lines)
 
 
 def test_no_figure_of_a_comparison_is_cut(capsys) -> None:
