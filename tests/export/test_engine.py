@@ -103,7 +103,7 @@ def test_progress_ends_at_the_total(tmp_path):
 
 
 def test_the_scope_is_passed_on(tmp_path):
-    scope = demo_scope("for show", ("haemorrhage",), {"haemorrhage": (1.0, 0.0)})
+    scope = demo_scope("for show", ("haemorrhage",))
     export_engine(
         synthetic_checkpoint("tiny"),
         tmp_path / "engine",

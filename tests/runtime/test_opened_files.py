@@ -1,4 +1,4 @@
-"""What an engine opens in its folder is in its manifest, which holds the hash of each."""
+"""What an engine opens in its folder is in its manifest, which holds the hash of each, or sealed."""
 
 import shutil
 import sys
@@ -18,6 +18,7 @@ from edge_medgemma.runtime.errors import ProviderError
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.manifest import MANIFEST_NAME, dump_manifest, load_manifest
 from edge_medgemma.runtime.triage.options import TriageOptions
+from edge_medgemma.runtime.triage.scoring.operating_points import THRESHOLDS_NAME
 from edge_medgemma.runtime.triage.triage_scan import triage_scan
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux")
@@ -40,7 +41,8 @@ def test_a_triage_opens_nothing_that_the_manifest_does_not_list(tmp_path: Path) 
     with opened_files(directory) as opened, Engine.open(directory, threads=1) as engine:
         report = triage_scan(engine, scan, options)
     assert any(finding.score is not None for finding in report.studies[0].findings)
-    assert opened == {MANIFEST_NAME, *load_manifest(directory).files}
+    # Thresholds are fitted to a finished engine: sealed by themselves, and bound to its manifest.
+    assert opened == {MANIFEST_NAME, THRESHOLDS_NAME, *load_manifest(directory).files}
     assert not opened & set(UNLISTED)
 
 

@@ -36,6 +36,7 @@ def _by_key(labels: Labels) -> dict[str, Mapping[str, bool | None]]:
 def test_every_layout_speaks_of_findings_that_a_protocol_asks_for() -> None:
     assert list(LAYOUTS) == [
         "table", "rsna-ich", "cq500", "ct-ich", "ct-rate", "nih", "chexpert", "msd", "open-i",
+        "none",
     ]  # fmt: skip
     assert {layout.protocol for layout in LAYOUTS.values()} <= {"", *builtin_names()}
 

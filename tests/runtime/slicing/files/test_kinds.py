@@ -34,8 +34,8 @@ CONVERT = "; give the DICOM images, or convert it to NIfTI"
         (b"%PDF-1.7", "PDF document, not a scan; give the DICOM images"),
         (b"\x89PNG\r\n\x1a\n", "PNG or JPEG image, not a scan; give the DICOM images"),
         (b"II*\0", "TIFF image, not a scan; give the DICOM images"),
-        (gzip.compress(b"NRRD0005"), "gzip file; within it: NRRD volume" + CONVERT),
-        (gzip.compress(b""), "damaged or empty gzip file"),
+        (gzip.compress(b"NRRD0005", mtime=0), "gzip file; within it: NRRD volume" + CONVERT),
+        (gzip.compress(b"", mtime=0), "damaged or empty gzip file"),
         # a gzip whose name takes all that is looked at
         (b"\x1f\x8b\x08\x08\0\0\0\0\0\0" + b"a" * 200_000, "damaged or empty gzip file"),
         (b"anything", "neither DICOM nor NIfTI by its content"),
