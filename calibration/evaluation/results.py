@@ -5,8 +5,6 @@ before the next study begins; a line that a kill tore off is dropped.
 """
 
 import contextlib
-import os
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,11 @@ import msgspec
 
 from edge_medgemma.calibration.evaluation.document import Picture, ProtocolProvenance
 from edge_medgemma.calibration.evaluation.records import Outcome
+from edge_medgemma.calibration.evaluation.synced_lines import (
+    append_line,
+    lock_alone,
+    whole_lines,
+)
 from edge_medgemma.runtime.documents import Sha256, Size, parse_json
 from edge_medgemma.runtime.errors import EvaluationError
 from edge_medgemma.runtime.files import write_errors
@@ -115,21 +118,18 @@ def open_results(path: Path, identity: RunIdentity) -> Iterator[ResultsFile]:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("a+b", buffering=0)
     with file:
-        _lock(path, file)
+        if not lock_alone(file):
+            raise EvaluationError(
+                f"another evaluation is writing '{path}'; wait for it, or name another folder with --out"
+            )
         file.seek(0)
-        lines, whole_bytes = _whole_lines(file.read())
+        lines, whole_bytes = whole_lines(file.read())
         done = _results(path, lines, identity) if lines else {}
         with write_errors(path):
             file.truncate(whole_bytes)
         if not lines:
             _write_line(path, file, identity)
         yield ResultsFile(path, file, done)
-
-
-def _whole_lines(data: bytes) -> tuple[list[bytes], int]:
-    """Lines that end, and their bytes in all: what follows the last newline was torn off."""
-    end = data.rfind(b"\n") + 1
-    return data[:end].splitlines(), end
 
 
 def _results(path: Path, lines: list[bytes], identity: RunIdentity) -> dict[str, StudyResult]:
@@ -176,23 +176,4 @@ def _difference(found: RunIdentity, expected: RunIdentity) -> str:
 
 def _write_line(path: Path, file: IO[bytes], record: object) -> None:
     with write_errors(path):
-        rest = memoryview(msgspec.json.encode(record) + b"\n")
-        while rest:
-            rest = rest[file.write(rest) :]
-        os.fsync(file.fileno())
-
-
-def _lock(path: Path, file: IO[bytes]) -> None:
-    """Keep other evaluations out; the system drops the lock with the process."""
-    if sys.platform == "win32":
-        return
-    import errno
-    import fcntl
-
-    try:
-        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES):
-            raise EvaluationError(
-                f"another evaluation is writing '{path}'; wait for it, or name another folder with --out"
-            ) from None  # not every file system has locks
+        append_line(file, msgspec.json.encode(record))

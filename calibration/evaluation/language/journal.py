@@ -1,8 +1,6 @@
 """A file of results that grows by one line each and outlives a kill: `answers.jsonl`."""
 
 import json
-import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -10,6 +8,11 @@ from typing import BinaryIO, Generic, Self, TypeVar
 
 import msgspec
 
+from edge_medgemma.calibration.evaluation.synced_lines import (
+    append_line,
+    lock_alone,
+    whole_lines,
+)
 from edge_medgemma.runtime.errors import ResourceError
 from edge_medgemma.runtime.files import write_errors
 
@@ -45,35 +48,22 @@ class Journal(Generic[Row]):
                 raise
 
     def _go_on(self, kind: type[Row], depends_on: Mapping[str, object]) -> None:
-        self._lock()
-        data = self._path.read_bytes()
-        lines = data[: data.rfind(b"\n") + 1].splitlines()
+        if not lock_alone(self._file):
+            raise ResourceError(
+                f"another run is writing '{self._path}'; wait for it, or choose another --out"
+            )
+        lines, whole_bytes = whole_lines(self._path.read_bytes())
         if lines:
             self._require_same(lines[0], depends_on)
             self.rows = [self._row(line, kind) for line in lines[1:]]
-        self._file.truncate(data.rfind(b"\n") + 1)
+        self._file.truncate(whole_bytes)
         if not lines:
-            self._write(json.dumps(depends_on, sort_keys=True).encode())
-
-    def _lock(self) -> None:
-        """Keep other runs off the file until this one ends, whatever ends it."""
-        if sys.platform == "win32":
-            return
-        import fcntl
-
-        try:
-            fcntl.flock(self._file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ResourceError(
-                f"another run is writing '{self._path}'; wait for it, or choose another --out"
-            ) from None
-        except OSError:
-            return  # not every file system has locks
+            append_line(self._file, json.dumps(depends_on, sort_keys=True).encode())
 
     def append(self, row: Row) -> None:
         """Add a row; it is on the disk when this returns."""
         with write_errors(self._path):
-            self._write(msgspec.json.encode(row))
+            append_line(self._file, msgspec.json.encode(row))
         self.rows.append(row)
 
     def __enter__(self) -> Self:
@@ -86,11 +76,6 @@ class Journal(Generic[Row]):
         trace: TracebackType | None,
     ) -> None:
         self._file.close()
-
-    def _write(self, line: bytes) -> None:
-        self._file.write(line + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
 
     def _require_same(self, line: bytes, depends_on: Mapping[str, object]) -> None:
         try:
