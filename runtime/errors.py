@@ -57,6 +57,14 @@ class ProviderError(EdgeMedgemmaError, RuntimeError):
     """A library or device that is unknown, does not work here or fails its self-test."""
 
 
+class SettingsError(EdgeMedgemmaError, ValueError):
+    """A file of settings that is missing, no TOML, or has a field that is unknown or out of range."""
+
+
+class PeerError(EdgeMedgemmaError, OSError):
+    """An archive, scanner or health-record system that is away, refuses, or answers with a failure."""
+
+
 class BaselineError(EdgeMedgemmaError, ValueError):
     """A file that a benchmark is compared with: missing, damaged or of another version."""
 

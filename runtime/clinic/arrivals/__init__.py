@@ -1,0 +1,1 @@
+"""Scans on their way into the spool: by DICOM, DICOMweb, folder, stick or upload."""

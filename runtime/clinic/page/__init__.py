@@ -1,0 +1,1 @@
+"""The web page and the API of the clinic's box."""

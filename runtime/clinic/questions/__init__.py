@@ -1,0 +1,1 @@
+"""Questions of people to the engine, from one process to the other."""

@@ -1,0 +1,1 @@
+"""Studies, their states and results, and who acknowledged them."""

@@ -1,0 +1,1 @@
+"""`edge-medgemma clinic`: one file a command, imported when it is asked for."""
