@@ -29,6 +29,11 @@ class StateFolder:
         return self.path / "secret"
 
     @property
+    def lock_file(self) -> Path:
+        """Held by the one clinic that runs on this folder; the number of its process."""
+        return self.path / "lock"
+
+    @property
     def database(self) -> Path:
         """The worklist (SQLite), which can be made anew from the other folders."""
         return self.path / "worklist.sqlite"

@@ -11,6 +11,11 @@ def cache_folder() -> Path:
     return platformdirs.user_cache_path("edge-medgemma")
 
 
+def data_folder() -> Path:
+    """The user's folder of what must not be lost; it need not exist."""
+    return platformdirs.user_data_path("edge-medgemma")
+
+
 class Place(StrEnum):
     """A folder of the user's cache, named after what is in it."""
 

@@ -46,7 +46,11 @@ def test_commands_of_a_page_are_understood(page: str) -> None:
         command: click.Command = cli
         context = click.Context(cli)
         arguments = words[1:]
-        while isinstance(command, click.Group) and arguments[0] in command.list_commands(context):
+        while (
+            isinstance(command, click.Group)
+            and arguments
+            and arguments[0] in command.list_commands(context)
+        ):
             found = command.get_command(context, arguments.pop(0))
             assert found is not None
             command = found

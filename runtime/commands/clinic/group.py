@@ -1,8 +1,16 @@
 """`edge-medgemma clinic`: the box of a clinic, and the commands around it."""
 
 from importlib import import_module
+from pathlib import Path
 
 import click
+
+from edge_medgemma.runtime.clinic.state_folder import StateFolder
+from edge_medgemma.runtime.commands.clinic.options import (
+    lan_option,
+    settings_option,
+    state_option,
+)
 
 COMMANDS: dict[str, str] = {}
 """Command name -> module of this folder that defines a click command called `command`."""
@@ -22,6 +30,31 @@ class _Commands(click.Group):
         return command
 
 
-@click.group(cls=_Commands, invoke_without_command=True, epilog="Example: edge-medgemma clinic")
-def command() -> None:
-    """Receive scans, triage them and show a worklist on a page."""
+@click.group(
+    cls=_Commands,
+    invoke_without_command=True,
+    epilog="Example: edge-medgemma clinic",
+)
+@state_option
+@settings_option
+@lan_option
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print the addresses as JSON, once all is up."
+)
+@click.pass_context
+def command(
+    context: click.Context,
+    state: StateFolder,
+    settings_file: Path | None,
+    lan: bool,
+    as_json: bool,
+) -> None:
+    """Receive scans, triage them and show a worklist on a page.
+
+    Starts three processes and keeps them running until Ctrl-C: one receives and sends, one holds the
+    engine, one serves the page.
+    """
+    if context.invoked_subcommand is None:
+        from edge_medgemma.runtime.commands.clinic.run import run
+
+        run(state, settings_file, is_lan=lan, as_json=as_json)

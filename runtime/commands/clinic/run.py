@@ -1,0 +1,52 @@
+"""`edge-medgemma clinic` without a command: the three processes, until it is told to stop."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from edge_medgemma.runtime.clinic.addresses import ClinicAddress, clinic_address
+from edge_medgemma.runtime.clinic.settings import read_settings
+from edge_medgemma.runtime.clinic.state_folder import StateFolder
+from edge_medgemma.runtime.clinic.supervisor import PROCESSES, Child, Supervisor
+from edge_medgemma.runtime.documents import dump_json
+
+
+def run(state: StateFolder, settings_file: Path | None, *, is_lan: bool, as_json: bool) -> None:
+    """Start the processes, print where they are reached once all are up, and wait for the end.
+
+    Raises:
+        SettingsError: of the settings file.
+        ResourceError: the state folder cannot be written, or a clinic runs on it already.
+    """
+    settings = read_settings(settings_file)
+    state.create()
+    address = clinic_address(settings, is_lan=is_lan)
+
+    def announce() -> None:
+        click.echo(dump_json(address).rstrip() if as_json else address_words(address))
+
+    children = [
+        Child(name, _command_line(name, state, settings_file, is_lan=is_lan)) for name in PROCESSES
+    ]
+    ports = (settings.node.port, settings.page.port)
+    Supervisor(state, children, ports, announce, lambda line: click.echo(line, err=True)).run()
+
+
+def address_words(address: ClinicAddress) -> str:
+    """The lines that a person reads."""
+    lines = [f"page       {url}" for url in address.page_urls]
+    for host in address.hosts:
+        lines.append(f"scanners   AE title {address.ae_title}, address {host}, port {address.port}")
+    if not address.is_lan:
+        lines.append("only this machine is answered; --lan lets others of the local network in")
+    return "\n".join([*lines, "stop with Ctrl-C"])
+
+
+def _command_line(
+    name: str, state: StateFolder, settings_file: Path | None, *, is_lan: bool
+) -> list[str]:
+    words = [sys.executable, "-m", "edge_medgemma", "clinic", name, "--state", str(state.path)]
+    if settings_file is not None:
+        words += ["--settings", str(settings_file)]
+    return [*words, "--lan"] if is_lan and name != "worker" else words
