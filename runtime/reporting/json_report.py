@@ -126,6 +126,7 @@ def _series(series: SeriesRecord) -> SeriesEntry:
         series.shape,
         (slice_mm, row_mm, column_mm),
         series.orientation,
+        series.scanned_at or None,
     )
 
 

@@ -61,6 +61,8 @@ class SeriesEntry:
     spacing_mm: tuple[float | None, float | None, float | None]
     """Slice, row, column; null where it is not known."""
     orientation: str
+    scanned_at: str | None
+    """ISO 8601 date or date and time, by the scanner's clock; null where it is not stated."""
 
 
 @dataclass(frozen=True, slots=True)

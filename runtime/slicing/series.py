@@ -82,6 +82,7 @@ def describe_stack(stack: Stack) -> Series:
         is_for_processing=first.is_for_processing,
         turns=(turn,),
         views=tuple(h.view for h in slices) if first.modality in RADIOGRAPHS else (),
+        scanned_at=min((h.scanned_at for h in slices if h.scanned_at), default=""),
     )
 
 

@@ -101,6 +101,8 @@ class Series:
     one for each radiograph."""
     views: tuple[View, ...] = ()
     """Of a radiograph: the projection of each image; empty otherwise."""
+    scanned_at: str = ""
+    """ISO 8601 date or date and time of the first slice, by the scanner's clock; empty if not stated."""
 
     @property
     def body_parts(self) -> tuple[BodyPart, ...]:

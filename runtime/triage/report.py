@@ -84,6 +84,8 @@ class SeriesRecord:
     spacing_mm: tuple[float, float, float]
     """Slice, row, column."""
     orientation: str
+    scanned_at: str = ""
+    """ISO 8601 date or date and time, by the scanner's clock; empty where it is not stated."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,6 +85,7 @@ def series_record(series: Series) -> SeriesRecord:
         shape=series.shape,
         spacing_mm=series.spacing_mm,
         orientation=series.orientation,
+        scanned_at=series.scanned_at,
     )
 
 

@@ -9,7 +9,13 @@ import numpy as np
 import pydicom.uid
 from pydicom.dataset import Dataset
 
-from edge_medgemma.runtime.slicing.dicom import body_parts, dicom_terms, patient, radiograph
+from edge_medgemma.runtime.slicing.dicom import (
+    body_parts,
+    dicom_terms,
+    patient,
+    radiograph,
+    scan_time,
+)
 from edge_medgemma.runtime.slicing.dicom.body_parts import body_parts_of
 from edge_medgemma.runtime.slicing.dicom.dicom_file import parse_guarded, read_header
 from edge_medgemma.runtime.slicing.dicom.dicom_terms import has_contrast_agent, is_sharp_kernel
@@ -49,14 +55,14 @@ PHASE_TYPES = {"P", "PHASE", "PHASE MAP"}
 
 KEYWORDS = [
     "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber",
-    "FrameOfReferenceUID", "StudyDate", "ImageType", "ConvolutionKernel",
+    "FrameOfReferenceUID", "ImageType", "ConvolutionKernel",
     "Rows", "Columns", "NumberOfFrames", "FrameIncrementPointer", "PhotometricInterpretation",
     "SamplesPerPixel", "BitsAllocated", "PixelSpacing", "ImagerPixelSpacing", "SliceThickness",
     "SpacingBetweenSlices", "ImagePositionPatient", "ImageOrientationPatient", "InstanceNumber",
     "SliceLocation", "AcquisitionNumber", "TemporalPositionIdentifier", "TriggerTime", "DiffusionBValue",
     "EchoTime", "RescaleSlope", "RescaleIntercept", "RescaleType",
     "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
-    *patient.KEYWORDS, *body_parts.KEYWORDS, *dicom_terms.CONTRAST_KEYWORDS, *radiograph.KEYWORDS,
+    *patient.KEYWORDS, *scan_time.KEYWORDS, *body_parts.KEYWORDS, *dicom_terms.CONTRAST_KEYWORDS, *radiograph.KEYWORDS,
 ]  # fmt: skip
 
 
@@ -70,6 +76,8 @@ class SliceHeader:
     """Empty if the file has none."""
     series_uid: str
     study_date: str
+    scanned_at: str
+    """As `scan_time` gives it; empty if the file does not say."""
     frame_of_reference: str
     """UID; empty if the file has none."""
     modality: Modality
@@ -128,8 +136,8 @@ def _read(path: Path) -> list[SliceHeader]:
     frame_count = _count(dataset, "NumberOfFrames", 1)
     _check_pixels(dataset, frame_count, pixel_bytes)
     frames = (Frame(dataset, index) for index in range(frame_count))
-    person = patient_of(dataset)
-    headers = [_slice_header(path, frame, modality, person) for frame in frames]
+    person, scanned_at = patient_of(dataset), scan_time.scan_time(dataset)
+    headers = [_slice_header(path, frame, modality, person, scanned_at) for frame in frames]
     if is_mosaic(dataset):
         return _tiles(path, headers[0])
     is_classic = "PerFrameFunctionalGroupsSequence" not in dataset
@@ -223,7 +231,9 @@ def _check_pixels(dataset: Dataset, frame_count: int, pixel_bytes: int | None) -
         )
 
 
-def _slice_header(path: Path, frame: Frame, modality: Modality, person: Patient) -> SliceHeader:
+def _slice_header(
+    path: Path, frame: Frame, modality: Modality, person: Patient, scanned_at: str
+) -> SliceHeader:
     dataset = frame.dataset
     is_radiograph = modality in (Modality.CR, Modality.DX)
     image_type = _image_type(frame, modality)
@@ -240,6 +250,7 @@ def _slice_header(path: Path, frame: Frame, modality: Modality, person: Patient)
         study_uid=_uid(dataset, "StudyInstanceUID", default=""),
         series_uid=_uid(dataset, "SeriesInstanceUID"),
         study_date=frame.term("StudyDate"),
+        scanned_at=scanned_at,
         frame_of_reference=_uid(dataset, "FrameOfReferenceUID", default=""),
         modality=modality,
         body_parts=body_parts_of(frame, modality),
