@@ -65,6 +65,10 @@ class PeerError(EdgeMedgemmaError, OSError):
     """An archive, scanner or health-record system that is away, refuses, or answers with a failure."""
 
 
+class QuestionError(EdgeMedgemmaError, RuntimeError):
+    """A question that cannot be put to the engine now: too many wait, or it is known no more."""
+
+
 class BaselineError(EdgeMedgemmaError, ValueError):
     """A file that a benchmark is compared with: missing, damaged or of another version."""
 

@@ -23,6 +23,7 @@ from edge_medgemma.runtime.commands.options import (
 from edge_medgemma.runtime.commands.progress import stage_progress
 from edge_medgemma.runtime.commands.sanitize import printable
 from edge_medgemma.runtime.errors import ProtocolError
+from edge_medgemma.runtime.generation.answer_pieces import AnswerPiece
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.generation.sampling import Sampling
 from edge_medgemma.runtime.reporting.labels import sentence
@@ -33,7 +34,6 @@ from edge_medgemma.runtime.tracing.trace_file import write_trace
 from edge_medgemma.runtime.triage.answer_schema import findings_schema, load_schema
 from edge_medgemma.runtime.triage.chat_session import (
     FINISH_REASON_LABELS,
-    AnswerPiece,
     ChatSession,
     open_scan,
 )

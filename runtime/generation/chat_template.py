@@ -47,10 +47,23 @@ class ChatTemplate:
         Raises:
             EngineError: the template refuses the message or fails.
         """
+        return self.render_turns([("user", content)], opens_answer=opens_answer)
+
+    def render_turns(
+        self, turns: Sequence[tuple[str, Content]], *, opens_answer: bool = True
+    ) -> str:
+        """The text of a conversation: roles (`system`, `user`, `assistant`) and their messages.
+
+        Raises:
+            EngineError: the template refuses a message or fails.
+        """
         try:
             return self._template.render(
                 {
-                    "messages": [{"role": "user", "content": [dict(item) for item in content]}],
+                    "messages": [
+                        {"role": role, "content": [dict(item) for item in content]}
+                        for role, content in turns
+                    ],
                     "tools": None,
                     "documents": None,
                     "add_generation_prompt": opens_answer,

@@ -7,7 +7,7 @@ once and asked many times. Each text is tokenised on its own: no token spans pre
 
 import itertools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,31 @@ class Chunk:
 
     ids: tuple[int, ...]
     images: int
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One turn of a conversation."""
+
+    role: str
+    """`system`, `user` or `assistant`."""
+    parts: tuple[str | None, ...]
+    """Texts in order; None is a picture."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """Tokens of a conversation up to the opening of the model's next turn."""
+
+    chunks: tuple[Chunk, ...]
+    """Up to the end of the last picture; none without pictures."""
+    ids: tuple[int, ...]
+    """What follows."""
+
+    @property
+    def num_tokens(self) -> int:
+        """All of them."""
+        return sum(len(chunk.ids) for chunk in self.chunks) + len(self.ids)
 
 
 def scan_texts(instruction: str, slices: int, question: str) -> list[str]:
@@ -122,6 +147,33 @@ class PromptBuilder:
         """A whole prompt without images: one user turn and the opening of the model's."""
         return tuple(i for piece in self._pieces([text]) for i in piece.ids)
 
+    def conversation(self, turns: Sequence[Turn]) -> Conversation:
+        """The tokens of a conversation, as the checkpoint's template writes it.
+
+        Raises:
+            EngineError: the template does not show every text and picture once and in order.
+            ProtocolError: a text spells a control token.
+        """
+        texts = [part for turn in turns for part in turn.parts if part is not None]
+        slots = iter(_slots(len(texts)))
+        messages = [
+            (
+                turn.role,
+                [
+                    IMAGE_ITEM if part is None else {"type": "text", "text": next(slots)}
+                    for part in turn.parts
+                ],
+            )
+            for turn in turns
+        ]
+        rendered = self.template.render_turns(messages)
+        self._require_order(rendered, [item for _, content in messages for item in content])
+        *chunks, last = _cut(self._pieces_of(rendered, texts))
+        if not last.images:
+            return Conversation(tuple(chunks), last.ids)
+        end = len(last.ids) - last.ids[::-1].index(self.tokens.image_end)
+        return Conversation((*chunks, Chunk(last.ids[:end], last.images)), last.ids[end:])
+
     def expanded(self, rendered: str) -> str:
         """A rendered prompt with every image as the tokens that stand for it."""
         return rendered.replace(self._image, self._expanded)
@@ -134,18 +186,8 @@ class PromptBuilder:
         self, texts: Sequence[str], arrange: Callable[[Sequence[str]], Content] = content_of
     ) -> tuple[Chunk, ...]:
         """All of a prompt up to its last text, cut before each image."""
-        chunks: list[Chunk] = []
-        ids: list[int] = []
-        images = 0
-        for piece in self._pieces(texts, arrange):
-            if piece.slot == len(texts) - 1:
-                break
-            if piece.slot == -1:
-                chunks.append(Chunk(tuple(ids), images))
-                ids, images = [], 1
-            ids.extend(piece.ids)
-        chunks.append(Chunk(tuple(ids), images))
-        return tuple(chunks)
+        last = len(texts) - 1
+        return _cut(itertools.takewhile(lambda one: one.slot != last, self._pieces(texts, arrange)))
 
     def _pieces(
         self, texts: Sequence[str], arrange: Callable[[Sequence[str]], Content] = content_of
@@ -155,10 +197,13 @@ class PromptBuilder:
         The template sees a mark in place of each text: what it makes of marks it makes of any text,
         and a text is never read as part of the template.
         """
-        slots = [f"\ue000{index}\ue001" for index in range(len(texts))]
-        content = arrange(slots)
+        content = arrange(_slots(len(texts)))
         rendered = self.template.render(content)
         self._require_order(rendered, content)
+        return self._pieces_of(rendered, texts)
+
+    def _pieces_of(self, rendered: str, texts: Sequence[str]) -> list[_Piece]:
+        """The rendered prompt with each text in place of its mark."""
         has_first_token = self.brings_first_token(rendered)
         before, behind = ([], []) if has_first_token else self.tokenizer.surroundings()
         pieces = [_Piece(tuple(before), None)]
@@ -206,6 +251,23 @@ class PromptBuilder:
         raise EngineError(
             f"the chat template {problem}; every text and image must stand once, in order: {HINT}"
         )
+
+
+def _slots(count: int) -> list[str]:
+    return [f"\ue000{index}\ue001" for index in range(count)]
+
+
+def _cut(pieces: Iterable[_Piece]) -> tuple[Chunk, ...]:
+    """Pieces as chunks, cut before each image."""
+    chunks: list[Chunk] = []
+    ids: list[int] = []
+    images = 0
+    for piece in pieces:
+        if piece.slot == -1:
+            chunks.append(Chunk(tuple(ids), images))
+            ids, images = [], 1
+        ids.extend(piece.ids)
+    return (*chunks, Chunk(tuple(ids), images))
 
 
 def _special_tokens(tokenizer: Tokenizer, tokens: TokenSpec) -> dict[str, str]:

@@ -9,11 +9,11 @@ from typing import Any
 
 from edge_medgemma.runtime.domain import read_domain
 from edge_medgemma.runtime.errors import AnswerError, ScanError
+from edge_medgemma.runtime.generation.answer_pieces import AnswerPiece, answer_pieces
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.generation.grammar import Constraint
-from edge_medgemma.runtime.generation.outputs import FinishReason, stop_repetition
+from edge_medgemma.runtime.generation.outputs import FinishReason
 from edge_medgemma.runtime.generation.prefix import Prefix
-from edge_medgemma.runtime.generation.reasoning_split import Reply
 from edge_medgemma.runtime.generation.sampling import Sampling
 from edge_medgemma.runtime.slicing.choose import choose_series
 from edge_medgemma.runtime.slicing.scan import find_series
@@ -51,24 +51,6 @@ FINISH_REASON_LABELS: Mapping[FinishReason | None, str] = {
     FinishReason.CONTEXT: "stopped: the engine reads no more tokens; use fewer --slices",
 }
 
-_UNFINISHED_CHARACTER = "\N{REPLACEMENT CHARACTER}"
-
-
-@dataclass(frozen=True, slots=True)
-class AnswerPiece:
-    """A few characters of an answer, as they come."""
-
-    text: str
-    """The model's own: escape it for wherever it is shown. Empty where a character is unfinished."""
-    is_thought: bool
-    """Part of the reasoning that precedes the answer."""
-    tokens: int
-    """Generated up to here."""
-    elapsed_s: float
-    """Time since generation began."""
-    ending: FinishReason | None = None
-    """Why it ended; the last piece has one, and no text."""
-
 
 @dataclass(frozen=True, slots=True)
 class ChatSession:
@@ -104,29 +86,17 @@ class ChatSession:
         Raises:
             ProtocolError: the question spells a control token.
         """
-        reply = Reply(self.engine.manifest.tokens)
-        was_thought, shown, count, elapsed_s = False, "", 0, 0.0
-        question_ids = self.engine.prompt.question(question)
-        steps = self.prefix.generate(question_ids, sampling, max_tokens, constraint)
-        if constraint is None:  # equal entries of an array are no loop; the schema bounds them
-            steps = stop_repetition(steps)
-        while True:
-            try:
-                step = next(steps)
-            except StopIteration as stop:
-                yield AnswerPiece("", reply.is_thought, count, elapsed_s, stop.value)
-                return
-            count, elapsed_s = count + 1, step.elapsed_s
-            if not reply.add(step.token_id):
-                continue
-            if reply.is_thought != was_thought:
-                was_thought, shown = reply.is_thought, ""
-            part = reply.thought if reply.is_thought else reply.answer[reply.answer_ahead :]
-            text = self.engine.tokenizer.decode(part)
-            new = ""
-            if len(text) > len(shown) and not text.endswith(_UNFINISHED_CHARACTER):
-                new, shown = text[len(shown) :], text
-            yield AnswerPiece(new, reply.is_thought, count, elapsed_s)
+        engine = self.engine
+        ids = engine.prompt.question(question)
+        yield from answer_pieces(
+            self.prefix,
+            ids,
+            engine.tokenizer,
+            engine.manifest.tokens,
+            sampling,
+            max_tokens,
+            constraint,
+        )
 
     def ask_json(
         self,

@@ -6,7 +6,6 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from edge_medgemma.calibration.evaluation.language.answering import require_free_questions
 from edge_medgemma.calibration.evaluation.language.figures import share_words
 from edge_medgemma.calibration.evaluation.language.reader_sheets import (
     has_labels,
@@ -33,6 +32,7 @@ from edge_medgemma.runtime.documents import dump_json
 from edge_medgemma.runtime.files import write_atomically
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.manifest import Manifest
+from edge_medgemma.runtime.triage.picture_chat import require_free_questions
 
 
 @click.command(

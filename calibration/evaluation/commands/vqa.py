@@ -7,7 +7,6 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from edge_medgemma.calibration.evaluation.language.answering import require_free_questions
 from edge_medgemma.calibration.evaluation.language.figures import mean_words, share_words
 from edge_medgemma.calibration.evaluation.language.prompts import PROMPT_FORMS, PromptForm
 from edge_medgemma.calibration.evaluation.language.vqa_answers import (
@@ -32,6 +31,7 @@ from edge_medgemma.runtime.documents import dump_json
 from edge_medgemma.runtime.files import write_atomically
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.manifest import Manifest
+from edge_medgemma.runtime.triage.picture_chat import require_free_questions
 
 LANGUAGES = ("en", "zh", "all")
 

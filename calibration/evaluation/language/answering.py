@@ -6,13 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_medgemma.runtime.errors import EngineError
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.generation.outputs import FinishReason, stop_repetition
 from edge_medgemma.runtime.generation.prefix import Prefix
 from edge_medgemma.runtime.generation.reasoning_split import Reply
 from edge_medgemma.runtime.generation.sampling import Sampling
-from edge_medgemma.runtime.triage.scoring.grounds import scope_words
+from edge_medgemma.runtime.triage.picture_chat import prefill_pictures
 
 GREEDY = Sampling()
 
@@ -31,35 +30,13 @@ class FreeAnswer:
     ending: FinishReason
 
 
-def require_free_questions(engine: Engine) -> None:
-    """Refuse an engine that was made for a few findings of one kind of scan.
-
-    Raises:
-        EngineError: it has a scope; nothing outside it is ever asked.
-    """
-    scope = engine.manifest.scope
-    if scope is not None:
-        raise EngineError(
-            f"'{engine.manifest.source.name}' was made for {scope_words(scope)} and a few findings alone "
-            "and answers no other question; name an engine that was exported from a MedGemma "
-            "checkpoint with --engine"
-        )
-
-
 def picture_prefix(engine: Engine, picture: NDArray[np.uint8]) -> Prefix:
     """A prefix that shows one picture [rows, columns, 3], to be asked about.
 
     Raises:
         ResourceError: too little memory.
     """
-    rows, columns, _ = picture.shape
-    engine.require_memory(1, (rows, columns))
-    features = engine.encode_images(picture[None])
-    prefix = engine.new_prefix()
-    for chunk in engine.prompt.picture_prefix():
-        prefix.extend(chunk, features if chunk.images else None, wants_logits=False)
-    prefix.compact()
-    return prefix
+    return prefill_pictures(engine, engine.prompt.picture_prefix(), [picture])
 
 
 def answer_about(engine: Engine, prefix: Prefix, question: str, max_tokens: int) -> FreeAnswer:

@@ -12,7 +12,6 @@ from edge_medgemma.calibration.evaluation.figures import proportion
 from edge_medgemma.calibration.evaluation.language.answering import (
     answer_about,
     picture_prefix,
-    require_free_questions,
 )
 from edge_medgemma.calibration.evaluation.language.figures import resampled_interval
 from edge_medgemma.calibration.evaluation.language.finding_mentions import (
@@ -31,6 +30,7 @@ from edge_medgemma.calibration.evaluation.language.report_sets import ReportSet
 from edge_medgemma.calibration.statistics.metrics import BOOTSTRAP_SAMPLES
 from edge_medgemma.runtime.errors import DatasetError
 from edge_medgemma.runtime.generation.engine import Engine
+from edge_medgemma.runtime.triage.picture_chat import require_free_questions
 from edge_medgemma.runtime.triage.protocol import Protocol
 
 ALL_FINDINGS = "all findings"

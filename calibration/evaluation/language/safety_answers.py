@@ -8,13 +8,13 @@ from edge_medgemma import __version__
 from edge_medgemma.calibration.evaluation.language.answering import (
     NOT_ASKED,
     answer_text,
-    require_free_questions,
 )
 from edge_medgemma.calibration.evaluation.language.journal import Journal
 from edge_medgemma.calibration.evaluation.language.refusal import is_refusal
 from edge_medgemma.calibration.evaluation.language.safety_lists import SafetyList, SafetyRequest
 from edge_medgemma.runtime.errors import ProtocolError
 from edge_medgemma.runtime.generation.engine import Engine
+from edge_medgemma.runtime.triage.picture_chat import require_free_questions
 
 PROMPT = "the request alone, as one user turn without picture or system text"
 

@@ -10,7 +10,6 @@ from edge_medgemma.calibration.evaluation.language.answering import (
     FreeAnswer,
     answer_about,
     picture_prefix,
-    require_free_questions,
 )
 from edge_medgemma.calibration.evaluation.language.journal import Journal
 from edge_medgemma.calibration.evaluation.language.pictures import read_picture
@@ -26,6 +25,7 @@ from edge_medgemma.calibration.evaluation.language.vqa_layouts import VqaDataset
 from edge_medgemma.runtime.errors import DatasetError, ProtocolError
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.generation.prefix import Prefix
+from edge_medgemma.runtime.triage.picture_chat import require_free_questions
 
 
 @dataclass(frozen=True, slots=True)
