@@ -8,6 +8,19 @@ from edge_medgemma.runtime.clinic.settings import ClinicSettings
 LOOPBACK = "127.0.0.1"
 
 
+def uses_https(settings: ClinicSettings, *, is_lan: bool) -> bool:
+    """Whether the page is encrypted: wherever another machine may read it, unless settings say no."""
+    return is_lan and not settings.page.plain_http
+
+
+def server_names(settings: ClinicSettings) -> tuple[str, ...]:
+    """Host names and addresses that the box's certificate is for."""
+    host = socket.gethostname().split(".")[0].lower()
+    found = [*settings.page.host_names, host, f"{host}.local", "localhost"]
+    found += [*machine_addresses(), LOOPBACK]
+    return tuple(dict.fromkeys(name for name in found if name))
+
+
 @dataclass(frozen=True, slots=True)
 class ClinicAddress:
     """What is typed into a browser and into a scanner."""
@@ -24,10 +37,11 @@ class ClinicAddress:
 
 def clinic_address(settings: ClinicSettings, *, is_lan: bool) -> ClinicAddress:
     """The addresses under which the settings make this machine answer."""
+    scheme = "https" if uses_https(settings, is_lan=is_lan) else "http"
     hosts = (machine_addresses() if is_lan else ()) or (LOOPBACK,)
     return ClinicAddress(
         is_lan=is_lan,
-        page_urls=tuple(f"http://{host}:{settings.page.port}/" for host in hosts),
+        page_urls=tuple(f"{scheme}://{host}:{settings.page.port}/" for host in hosts),
         ae_title=settings.node.ae_title,
         hosts=hosts,
         port=settings.node.port,

@@ -78,6 +78,8 @@ class Page:
     port: Port = 8080
     host_names: tuple[str, ...] = ()
     """Names under which the page may be called, besides those and the addresses of this machine."""
+    plain_http: bool = False
+    """Whether --lan serves the page without encryption: for a network of its own that ends here."""
     session_hours: Annotated[float, msgspec.Meta(gt=0)] = 12
 
 

@@ -1,6 +1,7 @@
 """Keeps the clinic's processes running: one that ends is started again, all end together."""
 
 import contextlib
+import math
 import os
 import select
 import signal
@@ -12,12 +13,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import FrameType
 
+from edge_medgemma.runtime.clinic.heartbeat import forget_beat, seconds_since_beat
 from edge_medgemma.runtime.clinic.service_manager import notify
 from edge_medgemma.runtime.clinic.state_folder import StateFolder
 from edge_medgemma.runtime.errors import ResourceError
 
-PROCESSES = ("node", "worker", "page")
-"""Names of `edge-medgemma clinic` commands, in the order in which they are started."""
+PROCESSES = {"node": 60.0, "worker": 1800.0, "page": 60.0}
+"""Names of `edge-medgemma clinic` commands in the order in which they are started, and for how many
+seconds one that has beaten (`heartbeat`) may be silent: a worker works at a slice for minutes."""
 
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 60.0
@@ -40,6 +43,8 @@ class Child:
 
     name: str
     command: Sequence[str]
+    silence_s: float = math.inf
+    """It is taken to hang if it beat once and then not for so long."""
     process: subprocess.Popen[bytes] | None = None
     started_s: float = 0.0
     start_at_s: float = 0.0
@@ -84,13 +89,23 @@ class Supervisor:
         for child in self.children:
             if child.process is not None and child.process.poll() is not None:
                 self._plan_restart(child, now)
+            elif child.process is not None:
+                self._end_if_silent(child)
             if child.process is None and now >= child.start_at_s:
+                forget_beat(self.state, child.name)
                 child.process = _start(child.command, lock)
                 child.started_s = now
         if not self._is_announced and (self._is_up() or now - self._began_s > LONGEST_START_S):
             self._is_announced = True
             self.announce()
             notify("READY=1")
+
+    def _end_if_silent(self, child: Child) -> None:
+        silent_s = seconds_since_beat(self.state, child.name)
+        if silent_s is not None and silent_s > child.silence_s:
+            self.say(f"{child.name} has not moved for {silent_s:.0f} s and is ended")
+            forget_beat(self.state, child.name)
+            _signal_group(child, signal.SIGKILL)
 
     def _plan_restart(self, child: Child, now: float) -> None:
         assert child.process is not None

@@ -12,7 +12,10 @@ from edge_medgemma.runtime.commands.clinic.options import (
     state_option,
 )
 
-COMMANDS: dict[str, str] = {}
+COMMANDS = {
+    "certificate": "certificate",
+    "settings": "settings",
+}
 """Command name -> module of this folder that defines a click command called `command`."""
 
 

@@ -5,7 +5,12 @@ from pathlib import Path
 
 import click
 
-from edge_medgemma.runtime.clinic.addresses import ClinicAddress, clinic_address
+from edge_medgemma.runtime.clinic.addresses import (
+    ClinicAddress,
+    clinic_address,
+    server_names,
+    uses_https,
+)
 from edge_medgemma.runtime.clinic.settings import read_settings
 from edge_medgemma.runtime.clinic.state_folder import StateFolder
 from edge_medgemma.runtime.clinic.supervisor import PROCESSES, Child, Supervisor
@@ -21,13 +26,18 @@ def run(state: StateFolder, settings_file: Path | None, *, is_lan: bool, as_json
     """
     settings = read_settings(settings_file)
     state.create()
+    if uses_https(settings, is_lan=is_lan) or settings.node.tls_port is not None:
+        from edge_medgemma.runtime.clinic.certificates import ensure_server_certificate
+
+        ensure_server_certificate(state, server_names(settings))
     address = clinic_address(settings, is_lan=is_lan)
 
     def announce() -> None:
         click.echo(dump_json(address).rstrip() if as_json else address_words(address))
 
     children = [
-        Child(name, _command_line(name, state, settings_file, is_lan=is_lan)) for name in PROCESSES
+        Child(name, _command_line(name, state, settings_file, is_lan=is_lan), silence_s)
+        for name, silence_s in PROCESSES.items()
     ]
     ports = (settings.node.port, settings.page.port)
     Supervisor(state, children, ports, announce, lambda line: click.echo(line, err=True)).run()

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -171,6 +172,35 @@ def test_the_pause_before_a_restart_grows_and_is_forgotten_after_a_steady_run(
             now[0] = child.start_at_s
     assert pauses == [1, 2, 4, 8, 16, 32, 60, 1]
     assert lines[0] == "node ended with status 3; it is started again in 1 s"
+
+
+def test_what_beats_no_more_is_ended_and_what_never_beat_is_left(tmp_path: Path) -> None:
+    state = StateFolder(tmp_path)
+    state.create()
+    beats_once = (
+        "import sys, time, pathlib\n"
+        "from edge_medgemma.runtime.clinic.heartbeat import beat\n"
+        "from edge_medgemma.runtime.clinic.state_folder import StateFolder\n"
+        "beat(StateFolder(pathlib.Path(sys.argv[1])), 'node')\n"
+        "time.sleep(600)"
+    )
+    hangs = Child("node", [sys.executable, "-c", beats_once, str(tmp_path)], silence_s=0.1)
+    mute = Child("page", [sys.executable, "-c", "import time; time.sleep(600)"], silence_s=0.1)
+    lines: list[str] = []
+    supervisor = Supervisor(state, [hangs, mute], [1], lambda: None, lines.append, grace_s=1)
+    try:
+        with open(os.devnull) as lock:
+
+            def is_restarted() -> bool:
+                supervisor._look(lock.fileno())
+                return any("started again" in line for line in lines)
+
+            wait_for(is_restarted)
+        assert mute.process is not None and mute.process.poll() is None
+        assert re.fullmatch(r"node has not moved for \d+ s and is ended", lines[0])
+        assert lines[1] == "node was ended by signal 9; it is started again in 1 s"
+    finally:
+        supervisor._stop()
 
 
 @pytest.mark.command("clinic")
