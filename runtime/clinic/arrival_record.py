@@ -1,0 +1,105 @@
+"""What must be known of a study's arrival and stands in none of its files: who sent it, who still does.
+
+One small JSON file a study, so that the worklist can be made anew from files alone.
+"""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from edge_medgemma.runtime.clinic.state_folder import StateFolder, sync_folder
+from edge_medgemma.runtime.documents import dump_json, parse_json
+from edge_medgemma.runtime.files import write_atomically, write_errors
+
+
+@dataclass(frozen=True, slots=True)
+class ArrivalRecord:
+    """The arrival of one study."""
+
+    study_uid: str
+    """DICOM (0020,000D)."""
+    senders: tuple[str, ...]
+    """Calling AE titles, `upload`, `folder` or `pull`, in order of their first image."""
+    first_arrival_at: str
+    """UTC, ISO 8601, by the device's clock."""
+    sending: tuple[str, ...] = ()
+    """Senders whose association was open when this was written: after a restart, broken off."""
+
+
+def read_arrival_record(state: StateFolder, study_key: str) -> ArrivalRecord | None:
+    """The record of a study; None where there is none or it is damaged."""
+    try:
+        return parse_json(_path(state, study_key).read_bytes(), ArrivalRecord)
+    except (OSError, msgspec.MsgspecError, ValueError):
+        return None
+
+
+def note_sender(state: StateFolder, study_key: str, study_uid: str, sender: str) -> None:
+    """Add a sender to the record of a study, on the disk when this returns.
+
+    Raises:
+        ResourceError: it cannot be written.
+    """
+
+    def with_sender(known: ArrivalRecord | None) -> ArrivalRecord:
+        if known is None:
+            return ArrivalRecord(study_uid, (sender,), datetime.now(UTC).isoformat("T", "seconds"))
+        return replace(known, senders=tuple(dict.fromkeys((*known.senders, sender))))
+
+    known = read_arrival_record(state, study_key)
+    if known is None or sender not in known.senders:
+        _change(state, study_key, with_sender)
+
+
+def note_sending(state: StateFolder, study_key: str, sender: str, *, is_sending: bool) -> None:
+    """Say in the record of a study that a sender's association began or ended.
+
+    Raises:
+        ResourceError: it cannot be written.
+    """
+
+    def with_sending(known: ArrivalRecord | None) -> ArrivalRecord | None:
+        if known is None:
+            return None
+        others = tuple(name for name in known.sending if name != sender)
+        return replace(known, sending=(*others, sender) if is_sending else others)
+
+    known = read_arrival_record(state, study_key)
+    if known is not None and (sender in known.sending) != is_sending:
+        _change(state, study_key, with_sending)
+
+
+def _path(state: StateFolder, study_key: str) -> Path:
+    return state.arrivals / f"{study_key}.json"
+
+
+def _change(
+    state: StateFolder,
+    study_key: str,
+    change: Callable[[ArrivalRecord | None], ArrivalRecord | None],
+) -> None:
+    with _lock(state):
+        known = read_arrival_record(state, study_key)
+        changed = change(known)
+        if changed is not None and changed != known:
+            write_atomically(_path(state, study_key), dump_json(changed).encode())
+            sync_folder(state.arrivals)
+
+
+@contextlib.contextmanager
+def _lock(state: StateFolder) -> Iterator[None]:
+    """Keep other processes and threads from changing records at the same time."""
+    import fcntl
+
+    with write_errors(state.arrivals):
+        descriptor = os.open(state.arrivals / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
