@@ -61,6 +61,10 @@ class SettingsError(EdgeMedgemmaError, ValueError):
     """A file of settings that is missing, no TOML, or has a field that is unknown or out of range."""
 
 
+class WorklistError(EdgeMedgemmaError, RuntimeError):
+    """A study that the worklist does not hold, a step that its state does not allow, an altered audit."""
+
+
 class PeerError(EdgeMedgemmaError, OSError):
     """An archive, scanner or health-record system that is away, refuses, or answers with a failure."""
 

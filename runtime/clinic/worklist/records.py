@@ -42,6 +42,21 @@ class Doubt(StrEnum):
     """The device's clock was before its own build date when the study came."""
 
 
+class FailureReason(StrEnum):
+    """Why the engine could not look at a study, each with a sentence in `reporting/languages`."""
+
+    CRASHED = "crashed"
+    """The program ended twice while it looked at the study."""
+    OUT_OF_MEMORY = "out_of_memory"
+    UNREADABLE = "unreadable"
+    """None of its files is an image that can be read."""
+    ENGINE = "engine"
+    """The engine, or the device that it runs on, refused."""
+    DISK_FULL = "disk_full"
+    """The result could not be written."""
+    INTERNAL = "internal"
+
+
 @dataclass(frozen=True, slots=True)
 class StudyRow:
     """One study of the worklist."""
@@ -78,7 +93,17 @@ class StudyRow:
     """Revision that the latest result saw."""
     result_at: str | None
     acknowledged_at: str | None
-    """When a person acknowledged the latest urgency; None where nobody has, or it has risen since."""
+    """When a person acknowledged the latest urgency and flags; None where nobody has, or where the
+    urgency has risen or a finding was flagged since."""
+    place: int = 0
+    """Order of first arrival, whatever the clock said."""
+    is_final: bool = False
+    """Whether the latest result was the last pass of its revision; before, a closer look follows."""
+    urgency_at: str | None = None
+    """When the urgency last rose, or a finding was first flagged: `identified_at` of an
+    acknowledgement."""
+    failure: FailureReason | None = None
+    """Why `state` is `failed`."""
 
 
 @dataclass(frozen=True, slots=True)
