@@ -1,8 +1,7 @@
 """`edge-medgemma triage`: flag findings and say how urgent each study is."""
 
-import contextlib
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,21 +24,19 @@ from edge_medgemma.runtime.commands.options import (
     trace_option,
 )
 from edge_medgemma.runtime.commands.progress import stage_progress
+from edge_medgemma.runtime.commands.report_files import ReportFiles, study_contexts
 from edge_medgemma.runtime.commands.sanitize import printable
 from edge_medgemma.runtime.commands.tables import print_table
-from edge_medgemma.runtime.errors import ResourceError
 from edge_medgemma.runtime.generation.engine import Engine
-from edge_medgemma.runtime.reporting.html_report import (
-    probability_words,
-    slices_seen,
-    write_html_report,
-)
+from edge_medgemma.runtime.reporting.engineer_words import slices_seen
 from edge_medgemma.runtime.reporting.json_report import (
     INTENDED_USE,
     dump_report,
-    write_json_report,
 )
 from edge_medgemma.runtime.reporting.labels import count, sentence, urgency_words
+from edge_medgemma.runtime.reporting.options import RenderOptions
+from edge_medgemma.runtime.reporting.translation import ENGLISH, languages
+from edge_medgemma.runtime.reporting.wording import probability_words
 from edge_medgemma.runtime.slicing.volume import Modality
 from edge_medgemma.runtime.store.scan_cache import ScanCache
 from edge_medgemma.runtime.tracing.spans import SpanRecorder
@@ -85,26 +82,6 @@ class _SliceCount(click.ParamType[int | Literal["auto"]]):
         return int(click.IntRange(min=1).convert(value, param, ctx))
 
 
-@dataclass(slots=True)
-class _Files:
-    """Files of a run, written after every pass and once more at the end."""
-
-    folder: Path
-    with_report: bool
-    latest: TriageReport | None = None
-
-    def write(self, report: TriageReport) -> None:
-        write_json_report(report, self.folder / "triage.json")
-        if self.with_report:
-            write_html_report(report, self.folder / "report.html")
-
-    def keep(self, report: TriageReport) -> None:
-        """Write the result of a pass; an error is raised only at the end, after printing."""
-        self.latest = report
-        with contextlib.suppress(ResourceError):
-            self.write(report)
-
-
 @click.command(epilog="Example: edge-medgemma triage scan/ --engine engines/medgemma")
 @click.argument("scan", type=click.Path(path_type=Path))
 @engine_option
@@ -147,6 +124,17 @@ class _Files:
     help="Refuse the demo engine and random weights, which know nothing of patients.",
 )  # fmt: skip
 @click.option("--report/--no-report", "with_report", default=True, help="Write report.html or not.")
+@click.option(
+    "--pdf", "with_pdf", is_flag=True, help="Write report.pdf too; needs edge-medgemma[pdf]."
+)
+@click.option(
+    "--language", type=click.Choice(languages()), default=ENGLISH, show_default=True,
+    help="Of report.html and report.pdf; what is printed and triage.json stay English.",
+)  # fmt: skip
+@click.option(
+    "--accession", "with_accession", is_flag=True,
+    help="Put accession numbers on the report. They say whose scan it is.",
+)  # fmt: skip
 @no_cache_option
 @cache_size_option
 @provider_option
@@ -170,6 +158,9 @@ def command(
     effort: str,
     require_real_engine: bool,
     with_report: bool,
+    with_pdf: bool,
+    language: str,
+    with_accession: bool,
     no_cache: bool,
     cache_gb: float,
     providers: Providers,
@@ -195,7 +186,8 @@ def command(
         thresholds=thresholds,
         scan_cache=scan_cache,
     )
-    files = _Files(out, with_report)
+    render = RenderOptions(language, study_contexts(scan) if with_accession else {})
+    files = ReportFiles(out, with_report, with_pdf, render)
     recorder = SpanRecorder()
     with stage_progress() as progress:
         with recorder.span("open"):
@@ -223,7 +215,7 @@ def command(
 
 
 def _triage(
-    engine: Engine, scan: Path, options: TriageOptions, progress: Progress, files: _Files
+    engine: Engine, scan: Path, options: TriageOptions, progress: Progress, files: ReportFiles
 ) -> tuple[TriageReport, bool]:
     """The report, and whether Ctrl-C ended the run after a pass that stands."""
     try:
@@ -250,7 +242,7 @@ def _print_notes(
         click.echo(f"note: {printable(note)}", err=True)
 
 
-def _print_and_write(report: TriageReport, files: _Files, output_format: str) -> None:
+def _print_and_write(report: TriageReport, files: ReportFiles, output_format: str) -> None:
     """Print first: a full disk must not cost the result, nor a reader who has gone the files."""
     try:
         if output_format == "json":
@@ -258,10 +250,9 @@ def _print_and_write(report: TriageReport, files: _Files, output_format: str) ->
         else:
             _print_report(report)
     finally:
-        files.write(report)
+        files.finish(report)
     if output_format == "table":
-        name = "report.html" if files.with_report else "triage.json"
-        click.echo(f"report: {files.folder / name}")
+        click.echo(f"report: {files.shown}")
 
 
 def _print_report(report: TriageReport) -> None:

@@ -11,6 +11,7 @@ from edge_medgemma.runtime.reporting.triage_document import (
     CalibrationDistanceEntry,
     EngineEntry,
     FindingEntry,
+    FittedOnEntry,
     KeySliceEntry,
     PassEntry,
     ProblemEntry,
@@ -144,6 +145,7 @@ def _finding(finding: FindingResult) -> FindingEntry:
         score=_number(finding.score),
         threshold=finding.threshold,
         probability=_number(finding.probability),
+        fitted_on=FittedOnEntry(*finding.fitted_on) if finding.fitted_on else None,
         standard_code=StandardCodeEntry(code.scheme, code.value, code.display) if code else None,
         key_slices=tuple(
             KeySliceEntry(

@@ -4,24 +4,7 @@ import math
 from collections.abc import Collection
 from datetime import datetime
 
-from edge_medgemma.runtime.triage.report import FindingStatus
-from edge_medgemma.runtime.triage.urgency import NO_FLAG_TEXT, Urgency
-
-_HEADLINES = {
-    Urgency.CRITICAL: "Critical: look now",
-    Urgency.URGENT: "Urgent: look within hours",
-    Urgency.NOT_ASSESSABLE: "Not assessable: a human must look",
-    Urgency.ROUTINE: NO_FLAG_TEXT[0].upper() + NO_FLAG_TEXT[1:],
-}
-"""Times follow the ACR Actionable Reporting Work Group: category 1 minutes, category 2 hours."""
-
-_ROUTINE_HEADLINE = "Routine: a finding without urgency was flagged"
-
-FINDING_STATUS_WORDS = {
-    FindingStatus.FLAGGED: "possible",
-    FindingStatus.NOT_FLAGGED: "no flag",
-    FindingStatus.NOT_ASSESSED: "not assessed",
-}
+from edge_medgemma.runtime.triage.urgency import Urgency
 
 
 def urgency_words(urgency: Urgency, flagged: Collection[object]) -> str:
@@ -34,11 +17,6 @@ def urgency_words(urgency: Urgency, flagged: Collection[object]) -> str:
     if urgency is Urgency.ROUTINE and not flagged:
         return "no flag raised"
     return urgency.replace("_", " ")
-
-
-def headline(urgency: Urgency, flagged: Collection[object]) -> str:
-    """What a reader is told first; arguments as for `urgency_words`."""
-    return _ROUTINE_HEADLINE if urgency is Urgency.ROUTINE and flagged else _HEADLINES[urgency]
 
 
 def clock(created_at: str) -> str:

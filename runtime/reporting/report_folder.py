@@ -23,6 +23,7 @@ from edge_medgemma.runtime.errors import EvaluationError
 from edge_medgemma.runtime.files import new_directory, write_atomically
 from edge_medgemma.runtime.reporting.html_report import render_html
 from edge_medgemma.runtime.reporting.json_report import dump_report
+from edge_medgemma.runtime.reporting.options import DEFAULT_OPTIONS, RenderOptions
 from edge_medgemma.runtime.triage.report import TriageReport
 
 RECORD_FILE = "record.json"
@@ -45,12 +46,15 @@ class _Record:
     """`TriageReport`, key images by the path of their file."""
 
 
-def write_report_folder(report: TriageReport, folder: Path) -> None:
+def write_report_folder(
+    report: TriageReport, folder: Path, options: RenderOptions = DEFAULT_OPTIONS
+) -> None:
     """Write the folder of a result as a whole; `read_report_folder` is the inverse.
 
     Args:
         report: of one scan
         folder: does not exist yet, or is empty
+        options: how report.html is shown
 
     Raises:
         ResourceError: the folder holds something, the disk is full or it cannot be written; nothing
@@ -72,7 +76,7 @@ def write_report_folder(report: TriageReport, folder: Path) -> None:
     content = _spelled(msgspec.to_builtins(report, enc_hook=plain, str_keys=True))
     files = {
         TRIAGE_FILE: dump_report(report).encode(),
-        PAGE_FILE: render_html(report).encode(),
+        PAGE_FILE: render_html(report, options).encode(),
         **pictures,
     }
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}

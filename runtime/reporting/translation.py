@@ -46,9 +46,17 @@ class Translation:
         """The message in this language; English where it has none."""
         return self._catalogue.gettext(message) if message else ""
 
+    def knows(self, message: str) -> bool:
+        """Whether the language has the message; English has all."""
+        return self.tag == ENGLISH or self._catalogue.gettext(message) != message
+
     def plural(self, one: str, many: str, number: int) -> str:
         """The form of a message for `number`, which takes the place of `%(num)d`."""
-        return self._catalogue.ngettext(one, many, number) % {"num": number}
+        return self.form(one, many, number) % {"num": number}
+
+    def form(self, one: str, many: str, number: int) -> str:
+        """The form of a message for `number`, its placeholders as they are."""
+        return self._catalogue.ngettext(one, many, number)
 
     @property
     def is_right_to_left(self) -> bool:

@@ -130,6 +130,16 @@ class KeySliceEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class FittedOnEntry:
+    """Labelled patients. Of fewer than 20 on either side a probability says little: it is not printed."""
+
+    positives: Count
+    """With the finding."""
+    negatives: Count
+    """Without it."""
+
+
+@dataclass(frozen=True, slots=True)
 class FindingEntry:
     """The answer to one question of the protocol."""
 
@@ -150,6 +160,8 @@ class FindingEntry:
     threshold: float
     probability: float | None
     """Only where the engine has a calibration on labelled scans."""
+    fitted_on: FittedOnEntry | None
+    """What threshold and probability were fitted on; null for the protocol's threshold."""
     standard_code: StandardCodeEntry | None
     key_slices: tuple[KeySliceEntry, ...]
 

@@ -70,6 +70,9 @@ class FindingResult:
     standard_code: StandardCode | None
     key_slices: tuple[KeySlice, ...]
     """Key slices of a finding that is flagged or was to be explained, in spatial order."""
+    fitted_on: tuple[int, int] | None = None
+    """Patients with and without the finding that threshold and probability were fitted on; None for a
+    protocol's threshold."""
 
 
 @dataclass(frozen=True, slots=True)

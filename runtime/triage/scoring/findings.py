@@ -99,6 +99,7 @@ def _evaluate_one(
         score=score.value,
         threshold=score.threshold,
         probability=score.probability,
+        fitted_on=None if point is None else (point.fitted_on.positives, point.fitted_on.negatives),
     )
 
 

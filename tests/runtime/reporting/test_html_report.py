@@ -7,11 +7,8 @@ from html.parser import HTMLParser
 import pytest
 from PIL import Image
 
-from edge_medgemma.runtime.reporting.html_report import (
-    probability_words,
-    render_html,
-    write_html_report,
-)
+from edge_medgemma.runtime.reporting.html_report import render_html, write_html_report
+from edge_medgemma.runtime.reporting.wording import probability_words
 from edge_medgemma.runtime.slicing.volume import Problem
 from edge_medgemma.runtime.triage.report import FindingStatus
 from edge_medgemma.runtime.triage.urgency import NO_FLAG_TEXT, Urgency
@@ -47,8 +44,10 @@ class Reader(HTMLParser):
 
 def test_the_page_needs_no_network_and_no_script(report) -> None:
     page = Reader(render_html(report))
-    assert not page.tags & {"script", "link", "iframe", "object", "form", "a", "base"}
-    sources = [value for name, value in page.attributes if name in ("src", "href", "srcset")]
+    assert not page.tags & {"script", "link", "iframe", "object", "form", "base"}
+    links = [value for name, value in page.attributes if name == "href"]
+    assert links and all(value.startswith("#") for value in links)
+    sources = [value for name, value in page.attributes if name in ("src", "srcset")]
     assert sources and all(value.startswith("data:image/png;base64,") for value in sources)
     assert not [name for name, _ in page.attributes if name.startswith("on")]
     text = render_html(report)
@@ -76,11 +75,11 @@ def test_everything_a_human_must_see_is_there(report) -> None:
 
 def test_pictures_are_plain_png_with_sides_marked(report) -> None:
     page = render_html(report)
-    assert page.count('<b class="left">R</b><b class="right">L</b>') == page.count("<figure>")
+    assert page.count('<b class="left">R</b><b class="right">L</b>') == page.count("<figure ")
     for encoded in re.findall(r"data:image/png;base64,([^\"]+)", page):
         image = Image.open(io.BytesIO(base64.b64decode(encoded)))
         assert image.format == "PNG" and image.mode == "L" and not image.info
-    counts = [section.count("<figure>") for section in page.split("<section")[2:]]
+    counts = [section.count("<figure ") for section in page.split("<section")[2:]]
     assert all(3 <= n <= 6 for n in counts if n)
     assert sum(n > 0 for n in counts) == 4
 
@@ -109,8 +108,20 @@ def test_one_study_has_one_sheet_with_its_band(report, urgency) -> None:
 
 def test_a_percentage_stands_only_where_there_is_one(report) -> None:
     finding = report.studies[0].findings[0]
-    assert probability_words(replace(finding, probability=0.973)) == "97 %"
-    assert probability_words(replace(finding, probability=None, score=-1.234)) == ""
+    fitted = replace(finding, probability=0.973, fitted_on=(20, 64))
+    assert probability_words(fitted) == "97 %, n = 84"
+    assert probability_words(replace(fitted, probability=None, score=-1.234)) == ""
+
+
+@pytest.mark.parametrize("fitted_on", [(19, 500), (500, 19), None])
+def test_no_percentage_stands_where_it_was_fitted_on_few(report, fitted_on) -> None:
+    study = report.studies[0]
+    findings = tuple(replace(f, probability=0.97, fitted_on=fitted_on) for f in study.findings)
+    page = render_html(replace(report, studies=(replace(study, findings=findings),)))
+    assert "97 %" not in page and ">Probability<" not in page
+    fitted = tuple(replace(f, fitted_on=(20, 20)) for f in findings)
+    page = render_html(replace(report, studies=(replace(study, findings=fitted),)))
+    assert "97 %, n = 40" in page and ">Probability<" in page
 
 
 def test_the_page_is_written(report, tmp_path) -> None:

@@ -82,8 +82,8 @@ def _write_record_only(report: TriageReport, folder: Path) -> None:
     """Numbers that no engine gives are not fit for the page, which is not what is tested."""
     with pytest.MonkeyPatch.context() as patch:
         module = "edge_medgemma.runtime.reporting.report_folder"
-        patch.setattr(f"{module}.render_html", lambda report: "")
-        patch.setattr(f"{module}.dump_report", lambda report: "")
+        patch.setattr(f"{module}.render_html", lambda *arguments: "")
+        patch.setattr(f"{module}.dump_report", lambda *arguments: "")
         write_report_folder(report, folder)
 
 
