@@ -73,6 +73,10 @@ class QuestionError(EdgeMedgemmaError, RuntimeError):
     """A question that cannot be put to the engine now: too many wait, or it is known no more."""
 
 
+class AccessError(EdgeMedgemmaError, ValueError):
+    """A user or a program of the clinic's page that may not be added, is unknown, or is refused."""
+
+
 class BaselineError(EdgeMedgemmaError, ValueError):
     """A file that a benchmark is compared with: missing, damaged or of another version."""
 

@@ -44,6 +44,21 @@ class StateFolder:
         return self.path / "audit.jsonl"
 
     @property
+    def users_file(self) -> Path:
+        """Who may log in to the page, with hashes of their passwords."""
+        return self.path / "users.json"
+
+    @property
+    def tokens_file(self) -> Path:
+        """Programs that may use the API, with hashes of their tokens."""
+        return self.path / "tokens.json"
+
+    @property
+    def setup_code_file(self) -> Path:
+        """The code with which the first user is made; gone afterwards."""
+        return self.path / "setup-code"
+
+    @property
     def incoming(self) -> Path:
         """Files that are being received, on the file system of the spool."""
         return self.path / "incoming"

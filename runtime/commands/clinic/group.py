@@ -15,6 +15,8 @@ from edge_medgemma.runtime.commands.clinic.options import (
 COMMANDS = {
     "certificate": "certificate",
     "settings": "settings",
+    "token": "token",
+    "user": "user",
 }
 """Command name -> module of this folder that defines a click command called `command`."""
 

@@ -11,6 +11,7 @@ from edge_medgemma.runtime.clinic.addresses import (
     server_names,
     uses_https,
 )
+from edge_medgemma.runtime.clinic.page.access.users import Users
 from edge_medgemma.runtime.clinic.settings import read_settings
 from edge_medgemma.runtime.clinic.state_folder import StateFolder
 from edge_medgemma.runtime.clinic.supervisor import PROCESSES, Child, Supervisor
@@ -34,6 +35,9 @@ def run(state: StateFolder, settings_file: Path | None, *, is_lan: bool, as_json
 
     def announce() -> None:
         click.echo(dump_json(address).rstrip() if as_json else address_words(address))
+        code = None if as_json else Users(state).setup_code()
+        if code is not None:
+            click.echo(f"setup code {code[:4]} {code[4:]} makes the first user, on the page")
 
     children = [
         Child(name, _command_line(name, state, settings_file, is_lan=is_lan), silence_s)
