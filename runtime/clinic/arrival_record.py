@@ -27,6 +27,8 @@ class ArrivalRecord:
     """Calling AE titles, `upload`, `folder` or `pull`, in order of their first image."""
     first_arrival_at: str
     """UTC, ISO 8601, by the device's clock."""
+    doubts: tuple[str, ...] = ()
+    """`worklist.records.Doubt` of this arrival that only its course could tell."""
     sending: tuple[str, ...] = ()
     """Senders whose association was open when this was written: after a restart, broken off."""
 
@@ -56,22 +58,38 @@ def note_sender(state: StateFolder, study_key: str, study_uid: str, sender: str)
         _change(state, study_key, with_sender)
 
 
-def note_sending(state: StateFolder, study_key: str, sender: str, *, is_sending: bool) -> None:
-    """Say in the record of a study that a sender's association began or ended.
+def note_sending(state: StateFolder, study_key: str, sender: str) -> None:
+    """Say in the record of a study that a sender's association is open.
 
     Raises:
         ResourceError: it cannot be written.
     """
 
     def with_sending(known: ArrivalRecord | None) -> ArrivalRecord | None:
-        if known is None:
-            return None
-        others = tuple(name for name in known.sending if name != sender)
-        return replace(known, sending=(*others, sender) if is_sending else others)
+        if known is None or sender in known.sending:
+            return known
+        return replace(known, sending=(*known.sending, sender))
 
     known = read_arrival_record(state, study_key)
-    if known is not None and (sender in known.sending) != is_sending:
+    if known is not None and sender not in known.sending:
         _change(state, study_key, with_sending)
+
+
+def note_course(
+    state: StateFolder, study_key: str, *, sending: tuple[str, ...], doubts: tuple[str, ...]
+) -> None:
+    """Replace in the record of a study who sends and what is doubted.
+
+    Raises:
+        ResourceError: it cannot be written.
+    """
+
+    def with_course(known: ArrivalRecord | None) -> ArrivalRecord | None:
+        return None if known is None else replace(known, sending=sending, doubts=doubts)
+
+    known = read_arrival_record(state, study_key)
+    if known is not None and (known.sending, known.doubts) != (sending, doubts):
+        _change(state, study_key, with_course)
 
 
 def _path(state: StateFolder, study_key: str) -> Path:

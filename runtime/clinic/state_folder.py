@@ -59,6 +59,11 @@ class StateFolder:
         return self.path / "setup-code"
 
     @property
+    def associations_file(self) -> Path:
+        """The last connections of scanners and archives, for the setup page (JSON)."""
+        return self.path / "associations.json"
+
+    @property
     def incoming(self) -> Path:
         """Files that are being received, on the file system of the spool."""
         return self.path / "incoming"

@@ -13,11 +13,24 @@ from edge_medgemma.runtime.clinic.arrivals.identity import Identity, Plane, read
 from edge_medgemma.runtime.clinic.arrivals.incoming import new_path, sweep
 from edge_medgemma.runtime.clinic.arrivals.sameness import is_same_object
 from edge_medgemma.runtime.clinic.state_folder import STUDY_KEY, StateFolder, sync_folder
+from edge_medgemma.runtime.errors import ScanError
 from edge_medgemma.runtime.files import write_errors
 
 SUFFIX = ".dcm"
 _NAME_LENGTH = 40
 """Hexadecimal digits of a SHA-256: 160 bits."""
+
+
+class OtherObjectError(ScanError):
+    """An object that is not what its sender announced."""
+
+
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """What a C-STORE request says of the object that follows."""
+
+    sop_class_uid: str
+    sop_uid: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,18 +74,21 @@ class Spool:
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
 
-    def accept(self, temporary: Path, sender: str) -> Arrival:
+    def accept(self, temporary: Path, sender: str, announced: Announced | None = None) -> Arrival:
         """Take over a complete file of `incoming`; all is on the disk when this returns.
 
         Args:
             temporary: on the file system of the spool; gone afterwards
             sender: calling AE title, `upload`, `folder` or `pull`
+            announced: what the sender said it is
 
         Raises:
-            ScanError: no DICOM, or without UIDs.
+            ScanError: no DICOM, without UIDs, or another object than was announced.
             ResourceError: no space, or no permission; nothing changed.
         """
         identity = read_identity(temporary)
+        if announced not in (None, Announced(identity.sop_class_uid, identity.sop_uid)):
+            raise OtherObjectError("not kept: it is another object than its sender announced")
         study_key = self.state.study_key(identity.study_uid)
         is_aside = identity.is_own or not identity.is_image
         folder = (self.state.aside if is_aside else self.state.spool) / study_key

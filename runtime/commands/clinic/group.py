@@ -14,6 +14,7 @@ from edge_medgemma.runtime.commands.clinic.options import (
 
 COMMANDS = {
     "certificate": "certificate",
+    "node": "node",
     "settings": "settings",
     "token": "token",
     "user": "user",

@@ -158,7 +158,7 @@ def test_senders_are_kept_without_the_worklist(spool: Spool, tmp_path: Path) -> 
     files = _slices(tmp_path / "ct", 2)
     key = _bring(spool, files[0], "CT1").study_key
     _bring(spool, files[1], "CT2")
-    note_sending(spool.state, key, "CT2", is_sending=True)
+    note_sending(spool.state, key, "CT2")
     record = read_arrival_record(spool.state, key)
     assert record is not None
     assert (record.senders, record.sending) == (("CT1", "CT2"), ("CT2",))

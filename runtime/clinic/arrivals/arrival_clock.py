@@ -1,0 +1,251 @@
+"""The one thread that writes what arrived into the worklist and says when the engine looks."""
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from edge_medgemma.runtime.clinic.arrival_record import note_course, read_arrival_record
+from edge_medgemma.runtime.clinic.arrivals.arrival_log import ArrivalLog, Batch, Ended, Placed
+from edge_medgemma.runtime.clinic.arrivals.completeness import (
+    ArrivalFacts,
+    Patience,
+    decide,
+    has_gap,
+)
+from edge_medgemma.runtime.clinic.arrivals.identity import read_identity
+from edge_medgemma.runtime.clinic.arrivals.recent import Outcome, RecentAssociations
+from edge_medgemma.runtime.clinic.arrivals.spool import Spool
+from edge_medgemma.runtime.clinic.clock import is_clock_set
+from edge_medgemma.runtime.clinic.state_folder import StateFolder
+from edge_medgemma.runtime.clinic.worklist import audit
+from edge_medgemma.runtime.clinic.worklist.records import Doubt, StudyRow, StudyState
+from edge_medgemma.runtime.clinic.worklist.store import Worklist
+from edge_medgemma.runtime.errors import EdgeMedgemmaError, ScanError
+
+_LOGGER = logging.getLogger(__name__)
+
+_STEADY_S = 1.0
+"""Positions are looked at when nothing came for so long, not during a transfer."""
+
+_PLACES_KEPT_S = 900.0
+"""Of a study to which nothing was added; they are read again if something comes."""
+
+_ANYBODY = ""
+"""Whoever broke off before this process began."""
+
+_KEPT = (Doubt.ABORTED, Doubt.CONFLICTING_COPIES, Doubt.CLOCK_NOT_SET)
+"""Doubts that no file of the spool could tell again."""
+
+
+@dataclass(slots=True)
+class _Course:
+    """What this process saw of a study's arrival; times are monotonic."""
+
+    revision: int
+    looked_at_revision: int | None
+    first_new_s: float
+    last_new_s: float
+    ended_s: float
+    broken: dict[str, frozenset[str] | None] = field(default_factory=dict)
+    """Sender whose association broke off -> series that it was sending; None where unknown."""
+    placed: dict[str, Placed] = field(default_factory=dict)
+    """File name -> series, and where its slice lies."""
+    gap_revision: int | None = None
+    has_gap: bool = False
+
+
+class ArrivalClock:
+    """Call `start` once, then `tick` every half second, from one thread."""
+
+    def __init__(
+        self,
+        state: StateFolder,
+        worklist: Worklist,
+        log: ArrivalLog,
+        patience: Patience,
+        monotonic_s: Callable[[], float],
+    ) -> None:
+        """Nothing is read before `start`."""
+        self._state, self._worklist, self._log = state, worklist, log
+        self._spool = Spool(state)
+        self._patience, self._monotonic_s = patience, monotonic_s
+        self._courses: dict[str, _Course] = {}
+        self._untold: list[Batch] = []
+        self._unended: list[Ended] = []
+        self._recent = RecentAssociations(state)
+
+    def start(self) -> None:
+        """Note what the spool has and the worklist lacks, and which associations a kill broke off.
+
+        Raises:
+            ResourceError: the state folder cannot be written.
+        """
+        self._spool.sweep()
+        self._worklist.reconcile()
+        known = {row.key: row for row in self._worklist.studies()}
+        for key in self._spool.study_keys():
+            if key in known:
+                self._worklist.recount(key)
+            record = read_arrival_record(self._state, key)
+            if record is not None and record.sending and key in known:
+                self._course(known[key]).broken[_ANYBODY] = None
+                self._worklist.add_doubt(key, Doubt.ABORTED)
+                self._keep_course(key)
+
+    def tick(self) -> None:
+        """Write what arrived, end what ended, decide what is due; a full disk leaves it for the next."""
+        try:
+            self._take()
+            rows = self._worklist.studies()
+            for row in rows:
+                self._rule(row)
+            for key in self._courses.keys() - {row.key for row in rows}:
+                del self._courses[key]
+            self._recent.write(self._log.shown_open())
+        except EdgeMedgemmaError as error:
+            _LOGGER.warning("arrivals are not noted yet: %s", error)
+
+    def _take(self) -> None:
+        batches, ended, refused = self._log.take()
+        self._untold += batches
+        self._unended += ended
+        for request in refused:
+            self._recent.add(request)
+            audit.append(self._state, "refused", request.calling_ae_title, "", request.outcome)
+        while self._untold:
+            self._tell(self._untold[0])
+            self._untold.pop(0)
+        while self._unended:
+            self._end(self._unended[0])
+            self._unended.pop(0)
+
+    def _tell(self, batch: Batch) -> None:
+        """One commit for all that one sender brought of a study since the last tick."""
+        doubts = []
+        if batch.conflicts:
+            doubts.append(Doubt.CONFLICTING_COPIES)
+            audit.append(
+                self._state, "conflict", batch.sender, batch.study_key, str(batch.conflicts)
+            )
+        if not is_clock_set():
+            doubts.append(Doubt.CLOCK_NOT_SET)
+        key = batch.study_key
+        self._worklist.note_arrivals(key, batch.study_uid, batch.sender, batch.new_images, doubts)
+        row = self._worklist.study(key)
+        if row is not None:
+            self._course(row).placed |= batch.placed
+        if doubts:
+            self._keep_course(key)
+
+    def _end(self, ended: Ended) -> None:
+        one, now = ended.association, self._monotonic_s()
+        for key, series in one.series.items():
+            row = self._worklist.study(key)
+            if row is None:
+                continue
+            course = self._course(row)
+            course.ended_s = now
+            if not ended.is_released:
+                course.broken[one.calling_ae_title] = frozenset({one.last[key]})
+                self._worklist.add_doubt(key, Doubt.ABORTED)
+            else:
+                self._make_good(key, course, one.calling_ae_title, series)
+            self._keep_course(key)
+            new = one.new_images[key]
+            event = "received" if new else "sent_again"
+            audit.append(self._state, event, one.calling_ae_title, key, str(new) if new else "")
+        self._recent.add(one.shown(_outcome(ended)))
+
+    def _make_good(self, key: str, course: _Course, sender: str, series: set[str]) -> None:
+        """Forgive a break after which its sender sent again what it had been sending."""
+        for name in {sender, _ANYBODY} & course.broken.keys():
+            wanted = course.broken[name]
+            if wanted is None:
+                self._read_places(key, course)
+                wanted = frozenset(one.series_uid for one in course.placed.values())
+            if wanted <= series:
+                del course.broken[name]
+
+    def _rule(self, row: StudyRow) -> None:
+        """Decide for one study, and do it."""
+        course, now = self._course(row), self._monotonic_s()
+        senders = self._log.open_senders(row.key)
+        self._look_for_gap(row, course, now)
+        decision = decide(
+            ArrivalFacts(
+                is_pending=course.revision != course.looked_at_revision,
+                first_new_s=course.first_new_s,
+                last_new_s=course.last_new_s,
+                open_associations=len(senders),
+                ended_s=course.ended_s,
+                was_aborted=bool(course.broken),
+                has_gap=course.has_gap,
+                images=row.instances,
+                expected=row.expected_instances,
+            ),
+            self._patience,
+            now,
+        )
+        self._change_doubts(row, decision.add, decision.clear)
+        if decision.look:
+            course.looked_at_revision = course.revision
+            self._worklist.set_waiting(row.key)
+        elif now - course.last_new_s > _PLACES_KEPT_S:
+            course.placed.clear()
+
+    def _change_doubts(self, row: StudyRow, add: Iterable[Doubt], clear: Iterable[Doubt]) -> None:
+        added = [doubt for doubt in add if doubt not in row.doubts]
+        cleared = [doubt for doubt in clear if doubt in row.doubts]
+        for doubt in added:
+            self._worklist.add_doubt(row.key, doubt)
+        for doubt in cleared:
+            self._worklist.clear_doubt(row.key, doubt)
+        if {*added, *cleared}.intersection(_KEPT):
+            self._keep_course(row.key)
+
+    def _course(self, row: StudyRow) -> _Course:
+        """What is known of a study, its clock started anew where images came since the last call."""
+        now = self._monotonic_s()
+        course = self._courses.get(row.key)
+        if course is None:
+            is_new = row.state is StudyState.ARRIVING
+            looked_at = None if is_new else row.revision
+            course = _Course(row.revision, looked_at, now, now, now)
+            if Doubt.ABORTED in row.doubts:
+                course.broken = {_ANYBODY: None}
+            self._courses[row.key] = course
+        elif row.revision != course.revision:
+            if course.revision == course.looked_at_revision:
+                course.first_new_s = now
+            course.revision, course.last_new_s = row.revision, now
+        return course
+
+    def _look_for_gap(self, row: StudyRow, course: _Course, now: float) -> None:
+        """Read positions of what other processes brought, once; then see whether slices are missing."""
+        is_known = course.gap_revision == course.revision
+        if is_known or now - course.last_new_s < _STEADY_S or row.state is not StudyState.ARRIVING:
+            return
+        self._read_places(row.key, course)
+        course.has_gap = has_gap([one.plane for one in course.placed.values() if one.plane])
+        course.gap_revision = course.revision
+
+    def _read_places(self, key: str, course: _Course) -> None:
+        for path in self._spool.files(key):
+            if path.name not in course.placed:
+                try:
+                    identity = read_identity(path)
+                    course.placed[path.name] = Placed(identity.series_uid, identity.plane)
+                except ScanError:
+                    course.placed[path.name] = Placed("", None)
+
+    def _keep_course(self, key: str) -> None:
+        """Write down what a restart could not find out again."""
+        row = self._worklist.study(key)
+        doubts = tuple(doubt for doubt in (row.doubts if row else ()) if doubt in _KEPT)
+        note_course(self._state, key, sending=self._log.open_senders(key), doubts=doubts)
+
+
+def _outcome(ended: Ended) -> Outcome:
+    if not ended.is_released:
+        return Outcome.ABORTED
+    return ended.association.problem or Outcome.RELEASED

@@ -1,0 +1,79 @@
+"""The node's process: receives, watches what arrives, and sends results out."""
+
+import contextlib
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+from edge_medgemma.runtime.clinic.addresses import LOOPBACK, server_names
+from edge_medgemma.runtime.clinic.arrivals.arrival_clock import ArrivalClock
+from edge_medgemma.runtime.clinic.arrivals.arrival_log import ArrivalLog
+from edge_medgemma.runtime.clinic.arrivals.completeness import Patience
+from edge_medgemma.runtime.clinic.arrivals.node import Node
+from edge_medgemma.runtime.clinic.arrivals.node_tls import server_context
+from edge_medgemma.runtime.clinic.certificates import ensure_server_certificate
+from edge_medgemma.runtime.clinic.heartbeat import beat
+from edge_medgemma.runtime.clinic.settings import ClinicSettings
+from edge_medgemma.runtime.clinic.state_folder import StateFolder
+from edge_medgemma.runtime.clinic.worklist.store import Worklist
+
+_LOGGER = logging.getLogger(__name__)
+
+TICK_S = 0.5
+ALL_ADDRESSES = "0.0.0.0"
+
+
+def run_node(
+    state: StateFolder,
+    settings: ClinicSettings,
+    *,
+    is_lan: bool,
+    announce: Callable[[], None] = lambda: None,
+) -> None:
+    """Receive until SIGTERM or SIGINT. `announce` is called once the ports are open.
+
+    Raises:
+        ResourceError: the state folder cannot be written, or a port is taken.
+    """
+    state.create()
+    log = ArrivalLog()
+    node = settings.node
+    patience = Patience(node.released_quiet_s, node.quiet_s, node.give_up_s)
+    with _stop_event() as stop, Worklist.open(state) as worklist:
+        receiver = Node(state, settings, log)
+        clock = ArrivalClock(state, worklist, log, patience, time.monotonic)
+        clock.start()
+        host = ALL_ADDRESSES if is_lan else LOOPBACK
+        try:
+            receiver.listen(host, node.port)
+            if node.tls_port is not None:
+                files = ensure_server_certificate(state, server_names(settings))
+                receiver.listen(host, node.tls_port, server_context(files))
+            announce()
+            while not stop.wait(TICK_S):
+                receiver.note_ended()
+                clock.tick()
+                beat(state, "node")
+        finally:
+            receiver.close()
+            receiver.note_ended()
+            clock.tick()
+
+
+@contextlib.contextmanager
+def _stop_event() -> Iterator[threading.Event]:
+    """Set by SIGTERM or SIGINT."""
+    stop = threading.Event()
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        stop.set()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
