@@ -67,6 +67,7 @@ class Supervisor:
     clock: Callable[[], float] = time.monotonic
     _began_s: float = field(default=0.0, init=False)
     _is_announced: bool = field(default=False, init=False)
+    _status: str = field(default="", init=False)
 
     def run(self) -> None:
         """Start all, restart what ends, and return when SIGTERM, SIGINT or SIGHUP has stopped all.
@@ -99,6 +100,16 @@ class Supervisor:
             self._is_announced = True
             self.announce()
             notify("READY=1")
+        if self._is_announced:
+            self._tell_status()
+
+    def _tell_status(self) -> None:
+        """`running`, which the installation waits for, or what does not run."""
+        ended = [child.name for child in self.children if child.process is None]
+        status = f"not running: {', '.join(ended)}" if ended else "running"
+        if status != self._status:
+            self._status = status
+            notify(f"STATUS={status}")
 
     def _end_if_silent(self, child: Child) -> None:
         silent_s = seconds_since_beat(self.state, child.name)

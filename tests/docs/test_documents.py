@@ -67,7 +67,7 @@ def test_links_and_paths_of_a_page_exist(page: str) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)", text):
         if not target.startswith(("http", "mailto")):
             assert (folder / target).exists(), target
-    paths = re.findall(r"`((?:runtime|export|calibration|tests|docs|jetson)/[\w./-]+)`", text)
+    paths = re.findall(r"`((?:runtime|export|calibration|tests|docs|jetson|box)/[\w./-]+)`", text)
     for path in paths:
         assert (ROOT / path).exists(), path
 

@@ -62,7 +62,7 @@ cuda=5-cuda-libraries
 
 "$python" -m pip wheel -q --no-deps -w "$wheels/$program" .
 project=$(echo "$wheels/$program"/edge_medgemma-*.whl)
-download $program "$project[export]"
+download $program "${project}[export]"
 # A machine with torch, onnx and onnxruntime has these; a missing one shows in doctor.
 mkdir -p "$wheels/$present"
 for name in numpy onnx pillow sympy mpmath hf_xet pygments pyyaml protobuf fsspec filelock; do
