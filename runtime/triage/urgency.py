@@ -33,6 +33,7 @@ BLOCKING_PROBLEMS = {
     "almost_only_air": "there is hardly anything but air in the slices",
     "bits_beyond_stored": "the picture is cut to pieces by a wrong header; send it again",
     "body_part_conflict": "the protocol is not meant for this body part",
+    "conflicting_copies": "an image came twice with different content; look at the original images",
     "constant_intensity": "all slices are empty",
     "contrast_agent": "a contrast agent was given, which looks like blood",
     "coverage_unknown": "it is not known how much of the body part is in the series",
@@ -47,6 +48,7 @@ BLOCKING_PROBLEMS = {
     "implausible_size": "the sizes in the header are impossible; send the original images again",
     "insufficient_coverage": "too little of the body part is in the series; send all slices",
     "insufficient_sampling": "too few slices were looked at",
+    "may_be_incomplete": "images may be missing; send the study again",
     "no_finding_assessed": "this engine can answer none of the protocol's questions",
     "no_protocol": "no protocol fits this study",
     "body_part_unknown": "the scan does not say which body part it shows; choose a protocol",
@@ -69,6 +71,7 @@ BLOCKING_PROBLEMS = {
 
 
 WARNINGS = {
+    "clock_not_set": "the clock of this device was wrong when the study came; mistrust its times",
     "several_patients": "check whose scan this is: images of another person carry its number",
 }
 """Problems that withhold nothing and yet must stand where nobody overlooks them."""

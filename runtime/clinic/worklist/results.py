@@ -56,6 +56,11 @@ def result_numbers(state: StateFolder, study_key: str) -> tuple[int, ...]:
     return tuple(sorted(int(name) for name in names if name.isascii() and name.isdigit()))
 
 
+def next_number(state: StateFolder, study_key: str, known: int | None) -> int:
+    """The number of a new result; `known` is that of the latest in the worklist."""
+    return max(known or 0, *result_numbers(state, study_key), 0) + 1
+
+
 def latest_result(state: StateFolder, study_key: str) -> Path | None:
     """Folder of the latest result of a study, whole; None before there is one."""
     numbers = result_numbers(state, study_key)

@@ -73,12 +73,13 @@ class Worklist:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def studies(self) -> tuple[StudyRow, ...]:
+    def studies(self, *, with_superseded: bool = False) -> tuple[StudyRow, ...]:
         """All but superseded ones, in the order in which people should read them."""
         with self._database.transaction(writes=False) as transaction:
             rows = [entry.row for entry in transaction.entries.values()]
-        listed = (row for row in rows if row.state is not StudyState.SUPERSEDED)
-        return tuple(sorted(listed, key=reading_order))
+        if not with_superseded:
+            rows = [row for row in rows if row.state is not StudyState.SUPERSEDED]
+        return tuple(sorted(rows, key=reading_order))
 
     def study(self, key: str) -> StudyRow | None:
         """One study, a superseded one too; None where there is none of that key."""

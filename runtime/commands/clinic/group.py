@@ -18,6 +18,8 @@ COMMANDS = {
     "settings": "settings",
     "token": "token",
     "user": "user",
+    "worker": "worker",
+    "worklist": "worklist",
 }
 """Command name -> module of this folder that defines a click command called `command`."""
 

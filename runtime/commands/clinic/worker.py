@@ -1,0 +1,40 @@
+"""`edge-medgemma clinic worker`: the process that holds the engine."""
+
+import logging
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import click
+
+from edge_medgemma.runtime.clinic.settings import ClinicSettings, read_settings
+from edge_medgemma.runtime.clinic.state_folder import StateFolder
+from edge_medgemma.runtime.commands.clinic.options import settings_option, state_option
+
+
+@click.command(
+    short_help="Look at what has come, and answer questions.",
+    epilog="Example: edge-medgemma clinic worker",
+)
+@state_option
+@settings_option
+def command(state: StateFolder, settings_file: Path | None) -> None:
+    """Look at what has come, and answer questions: the part of the clinic that holds the engine.
+
+    'edge-medgemma clinic' starts it with the others. It opens no port; with no engine that may be run it
+    waits for one, and the page says why.
+    """
+    sys.modules["urllib3"] = None  # type: ignore[assignment]  # it opens a socket when pydicom imports it
+    from edge_medgemma.runtime.clinic.worker.stopping import Stop
+    from edge_medgemma.runtime.clinic.worker.worker import run_worker
+
+    logging.basicConfig(level=logging.INFO, format="worker: %(message)s")
+    settings = read_settings(settings_file)
+    stop = Stop()
+    with stop.listening():
+        run_worker(state, settings, stop, _build)
+
+
+def _build(state: StateFolder, settings: ClinicSettings, study_key: str, number: int) -> None:
+    module = import_module("edge_medgemma.runtime.clinic.delivery.deliverables")
+    module.build_deliverables(state, settings, study_key, number)
