@@ -13,6 +13,7 @@ from edge_medgemma.runtime.commands.clinic.options import (
 )
 
 COMMANDS = {
+    "add": "add",
     "certificate": "certificate",
     "node": "node",
     "settings": "settings",
