@@ -75,6 +75,21 @@ def note_sending(state: StateFolder, study_key: str, sender: str) -> None:
         _change(state, study_key, with_sending)
 
 
+def note_sent(state: StateFolder, study_key: str, sender: str) -> None:
+    """Say in the record of a study that a sender other than an association has ended.
+
+    Raises:
+        ResourceError: it cannot be written.
+    """
+
+    def without_sender(known: ArrivalRecord | None) -> ArrivalRecord | None:
+        if known is None:
+            return None
+        return replace(known, sending=tuple(one for one in known.sending if one != sender))
+
+    _change(state, study_key, without_sender)
+
+
 def note_course(
     state: StateFolder, study_key: str, *, sending: tuple[str, ...], doubts: tuple[str, ...]
 ) -> None:

@@ -165,10 +165,13 @@ class ArrivalClock:
                 wanted = frozenset(one.series_uid for one in course.placed.values())
             if wanted <= series:
                 del course.broken[name]
+                if not course.broken:
+                    self._worklist.clear_doubt(key, Doubt.ABORTED)
 
     def _rule(self, row: StudyRow) -> None:
         """Decide for one study, and do it."""
         course, now = self._course(row), self._monotonic_s()
+        self._hear_others(row, course)
         senders = self._log.open_senders(row.key)
         self._look_for_gap(row, course, now)
         decision = decide(
@@ -192,6 +195,14 @@ class ArrivalClock:
             self._worklist.set_waiting(row.key)
         elif now - course.last_new_s > _PLACES_KEPT_S:
             course.placed.clear()
+
+    def _hear_others(self, row: StudyRow, course: _Course) -> None:
+        """What another process broke off or made good: a folder, a pull, an upload."""
+        if Doubt.ABORTED not in row.doubts:
+            course.broken.pop(_ANYBODY, None)
+        elif not course.broken:
+            course.broken[_ANYBODY] = None
+            self._keep_course(row.key)
 
     def _change_doubts(self, row: StudyRow, add: Iterable[Doubt], clear: Iterable[Doubt]) -> None:
         added = [doubt for doubt in add if doubt not in row.doubts]

@@ -9,7 +9,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from edge_medgemma.runtime.clinic.arrival_record import note_sending, read_arrival_record
+from edge_medgemma.runtime.clinic.arrival_record import (
+    note_sending,
+    note_sent,
+    read_arrival_record,
+)
 from edge_medgemma.runtime.clinic.arrivals.space import Space
 from edge_medgemma.runtime.clinic.arrivals.spool import Arrival, Spool
 from edge_medgemma.runtime.clinic.clock import is_clock_set
@@ -138,7 +142,7 @@ class Intake:
         record = read_arrival_record(self.state, key)
         if record is not None and self.sender in record.sending:
             self._killed.add(key)
-        note_sending(self.state, key, self.sender, is_sending=True)
+        note_sending(self.state, key, self.sender)
 
     def _end(self, *, is_whole: bool) -> None:
         """Let the engine look at what came; doubt what was broken off."""
@@ -152,5 +156,5 @@ class Intake:
                 self._worklist.clear_doubt(key, Doubt.ABORTED)
                 if key in self._killed:
                     self._worklist.recount(key)
-            note_sending(self.state, key, self.sender, is_sending=False)
+            note_sent(self.state, key, self.sender)
             self._worklist.set_waiting(key)

@@ -16,6 +16,9 @@ from support.synthetic_series import CANARY, write_head_ct
 
 from edge_medgemma.runtime.cli import cli
 from edge_medgemma.runtime.clinic.arrival_record import read_arrival_record
+from edge_medgemma.runtime.clinic.arrivals.arrival_clock import ArrivalClock
+from edge_medgemma.runtime.clinic.arrivals.arrival_log import ArrivalLog
+from edge_medgemma.runtime.clinic.arrivals.completeness import Patience
 from edge_medgemma.runtime.clinic.arrivals.file_intake import FOLDER, take_paths
 from edge_medgemma.runtime.clinic.arrivals.intake import Intake
 from edge_medgemma.runtime.clinic.heartbeat import beat
@@ -196,3 +199,30 @@ def test_waiting_prints_the_urgency(state: StateFolder, tmp_path: Path):
     end.set()
     engine.join()
     assert f"study {key[:8]}  could not be looked at; a person must" in done.output
+
+
+def test_the_node_hears_what_another_process_broke_off(state: StateFolder, tmp_path: Path):
+    scan = write_head_ct(tmp_path / "scan", slices=6, study="89")
+    now_s = [0.0]
+    state.create()
+    with Worklist.open(state) as worklist:
+        clock = ArrivalClock(state, worklist, ArrivalLog(), Patience(10, 60, 600), lambda: now_s[0])
+        clock.start()
+
+        def ticks() -> tuple[Doubt, ...]:
+            for _ in range(4):
+                now_s[0] += 20
+                clock.tick()
+            return worklist.studies()[0].doubts
+
+        with pytest.raises(KeyboardInterrupt), Intake(state, ClinicSettings(), FOLDER) as intake:
+            take_paths(intake, [scan])
+            clock.tick()
+            intake.note()
+            clock.tick()
+            raise KeyboardInterrupt
+        assert ticks() == (Doubt.ABORTED,)
+        record = read_arrival_record(state, state.study_key("1.2.3.89"))
+        assert record is not None and record.doubts == (Doubt.ABORTED,)
+        add(state, scan)
+        assert ticks() == ()
