@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_medgemma.runtime.errors import EngineError
+from edge_medgemma.runtime.errors import EngineError, ProtocolError
 from edge_medgemma.runtime.generation.answer_pieces import AnswerPiece, answer_pieces
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.generation.prefix import Prefix
@@ -99,16 +99,15 @@ def open_chat(
         on_progress: called with the stages `vision` and `prefill`
 
     Raises:
-        EngineError: the engine was made for a few findings alone, its template refuses the turns, or
-            they are more tokens than it has positions for.
-        ProtocolError: a text spells a control token.
+        EngineError: the engine was made for a few findings alone, or its template refuses the turns.
+        ProtocolError: a text spells a control token, or all is more tokens than there are positions.
         ResourceError: too little memory for so many pictures.
     """
     require_free_questions(engine)
     conversation = engine.prompt.conversation(turns)
     limit = engine.manifest.text.max_positions
     if conversation.num_tokens >= limit:
-        raise EngineError(
+        raise ProtocolError(
             f"the messages are {conversation.num_tokens:,} tokens, the engine reads {limit:,}; send "
             "fewer pictures or less text"
         )

@@ -9,6 +9,10 @@ from starlette.routing import Route
 from edge_medgemma.runtime.clinic.page.access.refusals import error_response
 from edge_medgemma.runtime.clinic.page.api import account_routes
 from edge_medgemma.runtime.clinic.page.api.bodies import BadRequestError
+from edge_medgemma.runtime.clinic.page.api.chat_routes import ChatRoutes
+from edge_medgemma.runtime.clinic.page.api.question_routes import QuestionRoutes
+from edge_medgemma.runtime.clinic.page.api.services import Services
+from edge_medgemma.runtime.clinic.page.api.study_routes import StudyRoutes
 from edge_medgemma.runtime.clinic.settings import ClinicSettings
 from edge_medgemma.runtime.clinic.state_folder import StateFolder
 from edge_medgemma.runtime.errors import (
@@ -24,7 +28,13 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 def routes(state: StateFolder, settings: ClinicSettings) -> list[Route]:
     """Routes for an application inside a `Guard`, which says who may call them."""
-    found = [*account_routes.ROUTES]
+    services = Services.of(state, settings)
+    found = [
+        *account_routes.ROUTES,
+        *StudyRoutes(services).routes(),
+        *QuestionRoutes(services).routes(),
+        *ChatRoutes(services).routes(),
+    ]
     return [
         Route(route.path, plain_errors(route.endpoint), methods=sorted(route.methods or ()))
         for route in found

@@ -173,10 +173,15 @@ class Answerer:
     def _answer_pictures(self, pending: PendingQuestion, writer: AnswerWriter) -> None:
         self.release()
         question, engine = pending.question, self._engine
-        pictures = [
-            read_picture(path, f"picture {number}")
-            for number, path in enumerate(pending.pictures, start=1)
-        ]
+        try:
+            pictures = [
+                read_picture(path, f"picture {number}")
+                for number, path in enumerate(pending.pictures, start=1)
+            ]
+        except ScanError as error:
+            if writer.is_cancelled:
+                raise _CancelledError from None
+            raise QuestionError(str(error)) from None
         order = [part.picture for message in question.messages for part in message.parts]
         shown = [pictures[number] for number in order if number is not None]
         turns = [

@@ -9,12 +9,13 @@ process has ended, and after an hour. Whoever writes to a folder that is gone wr
 """
 
 import asyncio
+import math
 import os
 import re
 import secrets
 import shutil
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -39,6 +40,9 @@ MAX_WAITING = 16
 """Questions that wait for the engine at once; a further one is told so."""
 
 MAX_AGE_S = 3600.0
+WRITING_S = 60.0
+"""For a question to be written."""
+
 POLL_S = 0.03
 ATTENDANCE_S = 30.0
 """So long a question waits for a worker that is starting."""
@@ -143,8 +147,10 @@ class Mailbox:
     def sweep(self) -> None:
         """Delete what nobody asks any more: at the start, and with every look into the box."""
         for folder in self._folders(with_unfinished=True):
-            is_new = folder.name.startswith(_UNFINISHED)
-            if not is_held(folder) or (not is_new and _age_s(folder.name) > MAX_AGE_S):
+            age_s = _age_s(folder.name.removeprefix(_UNFINISHED))
+            if folder.name.startswith(_UNFINISHED) and age_s < WRITING_S:
+                continue  # not locked yet, and not to be touched while it is
+            if not is_held(folder) or age_s > MAX_AGE_S:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def post(self, question: Question, pictures: Sequence[bytes] = ()) -> str:
@@ -221,7 +227,7 @@ class Mailbox:
 
     async def follow(
         self, question_id: str, after: int = 0, *, cancels: bool = True
-    ) -> AsyncIterator[AnswerEvent]:
+    ) -> AsyncGenerator[AnswerEvent, None]:
         """The events of an answer as they come, up to its end; then the question is deleted.
 
         Args:
@@ -311,4 +317,6 @@ def _number(path: Path) -> int:
 
 
 def _age_s(question_id: str) -> float:
-    return (time.monotonic_ns() - int(question_id[:16], 16)) / 1e9
+    """Seconds since a question was asked; without end for one from before the machine was started."""
+    age_s = (time.monotonic_ns() - int(question_id[:16], 16)) / 1e9
+    return age_s if age_s >= 0 else math.inf

@@ -20,9 +20,15 @@ REPEAT_S = 60.0
 
 MOST_KEYS = 1000
 
+_KINDS = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+
 
 def error_response(
-    status: int, code: str, message: str, headers: Mapping[str, str] | None = None
+    status: int,
+    code: str,
+    message: str,
+    headers: Mapping[str, str] | None = None,
+    param: str | None = None,
 ) -> JSONResponse:
     """An error as OpenAI's clients and the page read it.
 
@@ -31,14 +37,17 @@ def error_response(
         code: stable, snake case
         message: for people: nothing of the request stands in it
         headers: further ones
+        param: of the request that is wrong
     """
-    kind = "server_error" if status >= 500 else "invalid_request_error"
-    if status in (401, 403):
-        kind = "authentication_error" if status == 401 else "permission_error"
-    elif status == 429:
-        kind = "rate_limit_error"
-    content = {"error": {"message": message, "type": kind, "param": None, "code": code}}
-    return JSONResponse(content, status, headers)
+    return JSONResponse(error_content(status, code, message, param), status, headers)
+
+
+def error_content(
+    status: int, code: str, message: str, param: str | None = None
+) -> dict[str, dict[str, str | None]]:
+    """The body of `error_response`."""
+    kind = _KINDS.get(status, "server_error" if status >= 500 else "invalid_request_error")
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
 @dataclass(slots=True)
