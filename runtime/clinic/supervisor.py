@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from types import FrameType
 
 from edge_medgemma.runtime.clinic.heartbeat import forget_beat, seconds_since_beat
+from edge_medgemma.runtime.clinic.instance import only_instance
 from edge_medgemma.runtime.clinic.service_manager import notify
 from edge_medgemma.runtime.clinic.state_folder import StateFolder
-from edge_medgemma.runtime.errors import ResourceError
 
 PROCESSES = {"node": 60.0, "worker": 1800.0, "page": 60.0}
 """Names of `edge-medgemma clinic` commands in the order in which they are started, and for how many
@@ -32,6 +32,9 @@ GRACE_S = 20.0
 
 LONGEST_START_S = 45.0
 """systemd is told that the service runs even if a part of it does not: the others do their work."""
+
+OOM_SCORE = {"worker": 700}
+"""Whom the kernel ends first when memory runs out: the engine, whose work is done again."""
 
 _TICK_S = 0.5
 _PR_SET_PDEATHSIG = 1
@@ -75,7 +78,7 @@ class Supervisor:
         Raises:
             ResourceError: another clinic runs on the state folder.
         """
-        with _only_instance(self.state) as lock, _stop_signals() as signals:
+        with only_instance(self.state) as lock, _stop_signals() as signals:
             self._began_s = self.clock()
             try:
                 while not _wait(signals, _TICK_S):
@@ -94,7 +97,7 @@ class Supervisor:
                 self._end_if_silent(child)
             if child.process is None and now >= child.start_at_s:
                 forget_beat(self.state, child.name)
-                child.process = _start(child.command, lock)
+                child.process = _start(child, lock)
                 child.started_s = now
         if not self._is_announced and (self._is_up() or now - self._began_s > LONGEST_START_S):
             self._is_announced = True
@@ -151,7 +154,7 @@ class Supervisor:
             child.process = None
 
 
-def _start(command: Sequence[str], lock: int) -> subprocess.Popen[bytes]:
+def _start(child: Child, lock: int) -> subprocess.Popen[bytes]:
     """Start a process in a group of its own, which ends with this one however this one ends.
 
     It holds the lock too: no second clinic begins while a part of the first is still there.
@@ -165,9 +168,11 @@ def _start(command: Sequence[str], lock: int) -> subprocess.Popen[bytes]:
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
             if os.getppid() != parent:  # it ended before the call
                 os._exit(1)
+            with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
+                score.write(str(OOM_SCORE.get(child.name, 0)))
 
     return subprocess.Popen(
-        command,
+        child.command,
         stdin=subprocess.DEVNULL,
         stdout=sys.stderr.fileno(),  # stdout is for the addresses alone
         env=_environment(os.environ),
@@ -201,31 +206,6 @@ def _answers(port: int) -> bool:
     except OSError:
         return False
     return True
-
-
-@contextlib.contextmanager
-def _only_instance(state: StateFolder) -> Iterator[int]:
-    """The state folder's lock, whose descriptor the system frees with the last process that has it.
-
-    Raises:
-        ResourceError: it is taken.
-    """
-    import fcntl
-
-    descriptor = os.open(state.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.truncate(descriptor, 0)
-        os.write(descriptor, f"{os.getpid()}\n".encode())
-        yield descriptor
-    except BlockingIOError:
-        holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
-        raise ResourceError(
-            f"a clinic already runs on '{state.path}' (process {holder}); stop it first, or name "
-            "another --state"
-        ) from None
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager

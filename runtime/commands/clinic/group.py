@@ -15,6 +15,7 @@ from edge_medgemma.runtime.commands.clinic.options import (
 COMMANDS = {
     "add": "add",
     "certificate": "certificate",
+    "check": "check",
     "node": "node",
     "settings": "settings",
     "token": "token",

@@ -1,6 +1,7 @@
 """`edge-medgemma clinic` without a command: the three processes, until it is told to stop."""
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -16,6 +17,15 @@ from edge_medgemma.runtime.clinic.settings import read_settings
 from edge_medgemma.runtime.clinic.state_folder import StateFolder
 from edge_medgemma.runtime.clinic.supervisor import PROCESSES, Child, Supervisor
 from edge_medgemma.runtime.documents import dump_json
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """Output of `clinic --json`: one object, once all is up."""
+
+    address: ClinicAddress
+    setup_code: str | None
+    """Makes the first user of the page; null once there is one."""
 
 
 def run(state: StateFolder, settings_file: Path | None, *, is_lan: bool, as_json: bool) -> None:
@@ -34,10 +44,8 @@ def run(state: StateFolder, settings_file: Path | None, *, is_lan: bool, as_json
     address = clinic_address(settings, is_lan=is_lan)
 
     def announce() -> None:
-        click.echo(dump_json(address).rstrip() if as_json else address_words(address))
-        code = None if as_json else Users(state).setup_code()
-        if code is not None:
-            click.echo(f"setup code {code[:4]} {code[4:]} makes the first user, on the page")
+        started = Started(address, Users(state).setup_code())
+        click.echo(dump_json(started).rstrip() if as_json else started_words(started))
 
     children = [
         Child(name, _command_line(name, state, settings_file, is_lan=is_lan), silence_s)
@@ -47,13 +55,17 @@ def run(state: StateFolder, settings_file: Path | None, *, is_lan: bool, as_json
     Supervisor(state, children, ports, announce, lambda line: click.echo(line, err=True)).run()
 
 
-def address_words(address: ClinicAddress) -> str:
+def started_words(started: Started) -> str:
     """The lines that a person reads."""
+    address = started.address
     lines = [f"page       {url}" for url in address.page_urls]
     for host in address.hosts:
         lines.append(f"scanners   AE title {address.ae_title}, address {host}, port {address.port}")
     if not address.is_lan:
         lines.append("only this machine is answered; --lan lets others of the local network in")
+    code = started.setup_code
+    if code is not None:
+        lines.append(f"setup code {code[:4]} {code[4:]} makes the first user, on the page")
     return "\n".join([*lines, "stop with Ctrl-C"])
 
 

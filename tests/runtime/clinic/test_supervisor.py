@@ -216,7 +216,7 @@ def test_the_command_prints_its_addresses_and_ends_on_sigterm(tmp_path: Path) ->
         process.send_signal(signal.SIGTERM)
         output, _ = process.communicate(timeout=30)
         assert process.returncode == 0
-        assert not output or json.loads(output)["ae_title"] == "EDGEMEDGEMMA"
+        assert not output or json.loads(output)["address"]["ae_title"] == "EDGEMEDGEMMA"
     finally:
         process.kill()
         process.wait()
