@@ -23,6 +23,9 @@ from edge_medgemma.runtime.clinic.worklist.records import Doubt
 from edge_medgemma.runtime.clinic.worklist.store import Worklist
 from edge_medgemma.runtime.errors import ResourceError
 
+NODE_TIMEOUT_S = 5.0
+"""The node tells the worklist twice a second what it received."""
+
 NOTE_EVERY_S = 1.0
 """One commit of the worklist for what came meanwhile."""
 
@@ -64,6 +67,7 @@ class Intake:
     _unnoted: Counter[str] = field(default_factory=Counter, init=False)
     _killed: set[str] = field(default_factory=set, init=False)
     """Studies that an earlier intake of this sender began and never ended."""
+    _broken: set[str] = field(default_factory=set, init=False)
     _conflicts: set[str] = field(default_factory=set, init=False)
     _noted_at_s: float = field(default=0.0, init=False)
     _worklist: Worklist = field(init=False)
@@ -125,6 +129,37 @@ class Intake:
             self.note()
         return arrival
 
+    def expect(self, key: str, images: int | None) -> None:
+        """Say how many images an archive has of a study, and doubt it where fewer are here.
+
+        Without any effect on a study that the worklist does not have yet.
+        """
+        self.note()
+        row = self._worklist.study(key)
+        if row is None or images is None:
+            return
+        self._worklist.set_expected(key, images)
+        if row.instances < images:
+            self._worklist.add_doubt(key, Doubt.FEWER_THAN_ARCHIVE)
+        else:
+            self._worklist.clear_doubt(key, Doubt.FEWER_THAN_ARCHIVE)
+
+    def settle(self, key: str) -> int:
+        """Images of a study in the spool, once the worklist knows of those that the node received."""
+        self.note()
+        deadline_s = time.monotonic() + NODE_TIMEOUT_S
+        while True:
+            here = len(Spool(self.state).files(key))
+            row = self._worklist.study(key)
+            is_noted = here <= (0 if row is None else row.instances)
+            if is_noted or time.monotonic() > deadline_s:
+                return here
+            time.sleep(0.1)
+
+    def doubt(self, key: str) -> None:
+        """Say of a study that something was broken off, although the block may end well."""
+        self._broken.add(key)
+
     def note(self) -> None:
         """Tell the worklist of what has come since the last time."""
         for key, new in self._unnoted.items():
@@ -150,7 +185,7 @@ class Intake:
         for key, study in self.studies.items():
             if not study.images:
                 continue
-            if not is_whole:
+            if not is_whole or key in self._broken:
                 self._worklist.add_doubt(key, Doubt.ABORTED)
             elif study.images >= len(spool.files(key)):  # all that ever came, and to its end
                 self._worklist.clear_doubt(key, Doubt.ABORTED)

@@ -17,6 +17,7 @@ COMMANDS = {
     "certificate": "certificate",
     "check": "check",
     "node": "node",
+    "pull": "pull",
     "settings": "settings",
     "token": "token",
     "user": "user",
