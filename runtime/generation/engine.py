@@ -42,6 +42,7 @@ from edge_medgemma.runtime.memory.device_memory import (
     fits_together_on_device,
     largest_device_slices,
     require_device_memory,
+    slices_of,
 )
 from edge_medgemma.runtime.memory.host_memory import fits_together, require_memory
 from edge_medgemma.runtime.store.integrity import check_engine
@@ -179,6 +180,14 @@ class Engine:
             choice = choose(self.directory, self.manifest, self._providers, self._devices)
             self._choice = self._tested(choice)
         return self._choice
+
+    @property
+    def plan_slices(self) -> int | None:
+        """Most slices that the plans built for the chosen device hold; None where nothing was built."""
+        budget = self.choice.decoder_budget
+        if budget is None or budget.rows is None:
+            return None
+        return slices_of(self.manifest, budget.rows)
 
     def require_memory(self, slices: int, shape: tuple[int, int]) -> None:
         """Refuse slices of `shape` (rows, columns) that do not fit, before any of them is read.

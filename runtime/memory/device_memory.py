@@ -121,7 +121,7 @@ def require_device_memory(
     fitting = largest_device_slices(manifest, budget, available_bytes, shape)
     if slices <= fitting:
         return
-    if budget.rows is not None and fitting == _slices_of(manifest, budget.rows):
+    if budget.rows is not None and fitting == slices_of(manifest, budget.rows):
         raise ResourceError(
             f"the plans hold {fitting} slices, {slices} were asked for; use --slices {fitting} or "
             f"run 'edge-medgemma build' again with --slices {slices}"
@@ -148,7 +148,7 @@ def largest_device_slices(
         return on_host and _needed_bytes(manifest, slices, shape, budget) <= free
 
     most = most_slices(manifest, fits)
-    return most if budget.rows is None else min(most, _slices_of(manifest, budget.rows))
+    return most if budget.rows is None else min(most, slices_of(manifest, budget.rows))
 
 
 def fits_together_on_device(manifest: Manifest, budget: DeviceBudget, available_bytes: int) -> bool:
@@ -170,7 +170,7 @@ def _free_bytes(budget: DeviceBudget, available_bytes: int) -> int:
     return available_bytes if budget.is_shared else budget.free_bytes
 
 
-def _slices_of(manifest: Manifest, rows: int) -> int:
+def slices_of(manifest: Manifest, rows: int) -> int:
     """Slices that fit into `rows` slots of the global caches."""
     return max(rows - QUESTION_SLOTS, 0) // (manifest.vision.tokens_per_image + TOKENS_OF_TEXT)
 

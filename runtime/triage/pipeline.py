@@ -87,8 +87,10 @@ class StudyContext:
 
     @property
     def slices(self) -> int:
-        """Most slices shown, by the user or the protocol."""
-        return self.options.slices or self.protocol.slices
+        """Most slices shown, by the user or else the protocol and what the device was built for."""
+        if self.options.slices:
+            return self.options.slices
+        return min(self.protocol.slices, self.engine.plan_slices or self.protocol.slices)
 
     @property
     def requested_indices(self) -> NDArray[np.int64]:

@@ -251,6 +251,9 @@ class FakeEngine:
 
     vision_batch_size = 1
 
+    plan_slices: int | None = None
+    """Of plans; nothing was built for this engine."""
+
     def require_memory(self, slices: int, shape: tuple[int, int]) -> None:
         require_memory(self.manifest, slices, shape, self.available_bytes)
 

@@ -141,6 +141,15 @@ def test_what_a_device_cannot_hold_is_refused_with_a_number_that_it_can(
         assert engine.choice.decoder is Provider.TENSORRT
 
 
+def test_plans_say_how_many_slices_they_hold(tiny_tensorrt_directory: Path) -> None:
+    tokens = load_manifest(tiny_tensorrt_directory).vision.tokens_per_image
+    room = DeviceBudget(10**12, is_shared=False, rows=QUESTION_SLOTS + 5 * (tokens + 10))
+    with open_on(room, tiny_tensorrt_directory, NAMED) as engine:
+        assert engine.plan_slices == 5
+    with open_on(replace(room, rows=None), tiny_tensorrt_directory, NAMED) as engine:
+        assert engine.plan_slices is None
+
+
 def test_a_device_that_holds_nothing_is_left_for_the_cpu_by_auto(
     tiny_tensorrt_directory: Path,
 ) -> None:

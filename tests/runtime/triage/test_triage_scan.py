@@ -53,6 +53,22 @@ def test_a_lesion_is_flagged_on_its_slices_and_the_control_removes_the_yes_bias(
     assert (study.key_images[0].left_mark, study.key_images[0].right_mark) == ("R", "L")
 
 
+def test_plans_for_fewer_slices_than_the_protocol_wants_are_filled_and_the_rest_is_said(
+    tmp_path, options
+):
+    scan = write_head_ct(tmp_path / "scan")
+    engine = FakeEngine()
+    engine.plan_slices = 6
+    (study,) = triage_scan(engine, scan, options).studies
+    assert len(study.slices) == 6
+    assert study.urgency is Urgency.NOT_ASSESSABLE
+    (study,) = triage_scan(engine, scan, replace(options, slices=4)).studies
+    assert len(study.slices) == 4  # what a person says holds
+    engine.plan_slices = 1000
+    (study,) = triage_scan(engine, scan, options).studies
+    assert len(study.slices) == 20
+
+
 def test_a_finding_to_be_explained_gets_key_slices_without_being_flagged(tmp_path, options):
     scan = write_head_ct(tmp_path / "scan", lesion=range(7, 8))
     protocol = load_protocol("head_ct")
