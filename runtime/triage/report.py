@@ -229,6 +229,8 @@ class EngineRecord:
     """Statement of the engine about itself; empty for others."""
     has_random_weights: bool = False
     """Whether nothing that it says means anything."""
+    is_demonstration: bool = False
+    """Whether it knows synthetic scans alone."""
 
 
 @dataclass(frozen=True, slots=True)

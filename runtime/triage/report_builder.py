@@ -104,6 +104,7 @@ def engine_record(manifest: Manifest) -> EngineRecord:
         },
         notice=engine_notice(manifest),
         has_random_weights=manifest.has_random_weights,
+        is_demonstration=manifest.scope is not None and manifest.scope.is_demonstration,
     )
 
 

@@ -1,0 +1,227 @@
+"""What a result says to others, once, for every form in which it leaves the box."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edge_medgemma.runtime.clinic.delivery.codes import Code, finding_code
+from edge_medgemma.runtime.clinic.worklist.records import Doubt, StudyRow
+from edge_medgemma.runtime.errors import ScanError
+from edge_medgemma.runtime.reporting.json_report import INTENDED_USE
+from edge_medgemma.runtime.reporting.labels import headline, sentence
+from edge_medgemma.runtime.slicing.volume import BodyPart, Modality
+from edge_medgemma.runtime.triage.report import (
+    FindingResult,
+    FindingStatus,
+    StudyReport,
+    TriageReport,
+)
+from edge_medgemma.runtime.triage.urgency import Urgency, most_urgent
+
+DEMONSTRATION = "DEMONSTRATION, NOT FOR PATIENTS"
+
+INCOMPLETE_DOUBTS = {
+    Doubt.ABORTED: "the sender broke off in the middle",
+    Doubt.FEWER_THAN_ARCHIVE: "the archive has more images of this study",
+    Doubt.GAP: "slices are missing in the middle",
+    Doubt.STILL_ARRIVING: "the sender had not ended",
+}
+"""Doubts under which images may be missing, each with its reason."""
+
+OTHER_DOUBTS = {
+    Doubt.CONFLICTING_COPIES: "one image came twice with different content",
+    Doubt.CLOCK_NOT_SET: "the clock of the device was not set: its times are wrong",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ToldFinding:
+    """A finding that a look at the study flagged."""
+
+    code: str
+    """Of the protocol."""
+    title: str
+    public_code: Code
+    urgency: Urgency
+    is_of_earlier_look: bool
+    """Whether the last look did not flag it again; it stands all the same."""
+    body_part: BodyPart
+    key_slices: tuple[tuple[str, int], ...]
+    """SOP Instance UID, and 0-based index of the slice in its series."""
+    series_uid: str
+    protocol_name: str
+    protocol_sha256: str
+    threshold: float
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A result as it is told."""
+
+    report: TriageReport
+    """The report with the doubts about the study among its limitations."""
+    study_uid: str
+    number: int
+    modality: Modality | None
+    body_part: BodyPart
+    urgency: Urgency
+    """The most urgent of all looks."""
+    headline: str
+    findings: tuple[ToldFinding, ...]
+    """Flagged ones, most urgent first."""
+    assessed: tuple[str, ...]
+    """Titles of the findings that were asked for and not flagged."""
+    not_assessed: tuple[str, ...]
+    limitations: tuple[str, ...]
+    is_demonstration: bool
+
+    @property
+    def series_description(self) -> str:
+        """Of every series of ours; at most 64 characters (VR LO)."""
+        words = "AI triage, not a diagnosis"
+        return f"{DEMONSTRATION}: {words}" if self.is_demonstration else words
+
+    @property
+    def impression(self) -> str:
+        """The result in one paragraph, in English."""
+        parts = [sentence(DEMONSTRATION)] if self.is_demonstration else []
+        parts.append(sentence(self.headline))
+        now = [one.title for one in self.findings if not one.is_of_earlier_look]
+        if now:
+            parts.append(f"Possible: {', '.join(dict.fromkeys(now))}.")
+        parts += [sentence(one) for one in self.limitations]
+        if self.assessed:
+            parts.append(self.assessed_words)
+        if self.not_assessed:
+            parts.append(f"Not assessed: {', '.join(self.not_assessed)}.")
+        return " ".join([*parts, f"{INTENDED_USE} No person has verified it."])
+
+    @property
+    def assessed_words(self) -> str:
+        """The one sentence that names what was looked for and not flagged."""
+        return f"Looked for without a flag, which is not a normal report: {', '.join(self.assessed)}."
+
+
+def tell(report: TriageReport, number: int, row: StudyRow | None) -> Told:
+    """What is told of a result.
+
+    Args:
+        report: of the last look
+        number: of the result, from 1
+        row: the study in the worklist, with its doubts and what earlier looks flagged
+
+    Raises:
+        ScanError: the report holds no study.
+    """
+    if not report.studies:
+        raise ScanError("the result holds no study: nothing was made for delivery")
+    study_uid = report.studies[0].study_uid
+    studies = [study for study in report.studies if study.study_uid == study_uid]
+    findings = [_told(study, one) for study in studies for one in study.flagged]
+    earlier = _earlier(studies, {one.code for one in findings}, row)
+    findings = sorted([*findings, *earlier], key=lambda one: one.urgency.rank)
+    more = _doubt_words(row) + [
+        f"an earlier look flagged {one.title}, which the last look did not confirm"
+        for one in earlier
+    ]
+    urgencies = [*(study.urgency for study in studies), *(one.urgency for one in earlier)]
+    if row is not None and row.urgency is not None:
+        urgencies.append(row.urgency)
+    if more:  # something stood in the way: never green
+        urgencies.append(Urgency.NOT_ASSESSABLE)
+    urgency = most_urgent(urgencies)
+    shown = tuple(_with_doubts(study, more) for study in studies)
+    series = next((study.series for study in studies if study.series is not None), None)
+    flagged = {one.title for one in findings}
+    return Told(
+        report=dataclasses.replace(report, studies=shown),
+        study_uid=study_uid,
+        number=number,
+        modality=series.modality if series else None,
+        body_part=series.body_part if series else BodyPart.UNKNOWN,
+        urgency=urgency,
+        headline=headline(urgency, findings),
+        findings=tuple(findings),
+        assessed=tuple(
+            title for title in _titles(studies, FindingStatus.NOT_FLAGGED) if title not in flagged
+        ),
+        not_assessed=tuple(
+            title for title in _titles(studies, FindingStatus.NOT_ASSESSED) if title not in flagged
+        ),
+        limitations=_unique([one for study in shown for one in study.limitations]),
+        is_demonstration=is_demonstration(report),
+    )
+
+
+def is_demonstration(report: TriageReport) -> bool:
+    """Whether the engine that spoke knows nothing of patients."""
+    return report.engine.is_demonstration or report.engine.has_random_weights
+
+
+def _told(study: StudyReport, finding: FindingResult, *, is_earlier: bool = False) -> ToldFinding:
+    body_part = study.series.body_part if study.series else BodyPart.UNKNOWN
+    return ToldFinding(
+        code=finding.code,
+        title=finding.title,
+        public_code=finding_code(finding.code, finding.title, finding.standard_code),
+        urgency=finding.urgency,
+        is_of_earlier_look=is_earlier,
+        body_part=body_part,
+        key_slices=tuple(
+            (one.sop_instance_uid, one.slice_index)
+            for one in finding.key_slices
+            if one.sop_instance_uid
+        ),
+        series_uid=study.series.series_uid if study.series else "",
+        protocol_name=study.protocol_name,
+        protocol_sha256=study.protocol_sha256,
+        threshold=finding.threshold,
+    )
+
+
+def _earlier(
+    studies: Sequence[StudyReport], flagged_now: set[str], row: StudyRow | None
+) -> list[ToldFinding]:
+    """Findings that only an earlier look flagged, as the last look asked for them."""
+    told = []
+    for code in row.flagged if row is not None else ():
+        asked = [(s, f) for s in studies for f in s.findings if f.code == code]
+        if code not in flagged_now and asked:
+            told.append(_told(*asked[0], is_earlier=True))
+        elif code not in flagged_now:
+            told.append(_not_asked(studies[0], code))
+    return told
+
+
+def _not_asked(study: StudyReport, code: str) -> ToldFinding:
+    """A finding of an earlier look that the last look did not ask for: its urgency is not known."""
+    title = code.replace("_", " ")
+    return ToldFinding(
+        code, title, finding_code(code, title, None), Urgency.URGENT, True, BodyPart.UNKNOWN, (),
+        "", study.protocol_name, study.protocol_sha256, 0.0,
+    )  # fmt: skip
+
+
+def _doubt_words(row: StudyRow | None) -> list[str]:
+    doubts = row.doubts if row is not None else ()
+    missing = [words for doubt, words in INCOMPLETE_DOUBTS.items() if doubt in doubts]
+    said = [f"this study may be incomplete: {'; '.join(missing)}"] if missing else []
+    return said + [words for doubt, words in OTHER_DOUBTS.items() if doubt in doubts]
+
+
+def _with_doubts(study: StudyReport, more: Sequence[str]) -> StudyReport:
+    if not more:
+        return study
+    return dataclasses.replace(
+        study,
+        urgency=most_urgent([study.urgency, Urgency.NOT_ASSESSABLE]),
+        limitations=_unique([*more, *study.limitations]),
+    )
+
+
+def _titles(studies: Sequence[StudyReport], status: FindingStatus) -> tuple[str, ...]:
+    return _unique([f.title for s in studies for f in s.findings if f.status is status])
+
+
+def _unique(words: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(words))

@@ -1,0 +1,124 @@
+"""What results take over from the images that they are about: patient, study, references."""
+
+import warnings
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
+from pydicom.valuerep import DA, TM
+
+from edge_medgemma.runtime.errors import ScanError
+from edge_medgemma.runtime.slicing.silence import silenced
+
+UTF_8 = "ISO_IR 192"
+
+_REQUIRED = (
+    "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID",
+    "AccessionNumber", "ReferringPhysicianName",
+)  # fmt: skip
+"""Type 2 of PS3.3 C.7.1.1 and C.7.2.1: empty where the images lack them, never invented."""
+
+_OPTIONAL = ("IssuerOfPatientID", "StudyDescription", "PatientAge")
+
+_REFERENCES = (
+    "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber",
+    "Modality", "NumberOfFrames", "Laterality", "ProcedureCodeSequence",
+)  # fmt: skip
+
+_SEXES = ("M", "F", "O")
+"""PS3.3 C.7.1.1; what else stands there is not written on."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceStudy:
+    """A study as its images name it."""
+
+    identity: Dataset
+    """Attributes of patient and study, UTF-8, valid; with the references of one image."""
+    images: Mapping[str, Dataset]
+    """SOP Instance UID to the references of the images that were asked for, patient and study with
+    them."""
+    series_count: int
+    instance_count: int
+
+
+def read_source(folder: Path, study_uid: str, wanted: Set[str]) -> SourceStudy:
+    """Headers of a study's images.
+
+    Args:
+        folder: of the study in the spool
+        study_uid: DICOM (0020,000D); objects of other studies are passed over
+        wanted: SOP Instance UIDs of the images to be referred to
+
+    Raises:
+        ScanError: no image of the study is there.
+    """
+    images: dict[str, Dataset] = {}
+    series: set[str] = set()
+    instances: set[str] = set()
+    first: Dataset | None = None
+    for header in _headers(folder):
+        if str(header.get("StudyInstanceUID", "")).strip() != study_uid:
+            continue
+        uid = str(header.SOPInstanceUID)
+        instances.add(uid)
+        series.add(str(header.get("SeriesInstanceUID", "")))
+        if first is None or (uid in wanted and uid not in images):
+            header = _cured(header)
+            first = first or header
+        if uid in wanted:
+            images.setdefault(uid, header)
+    if first is None:
+        raise ScanError(
+            "no image of the study is in the spool any more: nothing was made for delivery; send the "
+            "study again"
+        )
+    identity = next(iter(images.values()), first)
+    return SourceStudy(identity, images, len(series), len(instances))
+
+
+def _headers(folder: Path) -> Iterator[Dataset]:
+    """The attributes that are wanted, of each file that can be read as DICOM with a reference."""
+    tags = [*_REQUIRED, *_OPTIONAL, *_REFERENCES, "SpecificCharacterSet"]
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        try:
+            with silenced("pydicom"):
+                header = dcmread(path, stop_before_pixels=True, specific_tags=tags)
+                complete = header.get("SOPInstanceUID") and header.get("SOPClassUID")
+        except (InvalidDicomError, OSError, ValueError, AttributeError, KeyError, EOFError):
+            continue  # the worker names it in the report
+        if complete:
+            yield header
+
+
+def _cured(header: Dataset) -> Dataset:
+    """The attributes decoded, in UTF-8, with empty ones for those that are missing or not valid."""
+    cured = Dataset()
+    with silenced("pydicom"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        header.decode()  # before the name of the character set changes: else names turn into "????"
+        for keyword in (*_REQUIRED, *_OPTIONAL, *_REFERENCES):
+            if keyword in header:
+                cured[keyword] = header[keyword]
+        cured.SpecificCharacterSet = UTF_8
+        for keyword in _REQUIRED:
+            if cured.get(keyword) is None:
+                setattr(cured, keyword, "")
+        for keyword in ("PatientBirthDate", "StudyDate"):
+            setattr(cured, keyword, _valid(str(cured[keyword].value), DA))
+        cured.StudyTime = _valid(str(cured.StudyTime), TM)
+        sex = str(cured.PatientSex).strip().upper()
+        cured.PatientSex = sex if sex in _SEXES else ""
+    return cured
+
+
+def _valid(text: str, kind: type) -> str:
+    """The text where it is a date or time of DICOM, else an empty one."""
+    try:
+        kind(text.strip())
+    except ValueError:
+        return ""
+    return text.strip()
