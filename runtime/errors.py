@@ -65,6 +65,10 @@ class WorklistError(EdgeMedgemmaError, RuntimeError):
     """A study that the worklist does not hold, a step that its state does not allow, an altered audit."""
 
 
+class DeliveryError(EdgeMedgemmaError, ValueError):
+    """What was made of a result for others is missing, altered, or says what it must never say."""
+
+
 class PeerError(EdgeMedgemmaError, OSError):
     """An archive, scanner or health-record system that is away, refuses, or answers with a failure."""
 

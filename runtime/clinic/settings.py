@@ -112,6 +112,9 @@ class HealthRecord:
     hl7_host: str | None = None
     hl7_port: Port | None = None
     """HL7 v2.5.1 over MLLP."""
+    patient_system: str = "urn:edge-medgemma:patient-id"
+    """FHIR system of the patient numbers that the scanners write. With the default, patients stay apart
+    from those that are there: a number alone may be another person's."""
     folder: str | None = None
     """Folder into which `bundle.json` and `oru.hl7` are put."""
 

@@ -99,7 +99,9 @@ class Told:
     @property
     def assessed_words(self) -> str:
         """The one sentence that names what was looked for and not flagged."""
-        return f"Looked for without a flag, which is not a normal report: {', '.join(self.assessed)}."
+        return (
+            f"Looked for without a flag, which is not a normal report: {', '.join(self.assessed)}."
+        )
 
 
 def tell(report: TriageReport, number: int, row: StudyRow | None) -> Told:

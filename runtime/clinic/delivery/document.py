@@ -6,7 +6,6 @@ from pydicom.uid import EncapsulatedPDFStorage, ExplicitVRLittleEndian
 from edge_medgemma.runtime.clinic.delivery.codes import REPORT
 from edge_medgemma.runtime.clinic.delivery.content import DEMONSTRATION, Told
 from edge_medgemma.runtime.clinic.delivery.equipment import (
-    MANUFACTURER,
     MODEL,
     created,
     device_uid,
@@ -14,6 +13,7 @@ from edge_medgemma.runtime.clinic.delivery.equipment import (
     software_versions,
 )
 from edge_medgemma.runtime.clinic.delivery.source import SourceStudy
+from edge_medgemma.runtime.clinic.maker import MANUFACTURER
 
 SERIES_NUMBER = 9004
 TITLE = "AI triage report, not a diagnosis"

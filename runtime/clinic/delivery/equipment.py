@@ -4,10 +4,9 @@ from datetime import datetime
 from typing import Any
 
 from edge_medgemma.runtime.clinic.delivery.uids import derived_uid
+from edge_medgemma.runtime.clinic.maker import MANUFACTURER
 from edge_medgemma.runtime.triage.report import TriageReport
 
-MANUFACTURER = "edge-medgemma"
-"""By which results that come back are known as ours."""
 MODEL = "edge-medgemma"
 
 

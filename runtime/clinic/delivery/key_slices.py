@@ -6,7 +6,6 @@ from pydicom.dataset import Dataset
 
 from edge_medgemma.runtime.clinic.delivery.content import Told
 from edge_medgemma.runtime.clinic.delivery.equipment import (
-    MANUFACTURER,
     MODEL,
     contributing_equipment,
     created,
@@ -15,6 +14,7 @@ from edge_medgemma.runtime.clinic.delivery.equipment import (
     software_versions,
 )
 from edge_medgemma.runtime.clinic.delivery.source import SourceStudy
+from edge_medgemma.runtime.clinic.maker import MANUFACTURER
 from edge_medgemma.runtime.slicing.silence import silenced
 
 SERIES_NUMBER = 9003

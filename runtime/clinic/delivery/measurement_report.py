@@ -23,7 +23,6 @@ from edge_medgemma.runtime.clinic.delivery.codes import (
 )
 from edge_medgemma.runtime.clinic.delivery.content import Told, ToldFinding
 from edge_medgemma.runtime.clinic.delivery.equipment import (
-    MANUFACTURER,
     MODEL,
     contributing_equipment,
     created,
@@ -33,6 +32,7 @@ from edge_medgemma.runtime.clinic.delivery.equipment import (
 )
 from edge_medgemma.runtime.clinic.delivery.source import SourceStudy
 from edge_medgemma.runtime.clinic.delivery.uids import derived_uid
+from edge_medgemma.runtime.clinic.maker import MANUFACTURER
 from edge_medgemma.runtime.slicing.silence import silenced
 
 SERIES_NUMBER = 9002
@@ -72,7 +72,7 @@ def measurement_report(
         series_uid: of its series
         earlier: report of an earlier result, which this one replaces
     """
-    from highdicom import CodingSchemeIdentificationItem
+    from highdicom.coding_schemes import CodingSchemeIdentificationItem
     from highdicom.sr import Comprehensive3DSR
 
     at = created(told.report)

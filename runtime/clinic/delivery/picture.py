@@ -10,7 +10,6 @@ from pydicom.dataset import Dataset
 
 from edge_medgemma.runtime.clinic.delivery.content import DEMONSTRATION, Told
 from edge_medgemma.runtime.clinic.delivery.equipment import (
-    MANUFACTURER,
     MODEL,
     contributing_equipment,
     created,
@@ -18,6 +17,7 @@ from edge_medgemma.runtime.clinic.delivery.equipment import (
     software_versions,
 )
 from edge_medgemma.runtime.clinic.delivery.source import SourceStudy
+from edge_medgemma.runtime.clinic.maker import MANUFACTURER
 from edge_medgemma.runtime.reporting.labels import sentence
 from edge_medgemma.runtime.slicing.silence import silenced
 from edge_medgemma.runtime.triage.report import KeyImage, StudyReport
@@ -82,7 +82,7 @@ def secondary_capture(
             sop_instance_uid=sop_instance_uid,
             instance_number=instance_number,
             manufacturer=MANUFACTURER,
-            patient_orientation=("", ""),
+            patient_orientation=("L", "P"),  # one must be given; several slices have none
             transfer_syntax_uid="1.2.840.10008.1.2.1",
             contributing_equipment=contributing_equipment(told.report),
             manufacturer_model_name=MODEL,
@@ -93,7 +93,7 @@ def secondary_capture(
             content_time=at.time(),
         )
     picture.BurnedInAnnotation = "YES"
-    picture.Laterality = ""
+    picture.Laterality = picture.PatientOrientation = ""
     picture.DateOfSecondaryCapture = at.strftime("%Y%m%d")
     picture.TimeOfSecondaryCapture = at.strftime("%H%M%S")
     return picture
@@ -113,7 +113,8 @@ def draw(told: Told, study: StudyReport) -> NDArray[np.uint8]:
     band_height = 2 * GAP + sum(_height(line) for line in band)
     shown = study.key_images[:MAX_TILES]
     rows = -(-len(shown) // 3)
-    grid_height = rows * (TILE + CAPTION + GAP)
+    tile_height = max((_scaled(image)[1] for image in shown), default=0)
+    grid_height = rows * (tile_height + CAPTION + GAP)
     foot = _foot_lines(told, study)
     height = band_height + GAP + grid_height + sum(map(_height, foot)) + 2 * GAP
     canvas = Image.new("RGB", (WIDTH, height + height % 2), _BLACK)
@@ -122,8 +123,8 @@ def draw(told: Told, study: StudyReport) -> NDArray[np.uint8]:
     _write(pen, GAP, GAP, band)
     for index, image in enumerate(shown):
         left = GAP + (index % 3) * (TILE + GAP)
-        top = band_height + GAP + (index // 3) * (TILE + CAPTION + GAP)
-        _tile(canvas, pen, left, top, image, study)
+        top = band_height + GAP + (index // 3) * (tile_height + CAPTION + GAP)
+        _tile(canvas, pen, (left, top, tile_height), image, study)
     _write(pen, GAP, band_height + GAP + grid_height + GAP // 2, foot)
     return np.asarray(canvas, dtype=np.uint8)
 
@@ -131,7 +132,9 @@ def draw(told: Told, study: StudyReport) -> NDArray[np.uint8]:
 def _band_lines(told: Told, ink: _Colour) -> list[_Line]:
     lines = [_Line(DEMONSTRATION, 22, ink)] if told.is_demonstration else []
     lines += _wrapped(told.headline, 38, ink)
-    titles = [one.title + (" (earlier look)" if one.is_of_earlier_look else "") for one in told.findings]
+    titles = [
+        one.title + (" (earlier look)" if one.is_of_earlier_look else "") for one in told.findings
+    ]
     if titles:
         lines += _wrapped(f"Possible: {', '.join(dict.fromkeys(titles))}", 24, ink)
     if told.limitations:
@@ -148,26 +151,38 @@ def _foot_lines(told: Told, study: StudyReport) -> list[_Line]:
     return lines + _wrapped(made, 17, _GREY)
 
 
+def _scaled(image: KeyImage) -> tuple[int, int]:
+    """Width and height of a key slice on the picture."""
+    rows, columns = image.pixels.shape
+    scale = TILE / max(rows, columns)
+    return max(1, round(columns * scale)), max(1, round(rows * scale))
+
+
 def _tile(
     canvas: Image.Image,
     pen: ImageDraw.ImageDraw,
-    left: int,
-    top: int,
+    place: tuple[int, int, int],
     image: KeyImage,
     study: StudyReport,
 ) -> None:
-    """One key slice, its sides and its words."""
-    picture = Image.fromarray(image.pixels)
-    scale = TILE / max(picture.size)
-    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    picture = picture.resize(size, Image.Resampling.LANCZOS)
-    x, y = left + (TILE - size[0]) // 2, top + (TILE - size[1]) // 2
+    """One key slice, its sides and its words; `place` is left, top and height."""
+    left, top, height = place
+    width_there, height_there = _scaled(image)
+    picture = Image.fromarray(image.pixels).resize(
+        (width_there, height_there), Image.Resampling.LANCZOS
+    )
+    x, y = left + (TILE - width_there) // 2, top + (height - height_there) // 2
     canvas.paste(picture.convert("RGB"), (x, y))
-    middle = top + TILE // 2 - 12
-    for place, mark in ((left + 6, image.left_mark), (left + TILE - 22, image.right_mark)):
+    middle = top + height // 2 - 12
+    for side, mark in ((left + 6, image.left_mark), (left + TILE - 22, image.right_mark)):
         if mark:
             pen.text(
-                (place, middle), mark, fill=_MARK, font=_font(24), stroke_width=2, stroke_fill=_BLACK
+                (side, middle),
+                mark,
+                fill=_MARK,
+                font=_font(24),
+                stroke_width=2,
+                stroke_fill=_BLACK,
             )
     count = study.series.shape[0] if study.series else 0
     where = f"Slice {image.slice_index + 1} of {count}"
@@ -175,7 +190,7 @@ def _tile(
         where = f"Image {image.slice_index + 1} of {count}, {image.view or 'view not stated'}"
     words = ", ".join(image.findings) or "for comparison"
     lines = [_Line(f"{where} · {image.window}", 17, _GREY), *_wrapped(words, 17, _WHITE, TILE)[:2]]
-    _write(pen, left, top + TILE + 4, lines)
+    _write(pen, left, top + height + 4, lines)
 
 
 def _wrapped(text: str, size: int, colour: _Colour, width: int = WIDTH - 2 * GAP) -> list[_Line]:
@@ -196,4 +211,3 @@ def _height(line: _Line) -> int:
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """The font that Pillow carries: the device may have none."""
     return ImageFont.load_default(size)
-

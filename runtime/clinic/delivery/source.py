@@ -1,13 +1,13 @@
 """What results take over from the images that they are about: patient, study, references."""
 
+import contextlib
 import warnings
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
 from pydicom.valuerep import DA, TM
 
 from edge_medgemma.runtime.errors import ScanError
@@ -25,7 +25,8 @@ _OPTIONAL = ("IssuerOfPatientID", "StudyDescription", "PatientAge")
 
 _REFERENCES = (
     "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber",
-    "Modality", "NumberOfFrames", "Laterality", "ProcedureCodeSequence",
+    "Modality", "NumberOfFrames", "Laterality", "ProcedureCodeSequence", "Rows",
+    "Columns",
 )  # fmt: skip
 
 _SEXES = ("M", "F", "O")
@@ -45,7 +46,7 @@ class SourceStudy:
     instance_count: int
 
 
-def read_source(folder: Path, study_uid: str, wanted: Set[str]) -> SourceStudy:
+def read_source(folder: Path, study_uid: str, wanted: Collection[str]) -> SourceStudy:
     """Headers of a study's images.
 
     Args:
@@ -82,16 +83,19 @@ def read_source(folder: Path, study_uid: str, wanted: Set[str]) -> SourceStudy:
 
 def _headers(folder: Path) -> Iterator[Dataset]:
     """The attributes that are wanted, of each file that can be read as DICOM with a reference."""
-    tags = [*_REQUIRED, *_OPTIONAL, *_REFERENCES, "SpecificCharacterSet"]
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        try:
-            with silenced("pydicom"):
-                header = dcmread(path, stop_before_pixels=True, specific_tags=tags)
-                complete = header.get("SOPInstanceUID") and header.get("SOPClassUID")
-        except (InvalidDicomError, OSError, ValueError, AttributeError, KeyError, EOFError):
-            continue  # the worker names it in the report
-        if complete:
+        header = None if path.name.startswith(".") else _header(path)  # else still being written
+        if header is not None:
             yield header
+
+
+def _header(path: Path) -> Dataset | None:
+    tags = [*_REQUIRED, *_OPTIONAL, *_REFERENCES, "SpecificCharacterSet"]
+    with silenced("pydicom"), contextlib.suppress(Exception):  # it raises anything on damaged files
+        header = dcmread(path, stop_before_pixels=True, force=True, specific_tags=tags)
+        if header.get("SOPInstanceUID") and header.get("SOPClassUID"):
+            return header
+    return None
 
 
 def _cured(header: Dataset) -> Dataset:

@@ -1,0 +1,240 @@
+"""Brings every result to every destination, however long one is away, and has it confirmed."""
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from edge_medgemma.runtime.clinic.delivery.back_off import LONGEST_S, BackOff
+from edge_medgemma.runtime.clinic.delivery.delivery import Delivery, send
+from edge_medgemma.runtime.clinic.delivery.lock import outbox_lock
+from edge_medgemma.runtime.clinic.delivery.manifest import (
+    MANIFEST_FILE,
+    Manifest,
+    OutboxEntry,
+    entries,
+    latest_entries,
+    read_manifest,
+    receivers,
+)
+from edge_medgemma.runtime.clinic.delivery.problems import (
+    DeliveryProblem,
+    DestinationError,
+    ResultRefusedError,
+)
+from edge_medgemma.runtime.clinic.delivery.receipts import Receipt, read_receipt, write_receipt
+from edge_medgemma.runtime.clinic.delivery.store_scu import Caller, Commitment
+from edge_medgemma.runtime.clinic.settings import ClinicSettings, HealthRecord, Peer
+from edge_medgemma.runtime.clinic.state_folder import StateFolder
+from edge_medgemma.runtime.clinic.worklist import audit
+from edge_medgemma.runtime.clinic.worklist.store import Worklist
+from edge_medgemma.runtime.errors import DeliveryError, ResourceError, WorklistError
+
+PATIENCE_S = 5.0
+"""`run_once` returns after so long, although a destination may still keep its thread waiting."""
+CLOSE_S = 5.0
+ASK_AGAIN_S = 600.0
+"""An archive that has not confirmed for so long is asked again, then after twice as long, up to an hour."""
+
+
+@dataclass(slots=True)
+class Outbox:
+    """Sender of the node's process; what was sent stands in receipts, and nothing only here."""
+
+    state: StateFolder
+    settings: ClinicSettings
+    clock: Callable[[], float] = time.monotonic
+    patience_s: float = PATIENCE_S
+    _back_off: BackOff = field(init=False)
+    _threads: dict[str, threading.Thread] = field(default_factory=dict, init=False)
+    _manifests: dict[tuple[str, int, int], Manifest] = field(default_factory=dict, init=False)
+    _finished: set[str] = field(default_factory=set, init=False)
+    _receipt_lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _is_closed: threading.Event = field(default_factory=threading.Event, init=False)
+
+    def __post_init__(self) -> None:
+        """Nothing has failed yet."""
+        self._back_off = BackOff(self.clock)
+
+    def run_once(self) -> None:
+        """Try what is due, each destination in a thread of its own, so that none waits for another."""
+        self._note_delivered()
+        due = [
+            (name, to)
+            for name, to in receivers(self.settings).items()
+            if not self._is_busy(name) and self._back_off.is_due(name) and self._owed(name)
+        ]
+        for name, to in due:
+            thread = threading.Thread(
+                target=self._serve, args=(name, to), name=f"outbox-{name}", daemon=True
+            )
+            self._threads[name] = thread
+            thread.start()
+        end = time.monotonic() + self.patience_s
+        for name, _ in due:
+            self._threads[name].join(max(0.0, end - time.monotonic()))
+        self._note_delivered()
+
+    def close(self) -> None:
+        """Begin nothing new, and wait a little for what is on its way."""
+        self._is_closed.set()
+        end = time.monotonic() + CLOSE_S
+        for thread in list(self._threads.values()):
+            thread.join(max(0.0, end - time.monotonic()))
+
+    def commitment_result(
+        self, transaction_uid: str, confirmed: tuple[str, ...], failed: Mapping[str, int]
+    ) -> bool:
+        """An archive's answer to a request for storage commitment.
+
+        Args:
+            transaction_uid: of the request; one that is not ours changes nothing
+            confirmed: SOP Instance UIDs that it keeps
+            failed: SOP Instance UID to the reason why it does not; they are sent again
+
+        Returns:
+            Whether it was the answer to a request of ours.
+        """
+        answer = Commitment(transaction_uid, confirmed, failed)
+        for entry in entries(self.state):
+            for name in receivers(self.settings):
+                receipt = read_receipt(entry.folder, name)
+                if receipt is not None and transaction_uid in receipt.transactions:
+                    self._take(entry, name, answer)
+                    return True
+        return False
+
+    def _is_busy(self, name: str) -> bool:
+        return name in self._threads and self._threads[name].is_alive()
+
+    def _owed(self, name: str) -> list[OutboxEntry]:
+        """Results of which the destination lacks something, the most urgent and oldest first."""
+        owed = []
+        for entry in latest_entries(self.state):
+            if entry.folder.name in self._finished or not self._back_off.is_due(_key(entry, name)):
+                continue
+            manifest = self._manifest(entry)
+            if manifest is None or name not in manifest.destinations:
+                continue
+            receipt = read_receipt(entry.folder, name)
+            if receipt is None or not receipt.delivered_at:
+                owed.append((manifest.urgency.rank, manifest.created_at, entry))
+        return [entry for _, _, entry in sorted(owed, key=lambda one: one[:2])]
+
+    def _manifest(self, entry: OutboxEntry) -> Manifest | None:
+        """The manifest, read once unless it was made anew."""
+        try:
+            found = (entry.folder / MANIFEST_FILE).stat()
+            key = (entry.folder.name, found.st_ino, found.st_mtime_ns)
+            if key not in self._manifests:
+                self._manifests[key] = read_manifest(entry.folder)
+        except (OSError, DeliveryError):  # the worker makes it again
+            return None
+        return self._manifests[key]
+
+    def _serve(self, name: str, to: Peer | HealthRecord) -> None:
+        """Send one destination all that is owed, until it fails as a whole."""
+        for entry in self._owed(name):
+            if self._is_closed.is_set() or not self._begin(entry, name):
+                continue
+            try:
+                self._send(entry, name, to)
+                self._back_off.went_well(name)
+            except DestinationError as error:
+                self._note_problem(entry, name, error.problem)
+                self._back_off.failed(name)
+                return
+            except ResultRefusedError as error:
+                self._note_problem(entry, name, error.problem)
+                self._back_off.failed(_key(entry, name))
+            except DeliveryError:
+                self._note_problem(entry, name, DeliveryProblem.DAMAGED)
+                self._back_off.failed(_key(entry, name))
+            except ResourceError:  # the disk is full: receipts cannot be kept
+                self._back_off.failed(name)
+                return
+
+    def _begin(self, entry: OutboxEntry, name: str) -> bool:
+        """Leave a mark before anything leaves, so that a newer result knows; False where it is there."""
+        with outbox_lock(self.state):
+            if entry not in latest_entries(self.state):
+                return False
+            if read_receipt(entry.folder, name) is None:
+                with self._receipt_lock, contextlib.suppress(ResourceError):
+                    write_receipt(entry.folder, name, Receipt())
+            return read_receipt(entry.folder, name) is not None
+
+    def _send(self, entry: OutboxEntry, name: str, to: Peer | HealthRecord) -> None:
+        manifest = self._manifest(entry)
+        if manifest is None:
+            raise DeliveryError("the manifest is damaged")
+        delivery = Delivery(
+            caller=Caller(self.state, self.settings.node.ae_title),
+            folder=entry.folder,
+            manifest=manifest,
+            read=lambda: read_receipt(entry.folder, name) or Receipt(),
+            change=lambda change: self._change(entry, name, change),
+            take=lambda answer: self._take(entry, name, answer),
+        )
+        is_waiting = send(delivery, to)
+        receipt = delivery.read()
+        if receipt.delivered_at:
+            self._back_off.went_well(_key(entry, name))
+        elif is_waiting:
+            asked = min(len(receipt.transactions), 8)
+            self._back_off.wait(_key(entry, name), min(LONGEST_S, ASK_AGAIN_S * 2.0 ** (asked - 1)))
+
+    def _change(
+        self, entry: OutboxEntry, name: str, change: Callable[[Receipt], Receipt]
+    ) -> Receipt:
+        with self._receipt_lock:
+            receipt = change(read_receipt(entry.folder, name) or Receipt())
+            write_receipt(entry.folder, name, receipt)
+            return receipt
+
+    def _take(self, entry: OutboxEntry, name: str, answer: Commitment) -> None:
+        def change(receipt: Receipt) -> Receipt:
+            stored = {k: v for k, v in receipt.stored.items() if k not in answer.failed}
+            confirmed = {*receipt.confirmed, *answer.confirmed} & set(stored)
+            is_done = bool(stored) and not answer.failed and confirmed == set(stored)
+            return replace(
+                receipt,
+                stored=stored,
+                confirmed=tuple(sorted(confirmed)),
+                problem=DeliveryProblem.NOT_CONFIRMED if answer.failed else None,
+                delivered_at=receipt.delivered_at or (audit.utc_now() if is_done else ""),
+            )
+
+        self._change(entry, name, change)
+        if answer.failed:
+            self._back_off.failed(_key(entry, name))
+        else:
+            self._back_off.went_well(_key(entry, name))
+
+    def _note_problem(self, entry: OutboxEntry, name: str, problem: DeliveryProblem) -> None:
+        def change(receipt: Receipt) -> Receipt:
+            return replace(receipt, attempts=receipt.attempts + 1, problem=problem)
+
+        with contextlib.suppress(ResourceError):
+            self._change(entry, name, change)
+
+    def _note_delivered(self) -> None:
+        """Tell the worklist of results that every destination has; after a kill once more."""
+        known = receivers(self.settings)
+        for entry in latest_entries(self.state):
+            if entry.folder.name in self._finished:
+                continue
+            manifest = self._manifest(entry)
+            if manifest is None:
+                continue
+            names = [name for name in manifest.destinations if name in known]
+            receipts = [read_receipt(entry.folder, name) for name in names]
+            if names and all(one is not None and one.delivered_at for one in receipts):
+                with contextlib.suppress(WorklistError), Worklist.open(self.state) as worklist:
+                    worklist.delivered(entry.study_key, entry.number)
+                self._finished.add(entry.folder.name)
+
+
+def _key(entry: OutboxEntry, name: str) -> str:
+    return f"{name}/{entry.folder.name}"
