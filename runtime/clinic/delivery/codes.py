@@ -70,8 +70,7 @@ MODALITIES = {
 
 PRESENCE_OF_PROPERTY = Code("121052", "DCM", "Presence of property")
 PRESENT = Code("52101004", "SCT", "Present")
-UNDETERMINED = Code("373068000", "SCT", "Undetermined")
-"""PS3.16 CID 240; "absent", the third of them, is never sent."""
+"""PS3.16 CID 240. "Absent" is never sent, and a flag that is doubted stands: it is present."""
 
 REPORT = Code("18748-4", "LN", "Diagnostic Imaging Report")
 IMPRESSION = Code("19005-8", "LN", "Impressions")

@@ -8,7 +8,8 @@ from edge_medgemma.runtime.clinic.delivery.codes import Code, finding_code
 from edge_medgemma.runtime.clinic.worklist.records import Doubt, StudyRow
 from edge_medgemma.runtime.errors import ScanError
 from edge_medgemma.runtime.reporting.json_report import INTENDED_USE
-from edge_medgemma.runtime.reporting.labels import headline, sentence
+from edge_medgemma.runtime.reporting.labels import sentence
+from edge_medgemma.runtime.reporting.words import HEADLINES, ROUTINE_FLAGGED_HEADLINE
 from edge_medgemma.runtime.slicing.volume import BodyPart, Modality
 from edge_medgemma.runtime.triage.report import (
     FindingResult,
@@ -16,7 +17,7 @@ from edge_medgemma.runtime.triage.report import (
     StudyReport,
     TriageReport,
 )
-from edge_medgemma.runtime.triage.urgency import Urgency, most_urgent
+from edge_medgemma.runtime.triage.urgency import BLOCKING_PROBLEMS, Urgency, most_urgent
 
 DEMONSTRATION = "DEMONSTRATION, NOT FOR PATIENTS"
 
@@ -33,6 +34,8 @@ OTHER_DOUBTS = {
     Doubt.CLOCK_NOT_SET: "the clock of the device was not set: its times are wrong",
 }
 
+_MISSING = BLOCKING_PROBLEMS["may_be_incomplete"]
+
 
 @dataclass(frozen=True, slots=True)
 class ToldFinding:
@@ -44,7 +47,7 @@ class ToldFinding:
     public_code: Code
     urgency: Urgency
     is_of_earlier_look: bool
-    """Whether the last look did not flag it again; it stands all the same."""
+    """Whether the last look did not flag it again; it stands all the same, and is told as present."""
     body_part: BodyPart
     key_slices: tuple[tuple[str, int], ...]
     """SOP Instance UID, and 0-based index of the slice in its series."""
@@ -59,7 +62,7 @@ class Told:
     """A result as it is told."""
 
     report: TriageReport
-    """The report with the doubts about the study among its limitations."""
+    """What the engine said, of this study alone."""
     study_uid: str
     number: int
     modality: Modality | None
@@ -120,37 +123,30 @@ def tell(report: TriageReport, number: int, row: StudyRow | None) -> Told:
     study_uid = report.studies[0].study_uid
     studies = [study for study in report.studies if study.study_uid == study_uid]
     findings = [_told(study, one) for study in studies for one in study.flagged]
-    earlier = _earlier(studies, {one.code for one in findings}, row)
-    findings = sorted([*findings, *earlier], key=lambda one: one.urgency.rank)
-    more = _doubt_words(row) + [
-        f"an earlier look flagged {one.title}, which the last look did not confirm"
-        for one in earlier
-    ]
-    urgencies = [*(study.urgency for study in studies), *(one.urgency for one in earlier)]
+    findings += _not_flagged_again(studies, {one.code for one in findings}, row)
+    findings = sorted(findings, key=lambda one: one.urgency.rank)
+    limitations = _limitations(studies, findings, row)
+    urgencies = [*(study.urgency for study in studies), *(one.urgency for one in findings)]
     if row is not None and row.urgency is not None:
         urgencies.append(row.urgency)
-    if more:  # something stood in the way: never green
+    if limitations:  # something stood in the way: never green
         urgencies.append(Urgency.NOT_ASSESSABLE)
     urgency = most_urgent(urgencies)
-    shown = tuple(_with_doubts(study, more) for study in studies)
+    is_flagged_routine = urgency is Urgency.ROUTINE and bool(findings)
     series = next((study.series for study in studies if study.series is not None), None)
     flagged = {one.title for one in findings}
     return Told(
-        report=dataclasses.replace(report, studies=shown),
+        report=dataclasses.replace(report, studies=tuple(studies)),
         study_uid=study_uid,
         number=number,
         modality=series.modality if series else None,
         body_part=series.body_part if series else BodyPart.UNKNOWN,
         urgency=urgency,
-        headline=headline(urgency, findings),
+        headline=ROUTINE_FLAGGED_HEADLINE if is_flagged_routine else HEADLINES[urgency],
         findings=tuple(findings),
-        assessed=tuple(
-            title for title in _titles(studies, FindingStatus.NOT_FLAGGED) if title not in flagged
-        ),
-        not_assessed=tuple(
-            title for title in _titles(studies, FindingStatus.NOT_ASSESSED) if title not in flagged
-        ),
-        limitations=_unique([one for study in shown for one in study.limitations]),
+        assessed=_titles(studies, FindingStatus.NOT_FLAGGED, flagged),
+        not_assessed=_titles(studies, FindingStatus.NOT_ASSESSED, flagged),
+        limitations=limitations,
         is_demonstration=is_demonstration(report),
     )
 
@@ -160,15 +156,14 @@ def is_demonstration(report: TriageReport) -> bool:
     return report.engine.is_demonstration or report.engine.has_random_weights
 
 
-def _told(study: StudyReport, finding: FindingResult, *, is_earlier: bool = False) -> ToldFinding:
-    body_part = study.series.body_part if study.series else BodyPart.UNKNOWN
+def _told(study: StudyReport, finding: FindingResult) -> ToldFinding:
     return ToldFinding(
         code=finding.code,
         title=finding.title,
         public_code=finding_code(finding.code, finding.title, finding.standard_code),
         urgency=finding.urgency,
-        is_of_earlier_look=is_earlier,
-        body_part=body_part,
+        is_of_earlier_look=bool(finding.reason),  # of a flagged one: why it is not sure any more
+        body_part=study.series.body_part if study.series else BodyPart.UNKNOWN,
         key_slices=tuple(
             (one.sop_instance_uid, one.slice_index)
             for one in finding.key_slices
@@ -181,16 +176,18 @@ def _told(study: StudyReport, finding: FindingResult, *, is_earlier: bool = Fals
     )
 
 
-def _earlier(
+def _not_flagged_again(
     studies: Sequence[StudyReport], flagged_now: set[str], row: StudyRow | None
 ) -> list[ToldFinding]:
-    """Findings that only an earlier look flagged, as the last look asked for them."""
+    """Findings that the worklist holds as flagged and the report does not, for want of the earlier one."""
     told = []
     for code in row.flagged if row is not None else ():
         asked = [(s, f) for s in studies for f in s.findings if f.code == code]
-        if code not in flagged_now and asked:
-            told.append(_told(*asked[0], is_earlier=True))
-        elif code not in flagged_now:
+        if code in flagged_now:
+            continue
+        if asked:
+            told.append(dataclasses.replace(_told(*asked[0]), is_of_earlier_look=True))
+        else:
             told.append(_not_asked(studies[0], code))
     return told
 
@@ -204,26 +201,27 @@ def _not_asked(study: StudyReport, code: str) -> ToldFinding:
     )  # fmt: skip
 
 
-def _doubt_words(row: StudyRow | None) -> list[str]:
+def _limitations(
+    studies: Sequence[StudyReport], findings: Sequence[ToldFinding], row: StudyRow | None
+) -> tuple[str, ...]:
+    """In plain words, all that stood in the way; that images may be missing first."""
     doubts = row.doubts if row is not None else ()
+    named = [one for study in studies for one in study.limitations]
     missing = [words for doubt, words in INCOMPLETE_DOUBTS.items() if doubt in doubts]
     said = [f"this study may be incomplete: {'; '.join(missing)}"] if missing else []
-    return said + [words for doubt, words in OTHER_DOUBTS.items() if doubt in doubts]
+    if not missing and _MISSING in named:
+        said = [f"this study may be incomplete: {_MISSING}"]
+    said += [words for doubt, words in OTHER_DOUBTS.items() if doubt in doubts]
+    said += [
+        f"an earlier look flagged {one.title}, the last one did not; the flag stands"
+        for one in findings
+        if one.is_of_earlier_look
+    ]
+    return tuple(dict.fromkeys([*said, *(one for one in named if one != _MISSING)]))
 
 
-def _with_doubts(study: StudyReport, more: Sequence[str]) -> StudyReport:
-    if not more:
-        return study
-    return dataclasses.replace(
-        study,
-        urgency=most_urgent([study.urgency, Urgency.NOT_ASSESSABLE]),
-        limitations=_unique([*more, *study.limitations]),
-    )
-
-
-def _titles(studies: Sequence[StudyReport], status: FindingStatus) -> tuple[str, ...]:
-    return _unique([f.title for s in studies for f in s.findings if f.status is status])
-
-
-def _unique(words: Sequence[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(words))
+def _titles(
+    studies: Sequence[StudyReport], status: FindingStatus, flagged: set[str]
+) -> tuple[str, ...]:
+    titles = [f.title for s in studies for f in s.findings if f.status is status]
+    return tuple(dict.fromkeys(title for title in titles if title not in flagged))

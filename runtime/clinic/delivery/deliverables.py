@@ -47,7 +47,10 @@ from edge_medgemma.runtime.clinic.worklist.store import Worklist
 from edge_medgemma.runtime.errors import DeliveryError
 from edge_medgemma.runtime.files import new_directory, write_atomically
 from edge_medgemma.runtime.reporting.html_report import render_html
+from edge_medgemma.runtime.reporting.options import RenderOptions, StudyContext
+from edge_medgemma.runtime.reporting.pdf_report import render_pdf
 from edge_medgemma.runtime.reporting.report_folder import read_report_folder
+from edge_medgemma.runtime.reporting.translation import ENGLISH, languages
 from edge_medgemma.runtime.slicing.scan import find_series
 
 
@@ -78,13 +81,14 @@ def build_deliverables(
     report = read_report_folder(result_folder(state, study_key, number))
     if is_demonstration(report) and not settings.site.demonstration:
         return
-    told = tell(report, number, _row(state, study_key))
+    row = _row(state, study_key)
+    told = tell(report, number, row)
     source = read_source(state.spool / study_key, told.study_uid, _wanted(told))
     with outbox_lock(state), new_directory(folder) as temporary:
         earlier = _earlier_result(state, study_key, number)
         made = _Made(told, source, _frames(state.spool / study_key, told, source))
         kinds = {kind for peer in settings.peers for kind in peer.results}
-        html = render_html(told.report)
+        html = render_html(told.report, _options(settings, told, source, row))
         needs_pdf = ResultKind.PDF in kinds or bool(settings.health_records)
         presented = Presented(html.encode(), render_pdf(html) if needs_pdf else b"")
         objects = made.objects(kinds, presented.pdf, earlier.sr if earlier else None)
@@ -108,13 +112,6 @@ def build_deliverables(
         write_atomically(temporary / MANIFEST_FILE, manifest_bytes(manifest))
         sync_folder(temporary)
     sync_folder(state.outbox)
-
-
-def render_pdf(html: str) -> bytes:
-    """The page as PDF; nothing is fetched for it."""
-    from weasyprint import HTML
-
-    return bytes(HTML(string=html).write_pdf())
 
 
 def _is_whole(folder: Path) -> bool:
@@ -251,6 +248,21 @@ def _documents(
         made.told, made.source, report_uid=report_uid, site_name=site_name
     )
     return {**files, ORU_FILE: message}
+
+
+def _options(
+    settings: ClinicSettings, told: Told, source: SourceStudy, row: StudyRow | None
+) -> RenderOptions:
+    """How the report is shown: in the site's language, with what only the worklist knows."""
+    accession = str(source.identity.AccessionNumber or "") if settings.site.show_accession else ""
+    flagged = {one.title for study in told.report.studies for one in study.flagged}
+    context = StudyContext(
+        accession_number=accession,
+        doubts=tuple(str(doubt) for doubt in row.doubts) if row is not None else (),
+        earlier_flags=tuple(one.title for one in told.findings if one.title not in flagged),
+    )
+    language = settings.site.language if settings.site.language in languages() else ENGLISH
+    return RenderOptions(language=language, studies={told.study_uid: context})
 
 
 def _row(state: StateFolder, study_key: str) -> StudyRow | None:

@@ -16,7 +16,6 @@ from edge_medgemma.runtime.clinic.delivery.codes import (
     PRESENT,
     REPORT,
     SITES,
-    UNDETERMINED,
     Code,
 )
 from edge_medgemma.runtime.clinic.delivery.content import DEMONSTRATION, Told, ToldFinding
@@ -270,7 +269,7 @@ def _observation(
     )
     notes = [f"{INTENDED_USE} Flagged by a program; no person has verified it."]
     if finding.is_of_earlier_look:
-        notes.append("An earlier look flagged it; the last look did not.")
+        notes.append("An earlier look flagged it; the last look did not. The flag stands.")
     if told.is_demonstration:
         notes.append(f"{DEMONSTRATION}.")
     observation = _identified("Observation", _URI_SYSTEM, f"urn:oid:{name}") | {
@@ -280,7 +279,7 @@ def _observation(
         "subject": subject,
         **_effective(source),
         "issued": told.report.created_at,
-        "valueCodeableConcept": _concept(UNDETERMINED if finding.is_of_earlier_look else PRESENT),
+        "valueCodeableConcept": _concept(PRESENT),
         "interpretation": [_concept(abnormal), _concept(CATEGORY_OF_URGENCY[finding.urgency])],
         "note": [{"text": text} for text in notes],
         "device": {"reference": _url(device)},

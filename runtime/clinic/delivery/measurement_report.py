@@ -18,7 +18,6 @@ from edge_medgemma.runtime.clinic.delivery.codes import (
     PRIVATE_SCHEME,
     PRIVATE_SCHEME_NAME,
     SITES,
-    UNDETERMINED,
     Code,
 )
 from edge_medgemma.runtime.clinic.delivery.content import Told, ToldFinding
@@ -184,7 +183,6 @@ def _group(
     report = told.report
     engine = report.engine
     site = SITES.get(finding.body_part)
-    presence = UNDETERMINED if finding.is_of_earlier_look else PRESENT
     identifier = f"{finding.protocol_name}/{finding.code}"
     return MeasurementsAndQualitativeEvaluations(
         tracking_identifier=TrackingIdentifier(
@@ -205,7 +203,7 @@ def _group(
             manufacturer=MANUFACTURER,
         ),
         qualitative_evaluations=[
-            QualitativeEvaluation(_coded(PRESENCE_OF_PROPERTY), _coded(presence))
+            QualitativeEvaluation(_coded(PRESENCE_OF_PROPERTY), _coded(PRESENT))
         ],
         source_images=_source_images(finding.key_slices, source, frames) or None,
     )

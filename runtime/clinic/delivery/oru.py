@@ -11,7 +11,6 @@ from edge_medgemma.runtime.clinic.delivery.codes import (
     PRESENT,
     REPORT,
     STUDY,
-    UNDETERMINED,
     Code,
 )
 from edge_medgemma.runtime.clinic.delivery.content import Told
@@ -129,7 +128,7 @@ def _observations(told: Told) -> list[dict[str, str]]:
                 "obx_2": "CWE",
                 "obx_3": _coded(finding.public_code),
                 "obx_4": str(index),
-                "obx_5": _coded(UNDETERMINED if finding.is_of_earlier_look else PRESENT),
+                "obx_5": _coded(PRESENT),
                 "obx_8": "A" if finding.urgency is Urgency.ROUTINE else "AA",
             }
         )

@@ -41,7 +41,7 @@ PROBLEM_WORDS = {
     DeliveryProblem.MESSAGE_REFUSED: mark("It refused the message. Its own log says why."),
     DeliveryProblem.SERVER_ERROR: mark("It answered with an error of its own."),
     DeliveryProblem.FOLDER: mark("The folder cannot be written."),
-    DeliveryProblem.DAMAGED: mark("What was made for it is damaged on this box's disk."),
+    DeliveryProblem.DAMAGED: mark("What was made for it is damaged on this box's disk. Restart the box: it is made again."),
 }  # fmt: skip
 
 

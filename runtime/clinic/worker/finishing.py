@@ -71,8 +71,7 @@ class Finisher:
         if time.monotonic() < self._try_again_s.get(result, 0.0):
             return False
         try:
-            if not (self._state.outbox / f"{row.key}-{number}").is_dir():
-                self._build(self._state, self._settings, row.key, number)
+            self._build(self._state, self._settings, row.key, number)  # nothing, where it is whole
         except Exception as error:
             LOG.warning(
                 "study %s: nothing to send was made (%s)", row.key[:8], type(error).__name__
