@@ -12,7 +12,9 @@ from edge_medgemma.runtime.clinic.page.api.bodies import BadRequestError
 from edge_medgemma.runtime.clinic.page.api.chat_routes import ChatRoutes
 from edge_medgemma.runtime.clinic.page.api.question_routes import QuestionRoutes
 from edge_medgemma.runtime.clinic.page.api.services import Services
+from edge_medgemma.runtime.clinic.page.api.stow import StowRoutes
 from edge_medgemma.runtime.clinic.page.api.study_routes import StudyRoutes
+from edge_medgemma.runtime.clinic.page.api.upload_routes import UploadRoutes
 from edge_medgemma.runtime.clinic.settings import ClinicSettings
 from edge_medgemma.runtime.clinic.state_folder import StateFolder
 from edge_medgemma.runtime.errors import (
@@ -34,6 +36,8 @@ def routes(state: StateFolder, settings: ClinicSettings) -> list[Route]:
         *StudyRoutes(services).routes(),
         *QuestionRoutes(services).routes(),
         *ChatRoutes(services).routes(),
+        *UploadRoutes(services).routes(),
+        *StowRoutes(services).routes(),
     ]
     return [
         Route(route.path, plain_errors(route.endpoint), methods=sorted(route.methods or ()))

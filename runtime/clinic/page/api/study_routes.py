@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from edge_medgemma.runtime.clinic.arrivals.recent import RecentAssociation, recent_associations
 from edge_medgemma.runtime.clinic.arrivals.space import Space
 from edge_medgemma.runtime.clinic.clock import is_clock_set
 from edge_medgemma.runtime.clinic.page.access.refusals import error_response, note
@@ -17,6 +18,7 @@ from edge_medgemma.runtime.clinic.page.api.bodies import json_response, read_bod
 from edge_medgemma.runtime.clinic.page.api.services import Services
 from edge_medgemma.runtime.clinic.page.api.visits import visitor_name
 from edge_medgemma.runtime.clinic.questions.attendance import EngineCard, engine_card
+from edge_medgemma.runtime.clinic.settings import ResultKind
 from edge_medgemma.runtime.clinic.worklist import audit
 from edge_medgemma.runtime.clinic.worklist.records import Acknowledgement, StudyRow
 from edge_medgemma.runtime.clinic.worklist.results import result_folder, result_numbers
@@ -71,6 +73,29 @@ class BoxStatus:
     is_clock_set: bool
 
 
+@dataclass(frozen=True, slots=True)
+class AssociationList:
+    """What scanners and archives did last."""
+
+    associations: tuple[RecentAssociation, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """An archive or health-record system that is sent results."""
+
+    name: str
+    kind: Literal["dicom", "health record"]
+    results: tuple[ResultKind, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DestinationList:
+    """Of the settings."""
+
+    destinations: tuple[Destination, ...]
+
+
 class StudyRoutes:
     """Routes over one worklist."""
 
@@ -83,6 +108,8 @@ class StudyRoutes:
         study = "/api/studies/{key}"
         return [
             Route("/api/status", self.status, methods=["GET"]),
+            Route("/api/associations", self.associations, methods=["GET"]),
+            Route("/api/destinations", self.destinations, methods=["GET"]),
             Route("/api/studies", self.studies, methods=["GET"]),
             Route(study, self.study, methods=["GET"]),
             Route(f"{study}/results/{{number}}", self.result, methods=["GET"]),
@@ -102,6 +129,19 @@ class StudyRoutes:
                 is_clock_set(),
             )
         )
+
+    async def associations(self, request: Request) -> Response:
+        """The last DICOM associations, newest first."""
+        found = await run_sync(recent_associations, self._services.state)
+        return json_response(AssociationList(found))
+
+    async def destinations(self, request: Request) -> Response:
+        """Where results are sent."""
+        settings = self._services.settings
+        peers = [Destination(one.name, "dicom", one.results) for one in settings.peers]
+        records = [Destination(one.name, "health record", ()) for one in settings.health_records]
+        sent = [one for one in peers if one.results]
+        return json_response(DestinationList((*sent, *records)))
 
     async def studies(self, request: Request) -> Response:
         """The worklist, in the order in which people should read it."""
