@@ -5,7 +5,6 @@ import socket
 import stat
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from starlette.requests import Request
@@ -38,13 +37,6 @@ ROUTES = [
     Route("/change", _change, methods=["GET", "POST"]),
     Route("/api/change", _change, methods=["GET", "POST", "DELETE"]),
 ]
-
-
-@pytest.fixture
-def state(tmp_path: Path) -> StateFolder:
-    folder = StateFolder(tmp_path / "state")
-    folder.create()
-    return folder
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import base64
 import io
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import openai
@@ -47,13 +46,6 @@ ASKED = [
     {"role": "system", "content": "You read radiographs."},
     {"role": "user", "content": [{"type": "text", "text": TEXT}, _image(_uri(_picture()))]},
 ]
-
-
-@pytest.fixture
-def state(tmp_path: Path) -> StateFolder:
-    folder = StateFolder(tmp_path / "state")
-    folder.create()
-    return folder
 
 
 @pytest.fixture
