@@ -30,7 +30,7 @@ class ArrivalRecord:
     doubts: tuple[str, ...] = ()
     """`worklist.records.Doubt` of this arrival that only its course could tell."""
     sending: tuple[str, ...] = ()
-    """Senders whose association was open when this was written: after a restart, broken off."""
+    """Senders that were not at their end when this was written: after a restart, broken off."""
 
 
 def read_arrival_record(state: StateFolder, study_key: str) -> ArrivalRecord | None:
@@ -76,7 +76,7 @@ def note_sending(state: StateFolder, study_key: str, sender: str) -> None:
 
 
 def note_sent(state: StateFolder, study_key: str, sender: str) -> None:
-    """Say in the record of a study that a sender other than an association has ended.
+    """Say in the record of a study that a sender has ended, or was broken off.
 
     Raises:
         ResourceError: it cannot be written.
@@ -90,21 +90,19 @@ def note_sent(state: StateFolder, study_key: str, sender: str) -> None:
     _change(state, study_key, without_sender)
 
 
-def note_course(
-    state: StateFolder, study_key: str, *, sending: tuple[str, ...], doubts: tuple[str, ...]
-) -> None:
-    """Replace in the record of a study who sends and what is doubted.
+def note_doubts(state: StateFolder, study_key: str, doubts: tuple[str, ...]) -> None:
+    """Replace in the record of a study what is doubted.
 
     Raises:
         ResourceError: it cannot be written.
     """
 
-    def with_course(known: ArrivalRecord | None) -> ArrivalRecord | None:
-        return None if known is None else replace(known, sending=sending, doubts=doubts)
+    def with_doubts(known: ArrivalRecord | None) -> ArrivalRecord | None:
+        return None if known is None else replace(known, doubts=doubts)
 
     known = read_arrival_record(state, study_key)
-    if known is not None and (known.sending, known.doubts) != (sending, doubts):
-        _change(state, study_key, with_course)
+    if known is not None and known.doubts != doubts:
+        _change(state, study_key, with_doubts)
 
 
 def _path(state: StateFolder, study_key: str) -> Path:

@@ -2,12 +2,14 @@
 
 import contextlib
 import os
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from support.clinic_peers import DicomAddress, free_port, stop
 
@@ -18,6 +20,10 @@ from edge_medgemma.runtime.clinic.worklist.records import StudyRow
 from edge_medgemma.runtime.clinic.worklist.store import Worklist
 
 AE_TITLE = "EDGEMEDGEMMA"
+CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
+QUIET = "released_quiet_s = 0.4\nquiet_s = 3\ngive_up_s = 60\n"
+"""Lines of `[node]` for tests: a look begins soon."""
+
 _READY_S = 60.0
 
 
@@ -86,8 +92,6 @@ class ClinicNode:
         )
 
     def _answers(self) -> bool:
-        import socket
-
         try:
             socket.create_connection(("127.0.0.1", self.address.port), timeout=0.2).close()
         except OSError:
@@ -116,15 +120,15 @@ def clinic_node(
 
     Args:
         folder: made where missing
-        node_settings: lines of the table `[node]`; without them, it looks after 0.6 quiet seconds
+        node_settings: lines of the table `[node]`; `QUIET` without them
         other_settings: other tables
         starts: whether it runs already when the block begins
     """
     folder.mkdir(parents=True, exist_ok=True)
     port, tls_port = free_port(), free_port()
-    lines = [f"port = {port}", f"tls_port = {tls_port}", "reserve_gb = 0.05", node_settings]
-    if "quiet_s" not in node_settings:
-        lines += ["released_quiet_s = 0.6", "quiet_s = 3", "give_up_s = 60"]
+    lines = [f"port = {port}", f"tls_port = {tls_port}", node_settings or QUIET]
+    if "reserve_gb" not in node_settings:
+        lines.append("reserve_gb = 0.05")
     settings = folder / "clinic.toml"
     settings.write_text("[node]\n" + "\n".join(lines) + "\n" + other_settings)
     state = StateFolder(folder / "state")
@@ -137,3 +141,24 @@ def clinic_node(
     finally:
         if node.process is not None and node.process.poll() is None:
             node.stop()
+
+
+@contextlib.contextmanager
+def association(
+    node: ClinicNode,
+    calling: str,
+    abstract_syntax: str = CT_IMAGE,
+    transfer_syntax: str = "1.2.840.10008.1.2.1",
+) -> Iterator[Any]:
+    """pynetdicom's association with a node, with one presentation context; released with the block."""
+    from pynetdicom import AE
+
+    entity = AE(calling)
+    entity.add_requested_context(abstract_syntax, transfer_syntax)
+    entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = 20
+    opened = entity.associate("127.0.0.1", node.address.port, ae_title=node.address.ae_title)
+    try:
+        yield opened
+    finally:
+        if opened.is_established:
+            opened.release()

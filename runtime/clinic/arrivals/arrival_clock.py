@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from edge_medgemma.runtime.clinic.arrival_record import note_course, read_arrival_record
+from edge_medgemma.runtime.clinic.arrival_record import note_doubts, note_sent, read_arrival_record
 from edge_medgemma.runtime.clinic.arrivals.arrival_log import ArrivalLog, Batch, Ended, Placed
 from edge_medgemma.runtime.clinic.arrivals.completeness import (
     ArrivalFacts,
@@ -23,9 +23,6 @@ from edge_medgemma.runtime.clinic.worklist.store import Worklist
 from edge_medgemma.runtime.errors import EdgeMedgemmaError, ScanError
 
 _LOGGER = logging.getLogger(__name__)
-
-_STEADY_S = 1.0
-"""Positions are looked at when nothing came for so long, not during a transfer."""
 
 _PLACES_KEPT_S = 900.0
 """Of a study to which nothing was added; they are read again if something comes."""
@@ -50,8 +47,8 @@ class _Course:
     """Sender whose association broke off -> series that it was sending; None where unknown."""
     placed: dict[str, Placed] = field(default_factory=dict)
     """File name -> series, and where its slice lies."""
-    gap_revision: int | None = None
     has_gap: bool = False
+    """As the last look found it."""
 
 
 class ArrivalClock:
@@ -90,7 +87,9 @@ class ArrivalClock:
             if record is not None and record.sending and key in known:
                 self._course(known[key]).broken[_ANYBODY] = None
                 self._worklist.add_doubt(key, Doubt.ABORTED)
-                self._keep_course(key)
+                self._keep_doubts(key)
+                for sender in record.sending:
+                    note_sent(self._state, key, sender)
 
     def tick(self) -> None:
         """Write what arrived, end what ended, decide what is due; a full disk leaves it for the next."""
@@ -135,7 +134,7 @@ class ArrivalClock:
         if row is not None:
             self._course(row).placed |= batch.placed
         if doubts:
-            self._keep_course(key)
+            self._keep_doubts(key)
 
     def _end(self, ended: Ended) -> None:
         one, now = ended.association, self._monotonic_s()
@@ -148,16 +147,19 @@ class ArrivalClock:
             if not ended.is_released:
                 course.broken[one.calling_ae_title] = frozenset({one.last[key]})
                 self._worklist.add_doubt(key, Doubt.ABORTED)
-            else:
-                self._make_good(key, course, one.calling_ae_title, series)
-            self._keep_course(key)
+            elif self._make_good(key, course, one.calling_ae_title, series):
+                self._worklist.clear_doubt(key, Doubt.ABORTED)
+            self._keep_doubts(key)
+            if one.calling_ae_title not in self._log.open_senders(key):
+                note_sent(self._state, key, one.calling_ae_title)
             new = one.new_images[key]
             event = "received" if new else "sent_again"
             audit.append(self._state, event, one.calling_ae_title, key, str(new) if new else "")
         self._recent.add(one.shown(_outcome(ended)))
 
-    def _make_good(self, key: str, course: _Course, sender: str, series: set[str]) -> None:
-        """Forgive a break after which its sender sent again what it had been sending."""
+    def _make_good(self, key: str, course: _Course, sender: str, series: set[str]) -> bool:
+        """Forgive breaks after which their sender sent again what it had been sending; True if all are."""
+        was_broken = bool(course.broken)
         for name in {sender, _ANYBODY} & course.broken.keys():
             wanted = course.broken[name]
             if wanted is None:
@@ -165,30 +167,17 @@ class ArrivalClock:
                 wanted = frozenset(one.series_uid for one in course.placed.values())
             if wanted <= series:
                 del course.broken[name]
-                if not course.broken:
-                    self._worklist.clear_doubt(key, Doubt.ABORTED)
+        return was_broken and not course.broken
 
     def _rule(self, row: StudyRow) -> None:
         """Decide for one study, and do it."""
         course, now = self._course(row), self._monotonic_s()
         self._hear_others(row, course)
-        senders = self._log.open_senders(row.key)
-        self._look_for_gap(row, course, now)
-        decision = decide(
-            ArrivalFacts(
-                is_pending=course.revision != course.looked_at_revision,
-                first_new_s=course.first_new_s,
-                last_new_s=course.last_new_s,
-                open_associations=len(senders),
-                ended_s=course.ended_s,
-                was_aborted=bool(course.broken),
-                has_gap=course.has_gap,
-                images=row.instances,
-                expected=row.expected_instances,
-            ),
-            self._patience,
-            now,
-        )
+        decision = decide(self._facts(row, course), self._patience, now)
+        if decision.look:  # during a transfer, a gap means nothing
+            self._read_places(row.key, course)
+            course.has_gap = has_gap([one.plane for one in course.placed.values() if one.plane])
+            decision = decide(self._facts(row, course), self._patience, now)
         self._change_doubts(row, decision.add, decision.clear)
         if decision.look:
             course.looked_at_revision = course.revision
@@ -202,7 +191,20 @@ class ArrivalClock:
             course.broken.pop(_ANYBODY, None)
         elif not course.broken:
             course.broken[_ANYBODY] = None
-            self._keep_course(row.key)
+            self._keep_doubts(row.key)
+
+    def _facts(self, row: StudyRow, course: _Course) -> ArrivalFacts:
+        return ArrivalFacts(
+            is_pending=course.revision != course.looked_at_revision,
+            first_new_s=course.first_new_s,
+            last_new_s=course.last_new_s,
+            open_associations=len(self._log.open_senders(row.key)),
+            ended_s=course.ended_s,
+            was_aborted=bool(course.broken),
+            has_gap=course.has_gap,
+            images=row.instances,
+            expected=row.expected_instances,
+        )
 
     def _change_doubts(self, row: StudyRow, add: Iterable[Doubt], clear: Iterable[Doubt]) -> None:
         added = [doubt for doubt in add if doubt not in row.doubts]
@@ -212,7 +214,7 @@ class ArrivalClock:
         for doubt in cleared:
             self._worklist.clear_doubt(row.key, doubt)
         if {*added, *cleared}.intersection(_KEPT):
-            self._keep_course(row.key)
+            self._keep_doubts(row.key)
 
     def _course(self, row: StudyRow) -> _Course:
         """What is known of a study, its clock started anew where images came since the last call."""
@@ -222,6 +224,7 @@ class ArrivalClock:
             is_new = row.state is StudyState.ARRIVING
             looked_at = None if is_new else row.revision
             course = _Course(row.revision, looked_at, now, now, now)
+            course.has_gap = Doubt.GAP in row.doubts
             if Doubt.ABORTED in row.doubts:
                 course.broken = {_ANYBODY: None}
             self._courses[row.key] = course
@@ -231,16 +234,8 @@ class ArrivalClock:
             course.revision, course.last_new_s = row.revision, now
         return course
 
-    def _look_for_gap(self, row: StudyRow, course: _Course, now: float) -> None:
-        """Read positions of what other processes brought, once; then see whether slices are missing."""
-        is_known = course.gap_revision == course.revision
-        if is_known or now - course.last_new_s < _STEADY_S or row.state is not StudyState.ARRIVING:
-            return
-        self._read_places(row.key, course)
-        course.has_gap = has_gap([one.plane for one in course.placed.values() if one.plane])
-        course.gap_revision = course.revision
-
     def _read_places(self, key: str, course: _Course) -> None:
+        """Read where images belong that other processes brought, each once."""
         for path in self._spool.files(key):
             if path.name not in course.placed:
                 try:
@@ -249,11 +244,11 @@ class ArrivalClock:
                 except ScanError:
                     course.placed[path.name] = Placed("", None)
 
-    def _keep_course(self, key: str) -> None:
+    def _keep_doubts(self, key: str) -> None:
         """Write down what a restart could not find out again."""
         row = self._worklist.study(key)
         doubts = tuple(doubt for doubt in (row.doubts if row else ()) if doubt in _KEPT)
-        note_course(self._state, key, sending=self._log.open_senders(key), doubts=doubts)
+        note_doubts(self._state, key, doubts)
 
 
 def _outcome(ended: Ended) -> Outcome:
