@@ -137,6 +137,7 @@ def test_no_dicom_is_refused_and_leaves_nothing(spool: Spool, content: bytes) ->
     assert not list(spool.state.incoming.glob("*.dcm"))
 
 
+@pytest.mark.filterwarnings("ignore:.*VR UI")  # of writing it
 @pytest.mark.parametrize("uid", ["", "../../etc", "1.2.x", "1" * 65])
 def test_a_study_uid_that_is_none_is_refused(spool: Spool, tmp_path: Path, uid: str) -> None:
     (file,) = _slices(tmp_path / "one", StudyInstanceUID=uid)
