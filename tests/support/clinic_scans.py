@@ -32,19 +32,21 @@ def spool(state: StateFolder, worklist: Worklist, files: tuple[Path, ...], study
     folder = state.spool / key
     folder.mkdir(exist_ok=True)
     for number, path in enumerate(files):
-        dataset = dcmread(path)
-        _rename(dataset, study_uid)
+        dataset = renamed(path, study_uid)
         dataset.save_as(folder / f"{len(list(folder.iterdir()))}-{number}.dcm")
     worklist.note_arrivals(key, study_uid, "CT1", len(files))
     worklist.set_waiting(key)
     return key
 
 
-def _rename(dataset: FileDataset, study_uid: str) -> None:
+def renamed(path: Path, study_uid: str) -> FileDataset:
+    """A file as one of another study."""
+    dataset = dcmread(path)
     dataset.StudyInstanceUID = study_uid
     dataset.SeriesInstanceUID = f"{study_uid}.1"
     dataset.SOPInstanceUID = f"{study_uid}.1.{dataset.InstanceNumber}"
     dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    return dataset
 
 
 def _position(path: Path) -> float:

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+from edge_medgemma.runtime.clinic.arrival_record import note_sender
 from edge_medgemma.runtime.clinic.state_folder import StateFolder
 from edge_medgemma.runtime.clinic.worklist.records import Acknowledgement
 from edge_medgemma.runtime.clinic.worklist.results import ResultRecord, write_result
@@ -42,7 +43,7 @@ def arrive(state: StateFolder, worklist: Worklist, number: int, images: int = 3)
     there = len(list(folder.iterdir()))
     for image in range(there, there + images):
         (folder / f"{image:064x}").write_bytes(b"image")
-    (state.arrivals / f"{key}.json").write_text(f'{{"study_uid": "{uid}", "senders": ["CT1"]}}')
+    note_sender(state, key, uid, "CT1")
     worklist.note_arrivals(key, uid, "CT1", images)
     return key
 

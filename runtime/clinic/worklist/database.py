@@ -25,6 +25,7 @@ SCHEMA_VERSION = 1
 DAMAGED_SUFFIX = ".damaged"
 
 _BUSY_TIMEOUT_S = 30
+_MOST_REPAIRS = 3
 _TABLE = (
     "CREATE TABLE studies (key TEXT PRIMARY KEY, document BLOB NOT NULL, seal BLOB NOT NULL) "
     "WITHOUT ROWID"
@@ -56,6 +57,8 @@ class Database:
         self._connection: sqlite3.Connection | None = None
         self._inode = 0
         self._known: dict[str, tuple[bytes, Entry]] = {}
+        self._known_version: int | None = None
+        """`PRAGMA data_version` of `_known`; None where this connection has written since."""
         with _disk_errors(path):
             self._lock = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o600)
         with self.transaction(writes=False):
@@ -81,6 +84,8 @@ class Database:
             try:
                 transaction = Transaction(self._open_connection, entries)
                 yield transaction
+                if transaction.has_written:
+                    self._known_version = None
                 self._open_connection.execute("COMMIT")
             except BaseException:
                 with contextlib.suppress(sqlite3.Error):
@@ -96,21 +101,21 @@ class Database:
 
     def _begin(self, begin: str) -> dict[str, Entry]:
         """All entries inside a new transaction, under the shared lock, of a file that is whole."""
-        for _ in range(3):
-            _flock(self._lock)
-            try:
-                return self._read_all(begin)
-            except _DamagedError:
+        try:
+            for _ in range(_MOST_REPAIRS):
+                _flock(self._lock)
+                with contextlib.suppress(_DamagedError):
+                    return self._read_all(begin)
                 self._disconnect()
                 _flock(self._lock, alone=True)
                 self._replace_damaged()
-            except BaseException:
-                _flock(self._lock, unlock=True)
-                raise
-        _flock(self._lock, unlock=True)
-        raise ResourceError(
-            f"'{self._path}' is damaged as soon as it is written; check the disk, or name another folder"
-        )
+            raise ResourceError(
+                f"'{self._path}' is damaged as soon as it is written; check the disk, or name another "
+                "folder"
+            )
+        except BaseException:
+            _flock(self._lock, unlock=True)
+            raise
 
     def _read_all(self, begin: str) -> dict[str, Entry]:
         if self._connection is None or not self._is_same_file():
@@ -127,7 +132,10 @@ class Database:
             raise
 
     def _entries(self, connection: sqlite3.Connection) -> dict[str, Entry]:
-        """All studies; only documents that changed since the last call are parsed again."""
+        """All studies; read again only where another connection has written, and parsed where changed."""
+        version = connection.execute("PRAGMA data_version").fetchone()[0]
+        if connection is self._connection and version == self._known_version:
+            return {key: entry for key, (_, entry) in self._known.items()}
         known: dict[str, tuple[bytes, Entry]] = {}
         for key, document, seal in connection.execute("SELECT key, document, seal FROM studies"):
             if _seal(key, document) != seal:
@@ -136,7 +144,7 @@ class Database:
             if before is None or before[0] != document:
                 before = (document, msgspec.json.decode(document, type=Entry))
             known[key] = before
-        self._known = known
+        self._known, self._known_version = known, version
         return {key: entry for key, (_, entry) in known.items()}
 
     def _is_same_file(self) -> bool:
@@ -157,7 +165,7 @@ class Database:
         if self._connection is not None:
             with contextlib.suppress(sqlite3.Error):
                 self._connection.close()
-        self._connection = None
+        self._connection = self._known_version = None
 
     def _replace_damaged(self) -> None:
         """Make the file again, unless another process has done so while this one waited."""
@@ -191,11 +199,13 @@ class Transaction:
     def __init__(self, connection: sqlite3.Connection, entries: dict[str, Entry]) -> None:
         """By `Database.transaction`."""
         self._connection = connection
+        self.has_written = False
         self.entries = entries
         """Study key -> entry; change it by `put` and `delete`."""
 
     def put(self, entry: Entry) -> None:
         """Write one study."""
+        self.has_written = True
         key, document = entry.row.key, msgspec.json.encode(entry)
         self._connection.execute(
             "INSERT OR REPLACE INTO studies VALUES (?, ?, ?)", (key, document, _seal(key, document))
@@ -204,6 +214,7 @@ class Transaction:
 
     def delete(self, key: str) -> None:
         """Forget one study."""
+        self.has_written = True
         self._connection.execute("DELETE FROM studies WHERE key = ?", (key,))
         self.entries.pop(key, None)
 

@@ -5,7 +5,6 @@ arrivals within a second. Everything for the engine is looked at once more if in
 """
 
 import contextlib
-import json
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from edge_medgemma.runtime.clinic.arrival_record import read_arrival_record
 from edge_medgemma.runtime.clinic.state_folder import STUDY_KEY, StateFolder
 from edge_medgemma.runtime.clinic.worklist import audit, states
 from edge_medgemma.runtime.clinic.worklist.entry import Entry, new_entry
@@ -119,13 +119,16 @@ def _keys(state: StateFolder) -> set[str]:
 def _from_folders(state: StateFolder, key: str) -> Entry | None:
     """The study as it arrived; None where not a file tells which it is."""
     records = read_records(state, key)
-    facts = _arrival_facts(state, key)
-    uid = facts.get("study_uid") or (
-        records[-1].study_uid if records else _uid_of_files(state, key)
-    )
-    if not isinstance(uid, str) or not uid:
+    arrival = read_arrival_record(state, key)
+    if arrival is not None:
+        uid: str | None = arrival.study_uid
+    else:
+        uid = records[-1].study_uid if records else _uid_of_files(state, key)
+    if not uid:
         return None
     first, last = _times(state, key)
+    if arrival is not None:
+        first = arrival.first_arrival_at
     entry = new_entry(key, uid, 0, first)
     instances = count_instances(state, key)
     revision = max((record.revision for record in records), default=0)
@@ -136,11 +139,12 @@ def _from_folders(state: StateFolder, key: str) -> Entry | None:
         instances=instances,
         revision=revision,
         last_arrival_at=last,
-        senders=tuple(one for one in _list(facts, "senders") if one),
+        senders=arrival.senders if arrival is not None else (),
     )
     entry = replace(entry, row=row)
-    for doubt in (*_list(facts, "doubts"), *(records[-1].doubts if records else ())):
-        with contextlib.suppress(ValueError):
+    doubts = arrival.doubts if arrival is not None else ()
+    for doubt in (*doubts, *(records[-1].doubts if records else ())):
+        with contextlib.suppress(ValueError):  # of a later version of the program
             entry = states.with_doubt(entry, Doubt(doubt))
     return entry
 
@@ -162,19 +166,6 @@ def _as_looked_at(entry: Entry, told: Told) -> Entry:
         if row.result_number in told.delivered
         else entry
     )
-
-
-def _arrival_facts(state: StateFolder, key: str) -> dict[str, object]:
-    with contextlib.suppress(OSError, ValueError):
-        facts = json.loads((state.arrivals / f"{key}.json").read_bytes())
-        if isinstance(facts, dict):
-            return facts
-    return {}
-
-
-def _list(facts: dict[str, object], name: str) -> list[str]:
-    value = facts.get(name)
-    return [one for one in value if isinstance(one, str)] if isinstance(value, list) else []
 
 
 def _times(state: StateFolder, key: str) -> tuple[str, str]:

@@ -25,6 +25,7 @@ from edge_medgemma.runtime.clinic.worklist.rebuild import (
     DELIVERED,
     FAILED,
     SUPERSEDED,
+    Told,
     count_instances,
     read_told,
     rebuild,
@@ -37,7 +38,7 @@ from edge_medgemma.runtime.clinic.worklist.records import (
     StudyRow,
     StudyState,
 )
-from edge_medgemma.runtime.clinic.worklist.results import ResultRecord, read_records, result_numbers
+from edge_medgemma.runtime.clinic.worklist.results import ResultRecord, read_records
 from edge_medgemma.runtime.errors import WorklistError
 from edge_medgemma.runtime.triage.urgency import Urgency
 
@@ -272,17 +273,24 @@ class Worklist:
             known = dict(transaction.entries)
             last = max((entry.row.place for entry in known.values()), default=0)
             for entry in known.values():
-                key = entry.row.key
-                after = entry
-                if result_numbers(self._state, key)[-1:] > (entry.row.result_number or 0,):
-                    after = replay(entry, read_records(self._state, key), told[key])
-                elif key in told:
-                    after = replay(entry, (), told[key])
+                after = self._caught_up(entry, told.get(entry.row.key, Told()))
                 if after != entry:
                     transaction.put(after)
             missing = [one for one in rebuild(self._state) if one.row.key not in known]
             for place, entry in enumerate(missing, start=last + 1):
                 transaction.put(replace(entry, row=replace(entry.row, place=place)))
+
+    def _caught_up(self, entry: Entry, told: Told) -> Entry:
+        """The entry with the results and acknowledgements that its folders have and it has not."""
+        key, known = entry.row.key, entry.row.result_number or 0
+        records = [one for one in read_records(self._state, key) if one.number > known]
+        for record in records:
+            self._audit_look(key, record)
+        return replay(entry, records, told)
+
+    def _audit_look(self, key: str, record: ResultRecord) -> None:
+        words = f"{record.number} {'final' if record.is_final else 'coarse'} {record.urgency}"
+        audit.append(self._state, "looked_at", BOX, key, words)
 
     def _end_dead_leases(self) -> None:
         with self._database.transaction(writes=False) as transaction:
@@ -297,8 +305,7 @@ class Worklist:
     def _publish(self, change: "_Change", record: ResultRecord) -> None:
         after = states.publish(change.entry, record)
         if after is not change.entry:
-            words = f"{record.number} {'final' if record.is_final else 'coarse'} {record.urgency}"
-            audit.append(self._state, "looked_at", BOX, change.entry.row.key, words)
+            self._audit_look(change.entry.row.key, record)
         change.entry = after
 
     def _fail(self, change: "_Change", after: Entry) -> None:
