@@ -26,6 +26,11 @@ DAMAGED_SUFFIX = ".damaged"
 
 _BUSY_TIMEOUT_S = 30
 _MOST_REPAIRS = 3
+_NO_DAMAGE = {
+    sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PROTOCOL,
+}  # fmt: skip
+"""Errors of SQLite that say nothing against the file."""
 _TABLE = (
     "CREATE TABLE studies (key TEXT PRIMARY KEY, document BLOB NOT NULL, seal BLOB NOT NULL) "
     "WITHOUT ROWID"
@@ -234,6 +239,11 @@ def _check(connection: sqlite3.Connection) -> None:
         raise _DamagedError
     if connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
         raise _DamagedError
+    connection.execute(
+        "BEGIN IMMEDIATE"
+    )  # one bit of the header makes a file that can only be read
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    connection.execute("ROLLBACK")
 
 
 def _seal(key: str, document: bytes) -> bytes:
@@ -246,10 +256,9 @@ def _damage() -> Iterator[None]:
     try:
         yield
     except sqlite3.OperationalError as error:
-        is_missing = "no such table" in str(error) or "malformed" in str(error)
-        if is_missing or error.sqlite_errorcode in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-            raise _DamagedError from error
-        raise
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _NO_DAMAGE:  # the low byte is the kind
+            raise
+        raise _DamagedError from error
     except (sqlite3.DatabaseError, ValueError, TypeError, AttributeError) as error:
         raise _DamagedError from error
 
