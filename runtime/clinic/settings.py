@@ -119,6 +119,24 @@ class HealthRecord:
     """Folder into which `bundle.json` and `oru.hl7` are put."""
 
 
+class TakenFiles(StrEnum):
+    """What becomes of a file of a watched folder once it is in the spool."""
+
+    LEAVE = "leave"
+    MOVE = "move"
+    """Into the folder `taken` in the watched one; what is no scan goes into `not_taken`."""
+
+
+@dataclass(frozen=True, slots=True)
+class WatchedFolder:
+    """A folder into which other programs drop files."""
+
+    path: str
+    taken: TakenFiles = TakenFiles.LEAVE
+    rest_s: Seconds = 10
+    """A file is taken when its size has not changed for so long."""
+
+
 @dataclass(frozen=True, slots=True)
 class Retention:
     """When what has been delivered and acknowledged is deleted."""
@@ -150,6 +168,7 @@ class ClinicSettings:
     retention: Retention = field(default_factory=Retention)
     peers: tuple[Peer, ...] = ()
     health_records: tuple[HealthRecord, ...] = ()
+    watched_folders: tuple[WatchedFolder, ...] = ()
 
 
 def read_settings(path: Path | None) -> ClinicSettings:

@@ -15,11 +15,16 @@ from edge_medgemma.runtime.clinic.settings import (
     ClinicSettings,
     HealthRecord,
     Peer,
+    WatchedFolder,
     read_settings,
 )
 from edge_medgemma.runtime.errors import SettingsError
 
-LISTS: dict[str, type] = {"peers": Peer, "health_records": HealthRecord}
+LISTS: dict[str, type] = {
+    "peers": Peer,
+    "health_records": HealthRecord,
+    "watched_folders": WatchedFolder,
+}
 
 
 @pytest.fixture
