@@ -1,5 +1,6 @@
 """Slices of one series decoded file by file, several compressed files at a time."""
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -50,15 +51,17 @@ def decode_by_file(
     indices: NDArray[np.int64],
     failures: dict[int, str],
     on_progress: OnProgress | None,
+    pool: CodecPool | None = None,
 ) -> Iterator[TurnedSlices]:
     """Yield slices of `indices` the standard way up, in whatever order they get ready.
 
-    Slots that cannot be decoded go into `failures` with the reason.
+    Slots that cannot be decoded go into `failures` with the reason. `pool` is one that the caller
+    keeps for further calls; by default one is made for this call.
     """
     done = 0
     portions = _portions(series, indices)
-    with CodecPool(len(portions)) as pool:
-        for portion, outcome in _outcomes(series, portions, pool):
+    with contextlib.nullcontext(pool) if pool else CodecPool(len(portions)) as codecs:
+        for portion, outcome in _outcomes(series, portions, codecs):
             done += len(portion.slots)
             if on_progress is not None:
                 on_progress(done, len(indices))

@@ -18,6 +18,7 @@ COMMANDS = {
     "check": "check",
     "node": "node",
     "pull": "pull",
+    "page": "page",
     "settings": "settings",
     "token": "token",
     "user": "user",
