@@ -158,7 +158,7 @@ def open_scan(
         raise ScanError(" ".join(problem.detail for problem in task.problems))
     outside = scope_problem(scope, task.protocol, task.series)
     if outside is not None:
-        raise _refused(outside)
+        raise RefusedScanError(outside)
     domain = read_domain(engine.directory, engine.manifest)
     context = StudyContext(engine, task.protocol, task.series, options, tracker, domain)
     problems = list(task.problems)
@@ -192,7 +192,7 @@ def _open_session(
     grounds = compare(context, prefiller, features)
     doubts = () if grounds.problem is None else (grounds.problem,)
     if grounds.problem is not None and not grounds.allows_findings:
-        raise _refused(grounds.problem)
+        raise RefusedScanError(grounds.problem)
     prefilled = prefiller.prefill(features, encoded)
     return ChatSession(
         engine=context.engine,
@@ -205,11 +205,16 @@ def _open_session(
     )
 
 
-def _refused(problem: Problem) -> ScanError:
-    """The refusal of a scan of which the engine's answers would mean nothing."""
-    return ScanError(
-        f"{problem.detail} No question about this scan is answered; name another engine with --engine."
-    )
+class RefusedScanError(ScanError):
+    """A scan of which the engine's answers would mean nothing."""
+
+    def __init__(self, problem: Problem) -> None:
+        """For this reason."""
+        super().__init__(
+            f"{problem.detail} No question about this scan is answered; name another engine with "
+            "--engine."
+        )
+        self.problem = problem
 
 
 def _only(tasks: Sequence[StudyTask]) -> StudyTask:

@@ -1,15 +1,16 @@
 """All routes of the API."""
 
-from collections.abc import Awaitable, Callable
-
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from edge_medgemma.runtime.clinic.page.access.refusals import error_response
 from edge_medgemma.runtime.clinic.page.api import account_routes
-from edge_medgemma.runtime.clinic.page.api.bodies import BadRequestError
+from edge_medgemma.runtime.clinic.page.api.bodies import JSON, BadRequestError
 from edge_medgemma.runtime.clinic.page.api.chat_routes import ChatRoutes
+from edge_medgemma.runtime.clinic.page.api.openapi import openapi_document
+from edge_medgemma.runtime.clinic.page.api.operations import Endpoint, Operation
 from edge_medgemma.runtime.clinic.page.api.question_routes import QuestionRoutes
 from edge_medgemma.runtime.clinic.page.api.services import Services
 from edge_medgemma.runtime.clinic.page.api.stow import StowRoutes
@@ -25,23 +26,30 @@ from edge_medgemma.runtime.errors import (
     WorklistError,
 )
 
-Endpoint = Callable[[Request], Awaitable[Response]]
-
 
 def routes(state: StateFolder, settings: ClinicSettings) -> list[Route]:
     """Routes for an application inside a `Guard`, which says who may call them."""
-    services = Services.of(state, settings)
-    found = [
-        *account_routes.ROUTES,
-        *StudyRoutes(services).routes(),
-        *QuestionRoutes(services).routes(),
-        *ChatRoutes(services).routes(),
-        *UploadRoutes(services).routes(),
-        *StowRoutes(services).routes(),
-    ]
+    found = operations(Services.of(state, settings))
+    document = msgspec.json.encode(openapi_document(found))
+
+    async def describe(request: Request) -> Response:
+        return Response(document, media_type=JSON)
+
     return [
-        Route(route.path, plain_errors(route.endpoint), methods=sorted(route.methods or ()))
-        for route in found
+        Route("/api/openapi.json", describe, methods=["GET"]),
+        *(one.route(plain_errors) for one in found),
+    ]
+
+
+def operations(services: Services) -> list[Operation]:
+    """All routes of the API with what they take and give."""
+    return [
+        *account_routes.OPERATIONS,
+        *StudyRoutes(services).operations(),
+        *QuestionRoutes(services).operations(),
+        *ChatRoutes(services).operations(),
+        *UploadRoutes(services).operations(),
+        *StowRoutes(services).operations(),
     ]
 
 

@@ -11,6 +11,7 @@ from edge_medgemma.runtime.clinic.questions.mailbox import AnswerWriter, Mailbox
 from edge_medgemma.runtime.clinic.questions.question import PendingQuestion, Question
 from edge_medgemma.runtime.clinic.settings import ClinicSettings
 from edge_medgemma.runtime.clinic.state_folder import StateFolder
+from edge_medgemma.runtime.clinic.worklist.results import latest_result
 from edge_medgemma.runtime.errors import (
     EdgeMedgemmaError,
     ProtocolError,
@@ -23,12 +24,15 @@ from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.generation.prompt import Turn
 from edge_medgemma.runtime.generation.sampling import Sampling
 from edge_medgemma.runtime.reporting.labels import sentence
+from edge_medgemma.runtime.reporting.report_folder import read_report_folder
 from edge_medgemma.runtime.slicing.pictures import read_picture
 from edge_medgemma.runtime.store.scan_cache import ScanCache
-from edge_medgemma.runtime.triage.chat_session import ChatSession, open_scan
+from edge_medgemma.runtime.triage.chat_session import ChatSession, RefusedScanError, open_scan
 from edge_medgemma.runtime.triage.cpu_fallback import with_cpu_fallback
 from edge_medgemma.runtime.triage.options import TriageOptions
 from edge_medgemma.runtime.triage.picture_chat import open_chat
+from edge_medgemma.runtime.triage.protocol import load_protocol
+from edge_medgemma.runtime.triage.report import StudyReport
 from edge_medgemma.runtime.triage.scoring.grounds import (
     check_real_engine,
     engine_notice,
@@ -38,6 +42,7 @@ from edge_medgemma.runtime.triage.scoring.question_scope import require_question
 
 LOG = logging.getLogger(__name__)
 
+NOT_LOOKED_AT = "This study has no result yet. Ask again once it was looked at."
 NO_STUDY = "This study is not on the box any more, so nothing can be asked about it."
 NO_SLICES = (
     "The images of this study cannot be shown to the engine, so it answers no question about it."
@@ -62,7 +67,18 @@ class _Kept:
     part: int
     files: tuple[tuple[str, int], ...]
     """Names and sizes: another image makes it another study."""
+    result: Path | None
+    """The report that `said` is of."""
     session: ChatSession
+    said: tuple[str, ...]
+    """What the report says against the study: that it may be incomplete, for one."""
+
+    def is_of(
+        self, study_key: str, part: int, files: tuple[tuple[str, int], ...], result: Path | None
+    ) -> bool:
+        """Whether nothing has changed since it was read."""
+        now = (study_key, part, files, result)
+        return (self.study_key, self.part, self.files, self.result) == now
 
 
 def engine_card(engine: Engine) -> EngineCard:
@@ -149,26 +165,34 @@ class Answerer:
         text = question.messages[-1].parts[0].text
         require_question_in_scope(text, self._engine.manifest.scope)
         ids = self._engine.prompt.question(text)  # one that may not be asked costs no prefill
-        session = self._session(study_key, question.part, len(ids), writer)
-        for problem in session.problems:
-            writer.notice(sentence(problem.detail))
+        kept = self._open(study_key, question.part, len(ids), writer)
+        session = kept.session
+        for detail in dict.fromkeys((*kept.said, *(one.detail for one in session.problems))):
+            writer.notice(sentence(detail))
         pieces = session.ask(text, _sampling(question), question.max_tokens)
         _stream(pieces, session.prefix.length + len(ids), writer)
 
-    def _session(
-        self, study_key: str, part: int, question_tokens: int, writer: AnswerWriter
-    ) -> ChatSession:
+    def _open(self, study_key: str, part: int, question_tokens: int, writer: AnswerWriter) -> _Kept:
+        """The study's slices, read; those that were asked about last are there already."""
         folder = self._state.spool / study_key
-        files = _files(folder)
+        files, result = _files(folder), latest_result(self._state, study_key)
         kept = self._kept
-        if kept is not None and (kept.study_key, kept.part, kept.files) == (study_key, part, files):
-            return kept.session
+        if kept is not None and kept.is_of(study_key, part, files, result):
+            return kept
         self._kept = kept = None  # its memory goes before the next is read
-        options = TriageOptions(slices=self._settings.engine.slices, scan_cache=self._scan_cache)
-        on_progress = _progress(writer)
-        session = open_scan(self._engine, folder, options, on_progress, question_tokens)
-        self._kept = _Kept(study_key, part, files, session)
-        return session
+        study = None if result is None else _study_of(result, part)
+        if study is None:
+            raise QuestionError(NOT_LOOKED_AT)
+        options = TriageOptions(
+            protocol=load_protocol(study.protocol_name) if study.protocol_name else None,
+            series_uid=None if study.series is None else study.series.series_uid,
+            slices=self._settings.engine.slices,
+            scan_cache=self._scan_cache,
+        )
+        session = open_scan(self._engine, folder, options, _progress(writer), question_tokens)
+        said = tuple(problem.detail for problem in study.problems)
+        self._kept = _Kept(study_key, part, files, result, session, said)
+        return self._kept
 
     def _answer_pictures(self, pending: PendingQuestion, writer: AnswerWriter) -> None:
         self.release()
@@ -226,6 +250,15 @@ def _sampling(question: Question) -> Sampling:
     return Sampling(question.temperature, top_p=question.top_p, seed=question.seed)
 
 
+def _study_of(result: Path, part: int) -> StudyReport | None:
+    """The report's study of that number; None where there is none or the result is damaged."""
+    try:
+        studies = read_report_folder(result).studies
+    except EdgeMedgemmaError:
+        return None
+    return studies[part] if part < len(studies) else None
+
+
 def _files(folder: Path) -> tuple[tuple[str, int], ...]:
     if not folder.is_dir():
         raise QuestionError(NO_STUDY)
@@ -244,6 +277,8 @@ def _plain(error: Exception) -> str:
         return sentence(str(error).replace(", or name another engine with --engine", ""))
     if isinstance(error, ResourceError | MemoryError):
         return NO_MEMORY
+    if isinstance(error, RefusedScanError):
+        return f"{error.problem.detail} No question about this study is answered."
     if isinstance(error, ScanError):
         return NO_SLICES
     return NOT_ANSWERED

@@ -6,7 +6,6 @@ import anyio
 from anyio.to_thread import run_sync
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
-from starlette.routing import Route
 
 from edge_medgemma.runtime.clinic.page.access.guard import (
     COOKIE,
@@ -19,6 +18,7 @@ from edge_medgemma.runtime.clinic.page.access.refusals import error_response, no
 from edge_medgemma.runtime.clinic.page.access.sessions import Session
 from edge_medgemma.runtime.clinic.page.access.users import User
 from edge_medgemma.runtime.clinic.page.api.bodies import is_form, json_response, read_body
+from edge_medgemma.runtime.clinic.page.api.operations import Operation
 from edge_medgemma.runtime.errors import AccessError
 
 FIRST_USER = "first user"
@@ -99,12 +99,12 @@ async def logout(request: Request) -> Response:
     return _for_form(request, response)
 
 
-ROUTES = [
-    Route("/api/health", health, methods=["GET"]),
-    Route("/api/session", session, methods=["GET"]),
-    Route("/api/login", login, methods=["POST"]),
-    Route("/api/setup", setup, methods=["POST"]),
-    Route("/api/logout", logout, methods=["POST"]),
+OPERATIONS = [
+    Operation("GET", "/api/health", health, None, Health, is_public=True),
+    Operation("GET", "/api/session", session, None, SessionInfo, is_public=True),
+    Operation("POST", "/api/login", login, Login, SessionInfo, is_public=True),
+    Operation("POST", "/api/setup", setup, Setup, SessionInfo, 201, is_public=True),
+    Operation("POST", "/api/logout", logout, status=204),
 ]
 
 

@@ -11,13 +11,13 @@ import msgspec
 from anyio.to_thread import run_sync
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.routing import Route
 
 from edge_medgemma.runtime.clinic.page.access.refusals import (
     error_content,
     error_response,
     note,
 )
+from edge_medgemma.runtime.clinic.page.api.bodies import JSON
 from edge_medgemma.runtime.clinic.page.api.chat_messages import (
     ALIAS,
     ChatError,
@@ -25,7 +25,8 @@ from edge_medgemma.runtime.clinic.page.api.chat_messages import (
     parse_request,
     to_question,
 )
-from edge_medgemma.runtime.clinic.page.api.question_routes import kept_alive
+from edge_medgemma.runtime.clinic.page.api.operations import Operation
+from edge_medgemma.runtime.clinic.page.api.question_routes import EVENTS, kept_alive
 from edge_medgemma.runtime.clinic.page.api.services import Services
 from edge_medgemma.runtime.clinic.page.api.stop_texts import StopTexts
 from edge_medgemma.runtime.clinic.page.api.visits import visitor_name
@@ -101,12 +102,13 @@ class ChatRoutes:
         self._services = services
         self._reading = asyncio.Semaphore(LARGE_REQUESTS_AT_ONCE)
 
-    def routes(self) -> list[Route]:
+    def operations(self) -> list[Operation]:
         """All of them."""
+        chat = "/v1/chat/completions"
         return [
-            Route("/v1/models", self.models, methods=["GET"]),
-            Route("/v1/models/{model:path}", self.model, methods=["GET"]),
-            Route("/v1/chat/completions", self.complete, methods=["POST"]),
+            Operation("GET", "/v1/models", self.models, None, JSON),
+            Operation("GET", "/v1/models/{model:path}", self.model, None, JSON),
+            Operation("POST", chat, self.complete, ChatRequest, JSON),
         ]
 
     async def models(self, request: Request) -> Response:
@@ -147,7 +149,7 @@ class ChatRoutes:
         )
         if asked.stream:
             stream = self._stream(name, reply)
-            return StreamingResponse(stream, media_type="text/event-stream")
+            return StreamingResponse(stream, media_type=EVENTS)
         return await self._whole(request, name, reply)
 
     async def _texts(self, name: str, reply: _Reply) -> AsyncIterator[str | None]:

@@ -11,10 +11,10 @@ import msgspec
 from anyio.to_thread import run_sync
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
-from starlette.routing import Route
 
 from edge_medgemma.runtime.clinic.page.access.refusals import error_response, note
 from edge_medgemma.runtime.clinic.page.api.bodies import json_response, read_body
+from edge_medgemma.runtime.clinic.page.api.operations import Operation
 from edge_medgemma.runtime.clinic.page.api.services import Services
 from edge_medgemma.runtime.clinic.page.api.visits import visitor_name
 from edge_medgemma.runtime.clinic.questions.mailbox import FORGOTTEN
@@ -37,6 +37,8 @@ KEEP_ALIVE_S = 15.0
 MOST_OF_ONE_VISITOR = 4
 
 LONGEST_QUESTION = 4000
+
+EVENTS = "text/event-stream"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +72,13 @@ class QuestionRoutes:
         self._readers: Counter[str] = Counter()
         self._ending: set[asyncio.Task[None]] = set()
 
-    def routes(self) -> list[Route]:
+    def operations(self) -> list[Operation]:
         """All of them."""
+        ask, asked = "/api/studies/{key}/questions", "/api/questions/{id}"
         return [
-            Route("/api/studies/{key}/questions", self.ask, methods=["POST"]),
-            Route("/api/questions/{id}/events", self.events, methods=["GET"]),
-            Route("/api/questions/{id}", self.cancel, methods=["DELETE"]),
+            Operation("POST", ask, self.ask, QuestionRequest, QuestionAsked, 202),
+            Operation("GET", f"{asked}/events", self.events, None, EVENTS),
+            Operation("DELETE", asked, self.cancel, status=204),
         ]
 
     async def ask(self, request: Request) -> Response:
@@ -111,7 +114,7 @@ class QuestionRoutes:
         after = int(last) if last.isascii() and last.isdigit() and len(last) < 10 else 0
         return StreamingResponse(
             self._stream(name, after),
-            media_type="text/event-stream",
+            media_type=EVENTS,
             headers={"X-Accel-Buffering": "no"},
         )
 

@@ -7,7 +7,6 @@ from anyio.to_thread import run_sync
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from edge_medgemma.runtime.clinic.arrivals.identity import Identity, read_identity
 from edge_medgemma.runtime.clinic.arrivals.intake import Intake
@@ -20,6 +19,7 @@ from edge_medgemma.runtime.clinic.page.api.multipart import (
     PartData,
     PartEnd,
 )
+from edge_medgemma.runtime.clinic.page.api.operations import Operation
 from edge_medgemma.runtime.clinic.page.api.services import Services
 from edge_medgemma.runtime.clinic.page.api.uploads import SENDER, BrokenOffError
 from edge_medgemma.runtime.clinic.page.api.visits import visitor_name
@@ -141,11 +141,12 @@ class StowRoutes:
         """Of a page's process."""
         self._services = services
 
-    def routes(self) -> list[Route]:
+    def operations(self) -> list[Operation]:
         """All of them."""
+        studies, data = "/dicom-web/studies", "multipart/related"
         return [
-            Route("/dicom-web/studies", self.store, methods=["POST"]),
-            Route("/dicom-web/studies/{uid}", self.store, methods=["POST"]),
+            Operation("POST", studies, self.store, data, DICOM_JSON),
+            Operation("POST", f"{studies}/{{uid}}", self.store, data, DICOM_JSON),
         ]
 
     async def store(self, request: Request) -> Response:

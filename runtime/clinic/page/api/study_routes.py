@@ -8,13 +8,13 @@ import msgspec
 from anyio.to_thread import run_sync
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from edge_medgemma.runtime.clinic.arrivals.recent import RecentAssociation, recent_associations
 from edge_medgemma.runtime.clinic.arrivals.space import Space
 from edge_medgemma.runtime.clinic.clock import is_clock_set
 from edge_medgemma.runtime.clinic.page.access.refusals import error_response, note
-from edge_medgemma.runtime.clinic.page.api.bodies import json_response, read_body
+from edge_medgemma.runtime.clinic.page.api.bodies import JSON, json_response, read_body
+from edge_medgemma.runtime.clinic.page.api.operations import Operation
 from edge_medgemma.runtime.clinic.page.api.services import Services
 from edge_medgemma.runtime.clinic.page.api.visits import visitor_name
 from edge_medgemma.runtime.clinic.questions.attendance import EngineCard, engine_card
@@ -103,17 +103,18 @@ class StudyRoutes:
         """Of a page's process."""
         self._services = services
 
-    def routes(self) -> list[Route]:
+    def operations(self) -> list[Operation]:
         """All of them."""
         study = "/api/studies/{key}"
+        told = f"{study}/acknowledgements"
         return [
-            Route("/api/status", self.status, methods=["GET"]),
-            Route("/api/associations", self.associations, methods=["GET"]),
-            Route("/api/destinations", self.destinations, methods=["GET"]),
-            Route("/api/studies", self.studies, methods=["GET"]),
-            Route(study, self.study, methods=["GET"]),
-            Route(f"{study}/results/{{number}}", self.result, methods=["GET"]),
-            Route(f"{study}/acknowledgements", self.acknowledge, methods=["POST"]),
+            Operation("GET", "/api/status", self.status, None, BoxStatus),
+            Operation("GET", "/api/associations", self.associations, None, AssociationList),
+            Operation("GET", "/api/destinations", self.destinations, None, DestinationList),
+            Operation("GET", "/api/studies", self.studies, None, StudyList),
+            Operation("GET", study, self.study, None, StudyDetail),
+            Operation("GET", f"{study}/results/{{number}}", self.result, None, JSON),
+            Operation("POST", told, self.acknowledge, AcknowledgementRequest, Acknowledgement, 201),
         ]
 
     async def status(self, request: Request) -> Response:

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from anyio.to_thread import run_sync
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from edge_medgemma.runtime.clinic.page.access.bodies import FILES
 from edge_medgemma.runtime.clinic.page.access.refusals import error_response, note
 from edge_medgemma.runtime.clinic.page.api.bodies import BadRequestError, json_response
 from edge_medgemma.runtime.clinic.page.api.incoming_file import BUFFER_BYTES
+from edge_medgemma.runtime.clinic.page.api.operations import Operation
 from edge_medgemma.runtime.clinic.page.api.services import Services
-from edge_medgemma.runtime.clinic.page.api.uploads import Upload, Uploads
+from edge_medgemma.runtime.clinic.page.api.uploads import FileState, Upload, UploadResult, Uploads
 from edge_medgemma.runtime.clinic.page.api.visits import visitor_name
 
 _RANGE = re.compile(r"bytes (\d{1,15})-(\d{1,15})/(\d{1,15})")
@@ -46,15 +46,16 @@ class UploadRoutes:
         self._services = services
         self.uploads = Uploads(services.state, services.settings)
 
-    def routes(self) -> list[Route]:
+    def operations(self) -> list[Operation]:
         """All of them."""
-        file = "/api/uploads/{id}/files/{number}"
+        uploads, one = "/api/uploads", "/api/uploads/{id}"
+        file, data = f"{one}/files/{{number}}", "application/octet-stream"
         return [
-            Route("/api/uploads", self.begin, methods=["POST"]),
-            Route(file, self.put, methods=["PUT"]),
-            Route(file, self.file_state, methods=["GET"]),
-            Route("/api/uploads/{id}/finish", self.finish, methods=["POST"]),
-            Route("/api/uploads/{id}", self.abandon, methods=["DELETE"]),
+            Operation("POST", uploads, self.begin, None, UploadBegun, 201),
+            Operation("PUT", file, self.put, data, FileState, 201),
+            Operation("GET", file, self.file_state, None, FileState),
+            Operation("POST", f"{one}/finish", self.finish, None, UploadResult),
+            Operation("DELETE", one, self.abandon, status=204),
         ]
 
     async def begin(self, request: Request) -> Response:
