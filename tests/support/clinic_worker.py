@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 
+from edge_medgemma.runtime.clinic.delivery.deliverables import build_deliverables
 from edge_medgemma.runtime.clinic.settings import ClinicSettings
 from edge_medgemma.runtime.clinic.state_folder import StateFolder
 from edge_medgemma.runtime.clinic.worker.stopping import Stop, StopAsked
@@ -27,7 +28,7 @@ class StopWhen(Stop):
 
 
 class Builds:
-    """Takes the place of what makes the objects to be delivered."""
+    """Makes the objects to be delivered, and keeps a list of the calls."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, int]] = []
@@ -36,6 +37,7 @@ class Builds:
         self, state: StateFolder, settings: ClinicSettings, study_key: str, number: int
     ) -> None:
         self.calls.append((study_key, number))
+        build_deliverables(state, settings, study_key, number)
 
 
 def work_until(

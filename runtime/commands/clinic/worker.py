@@ -2,12 +2,11 @@
 
 import logging
 import sys
-from importlib import import_module
 from pathlib import Path
 
 import click
 
-from edge_medgemma.runtime.clinic.settings import ClinicSettings, read_settings
+from edge_medgemma.runtime.clinic.settings import read_settings
 from edge_medgemma.runtime.clinic.state_folder import StateFolder
 from edge_medgemma.runtime.commands.clinic.options import settings_option, state_option
 
@@ -25,6 +24,7 @@ def command(state: StateFolder, settings_file: Path | None) -> None:
     waits for one, and the page says why.
     """
     sys.modules["urllib3"] = None  # type: ignore[assignment]  # it opens a socket when pydicom imports it
+    from edge_medgemma.runtime.clinic.delivery.deliverables import build_deliverables
     from edge_medgemma.runtime.clinic.worker.stopping import Stop
     from edge_medgemma.runtime.clinic.worker.worker import run_worker
 
@@ -32,9 +32,4 @@ def command(state: StateFolder, settings_file: Path | None) -> None:
     settings = read_settings(settings_file)
     stop = Stop()
     with stop.listening():
-        run_worker(state, settings, stop, _build)
-
-
-def _build(state: StateFolder, settings: ClinicSettings, study_key: str, number: int) -> None:
-    module = import_module("edge_medgemma.runtime.clinic.delivery.deliverables")
-    module.build_deliverables(state, settings, study_key, number)
+        run_worker(state, settings, stop, build_deliverables)

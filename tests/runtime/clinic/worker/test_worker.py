@@ -11,7 +11,13 @@ from support.clinic_worklist import acknowledgement
 
 from edge_medgemma.runtime.clinic.questions.mailbox import Mailbox
 from edge_medgemma.runtime.clinic.questions.question import study_question
-from edge_medgemma.runtime.clinic.settings import ClinicSettings, Node, WorkerEngine
+from edge_medgemma.runtime.clinic.settings import (
+    ClinicSettings,
+    Node,
+    Peer,
+    ResultKind,
+    WorkerEngine,
+)
 from edge_medgemma.runtime.clinic.state_folder import StateFolder
 from edge_medgemma.runtime.clinic.worker.engine_room import DEMO_ENGINE
 from edge_medgemma.runtime.clinic.worker.publishing import read_latest
@@ -33,7 +39,9 @@ from edge_medgemma.runtime.triage.urgency import Urgency
 
 Files = tuple[Path, ...]
 
-GIVES_UP = replace(DEMONSTRATION, node=Node(reserve_gb=0, give_up_s=0))
+ARCHIVE = Peer("archive", "PACS", "127.0.0.1", 104, results=(ResultKind.SR,))
+
+GIVES_UP = replace(DEMONSTRATION, node=Node(reserve_gb=0, give_up_s=0), peers=(ARCHIVE,))
 
 
 def rows(worklist: Worklist, *keys: str) -> list[StudyRow]:
@@ -135,13 +143,13 @@ def test_doubt_is_said_and_only_what_is_sure_or_given_up_is_handed_over(
     row = rows(worklist, key)[0]
     assert row.urgency is Urgency.NOT_ASSESSABLE
     assert "may_be_incomplete" in row.limitations
-    handed: list[tuple[str, int]] = []
 
     def is_handed_over() -> bool:
         return (state.path / "worker.json").read_text().count("idle") > 0
 
     handed = work_until(state, GIVES_UP, is_handed_over)
     assert handed == [(key, 2)]
+    assert list((state.outbox / f"{key}-2").rglob("*.dcm"))
     worklist.clear_doubt(key, Doubt.ABORTED)
     handed = work_until(
         state, DEMONSTRATION, lambda: rows(worklist, key)[0].urgency is Urgency.ROUTINE
