@@ -28,7 +28,8 @@ def command(state: StateFolder, settings_file: Path | None) -> None:
     from edge_medgemma.runtime.clinic.worker.stopping import Stop
     from edge_medgemma.runtime.clinic.worker.worker import run_worker
 
-    logging.basicConfig(level=logging.INFO, format="worker: %(message)s")
+    logging.basicConfig(format="worker: %(message)s")
+    logging.getLogger("edge_medgemma").setLevel(logging.INFO)  # other libraries say a lot
     settings = read_settings(settings_file)
     stop = Stop()
     with stop.listening():

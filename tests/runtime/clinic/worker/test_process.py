@@ -21,7 +21,21 @@ from edge_medgemma.runtime.clinic.worker_status import (
 from edge_medgemma.runtime.clinic.worklist.records import StudyState
 from edge_medgemma.runtime.clinic.worklist.store import Worklist
 
-SETTINGS = "[site]\ndemonstration = true\n[node]\nreserve_gb = 0\n"
+SETTINGS = """
+[site]
+demonstration = true
+[node]
+reserve_gb = 0
+[[peers]]
+name = "archive"
+ae_title = "PACS"
+host = "127.0.0.1"
+port = 104
+results = ["sr", "sc"]
+[[health_records]]
+name = "records"
+fhir_url = "http://127.0.0.1:9"
+"""
 
 WATCHED = """
 import sys, socket
@@ -67,6 +81,10 @@ def test_the_worker_has_no_network_and_ends_in_the_middle_of_a_look(
     assert second.returncode == 1
     assert "a worker already runs" in second.stderr
     key = spool(state, worklist, bleed, "1.2.3.1")
+    while not (state.outbox / f"{key}-2").is_dir():
+        assert process.poll() is None and time.monotonic() < end
+        time.sleep(0.05)
+    key = spool(state, worklist, bleed, "1.2.3.2")
     while (row := worklist.study(key)) is None or row.result_number is None:
         assert process.poll() is None and time.monotonic() < end
         time.sleep(0.01)
