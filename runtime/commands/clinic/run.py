@@ -66,7 +66,9 @@ def started_words(started: Started) -> str:
     code = started.setup_code
     if code is not None:
         lines.append(f"setup code {code[:4]} {code[4:]} makes the first user, on the page")
-    return "\n".join([*lines, "stop with Ctrl-C"])
+    if sys.stdout.isatty():
+        lines.append("stop with Ctrl-C")
+    return "\n".join(lines)
 
 
 def _command_line(

@@ -204,19 +204,36 @@ def test_what_beats_no_more_is_ended_and_what_never_beat_is_left(tmp_path: Path)
 
 
 @pytest.mark.command("clinic")
-def test_the_command_prints_its_addresses_and_ends_on_sigterm(tmp_path: Path) -> None:
+def test_the_box_comes_up_whole_prints_its_addresses_and_ends_on_sigterm(tmp_path: Path) -> None:
     settings = tmp_path / "clinic.toml"
-    settings.write_text(f"[node]\nport = {free_port()}\n[page]\nport = {free_port()}\n")
+    port, page_port = free_port(), free_port()
+    settings.write_text(
+        f"[site]\ndemonstration = true\n[node]\nport = {port}\n[page]\nport = {page_port}\n"
+    )
     command = [sys.executable, "-m", "edge_medgemma", "clinic", "--json", "--settings", settings]
     process = subprocess.Popen(
-        [*command, "--state", tmp_path / "state"], stdout=subprocess.PIPE, text=True
-    )
+        [*command, "--state", tmp_path / "state"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    ours = [psutil.Process(process.pid)]
     try:
-        wait_for(lambda: (tmp_path / "state" / "lock").exists())
+        assert process.stdout is not None
+        decoder, text = json.JSONDecoder(), ""
+        while not text.endswith("}\n") or text.count("{") != text.count("}"):
+            line = process.stdout.readline()
+            assert line, "it ended before it was up"
+            text += line
+        started = decoder.decode(text)
+        assert started["address"]["ae_title"] == "EDGEMEDGEMMA"
+        assert started["address"]["page_urls"] == [f"http://127.0.0.1:{page_port}/"]
+        assert re.fullmatch("[0-9]{8}", started["setup_code"])
+        ours += ours[0].children(recursive=True)
+        assert len(ours) >= 4
         process.send_signal(signal.SIGTERM)
-        output, _ = process.communicate(timeout=30)
-        assert process.returncode == 0
-        assert not output or json.loads(output)["address"]["ae_title"] == "EDGEMEDGEMMA"
+        output, log = process.communicate(timeout=60)
+        assert (process.returncode, output) == (0, ""), log
+        assert "started again" not in log and "Traceback" not in log
+        wait_for(lambda: not any(is_running(one.pid) for one in ours))
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
