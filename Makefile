@@ -5,7 +5,7 @@ SHAPE ?= tiny
 PEERS ?= llama.cpp-q4_0 transformers-bf16 openvino-int4 optimum-onnx onnxruntime-genai
 COMPARISON_OPTIONS ?=
 
-.PHONY: triage demonstration-scans test lint types schemas tiny-engine docs tensorrt-check cuda-check real-weights quality gpu-pack gpu-check-dry arm64 comparisons kernels-asan
+.PHONY: triage demonstration-scans test lint types schemas languages tiny-engine docs tensorrt-check cuda-check real-weights quality gpu-pack gpu-check-dry arm64 comparisons kernels-asan
 
 triage: demonstration-scans
 	$(BIN)/edge-medgemma triage $(DEMONSTRATION) --out triage-output
@@ -44,6 +44,10 @@ $(VENV)/.test-ready: pyproject.toml constraints.txt | $(BIN)/python
 
 schemas: $(VENV)/.test-ready
 	$(BIN)/python docs/schemas.py
+
+# Words that the program shows, into runtime/reporting/languages/*/edge_medgemma.po, and these compiled.
+languages: $(VENV)/.test-ready
+	$(BIN)/python docs/languages.py
 
 tiny-engine: $(VENV)/.test-ready
 	PYTHONPATH=tests $(BIN)/python -m support.tiny_checkpoint

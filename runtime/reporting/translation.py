@@ -44,11 +44,11 @@ class Translation:
 
     def text(self, message: str) -> str:
         """The message in this language; English where it has none."""
-        return self._catalogue.gettext(message) if message else ""
+        return (self._catalogue.gettext(message) or message) if message else ""
 
     def knows(self, message: str) -> bool:
         """Whether the language has the message; English has all."""
-        return self.tag == ENGLISH or self._catalogue.gettext(message) != message
+        return self.tag == ENGLISH or bool(self._catalogue.gettext(message))
 
     def plural(self, one: str, many: str, number: int) -> str:
         """The form of a message for `number`, which takes the place of `%(num)d`."""
@@ -74,10 +74,19 @@ class Translation:
         return self.tag == ENGLISH or bool(self.reviewer)
 
 
+class _Missing(gettext.NullTranslations):
+    """What a pack falls back to, to tell a missing message from one that is the same in English."""
+
+    def gettext(self, message: str) -> str:
+        return ""
+
+
 @cache
 def _catalogue(tag: str) -> gettext.NullTranslations:
     path = LANGUAGE_FOLDER / tag / f"{DOMAIN}.mo"
     if not path.exists():
-        return gettext.NullTranslations()
+        return _Missing()
     with path.open("rb") as file:
-        return gettext.GNUTranslations(file)
+        catalogue = gettext.GNUTranslations(file)
+    catalogue.add_fallback(_Missing())
+    return catalogue

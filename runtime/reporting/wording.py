@@ -114,12 +114,12 @@ class Wording:
         if study.series is not None and study.series.orientation == "projection":
             where = self._filled("Image %(number)s of %(total)s", number=number, total=total)
             view = figures(picture.view) if picture.view else self.phrase("view not stated")
-            return Markup("<strong>{}</strong>, {}").format(where, view)
+            return Markup("<strong>{}</strong>{}{}").format(where, self.comma, view)
         where = self._filled("Slice %(number)s of %(total)s", number=number, total=total)
         place = self.phrase("position unknown")
         if math.isfinite(picture.position_mm):
             place = figures(minus(f"{picture.position_mm:.1f} mm"))
-        return Markup("<strong>{}</strong>, {}").format(where, place)
+        return Markup("<strong>{}</strong>{}{}").format(where, self.comma, place)
 
     def window(self, picture: KeyImage) -> Markup:
         """The grey scale of a key image."""
@@ -145,6 +145,11 @@ class Wording:
         """The time of the report where it is read, and the zone."""
         when = datetime.fromisoformat(created_at).astimezone(self.time_zone)
         return figures(f"{when:%Y-%m-%d %H:%M} UTC{_offset(when)}")
+
+    @property
+    def comma(self) -> str:
+        """Between two words of one list."""
+        return "، " if self.translation.tag == "ar" else ", "
 
     @property
     def _semicolon(self) -> str:
