@@ -33,7 +33,7 @@ TEMPLATE_NAME = "report.html"
 _ROW_MM = 186.0
 _GAP_MM = 3.0
 _TALLEST_MM = 52.0
-_TALLEST_DENSE_MM = 24.0
+_TALLEST_DENSE_MM = 27.0
 """Width of a sheet on paper, the gap between two key images, and the most that one is high."""
 
 _DENSE = 13
