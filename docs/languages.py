@@ -77,6 +77,8 @@ def safety_messages() -> list[str]:
                 NOT_SCORED,
                 UNLIKE_CALIBRATION,
                 FLAG_OUTSIDE_DOMAIN,
+                *words.REASONS_WITH_FIGURES,
+                *words.REASONS,
                 *(one.title for one in protocols),
                 *(finding.title for one in protocols for finding in one.findings),
             ]

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import math
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -35,6 +36,9 @@ _GAP_MM = 3.0
 _TALLEST_MM = 52.0
 _TALLEST_DENSE_MM = 27.0
 """Width of a sheet on paper, the gap between two key images, and the most that one is high."""
+
+_MOST_IN_A_ROW = 6
+"""Key images; more stand in two rows."""
 
 _DENSE = 13
 """Findings, limitations, doubts and key images from which on a sheet is set smaller."""
@@ -111,7 +115,8 @@ def is_dense(study: StudyReport, context: StudyContext) -> bool:
 
 def size_mm(picture: KeyImage, study: StudyReport, dense: bool) -> Mapping[str, str]:
     """Width and height on paper: the frame has the shape of the picture, so that no bars are left."""
-    number = max(len(study.key_images), 3)
+    images = len(study.key_images)
+    number = max(images if images <= _MOST_IN_A_ROW else math.ceil(images / 2), 3)
     most_width_mm = (_ROW_MM - _GAP_MM * (number - 1)) / number
     rows, columns = picture.pixels.shape
     tallest_mm = _TALLEST_DENSE_MM if dense else _TALLEST_MM

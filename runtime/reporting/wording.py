@@ -18,7 +18,16 @@ from edge_medgemma.runtime.triage.urgency import BLOCKING_PROBLEMS, WARNINGS, Ur
 FEWEST_FITTED = 20
 """Patients with, and without, a finding: a percentage that was fitted on fewer is not printed."""
 
+_TOLD = {**BLOCKING_PROBLEMS, **WARNINGS}
+
 _NUMBERED_STUDY = re.compile(r"Study (\d+)")
+
+
+_TEMPLATES = {
+    re.compile(re.sub(r"%\\\((\w+)\\\)s", r"(?P<\1>[\\d ,or]+)", re.escape(template))): template
+    for template in words.REASONS_WITH_FIGURES
+}
+"""What such a sentence looks like once the figures are in it."""
 
 
 def figures(text: object) -> Markup:
@@ -37,6 +46,13 @@ class Wording:
         """A message in this language; where there is none, English that is marked as such."""
         if self.translation.knows(text):
             return escape(self.translation.text(text))
+        for pattern, template in _TEMPLATES.items():
+            found = pattern.fullmatch(text)
+            if found and self.translation.knows(template):
+                return self._filled(
+                    template,
+                    **{k: figures(v.replace(" or ", " / ")) for k, v in found.groupdict().items()},
+                )
         return Markup('<bdi lang="en" dir="ltr">{}</bdi>').format(text)
 
     def said(self, text: str) -> Markup:
@@ -75,10 +91,12 @@ class Wording:
         """What stood in the way, one sentence."""
         return self._sentence(_joined(map(self.phrase, study.limitations), self._semicolon))
 
-    def doubts(self, context: StudyContext) -> Markup:
-        """Why the study may not be what it seems, and what an earlier look flagged."""
-        said = [self.phrase(words.DOUBTS[name]) for name in context.doubts if name in words.DOUBTS]
-        if set(context.doubts) & set(words.INCOMPLETE_DOUBTS):
+    def doubts(self, context: StudyContext, study: StudyReport) -> Markup:
+        """Why the study may not be what it seems, and what an earlier look flagged, each said once."""
+        told = {name for name, text in _TOLD.items() if text in study.limitations}
+        named = [name for name in context.doubts if name in words.DOUBTS and name not in told]
+        said = [self.phrase(words.DOUBTS[name]) for name in named]
+        if set(named) & set(words.INCOMPLETE_DOUBTS) and "may_be_incomplete" not in told:
             said.insert(0, self.phrase(words.INCOMPLETE))
         if context.earlier_flags:
             titles = _joined(map(self.phrase, context.earlier_flags), self._semicolon)

@@ -105,3 +105,12 @@ PROBLEMS = {
 
 WINDOWS = (mark("as stored for viewing"), mark("full range"))
 """Grey scales of key images that are words; the others are figures."""
+
+REASONS_WITH_FIGURES = (
+    mark("flagged when %(before)s slices were shown, not when %(now)s were"),
+    mark("flagged at an earlier look at %(before)s slices, not at the latest at %(now)s"),
+)
+"""Why a flag stands that a later look did not confirm."""
+
+REASONS = (mark("not asked at the latest look"),)
+"""Further reasons for which a finding was not assessed."""

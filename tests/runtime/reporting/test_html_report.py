@@ -8,10 +8,12 @@ import pytest
 from PIL import Image
 
 from edge_medgemma.runtime.reporting.html_report import render_html, write_html_report
-from edge_medgemma.runtime.reporting.wording import probability_words
+from edge_medgemma.runtime.reporting.options import StudyContext
+from edge_medgemma.runtime.reporting.translation import Translation
+from edge_medgemma.runtime.reporting.wording import Wording, probability_words
 from edge_medgemma.runtime.slicing.volume import Problem
 from edge_medgemma.runtime.triage.report import FindingStatus
-from edge_medgemma.runtime.triage.urgency import NO_FLAG_TEXT, Urgency
+from edge_medgemma.runtime.triage.urgency import BLOCKING_PROBLEMS, NO_FLAG_TEXT, Urgency
 
 VOID = {"meta", "img", "br"}
 
@@ -146,3 +148,28 @@ def test_a_flag_without_urgency_is_not_called_no_flag(report) -> None:
     assert "Routine: a finding without urgency was flagged" in page
     assert "Triage report: routine" in page
     assert NO_FLAG_TEXT not in Reader(page).text.lower()
+
+
+def test_a_reason_with_figures_is_translated_and_its_figures_keep_their_direction() -> None:
+    arabic, english = Wording(Translation("ar")), Wording(Translation("en"))
+    for reason in (
+        "flagged when 5 or 9 slices were shown, not when 17 were",
+        "flagged at an earlier look at 12 slices, not at the latest at 24",
+    ):
+        assert english.phrase(reason) == reason
+        said = arabic.phrase(reason)
+        assert "flagged" not in said and said.count('<bdi dir="ltr">') == 2
+    unknown = "flagged at 3 slices by <b>somebody</b>"
+    assert arabic.phrase(unknown).startswith('<bdi lang="en" dir="ltr">flagged at 3')
+    assert "<b>" not in arabic.phrase(unknown)
+
+
+def test_a_doubt_is_said_once_whether_worklist_or_report_knows_it(report) -> None:
+    context = StudyContext(doubts=("aborted", "conflicting_copies"))
+    study = report.studies[0]
+    wording = Wording(Translation("en"))
+    assert "may be incomplete" in wording.doubts(context, study)
+    assert "came twice" in wording.doubts(context, study)
+    limits = tuple(BLOCKING_PROBLEMS[name] for name in ("may_be_incomplete", "conflicting_copies"))
+    told = wording.doubts(context, replace(study, limitations=limits))
+    assert told == "The transfer of the images broke off."

@@ -69,7 +69,8 @@ def test_a_study_is_one_page_however_much_there_is_to_say(report, language) -> N
     notice = "demonstration only: this engine was trained on synthetic phantoms, knows nothing of " \
         "real patients, and must not be used for them"  # fmt: skip
     engine = replace(report.engine, notice=notice)
-    for studies in ((told,), (replace(told, urgency=Urgency.NOT_ASSESSABLE),)):
+    merged = replace(told, key_images=told.key_images * 2)  # of a look and an earlier one
+    for studies in ((told,), (replace(merged, urgency=Urgency.NOT_ASSESSABLE),)):
         assert pages(render_html(replace(report, engine=engine, studies=studies), options)) == 1
     assert pages(render_html(replace(report, engine=engine), options)) == 1 + len(report.studies)
 
