@@ -2,8 +2,7 @@
 
 import base64
 import io
-import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -37,8 +36,8 @@ _TALLEST_MM = 52.0
 _TALLEST_DENSE_MM = 27.0
 """Width of a sheet on paper, the gap between two key images, and the most that one is high."""
 
-_MOST_IN_A_ROW = 6
-"""Key images; more stand in two rows."""
+_MOST_PRINTED = 6
+"""Key images on paper; a report that keeps those of an earlier look too shows the rest on screen."""
 
 _DENSE = 13
 """Findings, limitations, doubts and key images from which on a sheet is set smaller."""
@@ -94,6 +93,7 @@ def _environment(language: str) -> jinja2.Environment:
         english_line=english_line,
         figures=figures,
         png=png_data_uri,
+        printed_images=printed_images,
         probability_words=probability_words,
         size_mm=size_mm,
     )
@@ -115,13 +115,23 @@ def is_dense(study: StudyReport, context: StudyContext) -> bool:
 
 def size_mm(picture: KeyImage, study: StudyReport, dense: bool) -> Mapping[str, str]:
     """Width and height on paper: the frame has the shape of the picture, so that no bars are left."""
-    images = len(study.key_images)
-    number = max(images if images <= _MOST_IN_A_ROW else math.ceil(images / 2), 3)
+    number = min(max(len(study.key_images), 3), _MOST_PRINTED)
     most_width_mm = (_ROW_MM - _GAP_MM * (number - 1)) / number
     rows, columns = picture.pixels.shape
     tallest_mm = _TALLEST_DENSE_MM if dense else _TALLEST_MM
     scale = min(most_width_mm / columns, tallest_mm / rows)
     return {"width": f"{columns * scale:.1f}mm", "height": f"{rows * scale:.1f}mm"}
+
+
+def printed_images(study: StudyReport) -> Collection[int]:
+    """Slices whose key images stand on paper: one of each flagged finding before any second one."""
+    chosen: dict[int, None] = {}
+    for finding in study.flagged:
+        of = [one.slice_index for one in study.key_images if finding.title in one.findings]
+        chosen.update(dict.fromkeys(of[:1]))
+    by_findings = sorted(study.key_images, key=lambda one: not one.findings)
+    chosen.update(dict.fromkeys(one.slice_index for one in by_findings))
+    return tuple(chosen)[:_MOST_PRINTED]
 
 
 def _flagged_first(study: StudyReport) -> tuple[FindingResult, ...]:

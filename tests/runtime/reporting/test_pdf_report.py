@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from edge_medgemma.runtime.errors import DependencyError
-from edge_medgemma.runtime.reporting.html_report import render_html
+from edge_medgemma.runtime.reporting.html_report import printed_images, render_html
 from edge_medgemma.runtime.reporting.options import RenderOptions, StudyContext
 from edge_medgemma.runtime.reporting.pdf_report import render_pdf
 from edge_medgemma.runtime.reporting.translation import languages
@@ -69,10 +69,14 @@ def test_a_study_is_one_page_however_much_there_is_to_say(report, language) -> N
     notice = "demonstration only: this engine was trained on synthetic phantoms, knows nothing of " \
         "real patients, and must not be used for them"  # fmt: skip
     engine = replace(report.engine, notice=notice)
-    merged = replace(told, key_images=told.key_images * 2)  # of a look and an earlier one
+    again = tuple(replace(one, slice_index=one.slice_index + 6) for one in told.key_images)
+    merged = replace(told, key_images=(*told.key_images, *again))  # of a look and an earlier one
     for studies in ((told,), (replace(merged, urgency=Urgency.NOT_ASSESSABLE),)):
         assert pages(render_html(replace(report, engine=engine, studies=studies), options)) == 1
-    assert pages(render_html(replace(report, engine=engine), options)) == 1 + len(report.studies)
+
+
+def test_every_study_of_a_report_is_one_page_and_the_queue_another(report) -> None:
+    assert pages(render_html(report)) == 1 + len(report.studies)
 
 
 def test_a_queue_of_41_studies_is_42_pages(report) -> None:
@@ -81,6 +85,22 @@ def test_a_queue_of_41_studies_is_42_pages(report) -> None:
         for number in range(41)
     )
     assert pages(render_html(replace(report, studies=studies))) == 42
+
+
+def test_each_flagged_finding_has_a_picture_on_paper(report) -> None:
+    study = crowded(next(study for study in report.studies if study.flagged))
+    titles = [finding.title for finding in study.flagged]
+    pictures = [
+        replace(study.key_images[0], slice_index=place, findings=(titles[max(place - 7, 0)],))
+        for place in range(7 + len(titles))
+    ]
+    told = replace(study, key_images=tuple(pictures))
+    shown = printed_images(told)
+    assert len(shown) == 6
+    assert {title for p in pictures if p.slice_index in shown for title in p.findings} == {*titles}
+    page = render_html(replace(report, studies=(told,)))
+    assert page.count("<figure ") == len(pictures)
+    assert page.count('<figure class="screen"') == len(pictures) - 6
 
 
 def test_key_images_are_framed_in_their_own_shape(report) -> None:
