@@ -110,8 +110,9 @@ def read_pack(tag: str) -> Catalog:
         old = read_po(file, locale=tag)
     pack = _Pack(tag, reviewer[1] if reviewer else "")
     for message in old:
-        if message.id:
-            pack.add(message.id, message.string)
+        if message.id:  # a plural that lacks a form is shown in English as a whole
+            forms = message.string if isinstance(message.string, tuple) else (message.string,)
+            pack.add(message.id, message.string if all(forms) else "")
     return pack
 
 
