@@ -17,6 +17,7 @@ from edge_medgemma.runtime.clinic.arrivals.folder_watch import watch_folders
 from edge_medgemma.runtime.clinic.arrivals.node import Node
 from edge_medgemma.runtime.clinic.arrivals.node_tls import server_context
 from edge_medgemma.runtime.clinic.certificates import ensure_server_certificate
+from edge_medgemma.runtime.clinic.delivery.outbox import Outbox
 from edge_medgemma.runtime.clinic.heartbeat import beat
 from edge_medgemma.runtime.clinic.settings import ClinicSettings
 from edge_medgemma.runtime.clinic.state_folder import StateFolder
@@ -45,7 +46,15 @@ def run_node(
     node = settings.node
     patience = Patience(node.released_quiet_s, node.quiet_s, node.give_up_s)
     with _stop_event() as stop, Worklist.open(state) as worklist:
-        receiver = Node(state, settings, log)
+        outbox = Outbox(state, settings, patience_s=0.0)
+        receiver = Node(
+            state,
+            settings,
+            log,
+            on_commitment=lambda report: outbox.commitment_result(
+                report.transaction_uid, report.kept, dict(report.failed)
+            ),
+        )
         clock = ArrivalClock(state, worklist, log, patience, time.monotonic)
         clock.start()
         host = ALL_ADDRESSES if is_lan else LOOPBACK
@@ -60,8 +69,10 @@ def run_node(
             while not stop.wait(TICK_S):
                 receiver.note_ended()
                 clock.tick()
+                outbox.run_once()
                 beat(state, "node")
         finally:
+            outbox.close()
             receiver.close()
             receiver.note_ended()
             clock.tick()

@@ -238,22 +238,26 @@ def publish(
 ) -> None:
     """What the worker does at the end of a pass."""
     study = report.studies[0]
-    record = ResultRecord(
-        study_uid=study.study_uid,
-        number=number,
-        revision=number,
-        instances=SLICES,
-        urgency=study.urgency,
-        flagged=tuple(finding.code for finding in study.flagged),
-        limitations=(),
-        modality="CT",
-        body_part="head",
-        is_final=True,
-        doubts=doubts,
-        created_at=report.created_at,
-    )
-    write_result(state, key, record, lambda folder: write_report_folder(report, folder))
-    worklist = Worklist.open(state)
-    worklist.note_arrivals(key, study.study_uid, "SCANNER", SLICES, doubts)
-    worklist.publish_record(key, record)
-    worklist.close()
+    with Worklist.open(state) as worklist:
+        if number == 1:
+            worklist.note_arrivals(key, study.study_uid, "SCANNER", SLICES, doubts)
+            worklist.set_waiting(key)
+            assert worklist.acquire() is not None
+        row = worklist.study(key)
+        assert row is not None
+        record = ResultRecord(
+            study_uid=study.study_uid,
+            number=number,
+            revision=row.revision,
+            instances=SLICES,
+            urgency=study.urgency,
+            flagged=tuple(finding.code for finding in study.flagged),
+            limitations=(),
+            modality="CT",
+            body_part="head",
+            is_final=True,
+            doubts=doubts,
+            created_at=report.created_at,
+        )
+        write_result(state, key, record, lambda folder: write_report_folder(report, folder))
+        worklist.publish_record(key, record)

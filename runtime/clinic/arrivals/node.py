@@ -57,7 +57,7 @@ class CommitmentReport:
     """SOP instance UIDs and failure reasons (0008,1197)."""
 
 
-OnCommitment = Callable[[CommitmentReport], None]
+OnCommitment = Callable[[CommitmentReport], object]
 
 
 class Node:

@@ -23,9 +23,6 @@ from edge_medgemma.runtime.clinic.settings import HealthRecord, Peer
 from edge_medgemma.runtime.clinic.worklist.audit import utc_now
 from edge_medgemma.runtime.errors import DeliveryError
 
-SAME_ASSOCIATION_S = 2.0
-"""An answer to a request for commitment is waited for so long before the association is released."""
-
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
@@ -39,6 +36,10 @@ class Delivery:
     """Writes what the function makes of the receipt; returns it."""
     take: Callable[[Commitment], None]
     """Takes an answer to a request for storage commitment."""
+    answer_wait_s: float
+    """For that answer, before the association of the request is released."""
+    record_answer_s: float
+    """Longest wait for an answer of a health-record system."""
 
 
 def send(delivery: Delivery, to: Peer | HealthRecord) -> bool:
@@ -87,7 +88,7 @@ def _ask(delivery: Delivery, peer: Peer) -> bool:
     )
     try:
         answer = ask_commitment(
-            delivery.caller, peer, transaction_uid, receipt.stored, SAME_ASSOCIATION_S
+            delivery.caller, peer, transaction_uid, receipt.stored, delivery.answer_wait_s
         )
     except ResultRefusedError as error:
         if error.problem is not DeliveryProblem.KIND_REFUSED:
@@ -110,10 +111,12 @@ def _tell(delivery: Delivery, record: HealthRecord) -> None:
     """A health-record system, by each of the ways that its entry names."""
     stored = delivery.read().stored
     if record.fhir_url and "fhir" not in stored:
-        post_bundle(record.fhir_url, _document(delivery, bundle_file(record.name)))
+        bundle = _document(delivery, bundle_file(record.name))
+        post_bundle(record.fhir_url, bundle, delivery.record_answer_s)
         _note(delivery, "fhir", "")
     if record.hl7_host and record.hl7_port and "hl7" not in stored:
-        send_message(record.hl7_host, record.hl7_port, _document(delivery, ORU_FILE))
+        message = _document(delivery, ORU_FILE)
+        send_message(record.hl7_host, record.hl7_port, message, delivery.record_answer_s)
         _note(delivery, "hl7", "")
     if record.folder and "folder" not in stored:
         bundle, message = (

@@ -24,7 +24,7 @@ _ACCEPTED = ("AA", "CA")
 """MSA-1 of a message that was taken. HL7 v2.5.1 table 0008"""
 
 
-def post_bundle(url: str, bundle: bytes, answer_s: float = ANSWER_S) -> None:
+def post_bundle(url: str, bundle: bytes, answer_s: float) -> None:
     """POST a transaction to the base of a FHIR server.
 
     Raises:
@@ -71,7 +71,7 @@ def _statuses(text: bytes) -> list[str]:
         return []
 
 
-def send_message(host: str, port: int, message: bytes, answer_s: float = ANSWER_S) -> None:
+def send_message(host: str, port: int, message: bytes, answer_s: float) -> None:
     """Send an HL7 v2 message by MLLP and wait until it is acknowledged.
 
     Raises:

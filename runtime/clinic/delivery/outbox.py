@@ -1,6 +1,8 @@
 """Brings every result to every destination, however long one is away, and has it confirmed."""
 
 import contextlib
+import logging
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -8,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from edge_medgemma.runtime.clinic.delivery.back_off import LONGEST_S, BackOff
 from edge_medgemma.runtime.clinic.delivery.delivery import Delivery, send
+from edge_medgemma.runtime.clinic.delivery.health_record import ANSWER_S
 from edge_medgemma.runtime.clinic.delivery.lock import outbox_lock
 from edge_medgemma.runtime.clinic.delivery.manifest import (
     MANIFEST_FILE,
@@ -31,9 +34,13 @@ from edge_medgemma.runtime.clinic.worklist import audit
 from edge_medgemma.runtime.clinic.worklist.store import Worklist
 from edge_medgemma.runtime.errors import DeliveryError, ResourceError, WorklistError
 
+_LOGGER = logging.getLogger(__name__)
+
 PATIENCE_S = 5.0
 """`run_once` returns after so long, although a destination may still keep its thread waiting."""
 CLOSE_S = 5.0
+ANSWER_WAIT_S = 2.0
+"""For a commitment over the association of its request; most archives call back over one of their own."""
 ASK_AGAIN_S = 600.0
 """An archive that has not confirmed for so long is asked again, then after twice as long, up to an hour."""
 
@@ -46,6 +53,8 @@ class Outbox:
     settings: ClinicSettings
     clock: Callable[[], float] = time.monotonic
     patience_s: float = PATIENCE_S
+    answer_wait_s: float = ANSWER_WAIT_S
+    record_answer_s: float = ANSWER_S
     _back_off: BackOff = field(init=False)
     _threads: dict[str, threading.Thread] = field(default_factory=dict, init=False)
     _manifests: dict[tuple[str, int, int], Manifest] = field(default_factory=dict, init=False)
@@ -134,7 +143,15 @@ class Outbox:
         return self._manifests[key]
 
     def _serve(self, name: str, to: Peer | HealthRecord) -> None:
-        """Send one destination all that is owed, until it fails as a whole."""
+        """Send one destination all that is owed; nothing is raised, for this is a thread's all."""
+        try:
+            self._serve_owed(name, to)
+        except Exception as error:  # noqa: BLE001 it would be a traceback in the log
+            _LOGGER.error("delivery to '%s' failed: %s", name, type(error).__name__)
+            self._back_off.failed(name)
+
+    def _serve_owed(self, name: str, to: Peer | HealthRecord) -> None:
+        """As `_serve`, until the destination fails as a whole."""
         for entry in self._owed(name):
             if self._is_closed.is_set() or not self._begin(entry, name):
                 continue
@@ -176,6 +193,8 @@ class Outbox:
             read=lambda: read_receipt(entry.folder, name) or Receipt(),
             change=lambda change: self._change(entry, name, change),
             take=lambda answer: self._take(entry, name, answer),
+            answer_wait_s=self.answer_wait_s,
+            record_answer_s=self.record_answer_s,
         )
         is_waiting = send(delivery, to)
         receipt = delivery.read()
@@ -231,9 +250,18 @@ class Outbox:
             names = [name for name in manifest.destinations if name in known]
             receipts = [read_receipt(entry.folder, name) for name in names]
             if names and all(one is not None and one.delivered_at for one in receipts):
-                with contextlib.suppress(WorklistError), Worklist.open(self.state) as worklist:
-                    worklist.delivered(entry.study_key, entry.number)
-                self._finished.add(entry.folder.name)
+                self._tell_worklist(entry)
+
+    def _tell_worklist(self, entry: OutboxEntry) -> None:
+        try:
+            with Worklist.open(self.state) as worklist:
+                worklist.delivered(entry.study_key, entry.number)
+        except WorklistError:  # it was deleted
+            pass
+        except (ResourceError, sqlite3.Error) as error:  # told again at the next run
+            _LOGGER.error("study %s: %s", entry.study_key[:8], type(error).__name__)
+            return
+        self._finished.add(entry.folder.name)
 
 
 def _key(entry: OutboxEntry, name: str) -> str:

@@ -29,6 +29,7 @@ from edge_medgemma.runtime.clinic.state_folder import StateFolder
 
 CONNECT_S = 10.0
 ANSWER_S = 60.0
+MAX_PDU_BYTES = 131072
 
 SUBSTITUTES = {str(Comprehensive3DSRStorage): str(ComprehensiveSRStorage)}
 """SOP class to the older one that holds the same content; many archives know only that."""
@@ -152,8 +153,6 @@ def ask_commitment(
     contexts = [build_context(StorageCommitmentPushModel)]
     handlers = [(evt.EVT_N_EVENT_REPORT, take)]
     with _association(caller, peer, contexts, handlers) as association:
-        if not association.accepted_contexts:
-            raise ResultRefusedError(DeliveryProblem.KIND_REFUSED)
         status, _ = association.send_n_action(
             _commitment_request(transaction_uid, objects),
             1,
@@ -209,6 +208,7 @@ def _association(
 
     Raises:
         DestinationError: there is none.
+        ResultRefusedError: the peer takes none of the contexts.
     """
     from pynetdicom import AE, _config
 
@@ -218,11 +218,19 @@ def _association(
     ae.dimse_timeout = ae.network_timeout = ANSWER_S
     tls = (_tls_context(caller.state), peer.host) if peer.tls else None
     association = ae.associate(
-        peer.host, peer.port, contexts, peer.ae_title, evt_handlers=handlers, tls_args=tls
+        peer.host,
+        peer.port,
+        contexts,
+        peer.ae_title,
+        max_pdu=MAX_PDU_BYTES,
+        evt_handlers=handlers,
+        tls_args=tls,
     )
     if not association.is_established:
         if association.is_rejected:
             raise DestinationError(DeliveryProblem.REJECTED)
+        if association.rejected_contexts:  # it answered, and takes none of what is offered
+            raise ResultRefusedError(DeliveryProblem.KIND_REFUSED)
         raise DestinationError(DeliveryProblem.UNREACHABLE)
     try:
         yield association
