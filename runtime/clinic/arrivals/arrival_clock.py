@@ -49,6 +49,8 @@ class _Course:
     """File name -> series, and where its slice lies."""
     has_gap: bool = False
     """As the last look found it."""
+    secondary_captures: int | None = None
+    """None where they have not been counted since something came."""
 
 
 class ArrivalClock:
@@ -202,9 +204,18 @@ class ArrivalClock:
             ended_s=course.ended_s,
             was_aborted=bool(course.broken),
             has_gap=course.has_gap,
-            images=row.instances,
+            images=row.instances - self._secondary_captures(row, course),
             expected=row.expected_instances,
         )
+
+    def _secondary_captures(self, row: StudyRow, course: _Course) -> int:
+        """How many there are, counted once where an archive's count is compared."""
+        if row.expected_instances is None:
+            return 0
+        if course.secondary_captures is None:
+            self._read_places(row.key, course)
+            course.secondary_captures = sum(one.is_secondary for one in course.placed.values())
+        return course.secondary_captures
 
     def _change_doubts(self, row: StudyRow, add: Iterable[Doubt], clear: Iterable[Doubt]) -> None:
         added = [doubt for doubt in add if doubt not in row.doubts]
@@ -232,6 +243,7 @@ class ArrivalClock:
             if course.revision == course.looked_at_revision:
                 course.first_new_s = now
             course.revision, course.last_new_s = row.revision, now
+            course.secondary_captures = None
         return course
 
     def _read_places(self, key: str, course: _Course) -> None:
@@ -240,7 +252,9 @@ class ArrivalClock:
             if path.name not in course.placed:
                 try:
                     identity = read_identity(path)
-                    course.placed[path.name] = Placed(identity.series_uid, identity.plane)
+                    course.placed[path.name] = Placed(
+                        identity.series_uid, identity.plane, identity.is_secondary
+                    )
                 except ScanError:
                     course.placed[path.name] = Placed("", None)
 

@@ -50,6 +50,13 @@ class Placed:
 
     series_uid: str
     plane: Plane | None
+    is_secondary: bool = False
+    """A secondary capture: a picture of a picture, or of a page."""
+
+
+def arrival_place(arrival: Arrival) -> Placed:
+    """Where what arrived belongs."""
+    return Placed(arrival.series_uid, arrival.plane, arrival.is_secondary)
 
 
 @dataclass(slots=True)
@@ -164,7 +171,7 @@ class ArrivalLog:
         )
         batch.new_images += 1
         batch.conflicts += arrival.is_conflict
-        batch.placed[arrival.name] = Placed(arrival.series_uid, arrival.plane)
+        batch.placed[arrival.name] = arrival_place(arrival)
 
 
 def _association(calling: str, called: str, address: str, *, is_echo: bool) -> OpenAssociation:

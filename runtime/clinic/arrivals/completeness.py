@@ -54,7 +54,7 @@ class ArrivalFacts:
     has_gap: bool
     """Slices lie further apart than others of their stack."""
     images: int
-    """In the spool; what was put aside counts for nothing."""
+    """In the spool, without secondary captures, which archives count with their reports."""
     expected: int | None
     """Images that the archive has; None where it does not say."""
 
@@ -100,8 +100,11 @@ def _is_due(facts: ArrivalFacts, patience: Patience, now_s: float) -> bool:
 
 
 def _agrees(facts: ArrivalFacts) -> bool:
-    """Whether all that the archive has is here: nothing else can show that nothing is missing."""
-    return facts.expected is not None and facts.images >= facts.expected
+    """Whether what the archive has is here: nothing else can show that nothing is missing.
+
+    An archive with fewer is still receiving itself, and shows nothing.
+    """
+    return facts.images == facts.expected
 
 
 def _doubts(facts: ArrivalFacts) -> frozenset[Doubt]:
@@ -110,7 +113,7 @@ def _doubts(facts: ArrivalFacts) -> frozenset[Doubt]:
         Doubt.ABORTED: facts.was_aborted and not agrees,
         Doubt.STILL_ARRIVING: facts.open_associations > 0,
         Doubt.GAP: facts.has_gap and not agrees,
-        Doubt.FEWER_THAN_ARCHIVE: facts.expected is not None and not agrees,
+        Doubt.FEWER_THAN_ARCHIVE: facts.expected is not None and facts.images < facts.expected,
     }
     return frozenset(doubt for doubt, is_found in found.items() if is_found)
 

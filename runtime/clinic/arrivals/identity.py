@@ -16,6 +16,8 @@ _KEYWORDS = [
     "ImageType", "ImagePositionPatient", "ImageOrientationPatient",
 ]  # fmt: skip
 
+_SECONDARY = "1.2.840.10008.5.1.4.1.1.7"
+
 _UID_CHARACTERS = frozenset("0123456789.")
 _MAX_UID_LENGTH = 64
 
@@ -64,6 +66,11 @@ class Identity:
     """Made by this program."""
     plane: Plane | None
     """None for localizers and what has no position in its main header."""
+
+    @property
+    def is_secondary(self) -> bool:
+        """A secondary capture, of one frame or many."""
+        return self.sop_class_uid == _SECONDARY or self.sop_class_uid.startswith(f"{_SECONDARY}.")
 
 
 def read_identity(path: Path) -> Identity:

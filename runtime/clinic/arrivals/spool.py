@@ -51,6 +51,8 @@ class Arrival:
     """Of its file in the study's folder."""
     plane: Plane | None
     """Where its slice lies, for what may be stacked."""
+    is_secondary: bool = False
+    """A secondary capture, kept with the images and not counted among them by archives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,7 @@ class Spool:
             sender=sender,
             name=name,
             plane=identity.plane,
+            is_secondary=identity.is_secondary,
         )
 
     def path_of(self, study_key: str, series_uid: str, sop_uid: str) -> Path | None:

@@ -48,6 +48,7 @@ OPEN = replace(RELEASED, open_associations=1, ended_s=100)
         (replace(OPEN, last_new_s=690), 700, True),  # a trickle is not waited for for ever
         (replace(RELEASED, expected=100), 121, True),  # the archive says that this is all
         (replace(RELEASED, expected=101), 121, False),
+        (replace(RELEASED, expected=99), 121, False),  # it is still receiving itself
         (replace(RELEASED, expected=101), 131, True),  # never waits for what may not come
         (replace(OPEN, expected=100), 122, False),
         (replace(RELEASED, was_aborted=True), 131, True),
@@ -70,6 +71,7 @@ def test_a_look_begins_early_and_never_waits_for_ever(
         ({"expected": 101}, {Doubt.FEWER_THAN_ARCHIVE}),
         ({"expected": 100}, set()),
         ({"expected": 99}, set()),
+        ({"expected": 99, "was_aborted": True}, {Doubt.ABORTED}),
         ({"open_associations": 1}, {Doubt.STILL_ARRIVING}),
         ({"was_aborted": True, "has_gap": True, "expected": 100}, set()),
         ({"was_aborted": True, "expected": 101}, {Doubt.ABORTED, Doubt.FEWER_THAN_ARCHIVE}),
