@@ -73,7 +73,7 @@ class ClinicNode:
             return worklist.study(self.state.study_key(study_uid))
 
     def settled(self, study_uid: str, is_so: Callable[[StudyRow], bool]) -> StudyRow:
-        """The study once it is as it should be; as it is after ten seconds if it never was."""
+        """The study once it is as it should be; as it is after half a minute if it never was."""
         found = lambda: (row := self.row(study_uid)) is not None and is_so(row)
         with contextlib.suppress(TimeoutError):
             until(found)
@@ -99,7 +99,7 @@ class ClinicNode:
         return True
 
 
-def until(is_so: Callable[[], bool], seconds: float = 10.0) -> None:
+def until(is_so: Callable[[], bool], seconds: float = 30.0) -> None:
     """Wait for something.
 
     Raises:
@@ -155,7 +155,7 @@ def association(
 
     entity = AE(calling)
     entity.add_requested_context(abstract_syntax, transfer_syntax)
-    entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = 20
+    entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = 60
     opened = entity.associate("127.0.0.1", node.address.port, ae_title=node.address.ae_title)
     try:
         yield opened

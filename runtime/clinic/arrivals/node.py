@@ -131,7 +131,14 @@ class Node:
 
     def _on_requested(self, event: Any) -> None:
         """Let an association in or refuse it, before pynetdicom negotiates."""
-        association = event.assoc
+        try:
+            self._admit(event.assoc)
+        except Exception as error:  # noqa: BLE001 pynetdicom would go on and let it in
+            _LOGGER.error("a request was not understood: %s", type(error).__name__)
+            event.assoc.acse.send_reject(1, 1, 1)
+            event.assoc.kill()
+
+    def _admit(self, association: Any) -> None:
         association._server.begun(association)
         request = association.requestor.primitive
         address = _address(association.requestor.address_info)
