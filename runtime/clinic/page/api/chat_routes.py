@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -148,14 +148,16 @@ class ChatRoutes:
             int(time.time()),
         )
         if asked.stream:
-            stream = self._stream(name, reply)
+            stream = self._stream(request, name, reply)
             return StreamingResponse(stream, media_type=EVENTS)
         return await self._whole(request, name, reply)
 
-    async def _texts(self, name: str, reply: _Reply) -> AsyncIterator[str | None]:
+    async def _texts(
+        self, request: Request, name: str, reply: _Reply
+    ) -> AsyncGenerator[str | None, None]:
         """Pieces of the answer, None where nothing came for a while; the question goes with this."""
         async with aclosing(self._services.mailbox.follow(name)) as events:
-            async for event in kept_alive(events):
+            async for event in kept_alive(events, request):
                 if event is None:
                     yield None
                     continue
@@ -166,9 +168,9 @@ class ChatRoutes:
                     reply.finish("stop", None)
                     return
 
-    async def _stream(self, name: str, reply: _Reply) -> AsyncIterator[bytes]:
+    async def _stream(self, request: Request, name: str, reply: _Reply) -> AsyncIterator[bytes]:
         yield reply.chunk({"role": "assistant", "content": ""})
-        async with aclosing(self._texts(name, reply)) as texts:  # type: ignore[type-var]
+        async with aclosing(self._texts(request, name, reply)) as texts:
             async for text in texts:
                 yield b": \n\n" if text is None else reply.chunk({"content": text})
         if reply.failure:
@@ -184,7 +186,9 @@ class ChatRoutes:
         """The answer once it is whole; the engine stops where the caller goes away."""
 
         async def gather() -> str:
-            return "".join([text async for text in self._texts(name, reply) if text is not None])
+            return "".join(
+                [text async for text in self._texts(request, name, reply) if text is not None]
+            )
 
         answer = asyncio.create_task(gather())
         leaving = asyncio.create_task(_leaves(request))

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Annotated
@@ -34,6 +34,8 @@ GRACE_S = 10.0
 """For a reader whose connection was lost to come back; then the question is cancelled."""
 
 KEEP_ALIVE_S = 15.0
+_LOOK_S = 0.25
+STOPPING = "The page is being stopped. Ask again in a minute."
 MOST_OF_ONE_VISITOR = 4
 
 LONGEST_QUESTION = 4000
@@ -113,7 +115,7 @@ class QuestionRoutes:
         last = request.headers.get("last-event-id", "0")
         after = int(last) if last.isascii() and last.isdigit() and len(last) < 10 else 0
         return StreamingResponse(
-            self._stream(name, after),
+            self._stream(request, name, after),
             media_type=EVENTS,
             headers={"X-Accel-Buffering": "no"},
         )
@@ -127,12 +129,12 @@ class QuestionRoutes:
         self._askers.pop(name, None)
         return Response(status_code=204)
 
-    async def _stream(self, name: str, after: int) -> AsyncIterator[bytes]:
+    async def _stream(self, request: Request, name: str, after: int) -> AsyncIterator[bytes]:
         self._readers[name] += 1
         number = after
         try:
             async with aclosing(self._mailbox.follow(name, after, cancels=False)) as events:
-                async for event in kept_alive(events):
+                async for event in kept_alive(events, request):
                     number += event is not None
                     yield b": \n\n" if event is None else server_sent(number, event)
         finally:
@@ -158,22 +160,33 @@ class QuestionRoutes:
         task.add_done_callback(self._ending.discard)
 
 
-async def kept_alive(events: AsyncIterator[AnswerEvent]) -> AsyncIterator[AnswerEvent | None]:
-    """The events, and None whenever nothing came for a while: what tells that a reader has gone."""
+async def kept_alive(
+    events: AsyncGenerator[AnswerEvent, None], request: Request
+) -> AsyncGenerator[AnswerEvent | None, None]:
+    """The events, and None whenever nothing came for a while: what tells that a reader has gone.
+
+    They end with a failure when the page is told to stop.
+    """
+    stopping: asyncio.Event | None = getattr(request.app.state, "stopping", None)
     coming: asyncio.Future[AnswerEvent] | None = None
+    quiet_s = 0.0
     try:
-        while True:
+        while stopping is None or not stopping.is_set():
             coming = coming or asyncio.ensure_future(anext(events))
-            done, _ = await asyncio.wait({coming}, timeout=KEEP_ALIVE_S)
+            done, _ = await asyncio.wait({coming}, timeout=_LOOK_S)
             if not done:
-                yield None
+                quiet_s += _LOOK_S
+                if quiet_s >= KEEP_ALIVE_S:
+                    quiet_s = 0.0
+                    yield None
                 continue
             try:
                 event = coming.result()
             except StopAsyncIteration:
                 return
-            coming = None
+            coming, quiet_s = None, 0.0
             yield event
+        yield AnswerEvent(AnswerKind.FAILED, STOPPING)
     finally:
         if coming is not None:
             coming.cancel()
