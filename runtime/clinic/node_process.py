@@ -13,7 +13,6 @@ from edge_medgemma.runtime.clinic.arrivals.archive_watch import watch_archives
 from edge_medgemma.runtime.clinic.arrivals.arrival_clock import ArrivalClock
 from edge_medgemma.runtime.clinic.arrivals.arrival_log import ArrivalLog
 from edge_medgemma.runtime.clinic.arrivals.completeness import Patience
-from edge_medgemma.runtime.clinic.arrivals.counting import count_in_thread
 from edge_medgemma.runtime.clinic.arrivals.folder_watch import watch_folders
 from edge_medgemma.runtime.clinic.arrivals.node import Node
 from edge_medgemma.runtime.clinic.arrivals.node_tls import server_context
@@ -64,20 +63,27 @@ def run_node(
             if node.tls_port is not None:
                 files = ensure_server_certificate(state, server_names(settings))
                 receiver.listen(host, node.tls_port, server_context(files))
-            count_in_thread(state, settings, stop, time.monotonic)
             announce()
             for watch in (watch_archives, watch_folders):
                 threading.Thread(target=watch, args=(state, settings, stop), daemon=True).start()
             while not stop.wait(TICK_S):
                 receiver.note_ended()
                 clock.tick()
-                outbox.run_once()
+                _send_due(outbox)
                 beat(state, "node")
         finally:
             outbox.close()
             receiver.close()
             receiver.note_ended()
             clock.tick()
+
+
+def _send_due(outbox: Outbox) -> None:
+    """Send what is due; receiving goes on whatever is wrong with sending."""
+    try:
+        outbox.run_once()
+    except Exception as error:  # noqa: BLE001 it would end the node, and with it all that comes in
+        _LOGGER.error("results are not sent now: %s", type(error).__name__)
 
 
 @contextlib.contextmanager

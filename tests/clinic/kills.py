@@ -153,8 +153,8 @@ def problems(
         twice = [n for n in Counter((r.revision, r.doubts) for r in last).values() if n > 1]
         if twice:
             found.append(f"study {uid} has one look's result twice")
-        if bleeds[uid] != (row.urgency is Urgency.CRITICAL):
-            found.append(f"study {uid} is {row.urgency}, bleed {bleeds[uid]}")
+        if bleeds[uid] and row.urgency is not Urgency.CRITICAL:
+            found.append(f"study {uid} has a bleed and is {row.urgency}")
         if row.state is not StudyState.DELIVERED:
             found.append(f"study {uid} is {row.state}")
         reports = archive.find("Series", StudyInstanceUID=uid, Modality="SR")
