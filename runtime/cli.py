@@ -78,9 +78,8 @@ def main() -> None:
     # A polite kill unwinds like Ctrl-C, so that temporary files are removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        cli.main(prog_name="edge-medgemma", standalone_mode=False)
-    except click.exceptions.Exit as stop:
-        sys.exit(stop.exit_code)
+        # Of click's Exit; a command returns nothing
+        sys.exit(cli.main(prog_name="edge-medgemma", standalone_mode=False) or 0)
     except click.UsageError as error:
         error.show()
         sys.exit(error.exit_code)

@@ -282,9 +282,12 @@ def test_one_check_that_cannot_be_made_is_a_line_of_its_own(state) -> None:
 
 @pytest.mark.command("clinic check")
 def test_the_command_says_what_to_do_and_fails_where_something_does(state) -> None:
-    arguments = ["clinic", "--state", str(state.path), "check"]
-    done = CliRunner().invoke(cli, arguments, catch_exceptions=False)
-    assert done.exit_code == 1
-    assert "fail the box does not run\n     -> start it: " in done.output
-    listed = json.loads(CliRunner().invoke(cli, [*arguments, "--json"]).output)
+    command = [sys.executable, "-m", "edge_medgemma", "clinic", "--state", state.path, "check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "fail the box does not run\n     -> start it: " in done.stdout
+    assert done.stderr == ""
+    listed = json.loads(
+        CliRunner().invoke(cli, ["clinic", "--state", str(state.path), "check", "--json"]).output
+    )
     assert {"name", "status", "finding", "advice"} == set(listed[0])
