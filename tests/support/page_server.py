@@ -14,6 +14,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 
+from edge_medgemma.runtime.clinic.certificates import CertificateFiles
 from edge_medgemma.runtime.clinic.page.access.guard import Guard
 from edge_medgemma.runtime.clinic.page.access.server import server_config
 from edge_medgemma.runtime.clinic.page.access.users import Users
@@ -33,12 +34,16 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def serving(
-    state: StateFolder, routes: list[BaseRoute], settings: ClinicSettings | None = None
+    state: StateFolder,
+    routes: list[BaseRoute],
+    settings: ClinicSettings | None = None,
+    certificate: CertificateFiles | None = None,
 ) -> Iterator[int]:
     """Port of a server of `routes` inside a Guard."""
     guard = Guard(Starlette(routes=routes), state, settings or ClinicSettings())
     port = free_port()
-    server = uvicorn.Server(server_config(guard, "127.0.0.1", port))
+    files = (None, None) if certificate is None else (certificate.certificate, certificate.key)
+    server = uvicorn.Server(server_config(guard, "127.0.0.1", port, *files))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:

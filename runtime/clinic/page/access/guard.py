@@ -239,8 +239,8 @@ def _too_large(limit: int) -> Response:
 
 
 def _login_needed(scope: Scope) -> Response:
-    path: str = scope["path"]
-    if scope["method"] in READING and not path.startswith(PROGRAM_FOLDERS):
+    is_page = scope["method"] in READING and not scope["path"].startswith(PROGRAM_FOLDERS)
+    if is_page or Headers(scope=scope).get("content-type", "").startswith(FORM):
         return RedirectResponse(LOGIN_PAGE, 303)
     headers = {"WWW-Authenticate": "Bearer"}
     return error_response(401, "login_needed", "Log in, or send a token.", headers)

@@ -1,6 +1,7 @@
 """The worklist for programs and for the page: studies, results, and who was told of them."""
 
 import hashlib
+import re
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -23,7 +24,11 @@ from edge_medgemma.runtime.clinic.worklist import audit
 from edge_medgemma.runtime.clinic.worklist.records import Acknowledgement, StudyRow
 from edge_medgemma.runtime.clinic.worklist.results import result_folder, result_numbers
 from edge_medgemma.runtime.errors import WorklistError
-from edge_medgemma.runtime.reporting.report_folder import TRIAGE_FILE
+from edge_medgemma.runtime.reporting.report_folder import KEY_IMAGE_FOLDER, TRIAGE_FILE
+
+PNG = "image/png"
+NO_RESULT = "The study has no such result."
+_KEY_IMAGE = re.compile("[0-9]{3,6}[.]png")
 
 StaffName = Annotated[str, msgspec.Meta(pattern=r"^\w[\w .'@+-]{0,63}$")]
 
@@ -114,6 +119,9 @@ class StudyRoutes:
             Operation("GET", "/api/studies", self.studies, None, StudyList),
             Operation("GET", study, self.study, None, StudyDetail),
             Operation("GET", f"{study}/results/{{number}}", self.result, None, JSON),
+            Operation(
+                "GET", f"{study}/results/{{number}}/key_images/{{name}}", self.key_image, None, PNG
+            ),
             Operation("POST", told, self.acknowledge, AcknowledgementRequest, Acknowledgement, 201),
         ]
 
@@ -177,11 +185,30 @@ class StudyRoutes:
             try:
                 return (result_folder(services.state, key, number) / TRIAGE_FILE).read_bytes()
             except FileNotFoundError:
-                raise WorklistError("The study has no result of that number.") from None
+                raise WorklistError(NO_RESULT) from None
 
         data = await run_sync(read)
         await note(services.state, "viewed", visitor_name(request), key)
         return Response(data, media_type="application/json")
+
+    async def key_image(self, request: Request) -> Response:
+        """A key image of a result, by the name of its file: 001.png, 002.png, in the report's order."""
+        key, name = request.path_params["key"], request.path_params["name"]
+        number = _number(request.path_params["number"])
+        services = self._services
+
+        def read() -> bytes:
+            services.study(key)
+            if number is None or not _KEY_IMAGE.fullmatch(name):
+                raise WorklistError(NO_RESULT)
+            folder = result_folder(services.state, key, number) / KEY_IMAGE_FOLDER
+            try:
+                data: bytes = (folder / name).read_bytes()
+                return data
+            except FileNotFoundError:
+                raise WorklistError(NO_RESULT) from None
+
+        return Response(await run_sync(read), media_type=PNG)
 
     async def acknowledge(self, request: Request) -> Response:
         """Say that a person was told of the latest result."""

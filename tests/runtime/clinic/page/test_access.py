@@ -1,7 +1,10 @@
 """Who gets in: logins, programs, and everything that a hostile page or neighbour sends."""
 
 import contextlib
+import http.client
+import json
 import socket
+import ssl
 import stat
 import time
 from collections.abc import Iterator
@@ -12,6 +15,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from support.page_server import PASSWORD, USER, Caller, add_user, serving
 
+from edge_medgemma.runtime.clinic.certificates import ensure_server_certificate
 from edge_medgemma.runtime.clinic.page.access import bodies, slow_clients
 from edge_medgemma.runtime.clinic.page.access.guard import visitor_of
 from edge_medgemma.runtime.clinic.page.access.headers import DEFAULT_HEADERS
@@ -84,6 +88,8 @@ def test_a_form_without_javascript_logs_in_and_changes(port: int) -> None:
     assert caller("POST", "/api/login", right, form).headers["location"] == "/"
     token = caller("GET", "/api/session").json["csrf"]
     assert caller("POST", "/change", b"language=fr", form).code == "no_change_token"
+    stranger = Caller(port)("POST", "/api/logout", b"x=1", form)
+    assert (stranger.status, stranger.headers["location"]) == (303, "/login")
     body = f"language=fr&csrf_token={token}".encode()
     assert caller("POST", "/change", body, form).status == 200
     assert [body] == CHANGED
@@ -264,3 +270,26 @@ def test_refusals_do_not_fill_the_audit(port: int, state: StateFolder) -> None:
     for _ in range(30):
         Caller(port)("GET", "/", headers={"Host": "evil.example"})
     assert _events(state) == [("refused", "127.0.0.1", "unknown_host")]
+
+
+def test_over_tls_the_cookie_stays_on_tls_and_nobody_stalls_the_others(state: StateFolder) -> None:
+    add_user(state)
+    settings = ClinicSettings()
+    files = ensure_server_certificate(state, ["localhost", "127.0.0.1"])
+    context = ssl.create_default_context(cafile=str(files.authority))
+    with serving(state, list(routes(state, settings)), settings, files) as port:
+        silent = [socket.create_connection(("127.0.0.1", port), timeout=20) for _ in range(20)]
+        connection = http.client.HTTPSConnection("localhost", port, timeout=20, context=context)
+        body = json.dumps({"user": USER, "password": PASSWORD})
+        own = {"Content-Type": "application/json", "Origin": f"https://localhost:{port}"}
+        connection.request("POST", "/api/login", body, own)
+        reply = connection.getresponse()
+        assert reply.status == 200 and "; Secure" in str(reply.headers["Set-Cookie"])
+        reply.read()
+        connection.request(
+            "POST", "/api/login", body, {**own, "Origin": f"http://localhost:{port}"}
+        )
+        assert connection.getresponse().status == 403
+        connection.close()
+        for one in silent:
+            one.close()

@@ -80,7 +80,16 @@ def test_the_worklist_and_its_results_are_read(caller: Caller, box: StateFolder)
     document = caller("GET", f"{_study(box)}/results/latest").json
     assert document == caller("GET", f"{_study(box)}/results/1").json
     assert document["studies"][0]["findings"]
-    for path in ("results/2", "results/..%2f1", "results/-1", "results/1.0"):
+    picture = caller("GET", f"{_study(box)}/results/1/key_images/001.png")
+    assert picture.body.startswith(b"\x89PNG") and picture.headers["cache-control"] == "no-store"
+    for path in (
+        "results/1/key_images/999.png",
+        "results/1/key_images/..%2ftriage.json",
+        "results/2",
+        "results/..%2f1",
+        "results/-1",
+        "results/1.0",
+    ):
         assert caller("GET", f"{_study(box)}/{path}").status == 404
     for key in ("0" * 32, "..%2f..%2fusers.json", "x"):
         assert caller("GET", f"/api/studies/{key}").status == 404
