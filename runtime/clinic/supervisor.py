@@ -36,6 +36,9 @@ LONGEST_START_S = 45.0
 OOM_SCORE = {"worker": 700}
 """Whom the kernel ends first when memory runs out: the engine, whose work is done again."""
 
+NICENESS = {"worker": 10}
+"""Who leaves the cores to the others: images are received and pages shown while the engine looks."""
+
 _TICK_S = 0.5
 _PR_SET_PDEATHSIG = 1
 
@@ -170,6 +173,8 @@ def _start(child: Child, lock: int) -> subprocess.Popen[bytes]:
                 os._exit(1)
             with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
                 score.write(str(OOM_SCORE.get(child.name, 0)))
+        if hasattr(os, "nice"):
+            os.nice(NICENESS.get(child.name, 0))
 
     return subprocess.Popen(
         child.command,

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from edge_medgemma.runtime.clinic.state_folder import StateFolder
-from edge_medgemma.runtime.clinic.supervisor import Child, Supervisor
+from edge_medgemma.runtime.clinic.supervisor import Child, Supervisor, _start
 from edge_medgemma.runtime.errors import ResourceError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="process groups of Linux")
@@ -37,7 +37,7 @@ time.sleep(600)
 SUPERVISE = """
 import json, pathlib, sys
 from edge_medgemma.runtime.clinic.state_folder import StateFolder
-from edge_medgemma.runtime.clinic.supervisor import Child, Supervisor
+from edge_medgemma.runtime.clinic.supervisor import Child, Supervisor, _start
 folder, port, names = pathlib.Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
 state = StateFolder(folder / "state")
 state.create()
@@ -172,6 +172,16 @@ def test_the_pause_before_a_restart_grows_and_is_forgotten_after_a_steady_run(
             now[0] = child.start_at_s
     assert pauses == [1, 2, 4, 8, 16, 32, 60, 1]
     assert lines[0] == "node ended with status 3; it is started again in 1 s"
+
+
+def test_the_engine_leaves_the_cores_to_what_receives(tmp_path: Path) -> None:
+    niceness = {}
+    with open(os.devnull) as lock:
+        for name in ("node", "worker"):
+            child = Child(name, [sys.executable, "-c", "import os; raise SystemExit(os.nice(0))"])
+            process = _start(child, lock.fileno())
+            niceness[name] = process.wait()
+    assert niceness["worker"] - niceness["node"] == 10
 
 
 def test_what_beats_no_more_is_ended_and_what_never_beat_is_left(tmp_path: Path) -> None:
