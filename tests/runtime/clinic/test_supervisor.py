@@ -214,6 +214,7 @@ def test_what_beats_no_more_is_ended_and_what_never_beat_is_left(tmp_path: Path)
 
 
 @pytest.mark.command("clinic")
+@pytest.mark.command("clinic page")
 def test_the_box_comes_up_whole_prints_its_addresses_and_ends_on_sigterm(tmp_path: Path) -> None:
     settings = tmp_path / "clinic.toml"
     port, page_port = free_port(), free_port()
