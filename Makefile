@@ -5,7 +5,7 @@ SHAPE ?= tiny
 PEERS ?= llama.cpp-q4_0 transformers-bf16 openvino-int4 optimum-onnx onnxruntime-genai
 COMPARISON_OPTIONS ?=
 
-.PHONY: triage demonstration-scans test lint types schemas languages tiny-engine docs tensorrt-check cuda-check real-weights quality gpu-pack gpu-check-dry arm64 comparisons kernels-asan
+.PHONY: triage demonstration-scans test lint types schemas languages tiny-engine docs tensorrt-check cuda-check real-weights quality gpu-pack gpu-check-dry arm64 comparisons kernels-asan clinic-check
 
 triage: demonstration-scans
 	$(BIN)/edge-medgemma triage $(DEMONSTRATION) --out triage-output
@@ -113,3 +113,11 @@ arm64: $(VENV)/.triage-ready
 
 comparisons: $(VENV)/.test-ready
 	PYTHONPATH=tests $(BIN)/python -m comparisons.compare --shape $(SHAPE) --peers $(PEERS) $(COMPARISON_OPTIONS)
+
+# The clinic's box against a real Orthanc, through a day with two power cuts, and killed at random: half an
+# hour. Debian's packages of tests/support/install_peers.sh.
+clinic-check: $(VENV)/.test-ready
+	tests/support/install_peers.sh
+	PYTHONPATH=tests $(BIN)/python -m clinic.orthanc
+	PYTHONPATH=tests $(BIN)/python -m clinic.day
+	PYTHONPATH=tests $(BIN)/python tests/clinic/power_cut.py
