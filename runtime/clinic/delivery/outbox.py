@@ -14,6 +14,7 @@ from edge_medgemma.runtime.clinic.delivery.health_record import ANSWER_S
 from edge_medgemma.runtime.clinic.delivery.lock import outbox_lock
 from edge_medgemma.runtime.clinic.delivery.manifest import (
     MANIFEST_FILE,
+    RECEIPT_FOLDER,
     Manifest,
     OutboxEntry,
     entries,
@@ -58,7 +59,8 @@ class Outbox:
     _back_off: BackOff = field(init=False)
     _threads: dict[str, threading.Thread] = field(default_factory=dict, init=False)
     _manifests: dict[tuple[str, int, int], Manifest] = field(default_factory=dict, init=False)
-    _finished: set[str] = field(default_factory=set, init=False)
+    _finished: dict[str, int] = field(default_factory=dict, init=False)
+    """Folder -> time of change of its receipts, when every destination had it."""
     _receipt_lock: threading.Lock = field(default_factory=threading.Lock, init=False)
     _is_closed: threading.Event = field(default_factory=threading.Event, init=False)
 
@@ -121,7 +123,7 @@ class Outbox:
         """Results of which the destination lacks something, the most urgent and oldest first."""
         owed = []
         for entry in latest_entries(self.state):
-            if entry.folder.name in self._finished or not self._back_off.is_due(_key(entry, name)):
+            if self._is_finished(entry) or not self._back_off.is_due(_key(entry, name)):
                 continue
             manifest = self._manifest(entry)
             if manifest is None or name not in manifest.destinations:
@@ -242,7 +244,7 @@ class Outbox:
         """Tell the worklist of results that every destination has; after a kill once more."""
         known = receivers(self.settings)
         for entry in latest_entries(self.state):
-            if entry.folder.name in self._finished:
+            if self._is_finished(entry):
                 continue
             manifest = self._manifest(entry)
             if manifest is None:
@@ -251,6 +253,11 @@ class Outbox:
             receipts = [read_receipt(entry.folder, name) for name in names]
             if names and all(one is not None and one.delivered_at for one in receipts):
                 self._tell_worklist(entry)
+
+    def _is_finished(self, entry: OutboxEntry) -> bool:
+        """Whether all is delivered and nobody has asked for it again since."""
+        changed_ns = self._finished.get(entry.folder.name)
+        return changed_ns is not None and changed_ns == _receipts_changed_ns(entry)
 
     def _tell_worklist(self, entry: OutboxEntry) -> None:
         try:
@@ -261,7 +268,14 @@ class Outbox:
         except (ResourceError, sqlite3.Error) as error:  # told again at the next run
             _LOGGER.error("study %s: %s", entry.study_key[:8], type(error).__name__)
             return
-        self._finished.add(entry.folder.name)
+        self._finished[entry.folder.name] = _receipts_changed_ns(entry)
+
+
+def _receipts_changed_ns(entry: OutboxEntry) -> int:
+    try:
+        return (entry.folder / RECEIPT_FOLDER).stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _key(entry: OutboxEntry, name: str) -> str:

@@ -1,24 +1,16 @@
-"""What the node does besides receiving: it watches folders and asks archives."""
+"""Folders into which other programs drop files."""
 
-import logging
 import shutil
-import threading
 from pathlib import Path
 
 import pytest
-from support.clinic_archive import answer, bad_archive
 from support.clinic_node import clinic_node, until
-from support.clinic_peers import free_port
 from support.synthetic_series import CANARY, write_head_ct
 
-from edge_medgemma.runtime.clinic.arrivals.archive_watch import FIRST_PAUSE_S, ArchiveWatch
-from edge_medgemma.runtime.clinic.arrivals.file_intake import FOLDER, take_paths
 from edge_medgemma.runtime.clinic.arrivals.folder_watch import FolderWatch
-from edge_medgemma.runtime.clinic.arrivals.intake import Intake
 from edge_medgemma.runtime.clinic.settings import (
     ClinicSettings,
     Node,
-    Peer,
     TakenFiles,
     WatchedFolder,
 )
@@ -123,51 +115,12 @@ def test_problems_of_a_watched_folder_are_said_once(
     assert len(caplog.records) == 1
 
 
-def test_archives_are_asked_until_they_would_say_nothing_new(
-    state: StateFolder, tmp_path: Path, caplog: pytest.LogCaptureFixture
-):
-    asked: list[str] = []
-
-    def on_find(event):
-        asked.append(event.identifier.StudyInstanceUID)
-        count = 5 + len(asked)
-        yield answer(SeriesInstanceUID="1.2", Modality="CT", NumberOfSeriesRelatedInstances=count)
-
-    with Intake(state, SETTINGS, FOLDER) as intake:
-        take_paths(intake, [write_head_ct(tmp_path / "scan", slices=2, study="76")])
-    caplog.set_level(logging.WARNING)
-    stop = threading.Event()
-    with bad_archive(on_find) as address, Worklist.open(state) as worklist:
-        peers = (
-            Peer("archive", address.ae_title, address.host, address.port, query=True),
-            Peer("away", "AWAY", "127.0.0.1", free_port(), query=True),
-        )
-        settings = ClinicSettings(node=Node(give_up_s=30), peers=peers)
-        watch = ArchiveWatch(state, settings, worklist)
-        for second in range(60):
-            watch.tick(float(second), stop)
-        assert asked == ["1.2.3.76"] * 3  # after 3, 9 and 21 s
-        assert worklist.studies()[0].expected_instances == 8
-    assert len([record for record in caplog.records if "is away" in record.message]) == 1
-    assert FIRST_PAUSE_S == 3
-
-
-def test_a_node_watches_and_asks(tmp_path: Path):
+def test_a_node_watches(tmp_path: Path):
     scan = write_head_ct(tmp_path / "scan", slices=2, study="77")
     drop = tmp_path / "drop"
     drop.mkdir()
-
-    def on_find(event):
-        yield answer(SeriesInstanceUID="1.2", Modality="CT", NumberOfSeriesRelatedInstances=2)
-
-    with bad_archive(on_find) as address:
-        tables = (
-            f'[[watched_folders]]\npath = "{drop}"\nrest_s = 0\n[[peers]]\nname = "archive"\n'
-            f'ae_title = "BADARCHIVE"\nhost = "127.0.0.1"\nport = {address.port}\nquery = true\n'
-        )
-        with clinic_node(tmp_path / "node", other_settings=tables) as node:
-            shutil.copytree(scan, drop / "a")
-            until(lambda: (row := node.row("1.2.3.77")) is not None and row.instances == 2)
-            row = node.settled("1.2.3.77", lambda row: row.expected_instances == 2)
-            assert row.expected_instances == 2
-            assert CANARY not in node.log.read_text()
+    table = f'[[watched_folders]]\npath = "{drop}"\nrest_s = 0\n'
+    with clinic_node(tmp_path / "node", other_settings=table) as node:
+        shutil.copytree(scan, drop / "a")
+        until(lambda: (row := node.row("1.2.3.77")) is not None and row.instances == 2)
+        assert CANARY not in node.log.read_text()
