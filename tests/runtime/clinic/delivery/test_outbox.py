@@ -10,9 +10,10 @@ import pytest
 from pydicom import dcmread
 from pydicom.uid import Comprehensive3DSRStorage, ComprehensiveSRStorage
 from support.archive_peer import ALL_CLASSES, ArchivePeer, archive
-from support.clinic_peers import DicomAddress, free_port, needs, running_orthanc
+from support.clinic_node import clinic_node, until
+from support.clinic_peers import free_port, needs, running_orthanc
 from support.kill_at import kill_at
-from support.sample_results import PLANTED, publish, sample_report, sample_state, write_study
+from support.sample_results import PLANTED, publish, sample_report, write_study
 
 from edge_medgemma.runtime.clinic.delivery.back_off import LONGEST_S
 from edge_medgemma.runtime.clinic.delivery.deliverables import build_deliverables
@@ -21,8 +22,7 @@ from edge_medgemma.runtime.clinic.delivery.outbox import ASK_AGAIN_S, Outbox
 from edge_medgemma.runtime.clinic.delivery.problems import DeliveryProblem
 from edge_medgemma.runtime.clinic.delivery.receipts import read_receipt
 from edge_medgemma.runtime.clinic.delivery.status import DestinationStatus, outbox_status
-from edge_medgemma.runtime.clinic.delivery.store_scu import commitment_of
-from edge_medgemma.runtime.clinic.settings import ClinicSettings, Peer, ResultKind
+from edge_medgemma.runtime.clinic.settings import ClinicSettings, Peer, ResultKind, read_settings
 from edge_medgemma.runtime.clinic.state_folder import StateFolder
 from edge_medgemma.runtime.clinic.worklist.records import StudyState
 from edge_medgemma.runtime.clinic.worklist.store import Worklist
@@ -269,58 +269,35 @@ def test_a_kill_at_any_change_of_the_disk_loses_nothing_and_doubles_nothing(sent
 
 
 @needs("Orthanc")
-def test_orthanc_keeps_all_kinds_in_one_study_and_confirms_them(tmp_path: Path, clock: Any) -> None:
-    state = sample_state(tmp_path / "state")
-    key = write_study(state, "ct")
-    publish(state, key, sample_report("ct"))
-    ours = DicomAddress("EDGEMEDGEMMA", free_port(), "box")
-    with running_orthanc(tmp_path / "orthanc", modalities=[ours]) as orthanc:
-        orthanc.upload(state.spool / key)
-        address = orthanc.address
-        peer = Peer("archive", address.ae_title, "127.0.0.1", address.port, results=EVERYTHING)
-        settings = ClinicSettings(peers=(peer,))
-        build_deliverables(state, settings, key, 1)
-        outbox = new_outbox(state, settings, clock)
-        with _reports(ours, outbox) as came:
-            outbox.run_once()
-            assert came.wait(30)
-        outbox.run_once()
-        assert status(state).delivered == 1
-        assert study_state(state, key) is StudyState.DELIVERED
-        (study,) = orthanc.find("Study")
-        assert study["PatientMainDicomTags"]["PatientName"] == PLANTED["PatientName"]
-        kinds = {one["MainDicomTags"]["Modality"] for one in orthanc.find("Series")}
-        assert kinds == {"CT", "SR", "KO", "DOC", "OT"}
-
-
-def _reports(ours: DicomAddress, outbox: Outbox) -> Any:
-    """Our AE, to which Orthanc reports; the outbox is told as the node tells it."""
-    import contextlib
-    import threading
-
-    from pynetdicom import AE, evt
-    from pynetdicom.sop_class import StorageCommitmentPushModel
-
-    came = threading.Event()
-
-    def take(event: Any) -> tuple[int, None]:
-        answer = commitment_of(event.event_information)
-        outbox.commitment_result(answer.transaction_uid, answer.confirmed, answer.failed)
-        came.set()
-        return 0x0000, None
-
-    @contextlib.contextmanager
-    def running() -> Any:
-        ae = AE(ours.ae_title)
-        ae.add_supported_context(StorageCommitmentPushModel, scu_role=False, scp_role=True)
-        handlers = [(evt.EVT_N_EVENT_REPORT, take)]
-        server = ae.start_server(("127.0.0.1", ours.port), block=False, evt_handlers=handlers)
-        try:
-            yield came
-        finally:
-            server.shutdown()
-
-    return running()
+def test_the_node_brings_all_kinds_to_orthanc_which_confirms_them_to_the_node(
+    tmp_path: Path,
+) -> None:
+    with running_orthanc(tmp_path / "orthanc") as orthanc:
+        port = orthanc.address.port
+        table = f"""
+            [[peers]]
+            name = "archive"
+            ae_title = "{orthanc.address.ae_title}"
+            host = "127.0.0.1"
+            port = {port}
+            results = ["sr", "kos", "sc", "pdf"]
+        """
+        with clinic_node(tmp_path / "box", other_settings=table, starts=False) as node:
+            orthanc.add_modality(node.address)
+            key = write_study(node.state, "ct")
+            orthanc.upload(node.state.spool / key)
+            publish(node.state, key, sample_report("ct"))
+            build_deliverables(node.state, read_settings(node.settings), key, 1)
+            node.start()
+            until(lambda: study_state(node.state, key) is StudyState.DELIVERED, seconds=60)
+            receipt = read_receipt(node.state.outbox / f"{key}-1", "archive")
+            assert receipt is not None
+            assert len(receipt.confirmed) == len(receipt.stored) == 4
+            (study,) = orthanc.find("Study")
+            assert study["PatientMainDicomTags"]["PatientName"] == PLANTED["PatientName"]
+            kinds = {one["MainDicomTags"]["Modality"] for one in orthanc.find("Series")}
+            assert kinds == {"CT", "SR", "KO", "DOC", "OT"}
+            assert "PLANTED" not in node.log.read_text()
 
 
 def test_nothing_of_a_patient_stands_in_logs_names_manifest_or_receipts(
