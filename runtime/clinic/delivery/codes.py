@@ -40,6 +40,7 @@ VERIFIED_FINDINGS = {
     "59282003": "DICOM PS3.16 CID 6104, Pulmonary embolism",
     "60046008": "DICOM PS3.16, Pleural effusion",
     "8186001": "SNOMED CT Cardiomegaly, in chest radiograph code lists of several publishers",
+    "85189001": "SNOMED CT Acute appendicitis, in HL7 FHIR guides of several publishers",
     "95436008": "SNOMED CT Lung consolidation, in value sets of several publishers",
 }
 """SNOMED CT codes of findings to where each was read. Fracture of skull and intestinal obstruction are

@@ -8,6 +8,7 @@ STATE/outbox/KEY-NUMBER/
     receipts/NAME.json  what one destination has got and confirmed
 """
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,13 +81,12 @@ def entry_folder(state: StateFolder, study_key: str, number: int) -> Path:
 
 
 def entries(state: StateFolder) -> tuple[OutboxEntry, ...]:
-    """All whole folders of the outbox, by study and number."""
+    """All folders of the outbox, by study and number; each appeared whole."""
     found = []
-    if state.outbox.is_dir():
-        for folder in state.outbox.iterdir():
-            match = _ENTRY_NAME.fullmatch(folder.name)
-            if match and (folder / MANIFEST_FILE).is_file():
-                found.append(OutboxEntry(folder, match[1], int(match[2])))
+    for name in os.listdir(state.outbox) if state.outbox.is_dir() else ():
+        match = _ENTRY_NAME.fullmatch(name)
+        if match:
+            found.append(OutboxEntry(state.outbox / name, match[1], int(match[2])))
     return tuple(sorted(found, key=lambda entry: (entry.study_key, entry.number)))
 
 

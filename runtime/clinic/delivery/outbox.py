@@ -70,11 +70,14 @@ class Outbox:
 
     def run_once(self) -> None:
         """Try what is due, each destination in a thread of its own, so that none waits for another."""
-        self._note_delivered()
+        open_entries = self._open_entries()
+        self._note_delivered(open_entries)
         due = [
             (name, to)
             for name, to in receivers(self.settings).items()
-            if not self._is_busy(name) and self._back_off.is_due(name) and self._owed(name)
+            if not self._is_busy(name)
+            and self._back_off.is_due(name)
+            and self._owed(name, open_entries)
         ]
         for name, to in due:
             thread = threading.Thread(
@@ -85,7 +88,8 @@ class Outbox:
         end = time.monotonic() + self.patience_s
         for name, _ in due:
             self._threads[name].join(max(0.0, end - time.monotonic()))
-        self._note_delivered()
+        if due:
+            self._note_delivered(open_entries)
 
     def close(self) -> None:
         """Begin nothing new, and wait a little for what is on its way."""
@@ -119,11 +123,16 @@ class Outbox:
     def _is_busy(self, name: str) -> bool:
         return name in self._threads and self._threads[name].is_alive()
 
-    def _owed(self, name: str) -> list[OutboxEntry]:
+    def _open_entries(self) -> list[OutboxEntry]:
+        """The newest result of each study, without those that everybody has."""
+        latest = latest_entries(self.state)
+        return [entry for entry in latest if not self._is_finished(entry)]
+
+    def _owed(self, name: str, open_entries: list[OutboxEntry]) -> list[OutboxEntry]:
         """Results of which the destination lacks something, the most urgent and oldest first."""
         owed = []
-        for entry in latest_entries(self.state):
-            if self._is_finished(entry) or not self._back_off.is_due(_key(entry, name)):
+        for entry in open_entries:
+            if not self._back_off.is_due(_key(entry, name)):
                 continue
             manifest = self._manifest(entry)
             if manifest is None or name not in manifest.destinations:
@@ -154,7 +163,7 @@ class Outbox:
 
     def _serve_owed(self, name: str, to: Peer | HealthRecord) -> None:
         """As `_serve`, until the destination fails as a whole."""
-        for entry in self._owed(name):
+        for entry in self._owed(name, self._open_entries()):
             if self._is_closed.is_set() or not self._begin(entry, name):
                 continue
             try:
@@ -240,12 +249,10 @@ class Outbox:
         with contextlib.suppress(ResourceError):
             self._change(entry, name, change)
 
-    def _note_delivered(self) -> None:
+    def _note_delivered(self, open_entries: list[OutboxEntry]) -> None:
         """Tell the worklist of results that every destination has; after a kill once more."""
         known = receivers(self.settings)
-        for entry in latest_entries(self.state):
-            if self._is_finished(entry):
-                continue
+        for entry in open_entries:
             manifest = self._manifest(entry)
             if manifest is None:
                 continue
