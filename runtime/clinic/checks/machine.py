@@ -13,6 +13,7 @@ from edge_medgemma.runtime.clinic.heartbeat import seconds_since_beat
 from edge_medgemma.runtime.clinic.instance import is_running
 from edge_medgemma.runtime.clinic.settings import ClinicSettings
 from edge_medgemma.runtime.clinic.state_folder import StateFolder
+from edge_medgemma.runtime.clinic.worker_status import is_worker_alive, read_worker_status
 from edge_medgemma.runtime.clinic.worklist import audit
 
 PROCESS_WORDS = {
@@ -74,6 +75,9 @@ def check_processes(state: StateFolder) -> Iterator[CheckLine]:
             )
         else:
             yield ok(name, f"what {work} runs")
+    status = read_worker_status(state)
+    if status is not None and status.problem and is_worker_alive(state):
+        yield fail("worker_problem", status.problem, "")
 
 
 def check_ports(state: StateFolder, settings: ClinicSettings) -> Iterator[CheckLine]:

@@ -48,6 +48,11 @@ from edge_medgemma.runtime.clinic.settings import (
     WorkerEngine,
 )
 from edge_medgemma.runtime.clinic.state_folder import StateFolder
+from edge_medgemma.runtime.clinic.worker_status import (
+    WorkerState,
+    WorkerStatus,
+    write_worker_status,
+)
 from edge_medgemma.runtime.clinic.worklist import audit
 from edge_medgemma.runtime.clinic.worklist.store import Worklist
 from edge_medgemma.runtime.errors import DependencyError
@@ -105,6 +110,10 @@ def test_processes_are_known_by_their_beats(state, monkeypatch) -> None:
         beat(state, "node")
         beat(state, "page")
         assert statuses(check_processes(state)) == {"node": OK, "worker": FAIL, "page": OK}
+        beat(state, "worker")
+        write_worker_status(state, WorkerStatus(WorkerState.REFUSED, problem="No engine."))
+        assert statuses(check_processes(state))["worker_problem"] is FAIL
+        write_worker_status(state, WorkerStatus(WorkerState.IDLE))
         monkeypatch.setattr(machine, "seconds_since_beat", lambda *_: 100.0)
         assert statuses(check_processes(state)) == {"node": WARN, "worker": OK, "page": WARN}
 
