@@ -1,7 +1,8 @@
 """The one thread that writes what arrived into the worklist and says when the engine looks."""
 
+import contextlib
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from edge_medgemma.runtime.clinic.arrival_record import note_doubts, note_sent, read_arrival_record
@@ -13,14 +14,18 @@ from edge_medgemma.runtime.clinic.arrivals.completeness import (
     has_gap,
 )
 from edge_medgemma.runtime.clinic.arrivals.identity import read_identity
-from edge_medgemma.runtime.clinic.arrivals.recent import Outcome, RecentAssociations
+from edge_medgemma.runtime.clinic.arrivals.recent import (
+    Outcome,
+    RecentAssociation,
+    RecentAssociations,
+)
 from edge_medgemma.runtime.clinic.arrivals.spool import Spool
 from edge_medgemma.runtime.clinic.clock import is_clock_set
 from edge_medgemma.runtime.clinic.state_folder import StateFolder
 from edge_medgemma.runtime.clinic.worklist import audit
 from edge_medgemma.runtime.clinic.worklist.records import Doubt, StudyRow, StudyState
 from edge_medgemma.runtime.clinic.worklist.store import Worklist
-from edge_medgemma.runtime.errors import EdgeMedgemmaError, ScanError
+from edge_medgemma.runtime.errors import EdgeMedgemmaError, ScanError, WorklistError
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -99,7 +104,8 @@ class ArrivalClock:
             self._take()
             rows = self._worklist.studies()
             for row in rows:
-                self._rule(row)
+                with _alone(row.key):
+                    self._rule(row)
             for key in self._courses.keys() - {row.key for row in rows}:
                 del self._courses[key]
             self._recent.write(self._log.shown_open())
@@ -114,11 +120,14 @@ class ArrivalClock:
             self._recent.add(request)
             audit.append(self._state, "refused", request.calling_ae_title, "", request.outcome)
         while self._untold:
-            self._tell(self._untold[0])
+            with _alone(self._untold[0].study_key):
+                self._tell(self._untold[0])
             self._untold.pop(0)
         while self._unended:
-            self._end(self._unended[0])
-            self._unended.pop(0)
+            for key in self._unended[0].association.series:
+                with _alone(key):
+                    self._end(self._unended[0], key)
+            self._recent.add(_shown(self._unended.pop(0)))
 
     def _tell(self, batch: Batch) -> None:
         """One commit for all that one sender brought of a study since the last tick."""
@@ -138,26 +147,25 @@ class ArrivalClock:
         if doubts:
             self._keep_doubts(key)
 
-    def _end(self, ended: Ended) -> None:
-        one, now = ended.association, self._monotonic_s()
-        for key, series in one.series.items():
-            row = self._worklist.study(key)
-            if row is None:
-                continue
-            course = self._course(row)
-            course.ended_s = now
-            if not ended.is_released:
-                course.broken[one.calling_ae_title] = frozenset({one.last[key]})
-                self._worklist.add_doubt(key, Doubt.ABORTED)
-            elif self._make_good(key, course, one.calling_ae_title, series):
-                self._worklist.clear_doubt(key, Doubt.ABORTED)
-            self._keep_doubts(key)
-            if one.calling_ae_title not in self._log.open_senders(key):
-                note_sent(self._state, key, one.calling_ae_title)
-            new = one.new_images[key]
-            event = "received" if new else "sent_again"
-            audit.append(self._state, event, one.calling_ae_title, key, str(new) if new else "")
-        self._recent.add(one.shown(_outcome(ended)))
+    def _end(self, ended: Ended, key: str) -> None:
+        """An association is over that brought images of a study."""
+        one = ended.association
+        row = self._worklist.study(key)
+        if row is None:
+            return
+        course = self._course(row)
+        course.ended_s = self._monotonic_s()
+        if not ended.is_released:
+            course.broken[one.calling_ae_title] = frozenset({one.last[key]})
+            self._worklist.add_doubt(key, Doubt.ABORTED)
+        elif self._make_good(key, course, one.calling_ae_title, one.series[key]):
+            self._worklist.clear_doubt(key, Doubt.ABORTED)
+        self._keep_doubts(key)
+        if one.calling_ae_title not in self._log.open_senders(key):
+            note_sent(self._state, key, one.calling_ae_title)
+        new = one.new_images[key]
+        event = "received" if new else "sent_again"
+        audit.append(self._state, event, one.calling_ae_title, key, str(new) if new else "")
 
     def _make_good(self, key: str, course: _Course, sender: str, series: set[str]) -> bool:
         """Forgive breaks after which their sender sent again what it had been sending; True if all are."""
@@ -265,7 +273,17 @@ class ArrivalClock:
         note_doubts(self._state, key, doubts)
 
 
-def _outcome(ended: Ended) -> Outcome:
-    if not ended.is_released:
-        return Outcome.ABORTED
-    return ended.association.problem or Outcome.RELEASED
+def _shown(ended: Ended) -> RecentAssociation:
+    outcome = Outcome.ABORTED
+    if ended.is_released:
+        outcome = ended.association.problem or Outcome.RELEASED
+    return ended.association.shown(outcome)
+
+
+@contextlib.contextmanager
+def _alone(study_key: str) -> Iterator[None]:
+    """What is wrong with one study stops no other; a full disk stops all, until the next tick."""
+    try:
+        yield
+    except WorklistError as error:
+        _LOGGER.warning("%s is not noted: %s", study_key[:8], error)
