@@ -208,7 +208,7 @@ class ArrivalClock:
             is_pending=course.revision != course.looked_at_revision,
             first_new_s=course.first_new_s,
             last_new_s=course.last_new_s,
-            open_associations=len(self._log.open_senders(row.key)),
+            open_associations=self._log.open_with_new(row.key),
             ended_s=course.ended_s,
             was_aborted=bool(course.broken),
             has_gap=course.has_gap,

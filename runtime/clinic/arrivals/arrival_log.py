@@ -157,6 +157,11 @@ class ArrivalLog:
                 one.calling_ae_title for one in self._open.values() if study_key in one.series
             )
 
+    def open_with_new(self, study_key: str) -> int:
+        """Open associations that brought images of a study which were not there before."""
+        with self._lock:
+            return sum(one.new_images.get(study_key, 0) > 0 for one in self._open.values())
+
     def take(self) -> tuple[tuple[Batch, ...], tuple[Ended, ...], tuple[RecentAssociation, ...]]:
         """Batches, ended associations and refusals since the last call."""
         with self._lock:

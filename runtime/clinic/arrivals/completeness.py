@@ -46,7 +46,7 @@ class ArrivalFacts:
     last_new_s: float
     """and the last."""
     open_associations: int
-    """That brought images of it."""
+    """That brought new images of it."""
     ended_s: float
     """When the last of those ended; when the study was first heard of where there was none."""
     was_aborted: bool

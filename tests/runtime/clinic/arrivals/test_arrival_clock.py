@@ -101,6 +101,15 @@ def test_a_frozen_sender_is_waited_for_a_minute_and_its_study_doubted(box: Box) 
     assert (box.row().state, box.row().doubts) == (StudyState.WAITING, (Doubt.STILL_ARRIVING,))
 
 
+def test_an_open_association_that_only_repeats_is_no_doubt(box: Box) -> None:
+    box.send(*range(6))
+    box.after(0)
+    box.after(10)
+    box.send(*range(6), ends=False)
+    box.after(1)
+    assert (box.row().state, box.row().doubts) == (StudyState.WAITING, ())
+
+
 def test_a_break_is_forgiven_by_the_same_series_of_the_same_sender_only(box: Box) -> None:
     box.send(*range(6), series="1")
     box.send(*range(3), series="2", is_released=False)
