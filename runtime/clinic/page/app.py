@@ -44,13 +44,20 @@ ERROR_WORDS = {
 }
 
 
-def create_app(state: StateFolder, settings: ClinicSettings, *, is_lan: bool = False) -> Starlette:
+def create_app(
+    state: StateFolder,
+    settings: ClinicSettings,
+    *,
+    is_lan: bool = False,
+    check: setup_view.Check | None = None,
+) -> Starlette:
     """The application.
 
     Args:
         state: of the box; its folders exist
         settings: of the box
         is_lan: whether other machines than this one are answered
+        check: tests all connections for the setup page; None offers no test
     """
 
     @contextlib.asynccontextmanager
@@ -73,6 +80,7 @@ def create_app(state: StateFolder, settings: ClinicSettings, *, is_lan: bool = F
     app.state.folder = state
     app.state.settings = settings
     app.state.is_lan = is_lan
+    app.state.check = check
     app.state.board = Board(state)
     app.state.stacks = StackStore(state, ImageCache(state))
     app.state.stopping = asyncio.Event()
@@ -87,6 +95,7 @@ def _routes() -> list[Route | Mount]:
         Route("/add", views.add),
         Route("/login", login_view.login),
         Route("/setup", setup_view.setup),
+        Route("/setup/test", setup_view.test_connections, methods=["POST"]),
         Route("/setup/authority.pem", setup_view.authority),
         Route(study, views.study),
         Route(f"{study}/sheet", sheets.sheet),

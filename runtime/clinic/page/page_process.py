@@ -3,6 +3,7 @@
 import logging
 import warnings
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from edge_medgemma.runtime.clinic.addresses import LOOPBACK, server_names, uses_https
 from edge_medgemma.runtime.clinic.certificates import ensure_server_certificate
@@ -10,9 +11,14 @@ from edge_medgemma.runtime.clinic.settings import ClinicSettings
 from edge_medgemma.runtime.clinic.state_folder import StateFolder
 from edge_medgemma.runtime.errors import DependencyError, ResourceError
 
+if TYPE_CHECKING:
+    from edge_medgemma.runtime.clinic.page.setup_view import Check
 
-def run_page(state: StateFolder, settings: ClinicSettings, *, is_lan: bool) -> None:
-    """Serve the page; returns after SIGTERM or SIGINT.
+
+def run_page(
+    state: StateFolder, settings: ClinicSettings, *, is_lan: bool, check: "Check | None" = None
+) -> None:
+    """Serve the page; returns after SIGTERM or SIGINT. Arguments as for `create_app`.
 
     Raises:
         DependencyError: the extra `clinic` is not installed.
@@ -28,7 +34,7 @@ def run_page(state: StateFolder, settings: ClinicSettings, *, is_lan: bool) -> N
             f"the page needs {error.name}; pip install 'edge-medgemma[clinic]'"
         ) from error
     _silence_parsers()
-    app = create_app(state, settings, is_lan=is_lan)
+    app = create_app(state, settings, is_lan=is_lan, check=check)
     host = "0.0.0.0" if is_lan else LOOPBACK
     certificate, key = None, None
     if uses_https(settings, is_lan=is_lan):

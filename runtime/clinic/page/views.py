@@ -11,10 +11,12 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from edge_medgemma.runtime.clinic.clock import is_clock_set
+from edge_medgemma.runtime.clinic.page.access.refusals import note
+from edge_medgemma.runtime.clinic.page.api.visits import visitor_name
 from edge_medgemma.runtime.clinic.page.board import Board, alarms, main_study, rows_digest
 from edge_medgemma.runtime.clinic.page.entries import Entry, make_entry
 from edge_medgemma.runtime.clinic.page.rendering import NO_STORE, render_page
-from edge_medgemma.runtime.clinic.questions.attendance import engine_card
+from edge_medgemma.runtime.clinic.page.setup_view import engine_problem
 from edge_medgemma.runtime.clinic.settings import ClinicSettings
 from edge_medgemma.runtime.clinic.state_folder import STUDY_KEY, StateFolder
 from edge_medgemma.runtime.clinic.worklist.records import Acknowledgement, StudyRow
@@ -75,6 +77,8 @@ async def study(request: Request) -> Response:
     view = await board.run(lambda: _study_view(board, state, settings, key))
     if view is None:
         raise HTTPException(404)
+    if request.headers.get("sec-fetch-mode", "navigate") == "navigate":  # a person, not a renewal
+        await note(state, "viewed", visitor_name(request), key)
     notice = view.report.engine.notice if view.report else ""
     values = {
         "entry": view.entry,
@@ -172,8 +176,9 @@ def _warnings(state: StateFolder) -> tuple[str, ...]:
     warnings = []
     if not is_clock_set():
         warnings.append(mark("The clock of this device is not set: times are wrong."))
-    if engine_card(state) is None:
-        warnings.append(mark("The engine is not running: nothing is being looked at."))
+    problem = engine_problem(state)
+    if problem:
+        warnings.append(problem)
     return tuple(warnings)
 
 

@@ -7,7 +7,7 @@ const problem = async (answer) => (await answer.json().catch(() => ({ error: {} 
 let news = null, address = "", part = null;
 
 function add(kind, content) { // as text, never as HTML: the model may write anything
-  if (!part || part.className !== kind) {
+  if (!part || part.className !== kind || kind === "notice") {
     part = box.querySelector(".conversation").appendChild(document.createElement("p"));
     [part.className, part.dir] = [kind, "auto"];
   }
