@@ -22,13 +22,13 @@ NAME, NUMBER, ACCESSION = "Mbeki^Thandi", "PLANTED-4711", "PLANTEDACC9"
 def add_scan(state: StateFolder, source: Path, sender: str, files: int | None = None) -> str:
     """Put copies of a DICOM folder into the spool as a study of its own; its key.
 
-    Images keep their UIDs, by which a report of the folder finds them again.
+    Series and images keep their UIDs, by which a report of the folder finds them again.
     """
-    study, series = generate_uid(), generate_uid()
+    study = generate_uid()
     arrivals = []
     for path in sorted(source.iterdir())[:files]:
         dataset = pydicom.dcmread(path)
-        dataset.StudyInstanceUID, dataset.SeriesInstanceUID = study, series
+        dataset.StudyInstanceUID = study
         dataset.PatientName, dataset.PatientID, dataset.AccessionNumber = NAME, NUMBER, ACCESSION
         dataset.PatientBirthDate = "19810203"
         with Spool(state).receive() as temporary:

@@ -11,8 +11,7 @@ async function load(index) { // a null file: the slice cannot be decoded
   running.add(index);
   try {
     const answer = await fetch(`${stack.base}/${windowSelect.value}/${index}.jpg`);
-    if (!answer.ok && answer.status !== 422) throw new Error(String(answer.status));
-    const file = answer.ok ? await answer.blob() : null;
+    const file = answer.ok ? await answer.blob() : answer.status === 422 ? null : await Promise.reject(answer);
     if (mine !== turn) return;
     files.set(index, file);
     if (Math.abs(index - shown) < 24) await decode(index);

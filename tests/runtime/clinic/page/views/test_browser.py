@@ -50,6 +50,7 @@ def address(state: StateFolder) -> Iterator[str]:
 def page(browser: Any, address: str) -> Iterator[Any]:
     """Somebody who is logged in; nothing may fail or be blocked by the policy of the page."""
     context = browser.new_context(viewport={"width": 1280, "height": 900}, locale="en")
+    context.set_default_timeout(90_000)
     found = context.new_page()
     problems: list[str] = []
     found.on("pageerror", lambda error: problems.append(str(error)))
@@ -66,7 +67,7 @@ def _place(page: Any) -> int:
 
 def _until(page: Any, condition: str) -> None:
     """Asked from outside: the page's policy forbids what playwright would run inside it."""
-    for _ in range(300):
+    for _ in range(1200):
         if page.evaluate(condition):
             return
         page.wait_for_timeout(50)
@@ -143,7 +144,7 @@ def _grey(page: Any) -> float:
 def test_an_answer_streams_and_says_what_the_engine_is(
     page: Any, address: str, state: StateFolder, keys: dict[str, str], tiny_engine: Engine
 ) -> None:
-    page.goto(f"{address}/studies/{keys['critical']}")
+    page.goto(f"{address}/studies/{keys['urgent']}")
     with answering(tiny_engine, state, SETTINGS):
         page.fill("#question", "Is there <b>blood</b>?")
         page.keyboard.press("Enter")
