@@ -6,16 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.answering_worker import answering
 from support.clinic_page import CHROMIUM, PASSWORD, USER, add_user, chromium, log_in, served
 from support.clinic_states import copy_state, publish
 
 from edge_medgemma.runtime.clinic.page.app import create_app
+from edge_medgemma.runtime.clinic.questions.attendance import Attendance, EngineCard
+from edge_medgemma.runtime.clinic.questions.mailbox import Mailbox
 from edge_medgemma.runtime.clinic.settings import ClinicSettings, Node, Site
 from edge_medgemma.runtime.clinic.state_folder import StateFolder
 from edge_medgemma.runtime.clinic.worklist import audit
 from edge_medgemma.runtime.clinic.worklist.store import Worklist
-from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.reporting.translation import languages
 from edge_medgemma.runtime.triage.report import TriageReport
 
@@ -141,18 +141,32 @@ def _grey(page: Any) -> float:
     )
 
 
-def test_an_answer_streams_and_says_what_the_engine_is(
-    page: Any, address: str, state: StateFolder, keys: dict[str, str], tiny_engine: Engine
+def test_an_answer_is_shown_as_it_is_written_and_as_text(
+    page: Any, address: str, state: StateFolder, keys: dict[str, str]
 ) -> None:
+    """The worker's end of the mailbox is driven here, piece by piece."""
+    attendance = Attendance(state, EngineCard("engine", "0" * 64, "", True, 4096, 256))
     page.goto(f"{address}/studies/{keys['urgent']}")
-    with answering(tiny_engine, state, SETTINGS):
-        page.fill("#question", "Is there <b>blood</b>?")
-        page.keyboard.press("Enter")
-        page.wait_for_selector(".conversation .notice, .conversation .answer")
-        _until(page, "document.getElementById('stop').hidden")
-    assert page.inner_text(".conversation .asked") == "Is there <b>blood</b>?"
-    assert "not measured" in page.inner_text(".conversation .notice")
-    assert len(page.inner_text(".conversation .answer")) > 20
+    page.fill("#question", "Is there <b>blood</b>?")
+    page.keyboard.press("Enter")
+    mailbox = Mailbox(state)
+    while not mailbox.pending():
+        page.wait_for_timeout(20)
+    writer = mailbox.writer(mailbox.pending()[0].id)
+    writer.notice("Says nothing of real patients.")
+    writer.piece("Looking.", is_thought=True)
+    writer.piece("Maybe ")
+    page.get_by_text("Maybe", exact=True).wait_for()
+    assert page.locator("#stop").is_visible()
+    writer.piece("<img src=x>12.3 mm")
+    writer.finish("stop")
+    writer.close()
+    page.get_by_text("The answer is complete.").wait_for()
+    attendance.close()
+    said = page.locator(".conversation p").all_inner_texts()
+    assert said == [
+        "Is there <b>blood</b>?", "Says nothing of real patients.", "Looking.", "Maybe <img src=x>12.3 mm",
+    ]  # fmt: skip
     assert page.get_attribute(".conversation p", "dir") == "auto"
     assert not list(state.questions.glob("?" * 40))
 
@@ -228,7 +242,8 @@ def test_arabic_runs_right_to_left_and_pictures_do_not(
 ) -> None:
     page.goto(f"{address}/studies/{keys['critical']}")
     page.select_option("#language", "ar")
-    _until(page, "document.documentElement.dir === 'rtl'")
+    page.wait_for_selector("html[dir=rtl]")
+    page.wait_for_load_state()
     _wait_for_slices(page)
     boxes = {side: page.locator(f".stage .{side}").bounding_box() for side in ("left", "right")}
     assert boxes["left"]["x"] < boxes["right"]["x"]
