@@ -45,8 +45,12 @@ FLAG = "intracranial_haemorrhage"
 BLEED_SHARE = (0.4, 0.8)
 """Places in the day of the two studies with a bleed: long after others wait."""
 
+FEWEST = 9
+
 _LONGEST_S = 3600.0
 _TRY_AGAIN_S = 1.0
+_DELIVERY_S = 120.0
+"""What may be incomplete leaves when it is no longer waited for."""
 
 
 @dataclass(slots=True)
@@ -116,6 +120,8 @@ def main() -> None:
     parser.add_argument("--studies", type=int, default=40)
     parser.add_argument("--keep", type=Path, help="leave everything in this folder")
     options = parser.parse_args()
+    if options.studies < FEWEST:
+        parser.error(f"a day has at least {FEWEST} studies")
     checks = Checks()
     folder = options.keep or Path(tempfile.mkdtemp(prefix="clinic-day-"))
     folder.mkdir(parents=True, exist_ok=True)
@@ -179,7 +185,7 @@ def _plan(count: int) -> list[Study]:
         Study(number, number in bleeds, (names[number % 3],), is_aborted=False)
         for number in range(count)
     ]
-    late = [one for one in day[count * 2 // 3 :] if not one.has_bleed]
+    late = [one for one in day[count // 3 :] if not one.has_bleed]
     aborted = next(one for one in late if one.senders == ("CT1",))
     aborted.is_aborted = True
     twice = next(one for one in late if one.senders == ("CT2",))
@@ -312,8 +318,6 @@ def _judge(checks: Checks, box: Box, day: list[Study]) -> None:
     says = [by_uid[study.uid].doubts for study in aborted]
     is_said = doubted == {one.number for one in aborted} and says == [(Doubt.ABORTED,)]
     checks.check("the aborted one may be incomplete, no other", is_said, (sorted(doubted), says))
-    both = [set(by_uid[one.uid].senders) for one in day if len(one.senders) == 2]
-    checks.check("the one that came twice is one study of two senders", both == [{"CT1", "CT2"}])
     twice = []
     for row in rows:
         finals = [one.revision for one in read_records(box.state, row.key) if one.is_final]
@@ -325,12 +329,13 @@ def _judge(checks: Checks, box: Box, day: list[Study]) -> None:
 
 def _judge_archive(checks: Checks, box: Box, router: Orthanc, day: list[Study]) -> None:
     """Each result is in the archive once, in the study of the images."""
-    reports = {
-        study.uid: len(router.find("Instance", StudyInstanceUID=study.uid, Modality="SR"))
-        for study in day
-    }
-    wrong = [uid for uid, count in reports.items() if count != 1]
-    checks.check("the archive has one report of each study", not wrong, wrong or len(reports))
+
+    def reports(study: Study) -> int:
+        return len(router.find("Instance", StudyInstanceUID=study.uid, Modality="SR"))
+
+    wait_until(lambda: all(map(reports, day)), _DELIVERY_S)
+    wrong = [(study.number, reports(study)) for study in day if reports(study) != 1]
+    checks.check("the archive has one report of each study", not wrong, wrong or len(day))
 
 
 def _judge_silence(checks: Checks, box: Box) -> None:

@@ -140,7 +140,7 @@ class ArrivalClock:
         if not is_clock_set():
             doubts.append(Doubt.CLOCK_NOT_SET)
         key = batch.study_key
-        self._worklist.note_arrivals(key, batch.study_uid, batch.sender, batch.new_images, doubts)
+        self._worklist.note_spooled(key, batch.study_uid, batch.sender, batch.new_images, doubts)
         row = self._worklist.study(key)
         if row is not None:
             self._course(row).placed |= batch.placed

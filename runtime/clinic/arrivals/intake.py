@@ -167,7 +167,7 @@ class Intake:
             if not is_clock_set():
                 doubts.append(Doubt.CLOCK_NOT_SET)
             uid = self.studies[key].study_uid
-            self._worklist.note_arrivals(key, uid, self.sender, new, doubts)
+            self._worklist.note_spooled(key, uid, self.sender, new, doubts)
         self._unnoted.clear()
         self._conflicts.clear()
         self._noted_at_s = time.monotonic()

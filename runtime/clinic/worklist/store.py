@@ -119,6 +119,23 @@ class Worklist:
                 entry = new_entry(key, study_uid, max(places, default=0) + 1, now)
             transaction.put(states.arrive(entry, sender, new_instances, doubts, now))
 
+    def note_spooled(
+        self,
+        key: str,
+        study_uid: str,
+        sender: str,
+        new_instances: int,
+        doubts: Iterable[Doubt] = (),
+    ) -> None:
+        """`note_arrivals` of files in the spool: never more than are there.
+
+        A process that starts counts what it finds, also what another one is about to note.
+        """
+        row = self.study(key)
+        known = 0 if row is None else row.instances
+        uncounted = max(0, count_instances(self._state, key) - known)
+        self.note_arrivals(key, study_uid, sender, min(new_instances, uncounted), doubts)
+
     def recount(self, key: str) -> None:
         """Count the spool of a study, after a node that was killed between a file and its note.
 

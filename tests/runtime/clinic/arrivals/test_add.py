@@ -226,3 +226,18 @@ def test_the_node_hears_what_another_process_broke_off(state: StateFolder, tmp_p
         assert record is not None and record.doubts == (Doubt.ABORTED,)
         add(state, scan)
         assert ticks() == ()
+
+
+def test_what_a_starting_process_has_counted_is_not_counted_twice(
+    state: StateFolder, tmp_path: Path
+):
+    scan = write_head_ct(tmp_path / "scan", slices=4, study="88")
+
+    def start_a_worker(done: int, _: int) -> None:
+        if done == 3:
+            with Worklist.open(state) as worklist:
+                worklist.reconcile()
+
+    with Intake(state, ClinicSettings(), FOLDER) as intake:
+        take_paths(intake, [scan], start_a_worker)
+    assert rows(state)[0].instances == 4
