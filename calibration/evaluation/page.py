@@ -5,7 +5,6 @@ Made from the document and the kept pictures alone, so that it can be made again
 
 import base64
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from edge_medgemma.calibration.evaluation.document import (
 )
 from edge_medgemma.calibration.evaluation.page_labels import FILTERS, count
 from edge_medgemma.runtime.files import write_atomically
-from edge_medgemma.runtime.reporting.charts import Axis, Series, line_chart
+from edge_medgemma.runtime.reporting.charts import Axis, Figure, Series, line_chart
 
 PAGE_NAME = "evaluation.html"
 TEMPLATE_NAME = "evaluation.html"
@@ -31,17 +30,6 @@ MAX_NAMES = 12
 _DIAGONAL = ((0.0, 0.0), (1.0, 1.0))
 _CURVE, _POINT, _CHANCE = 0, 1, 5
 """Numbers of the colours."""
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """A chart with its words."""
-
-    title: str
-    caption: str
-    legend: tuple[tuple[str, int], ...]
-    """Name and number of the colour."""
-    svg: Markup
 
 
 def write_page(document: EvaluationDocument, folder: Path) -> None:
@@ -117,10 +105,10 @@ def _roc(finding: FindingEntry) -> Figure | None:
     area = finding.area
     return Figure(
         "ROC curve.",
+        _svg(series, Axis("false positive rate", end=1.0), Axis("sensitivity", end=1.0)),
+        tuple((one.name, one.style) for one in series),
         f"{area.positives} with, {area.negatives} without the finding, {count(area.patients, 'patient')}; "
         "scans that have log-odds.",
-        tuple((one.name, one.style) for one in series),
-        _svg(series, Axis("false positive rate", end=1.0), Axis("sensitivity", end=1.0)),
     )
 
 
@@ -150,15 +138,15 @@ def _reliability(finding: FindingEntry) -> Figure | None:
         fit = f", slope {found.slope:.2f}, intercept {found.intercept:+.2f}"
     return Figure(
         "Reliability of the percentages.",
-        f"{count(found.scans, 'scan')}, {found.positives} with the finding, in "
-        f"{count(len(found.bins), 'bin')} of equal size. Expected calibration error "
-        f"{found.expected_calibration_error:.3f}, Brier score {found.brier_score:.3f}{fit}.",
-        ((observed.name, _CURVE), (chance.name, _CHANCE)),
         _svg(
             [chance, *intervals, observed],
             Axis("stated probability", end=1.0),
             Axis("share with the finding", end=1.0),
         ),
+        ((observed.name, _CURVE), (chance.name, _CHANCE)),
+        f"{count(found.scans, 'scan')}, {found.positives} with the finding, in "
+        f"{count(len(found.bins), 'bin')} of equal size. Expected calibration error "
+        f"{found.expected_calibration_error:.3f}, Brier score {found.brier_score:.3f}{fit}.",
     )
 
 

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from markupsafe import Markup
+
 WIDTH, HEIGHT = 520, 300
 LEFT, RIGHT, TOP, BOTTOM = 62, 16, 14, 44
 """Margins, for tick labels and axis titles."""
@@ -31,6 +33,17 @@ class Series:
     """Whether each point is marked; never on a dashed line."""
     labels: tuple[str, ...] = ()
     """Beside the points, where there are any."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A chart of a page, and what it says in words."""
+
+    title: str
+    svg: Markup
+    legend: tuple[tuple[str, int], ...]
+    """Name and number of the colour."""
+    caption: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -150,13 +150,15 @@ def test_units_are_understood_by_systemd(tmp_path: Path) -> None:
         assert about == [], checked.stderr
 
 
-@pytest.mark.parametrize("unit", [CLINIC, MEDIA])
-def test_the_exposure_of_a_unit_is_below_2(unit: str, tmp_path: Path) -> None:
+# What mounts cannot have a view of the file system of its own, which makes up most of the figure.
+@pytest.mark.parametrize(("unit", "most"), [(CLINIC, 2.0), (MEDIA, 2.0), (MOUNT, 4.0)])
+def test_the_exposure_of_a_unit_is_small(unit: str, most: float, tmp_path: Path) -> None:
     if shutil.which("systemd-analyze") is None:
         pytest.skip("systemd-analyze is not installed")
     path = tmp_path / unit.replace("@", "@sda1")
     shutil.copy(BOX / "systemd" / unit, path)
-    command = ["systemd-analyze", "security", "--offline=yes", "--no-pager", "--threshold=20", path]
+    threshold = f"--threshold={most * 10:.0f}"
+    command = ["systemd-analyze", "security", "--offline=yes", "--no-pager", threshold, path]
     judged = subprocess.run(command, capture_output=True, text=True, check=False)
     if "unrecognized option" in judged.stderr:
         pytest.skip("this systemd-analyze judges no file")

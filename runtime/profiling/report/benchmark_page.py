@@ -1,6 +1,5 @@
 """`benchmark --html`: one file with the tables and four charts; no network, no scripts, prints."""
 
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from edge_medgemma.runtime.profiling.report.benchmark_labels import (
     seconds,
     settings_words,
 )
-from edge_medgemma.runtime.reporting.charts import Axis, Bar, Series, bar_chart, line_chart
+from edge_medgemma.runtime.reporting.charts import Axis, Bar, Figure, Series, bar_chart, line_chart
 
 TEMPLATE_NAME = "benchmark.html"
 
@@ -33,17 +32,6 @@ STAGES = {
     "rest": (),
 }
 """Segments of a bar, and the report's stages in each; `rest` takes all others."""
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """One chart, and what it says in words."""
-
-    title: str
-    svg: Markup
-    legend: tuple[tuple[str, int], ...]
-    """Name and colour."""
-    caption: str
 
 
 def write_benchmark_page(benchmark: Benchmark, path: Path) -> None:
