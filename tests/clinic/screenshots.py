@@ -92,6 +92,9 @@ def main(out: Path, languages: str, widths: str, schemes: str) -> None:
                         for name, path in pages.items():
                             page.goto(address + path)
                             page.wait_for_timeout(700)
+                            if "/studies/" in path and not path.endswith("/sheet"):
+                                page.wait_for_selector("#window option", state="attached")
+                                page.wait_for_timeout(700)
                             file = out / f"{name}-{language}-{width}-{scheme}.png"
                             page.screenshot(path=file, full_page=True)
                         context.close()

@@ -9,7 +9,7 @@ STATE_WORDS = {
     StudyState.WAITING: mark("Waiting to be looked at"),
     StudyState.RUNNING: mark("Being looked at now"),
     StudyState.INCOMPLETE: mark("Looked at; may be incomplete"),
-    StudyState.DONE: mark("Looked at"),
+    StudyState.DONE: mark("The program has looked"),
     StudyState.DELIVERED: mark("Looked at; result sent"),
     StudyState.FAILED: mark("Could not be looked at"),
     StudyState.SUPERSEDED: mark("Replaced by another study"),
