@@ -12,6 +12,7 @@ from edge_medgemma.runtime.clinic.addresses import (
     server_names,
     uses_https,
 )
+from edge_medgemma.runtime.clinic.checks.machine import check_ports
 from edge_medgemma.runtime.clinic.page.access.users import Users
 from edge_medgemma.runtime.clinic.settings import read_settings
 from edge_medgemma.runtime.clinic.state_folder import StateFolder
@@ -41,6 +42,9 @@ def run(state: StateFolder, settings_file: Path | None, *, is_lan: bool, as_json
         from edge_medgemma.runtime.clinic.certificates import ensure_server_certificate
 
         ensure_server_certificate(state, server_names(settings))
+    for line in check_ports(state, settings):
+        if line.advice:  # it is tried again and again, and says only that it cannot listen
+            click.echo(f"{line.finding}; {line.advice}", err=True)
     address = clinic_address(settings, is_lan=is_lan)
 
     def announce() -> None:

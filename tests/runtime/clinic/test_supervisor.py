@@ -248,3 +248,24 @@ def test_the_box_comes_up_whole_prints_its_addresses_and_ends_on_sigterm(tmp_pat
     finally:
         process.kill()
         process.communicate()
+
+
+def test_a_port_that_another_program_has_is_named_with_the_program(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        settings = tmp_path / "clinic.toml"
+        settings.write_text(f"[node]\nport = {port}\n[page]\nport = {free_port()}\n")
+        command = [sys.executable, "-m", "edge_medgemma", "clinic", "--settings", settings]
+        process = subprocess.Popen(
+            [*command, "--state", tmp_path / "state"], stderr=subprocess.PIPE, text=True
+        )
+        try:
+            assert process.stderr is not None
+            line = process.stderr.readline()
+            assert re.match(rf"port {port} is taken by \S+ \(process {os.getpid()}\); stop", line)
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=60)
+            assert process.returncode == 0
+        finally:
+            process.kill()
+            process.communicate()
