@@ -265,7 +265,7 @@ def test_a_port_that_another_program_has_is_named_with_the_program(tmp_path: Pat
             assert re.match(rf"port {port} is taken by \S+ \(process {os.getpid()}\); stop", line)
             process.send_signal(signal.SIGTERM)
             process.communicate(timeout=60)
-            assert process.returncode == 0
+            assert process.returncode in (0, 143)  # 143: before it waited for signals
         finally:
             process.kill()
             process.communicate()
