@@ -11,8 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from edge_medgemma.runtime.clinic.clock import is_clock_set
-from edge_medgemma.runtime.clinic.page.access.refusals import note
-from edge_medgemma.runtime.clinic.page.api.visits import visitor_name
+from edge_medgemma.runtime.clinic.page.api.visits import note_view
 from edge_medgemma.runtime.clinic.page.board import Board, alarms, main_study, rows_digest
 from edge_medgemma.runtime.clinic.page.entries import Entry, make_entry
 from edge_medgemma.runtime.clinic.page.rendering import NO_STORE, render_page
@@ -77,8 +76,7 @@ async def study(request: Request) -> Response:
     view = await board.run(lambda: _study_view(board, state, settings, key))
     if view is None:
         raise HTTPException(404)
-    if request.headers.get("sec-fetch-mode", "navigate") == "navigate":  # a person, not a renewal
-        await note(state, "viewed", visitor_name(request), key)
+    await note_view(request, key)
     notice = view.report.engine.notice if view.report else ""
     values = {
         "entry": view.entry,

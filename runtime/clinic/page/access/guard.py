@@ -29,6 +29,7 @@ from edge_medgemma.runtime.clinic.page.access.sessions import Browser, Session, 
 from edge_medgemma.runtime.clinic.page.access.throttle import Throttle
 from edge_medgemma.runtime.clinic.page.access.tokens import Tokens
 from edge_medgemma.runtime.clinic.page.access.users import Users
+from edge_medgemma.runtime.clinic.page.access.view_log import ViewLog
 from edge_medgemma.runtime.clinic.settings import ClinicSettings
 from edge_medgemma.runtime.clinic.state_folder import StateFolder
 
@@ -71,6 +72,7 @@ class Access:
     sessions: Sessions
     throttle: Throttle
     refusals: Refusals
+    views: ViewLog
 
 
 def access_of(connection: HTTPConnection) -> Access:
@@ -110,7 +112,15 @@ class Guard:
         users.setup_code()
         sessions = Sessions(users, settings.page.session_hours)
         self._app = app
-        self._access = Access(state, users, Tokens(state), sessions, Throttle(), Refusals(state))
+        self._access = Access(
+            state,
+            users,
+            Tokens(state),
+            sessions,
+            Throttle(),
+            Refusals(state),
+            ViewLog(state),
+        )
         self._names = lower(server_names(settings))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -13,11 +13,11 @@ from starlette.responses import Response
 from edge_medgemma.runtime.clinic.arrivals.recent import RecentAssociation, recent_associations
 from edge_medgemma.runtime.clinic.arrivals.space import Space
 from edge_medgemma.runtime.clinic.clock import is_clock_set
-from edge_medgemma.runtime.clinic.page.access.refusals import error_response, note
+from edge_medgemma.runtime.clinic.page.access.refusals import error_response
 from edge_medgemma.runtime.clinic.page.api.bodies import JSON, json_response, read_body
 from edge_medgemma.runtime.clinic.page.api.operations import Operation
 from edge_medgemma.runtime.clinic.page.api.services import Services
-from edge_medgemma.runtime.clinic.page.api.visits import visitor_name
+from edge_medgemma.runtime.clinic.page.api.visits import note_view, visitor_name
 from edge_medgemma.runtime.clinic.questions.attendance import EngineCard, engine_card
 from edge_medgemma.runtime.clinic.settings import ResultKind
 from edge_medgemma.runtime.clinic.worklist import audit
@@ -169,7 +169,7 @@ class StudyRoutes:
             return StudyDetail(row, result_numbers(services.state, key), told)
 
         detail = await run_sync(read)
-        await note(services.state, "viewed", visitor_name(request), key)
+        await note_view(request, key)
         return json_response(detail)
 
     async def result(self, request: Request) -> Response:
@@ -188,7 +188,7 @@ class StudyRoutes:
                 raise WorklistError(NO_RESULT) from None
 
         data = await run_sync(read)
-        await note(services.state, "viewed", visitor_name(request), key)
+        await note_view(request, key)
         return Response(data, media_type="application/json")
 
     async def key_image(self, request: Request) -> Response:

@@ -2,7 +2,7 @@
 
 from starlette.requests import Request
 
-from edge_medgemma.runtime.clinic.page.access.guard import visitor_of
+from edge_medgemma.runtime.clinic.page.access.guard import access_of, visitor_of
 
 
 def visitor_name(request: Request) -> str:
@@ -15,3 +15,8 @@ def visitor_name(request: Request) -> str:
     if visitor is None:
         raise RuntimeError("a route that needs a visitor was reached without one")
     return visitor.name
+
+
+async def note_view(request: Request, study_key: str) -> None:
+    """Put into the audit that the visitor is shown a study."""
+    await access_of(request).views.note(visitor_name(request), study_key)

@@ -133,6 +133,12 @@ def test_the_page_answers_to_the_names_of_the_box(state: StateFolder) -> None:
             assert Caller(port)("GET", "/api/health", headers={"Host": host}).status == 200
 
 
+def test_a_request_that_calls_the_box_by_no_name_is_refused(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.sendall(b"GET /api/health HTTP/1.0\r\n\r\n")
+        assert connection.recv(64).startswith(b"HTTP/1.1 403")
+
+
 def test_a_stolen_session_is_refused_and_ends(port: int, state: StateFolder) -> None:
     nurse = Caller(port, {"User-Agent": "ward browser"})
     nurse.log_in()

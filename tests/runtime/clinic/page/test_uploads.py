@@ -17,9 +17,11 @@ from requests import HTTPError, Session
 from support.page_server import Caller
 from support.synthetic_series import CANARY, write_head_ct
 
+from edge_medgemma.runtime.clinic.arrivals.intake import Intake
 from edge_medgemma.runtime.clinic.page.access.tokens import Tokens
 from edge_medgemma.runtime.clinic.page.access.users import Users
 from edge_medgemma.runtime.clinic.page.api import uploads
+from edge_medgemma.runtime.clinic.page.api.incoming_file import IncomingFile
 from edge_medgemma.runtime.clinic.page.api.multipart import (
     MultipartError,
     MultipartReader,
@@ -273,6 +275,17 @@ def test_stow_keeps_what_was_whole_and_says_what_was_not(
     for wrong in ("application/dicom", "multipart/related", 'multipart/related; boundary="a\tb"'):
         reply = nurse("POST", "/dicom-web/studies", body, {"Content-Type": wrong})
         assert reply.code == "not_multipart"
+    assert not _incoming(state)
+
+
+def test_what_a_failed_write_left_is_overwritten(state: StateFolder) -> None:
+    with Intake(state, ClinicSettings(node=Node(reserve_gb=0)), "upload") as intake:
+        file = IncomingFile(intake)
+        file.append(b"ab")
+        file.path.write_bytes(b"ab and what did not fit")
+        file.append(b"c")
+        assert file.path.read_bytes() == b"abc"
+        file.discard()
     assert not _incoming(state)
 
 

@@ -132,6 +132,21 @@ def test_a_reader_that_goes_away_stops_the_writer(state: StateFolder, attended: 
     assert not _left(state)
 
 
+def test_a_writer_that_thinks_is_not_taken_for_dead(state: StateFolder) -> None:
+    page = Mailbox(state)
+    name = page.post(ASKED)
+    writer = page.writer(name)
+    writer.piece("one")
+
+    async def wait_for_more() -> None:
+        events = page.follow(name)
+        assert (await anext(events)).text == "one"
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(events), 10 * mailbox_module.POLL_S)
+
+    asyncio.run(wait_for_more())
+
+
 def test_a_reader_may_come_back_for_the_rest(state: StateFolder) -> None:
     page = Mailbox(state)
     name = page.post(ASKED)

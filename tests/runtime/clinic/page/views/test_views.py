@@ -17,6 +17,7 @@ from support.clinic_states import ACCESSION, NAME, NUMBER, as_urgency, copy_stat
 from edge_medgemma.runtime.clinic.page.app import create_app
 from edge_medgemma.runtime.clinic.settings import ClinicSettings, Site
 from edge_medgemma.runtime.clinic.state_folder import StateFolder
+from edge_medgemma.runtime.clinic.worklist import audit
 from edge_medgemma.runtime.clinic.worklist.results import result_folder
 from edge_medgemma.runtime.clinic.worklist.store import Worklist
 from edge_medgemma.runtime.triage.report import TriageReport
@@ -212,3 +213,13 @@ def test_pages_read_without_scripts(client: TestClient, keys: dict[str, str]) ->
     for picture in pictures:
         answer = client.get(picture)
         assert answer.status_code == 200 and answer.content.startswith(b"\x89PNG")
+
+
+def test_who_looked_at_which_study_stands_in_the_audit(filled: Filled, tmp_path: Path) -> None:
+    state, key = copy_state(filled[0], tmp_path / "state"), filled[1]["critical"]
+    with logged_in(create_app(state, ClinicSettings(site=Site(demonstration=True)))) as caller:
+        for _ in range(3):  # loaded again whenever something changes
+            assert caller.get(f"/studies/{key}").status_code == 200
+        caller.get(f"/studies/{'0' * 32}")
+    viewed = [(line.who, line.study_key) for line in audit.read(state) if line.event == "viewed"]
+    assert viewed == [(USER, key)]
