@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 
 from edge_medgemma.runtime.clinic.addresses import LOOPBACK, server_names
+from edge_medgemma.runtime.clinic.arrivals.archive_watch import watch_archives
 from edge_medgemma.runtime.clinic.arrivals.arrival_clock import ArrivalClock
 from edge_medgemma.runtime.clinic.arrivals.arrival_log import ArrivalLog
 from edge_medgemma.runtime.clinic.arrivals.completeness import Patience
@@ -63,9 +64,8 @@ def run_node(
                 files = ensure_server_certificate(state, server_names(settings))
                 receiver.listen(host, node.tls_port, server_context(files))
             announce()
-            threading.Thread(
-                target=watch_folders, args=(state, settings, stop), name="folders", daemon=True
-            ).start()
+            for watch in (watch_archives, watch_folders):
+                threading.Thread(target=watch, args=(state, settings, stop), daemon=True).start()
             while not stop.wait(TICK_S):
                 receiver.note_ended()
                 clock.tick()
