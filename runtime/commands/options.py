@@ -56,7 +56,7 @@ series_option = click.option(
 slices_option = click.option(
     "--slices",
     type=click.IntRange(min=1),
-    help="Most slices to show the model.  [default: the protocol's number]",
+    help="Most slices to show the model.  [default: the protocol's number, or fewer that the plans hold]",
 )
 
 thresholds_option = click.option(

@@ -93,7 +93,7 @@ class _SliceCount(click.ParamType[int | Literal["auto"]]):
     type=_SliceCount(),
     metavar="INTEGER|auto",
     help="Most slices to show the model; auto looks at more and more until the findings have "
-    "settled.  [default: the protocol's number]",
+    "settled.  [default: the protocol's number, or fewer that the plans hold]",
 )
 @click.option(
     "--budget",

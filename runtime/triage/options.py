@@ -17,7 +17,7 @@ class TriageOptions:
     """None takes the built-in protocols that fit each study."""
     series_uid: str | None = None
     slices: int | None = None
-    """Most slices shown to the model; None takes the protocol's number."""
+    """Most slices shown to the model; None takes the protocol's, or fewer that plans hold."""
     budget_s: float | None = None
     """Seconds for the whole scan. Every study gets a coarse pass, whatever that takes; what is left
     goes into further passes. None sets no limit."""
