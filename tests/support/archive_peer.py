@@ -2,7 +2,7 @@
 
 import contextlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,6 +38,8 @@ class ArchivePeer:
     statuses: list[int] = field(default_factory=list)
     asked: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
     """Transaction UID and SOP Instance UIDs of each request for commitment."""
+    before_store: Callable[[], None] = lambda: None
+    """Called at each C-STORE request."""
     answers_at_once: bool = False
     """Whether it reports over the association of the request."""
 
@@ -51,6 +53,7 @@ class ArchivePeer:
         return [str(one.SOPInstanceUID) for one in self.stored]
 
     def on_store(self, event: Any) -> int:
+        self.before_store()
         status = self.statuses.pop(0) if self.statuses else 0x0000
         if status == 0x0000:
             self.stored.append(event.dataset)

@@ -5,11 +5,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edge_medgemma.runtime.clinic.delivery.codes import Code, finding_code
-from edge_medgemma.runtime.clinic.worklist.records import Doubt, StudyRow
+from edge_medgemma.runtime.clinic.worklist.records import StudyRow
 from edge_medgemma.runtime.errors import ScanError
 from edge_medgemma.runtime.reporting.json_report import INTENDED_USE
 from edge_medgemma.runtime.reporting.labels import sentence
-from edge_medgemma.runtime.reporting.words import HEADLINES, ROUTINE_FLAGGED_HEADLINE
+from edge_medgemma.runtime.reporting.words import (
+    DOUBTS,
+    HEADLINES,
+    INCOMPLETE_DOUBTS,
+    ROUTINE_FLAGGED_HEADLINE,
+)
 from edge_medgemma.runtime.slicing.volume import BodyPart, Modality
 from edge_medgemma.runtime.triage.report import (
     FindingResult,
@@ -20,19 +25,6 @@ from edge_medgemma.runtime.triage.report import (
 from edge_medgemma.runtime.triage.urgency import BLOCKING_PROBLEMS, Urgency, most_urgent
 
 DEMONSTRATION = "DEMONSTRATION, NOT FOR PATIENTS"
-
-INCOMPLETE_DOUBTS = {
-    Doubt.ABORTED: "the sender broke off in the middle",
-    Doubt.FEWER_THAN_ARCHIVE: "the archive has more images of this study",
-    Doubt.GAP: "slices are missing in the middle",
-    Doubt.STILL_ARRIVING: "the sender had not ended",
-}
-"""Doubts under which images may be missing, each with its reason."""
-
-OTHER_DOUBTS = {
-    Doubt.CONFLICTING_COPIES: "one image came twice with different content",
-    Doubt.CLOCK_NOT_SET: "the clock of the device was not set: its times are wrong",
-}
 
 _MISSING = BLOCKING_PROBLEMS["may_be_incomplete"]
 
@@ -207,17 +199,22 @@ def _limitations(
     """In plain words, all that stood in the way; that images may be missing first."""
     doubts = row.doubts if row is not None else ()
     named = [one for study in studies for one in study.limitations]
-    missing = [words for doubt, words in INCOMPLETE_DOUBTS.items() if doubt in doubts]
-    said = [f"this study may be incomplete: {'; '.join(missing)}"] if missing else []
+    missing = [_phrase(DOUBTS[doubt]) for doubt in doubts if doubt in INCOMPLETE_DOUBTS]
     if not missing and _MISSING in named:
-        said = [f"this study may be incomplete: {_MISSING}"]
-    said += [words for doubt, words in OTHER_DOUBTS.items() if doubt in doubts]
+        missing = [_MISSING]
+    said = [f"the study may be incomplete: {'; '.join(missing)}"] if missing else []
+    said += [_phrase(DOUBTS[doubt]) for doubt in doubts if doubt not in INCOMPLETE_DOUBTS]
     said += [
         f"an earlier look flagged {one.title}, the last one did not; the flag stands"
         for one in findings
         if one.is_of_earlier_look
     ]
     return tuple(dict.fromkeys([*said, *(one for one in named if one != _MISSING)]))
+
+
+def _phrase(words: str) -> str:
+    """A sentence as part of another one."""
+    return words[:1].lower() + words[1:].removesuffix(".")
 
 
 def _titles(

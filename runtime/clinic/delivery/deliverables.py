@@ -37,7 +37,7 @@ from edge_medgemma.runtime.clinic.delivery.measurement_report import (
 )
 from edge_medgemma.runtime.clinic.delivery.oru import observation_message
 from edge_medgemma.runtime.clinic.delivery.picture import secondary_capture
-from edge_medgemma.runtime.clinic.delivery.source import SourceStudy, read_source
+from edge_medgemma.runtime.clinic.delivery.source import SourceStudy, read_source, text_of
 from edge_medgemma.runtime.clinic.delivery.uids import derived_uid
 from edge_medgemma.runtime.clinic.settings import ClinicSettings, ResultKind
 from edge_medgemma.runtime.clinic.state_folder import StateFolder, sync_folder
@@ -254,7 +254,7 @@ def _options(
     settings: ClinicSettings, told: Told, source: SourceStudy, row: StudyRow | None
 ) -> RenderOptions:
     """How the report is shown: in the site's language, with what only the worklist knows."""
-    accession = str(source.identity.AccessionNumber or "") if settings.site.show_accession else ""
+    accession = text_of(source.identity, "AccessionNumber") if settings.site.show_accession else ""
     flagged = {one.title for study in told.report.studies for one in study.flagged}
     context = StudyContext(
         accession_number=accession,

@@ -21,7 +21,7 @@ from edge_medgemma.runtime.clinic.delivery.codes import (
 from edge_medgemma.runtime.clinic.delivery.content import DEMONSTRATION, Told, ToldFinding
 from edge_medgemma.runtime.clinic.delivery.equipment import MODEL, device_uid, serial_number
 from edge_medgemma.runtime.clinic.delivery.fhir_checks import check_bundle
-from edge_medgemma.runtime.clinic.delivery.source import SourceStudy
+from edge_medgemma.runtime.clinic.delivery.source import SourceStudy, text_of
 from edge_medgemma.runtime.clinic.delivery.uids import derived_uid, derived_uuid
 from edge_medgemma.runtime.clinic.maker import MANUFACTURER
 from edge_medgemma.runtime.reporting.json_report import INTENDED_USE
@@ -171,13 +171,13 @@ def _concept(code: Code, text: str = "") -> Resource:
 
 def _patient(told: Told, source: SourceStudy, system: str) -> Resource:
     identity = source.identity
-    number = str(identity.PatientID or "").strip()
+    number = text_of(identity, "PatientID")
     if number:
         patient = _identified("Patient", system, number)
     else:  # never joined with another person for want of a number
         name = derived_uid("patient of study", told.study_uid)
         patient = _identified("Patient", _URI_SYSTEM, f"urn:oid:{name}")
-    names = _names(identity.PatientName)
+    names = _names(text_of(identity, "PatientName"))
     if names:
         patient["name"] = names
     patient["gender"] = _GENDERS.get(str(identity.PatientSex), "unknown")
@@ -186,10 +186,10 @@ def _patient(told: Told, source: SourceStudy, system: str) -> Resource:
     return patient
 
 
-def _names(value: Any) -> list[Resource]:
+def _names(value: str) -> list[Resource]:
     """One HumanName for each way in which the name is written: Latin, ideographic, phonetic."""
     found = []
-    for group in str(value or "").split("="):
+    for group in value.split("="):
         parts = PersonName(group)
         name: Resource = {}
         if parts.family_name:

@@ -15,7 +15,7 @@ from edge_medgemma.runtime.clinic.delivery.codes import (
 )
 from edge_medgemma.runtime.clinic.delivery.content import Told
 from edge_medgemma.runtime.clinic.delivery.equipment import MODEL, serial_number
-from edge_medgemma.runtime.clinic.delivery.source import SourceStudy
+from edge_medgemma.runtime.clinic.delivery.source import SourceStudy, text_of
 from edge_medgemma.runtime.errors import DeliveryError
 from edge_medgemma.runtime.triage.urgency import Urgency
 
@@ -83,8 +83,8 @@ def control_id(report_uid: str) -> str:
 def _fill_patient(segment: Any, source: SourceStudy) -> None:
     identity = source.identity
     segment.pid_1 = "1"
-    segment.pid_3 = _text(str(identity.PatientID or ""))
-    names = [_name(group) for group in str(identity.PatientName or "").split("=") if group]
+    segment.pid_3 = _text(text_of(identity, "PatientID"))
+    names = [_name(group) for group in text_of(identity, "PatientName").split("=") if group]
     segment.pid_5 = names[0] if names else "^^^^^^U"  # U: the name is not known
     if identity.PatientBirthDate:
         segment.pid_7 = str(identity.PatientBirthDate)
@@ -107,7 +107,7 @@ def _name(group: str) -> str:
 def _fill_request(segment: Any, told: Told, source: SourceStudy, report_uid: str) -> None:
     identity = source.identity
     segment.obr_1 = "1"
-    accession = _text(str(identity.AccessionNumber or ""))
+    accession = _text(text_of(identity, "AccessionNumber"))
     if accession:
         segment.obr_2 = accession
     segment.obr_3 = accession or control_id(report_uid)

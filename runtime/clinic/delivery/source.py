@@ -1,13 +1,13 @@
 """What results take over from the images that they are about: patient, study, references."""
 
 import contextlib
-import warnings
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 from pydicom.valuerep import DA, TM
 
 from edge_medgemma.runtime.errors import ScanError
@@ -81,6 +81,14 @@ def read_source(folder: Path, study_uid: str, wanted: Collection[str]) -> Source
     return SourceStudy(identity, images, len(series), len(instances))
 
 
+def text_of(identity: Dataset, keyword: str) -> str:
+    """An attribute as one text; a backslash, which parts values in DICOM, stands where it stood."""
+    value = identity.get(keyword)
+    if isinstance(value, MultiValue):
+        return "\\".join(map(str, value)).strip()
+    return "" if value is None else str(value).strip()
+
+
 def _headers(folder: Path) -> Iterator[Dataset]:
     """The attributes that are wanted, of each file that can be read as DICOM with a reference."""
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
@@ -101,12 +109,10 @@ def _header(path: Path) -> Dataset | None:
 def _cured(header: Dataset) -> Dataset:
     """The attributes decoded, in UTF-8, with empty ones for those that are missing or not valid."""
     cured = Dataset()
-    with silenced("pydicom"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        header.decode()  # before the name of the character set changes: else names turn into "????"
+    with silenced("pydicom"):
         for keyword in (*_REQUIRED, *_OPTIONAL, *_REFERENCES):
             if keyword in header:
-                cured[keyword] = header[keyword]
+                cured[keyword] = header[keyword]  # decoded here, by the source's character set
         cured.SpecificCharacterSet = UTF_8
         for keyword in _REQUIRED:
             if cured.get(keyword) is None:

@@ -22,13 +22,17 @@ from support.sample_results import (
 )
 
 from edge_medgemma.runtime.clinic.delivery.codes import PRIVATE_SCHEME
+from edge_medgemma.runtime.clinic.delivery.content import tell
 from edge_medgemma.runtime.clinic.delivery.deliverables import build_deliverables
 from edge_medgemma.runtime.clinic.delivery.fhir_checks import ABSENT
 from edge_medgemma.runtime.clinic.delivery.manifest import read_manifest
 from edge_medgemma.runtime.clinic.settings import ClinicSettings, Peer, ResultKind, Site
 from edge_medgemma.runtime.clinic.worklist.records import Doubt
+from edge_medgemma.runtime.clinic.worklist.store import Worklist
 from edge_medgemma.runtime.errors import ScanError
+from edge_medgemma.runtime.reporting.words import DOUBTS
 from edge_medgemma.runtime.triage.report import TriageReport
+from edge_medgemma.runtime.triage.urgency import Urgency
 
 
 def built(
@@ -172,8 +176,32 @@ def test_key_slices_are_referred_to_by_their_own_identifiers(tmp_path: Path) -> 
 def test_a_study_with_doubts_is_said_to_be_incomplete_and_is_never_green(tmp_path: Path) -> None:
     folder = built(tmp_path, "ct", sample_report("ct", flagged=()), doubts=(Doubt.ABORTED,))
     report = objects(folder)[ResultKind.SR]
-    assert "may be incomplete: the sender broke off" in words(report)
+    assert "may be incomplete: the transfer of the images broke off" in words(report)
     assert "Not assessable" in words(report)
+
+
+@pytest.mark.parametrize("doubt", Doubt)
+def test_every_doubt_is_said(doubt: Doubt, tmp_path: Path) -> None:
+    state = sample_state(tmp_path / "state")
+    key = write_study(state, "ct")
+    publish(state, key, sample_report("ct", flagged=()), doubts=(doubt,))
+    with Worklist.open(state) as worklist:
+        told = tell(sample_report("ct", flagged=()), 1, worklist.study(key))
+    assert told.urgency is Urgency.NOT_ASSESSABLE
+    assert DOUBTS[doubt].rstrip(".")[1:] in told.impression
+
+
+def test_a_flag_that_only_an_earlier_look_raised_stands(tmp_path: Path) -> None:
+    state = sample_state(tmp_path / "state")
+    key = write_study(state, "ct")
+    publish(state, key, sample_report("ct"))
+    publish(state, key, sample_report("ct", flagged=()), 2)
+    build_deliverables(state, without_pdf(), key, 2)
+    report = objects(state.outbox / f"{key}-2")[ResultKind.SR]
+    assert coded(report, "Finding category") == ["RID49480"]
+    assert coded(report, "Presence of property") == ["52101004"]
+    assert "an earlier look flagged Intracranial haemorrhage" in words(report)
+    assert "Critical: look now" in words(report)
 
 
 def test_two_protocols_of_one_study_stand_in_one_report_with_a_picture_each(tmp_path: Path) -> None:
@@ -189,7 +217,6 @@ def test_two_protocols_of_one_study_stand_in_one_report_with_a_picture_each(tmp_
 
 @pytest.mark.parametrize("path", get_charset_files("*.dcm"), ids=lambda path: Path(path).stem)
 def test_names_keep_their_letters_in_every_character_set(tmp_path: Path, path: str) -> None:
-    from edge_medgemma.runtime.clinic.delivery.content import tell
     from edge_medgemma.runtime.clinic.delivery.measurement_report import measurement_report
     from edge_medgemma.runtime.clinic.delivery.source import read_source
 
@@ -210,6 +237,20 @@ def test_names_keep_their_letters_in_every_character_set(tmp_path: Path, path: s
     assert again.SpecificCharacterSet == "ISO_IR 192"
     assert str(again.PatientName) == str(original.PatientName)
     assert "?" not in str(again.PatientName)
+
+
+def test_the_procedure_keeps_its_letters_in_the_report(tmp_path: Path) -> None:
+    procedure = Dataset()
+    procedure.CodeValue, procedure.CodingSchemeDesignator = "17", "99HOSPITAL"
+    procedure.CodeMeaning = "頭部CT"
+    folder = built(
+        tmp_path, ProcedureCodeSequence=[procedure], PatientName="Yamada^Tarou=山田^太郎",
+        SpecificCharacterSet=["", "ISO 2022 IR 87"],
+    )  # fmt: skip
+    report = objects(folder)[ResultKind.SR]
+    assert "頭部CT" in words(report)
+    assert coded(report, "Procedure reported") == ["17"]
+    assert report.PatientName == "Yamada^Tarou=山田^太郎"
 
 
 @pytest.mark.parametrize(

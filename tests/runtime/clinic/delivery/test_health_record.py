@@ -133,6 +133,17 @@ def test_the_message_is_read_again_as_it_was_meant(built_state: Any) -> None:
     assert "1.2.3.4.1" in observations[2].obx_5.value
 
 
+def test_delimiters_in_a_name_are_escaped(sent: Any) -> None:
+    planted = {"PatientName": "A|B^C&D~E\\F", "PatientID": "x^1\\2"}
+    key = write_study(sent.state, "ct", "8", **planted)
+    source = read_source(sent.state.spool / key, "1.2.3.4.8", set())
+    told = tell(sample_report("ct", "8"), 1, None)
+    text = observation_message(told, source, report_uid="2.25.1", site_name="").decode()
+    fields = text.split("\r")[1].split("|")
+    assert fields[5] == r"A\F\B^C\T\D\R\E\E\F"
+    assert fields[3] == r"x\S\1\E\2"
+
+
 @pytest.mark.parametrize("name", ["A|B^C&D~E\\F", "हरि^शर्मा", "Yamada^Tarou=山田^太郎", ""])
 def test_names_cannot_break_the_message(sent: Any, name: str) -> None:
     from hl7apy.parser import parse_message

@@ -230,6 +230,28 @@ def test_a_newer_result_refers_to_the_one_that_had_begun_to_leave(sent: Any, clo
     assert study_state(sent.state, sent.key) is StudyState.DELIVERED
 
 
+def test_a_result_that_is_replaced_while_another_is_sent_does_not_leave(
+    sent: Any, clock: Any
+) -> None:
+    other = write_study(sent.state, "ct", "2")
+    later = sample_report("ct", "2", created_at="2026-11-28T20:40:00+00:00")
+    publish(sent.state, other, later)
+    build_deliverables(sent.state, sent.settings, other, 1)
+
+    def replace_other() -> None:
+        newest = sample_report("ct", "2", created_at="2026-11-28T21:00:00+00:00")
+        if not (sent.state.outbox / f"{other}-2").exists():
+            publish(sent.state, other, newest, 2)
+            build_deliverables(sent.state, sent.settings, other, 2)
+
+    with archive() as peer:
+        peer.before_store = replace_other
+        new_outbox(sent.state, sent.to(peer.peer(commitment=False)), clock).run_once()
+        replaced = read_manifest(sent.state.outbox / f"{other}-1").objects
+        assert not {one.sop_instance_uid for one in replaced} & set(peer.uids)
+        assert len(peer.stored) == 3
+
+
 def test_an_altered_object_is_not_sent(sent: Any, clock: Any) -> None:
     path = sent.folder / read_manifest(sent.folder).objects[0].file
     path.write_bytes(path.read_bytes()[:-2] + b"  ")
