@@ -114,10 +114,12 @@ arm64: $(VENV)/.triage-ready
 comparisons: $(VENV)/.test-ready
 	PYTHONPATH=tests $(BIN)/python -m comparisons.compare --shape $(SHAPE) --peers $(PEERS) $(COMPARISON_OPTIONS)
 
-# The clinic's box against a real Orthanc, through a day with two power cuts, and killed at random: half an
-# hour. Debian's packages of tests/support/install_peers.sh.
+# The clinic's box against a real Orthanc, through a day with two power cuts, its reception measured, and
+# killed at random: an hour. Debian's packages of tests/support/install_peers.sh.
 clinic-check: $(VENV)/.test-ready
 	tests/support/install_peers.sh
 	PYTHONPATH=tests $(BIN)/python -m clinic.orthanc
 	PYTHONPATH=tests $(BIN)/python -m clinic.day
+	PYTHONPATH=tests $(BIN)/python tests/clinic/reception.py
+	PYTHONPATH=tests $(BIN)/python tests/clinic/kills.py
 	PYTHONPATH=tests $(BIN)/python tests/clinic/power_cut.py
