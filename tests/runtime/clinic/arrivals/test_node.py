@@ -243,6 +243,32 @@ def test_a_commitment_to_keep_images_is_never_given(node: ClinicNode) -> None:
             assert status.Status != 0
 
 
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET / HTTP/1.1\r\nHost: box\r\n\r\n",
+        b"\x01\x00\xff\xff\xff\xff" + b"\0" * 100_000,
+        b"\x01\x00\x00\x00\x00\x44" + b"\xff" * 68,
+        b"\x01\x00\x00\x00\x00\x00",
+        b"\x04\x00\x00\x00\x00\x08" + b"\0" * 8,
+        b"\x01",
+    ],
+    ids=["http", "4 GB PDU", "nonsense", "empty request", "data without association", "a byte"],
+)
+def test_what_is_no_association_ends_nothing(node: ClinicNode, sent: bytes) -> None:
+    address = ("127.0.0.1", node.address.port)
+    with (
+        contextlib.suppress(ConnectionError),
+        socket.create_connection(address, timeout=30) as connection,
+    ):
+        connection.sendall(sent)
+        connection.shutdown(socket.SHUT_WR)
+        while connection.recv(4096):  # closed by the node
+            pass
+    with association(node, "AFTER", "1.2.840.10008.1.1") as opened:
+        assert opened.send_c_echo().Status == 0
+
+
 def test_silent_connections_and_a_tls_staller_keep_nobody_out(node: ClinicNode) -> None:
     sockets = [socket.create_connection(("127.0.0.1", node.address.port)) for _ in range(60)]
     sockets += [socket.create_connection(("127.0.0.1", node.tls_port)) for _ in range(3)]
