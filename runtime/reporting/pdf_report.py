@@ -16,7 +16,9 @@ def check_pdf() -> None:
 
 
 def render_pdf(html: str) -> bytes:
-    """The pages of `render_html` as a PDF, a study an A4 page.
+    """The pages of `render_html` as a PDF, a study an A4 page, tagged for screen readers.
+
+    The same page gives the same bytes.
 
     Args:
         html: pictures are `data:` addresses; no other address is followed
@@ -26,7 +28,7 @@ def render_pdf(html: str) -> bytes:
     """
     weasyprint = _weasyprint()
     fetcher = weasyprint.urls.URLFetcher(allowed_protocols=("data",), allow_redirects=False)
-    pdf: bytes = weasyprint.HTML(string=html, url_fetcher=fetcher).write_pdf()
+    pdf: bytes = weasyprint.HTML(string=html, url_fetcher=fetcher).write_pdf(pdf_tags=True)
     return pdf
 
 

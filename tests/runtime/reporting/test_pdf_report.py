@@ -1,4 +1,6 @@
 import io
+import shutil
+import subprocess
 import sys
 from dataclasses import replace
 
@@ -126,3 +128,16 @@ def test_without_weasyprint_the_extra_is_named(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "weasyprint", None)
     with pytest.raises(DependencyError, match=r"install edge-medgemma\[pdf\]"):
         render_pdf("")
+
+
+def test_the_same_page_gives_the_same_pdf(report) -> None:
+    page = render_html(replace(report, studies=report.studies[:1]), RenderOptions("ar"))
+    assert render_pdf(page) == render_pdf(page)
+
+
+@pytest.mark.skipif(shutil.which("pdfinfo") is None, reason="reads the PDF with poppler's pdfinfo")
+def test_a_pdf_is_tagged_for_screen_readers(report, tmp_path) -> None:
+    path = tmp_path / "report.pdf"
+    path.write_bytes(render_pdf(render_html(replace(report, studies=report.studies[:1]))))
+    said = subprocess.run(["pdfinfo", path], capture_output=True, text=True, check=True).stdout
+    assert "Tagged:          yes" in said and "A4" in said and "JavaScript:      no" in said
