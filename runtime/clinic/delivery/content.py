@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edge_medgemma.runtime.clinic.delivery.codes import Code, finding_code
-from edge_medgemma.runtime.clinic.worklist.records import StudyRow
+from edge_medgemma.runtime.clinic.worklist.records import Doubt, StudyRow
 from edge_medgemma.runtime.errors import ScanError
 from edge_medgemma.runtime.reporting.json_report import INTENDED_USE
 from edge_medgemma.runtime.reporting.labels import sentence
@@ -121,7 +121,7 @@ def tell(report: TriageReport, number: int, row: StudyRow | None) -> Told:
     urgencies = [*(study.urgency for study in studies), *(one.urgency for one in findings)]
     if row is not None and row.urgency is not None:
         urgencies.append(row.urgency)
-    if limitations:  # something stood in the way: never green
+    if _is_doubted(findings, row):  # never green
         urgencies.append(Urgency.NOT_ASSESSABLE)
     urgency = most_urgent(urgencies)
     is_flagged_routine = urgency is Urgency.ROUTINE and bool(findings)
@@ -191,6 +191,12 @@ def _not_asked(study: StudyReport, code: str) -> ToldFinding:
         code, title, finding_code(code, title, None), Urgency.URGENT, True, BodyPart.UNKNOWN, (),
         "", study.protocol_name, study.protocol_sha256, 0.0,
     )  # fmt: skip
+
+
+def _is_doubted(findings: Sequence[ToldFinding], row: StudyRow | None) -> bool:
+    """Whether no flag would mean nothing, for what the report itself may not know."""
+    doubts = set(row.doubts) if row is not None else set()
+    return bool(doubts - {Doubt.CLOCK_NOT_SET}) or any(one.is_of_earlier_look for one in findings)
 
 
 def _limitations(
