@@ -194,7 +194,7 @@ def in_threads(work, count: int) -> None:  # type: ignore[no-untyped-def]
 def peak_mb(node: ClinicNode) -> float:
     """Largest resident memory of the node so far."""
     status = Path(f"/proc/{node.process.pid}/status").read_text()  # type: ignore[union-attr]
-    return int(status.split("VmHWM:")[1].split()[0]) / 1000
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6
 
 
 def rss_mb(node: ClinicNode) -> float:
