@@ -9,7 +9,7 @@ from edge_medgemma.runtime.clinic.state_folder import StateFolder
 from edge_medgemma.runtime.clinic.worker.stopping import Stop, StopAsked
 from edge_medgemma.runtime.clinic.worker.worker import run_worker
 
-LONGEST_S = 60.0
+LONGEST_S = 600.0
 
 
 class StopWhen(Stop):

@@ -70,7 +70,7 @@ def test_the_worker_has_no_network_and_ends_in_the_middle_of_a_look(
     process = subprocess.Popen(
         [sys.executable, "-c", WATCHED, *arguments], stderr=subprocess.PIPE, text=True
     )
-    end = time.monotonic() + 60
+    end = time.monotonic() + 600
     while said(state) is not WorkerState.IDLE:
         assert process.poll() is None and time.monotonic() < end
         time.sleep(0.05)
@@ -89,7 +89,7 @@ def test_the_worker_has_no_network_and_ends_in_the_middle_of_a_look(
         assert process.poll() is None and time.monotonic() < end
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     assert "PHANTOM" not in errors and "Traceback" not in errors
     row = worklist.study(key)
