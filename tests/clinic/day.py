@@ -1,26 +1,32 @@
-"""A day in a clinic: studies of three senders, two with bleeds, one aborted, one sent twice, two power cuts.
+"""A day in a clinic: studies of three senders, two with bleeds, one aborted, one sent twice.
 
     PYTHONPATH=tests python -m clinic.day --studies 40
 
 The box is the real one, `edge-medgemma clinic` with its three processes and the demo engine. While
-scans come in, and again while the engine looks, all its processes are killed and started again. The senders do what senders do: what
-was refused is sent again until it is taken. At the end nothing may be lost, there twice or out of order.
+scans come in, and again while the engine looks, all its processes are killed and started again. The
+senders do what senders do: what was refused is sent again until it is taken. At the end nothing may be
+lost, there twice or out of order. Ten minutes.
 """
 
 import argparse
 import os
 import shutil
-import signal
-import subprocess
-import sys
 import tempfile
 import threading
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 
-import psutil
 from clinic.checks import Checks, wait_until
+from clinic.judgement import (
+    PLANTED,
+    Study,
+    judge_archive,
+    judge_doubts,
+    judge_silence,
+    judge_worklist,
+    print_worklist,
+)
+from clinic.whole_box import Box
 from support.clinic_peers import (
     DicomAddress,
     Orthanc,
@@ -33,16 +39,8 @@ from support.clinic_scans import phantom, renamed
 
 from edge_medgemma.runtime.clinic.arrivals.spool import Spool
 from edge_medgemma.runtime.clinic.state_folder import StateFolder
-from edge_medgemma.runtime.clinic.worklist import audit
-from edge_medgemma.runtime.clinic.worklist.records import Doubt, StudyRow, StudyState
-from edge_medgemma.runtime.clinic.worklist.results import read_records
-from edge_medgemma.runtime.clinic.worklist.store import Worklist
-from edge_medgemma.runtime.triage.urgency import Urgency
+from edge_medgemma.runtime.clinic.worklist.records import StudyState
 
-PLANTED = "PLANTED"
-"""In every name, patient number and accession number of the day."""
-
-FLAG = "intracranial_haemorrhage"
 BLEED_SHARE = (0.4, 0.8)
 """Places in the day of the two studies with a bleed: long after others wait."""
 
@@ -50,74 +48,6 @@ FEWEST = 9
 
 _LONGEST_S = 3600.0
 _TRY_AGAIN_S = 1.0
-_UNHEARD_S = 2.0
-"""The node writes down twice a second which senders have ended."""
-
-_DELIVERY_S = 120.0
-"""What may be incomplete leaves when it is no longer waited for."""
-
-
-@dataclass(slots=True)
-class Study:
-    """One study of the day."""
-
-    number: int
-    has_bleed: bool
-    senders: tuple[str, ...]
-    is_aborted: bool
-    files: tuple[Path, ...] = ()
-    sent: int = 0
-    """Images whose receipt was confirmed."""
-    taken_at_s: float = 0.0
-    """When the last was; monotonic."""
-
-    @property
-    def uid(self) -> str:
-        return f"1.2.3.4.{self.number}"
-
-
-@dataclass(slots=True)
-class Box:
-    """`edge-medgemma clinic` on a state folder."""
-
-    state: StateFolder
-    settings: Path
-    address: DicomAddress
-    page_port: int
-    log: Path
-    process: subprocess.Popen[bytes] | None = None
-    starts: int = field(default=0)
-
-    def start(self) -> None:
-        command = [sys.executable, "-m", "edge_medgemma", "clinic", "--state", str(self.state.path)]
-        with self.log.open("ab") as output:
-            self.process = subprocess.Popen(
-                [*command, "--settings", str(self.settings)], stdout=output, stderr=output
-            )
-        self.starts += 1
-
-    def cut_the_power(self) -> int:
-        """Kill every process at once; how many there were."""
-        assert self.process is not None
-        parent = psutil.Process(self.process.pid)
-        processes = [parent, *parent.children(recursive=True)]
-        for process in processes:
-            process.kill()
-        psutil.wait_procs(processes, timeout=30)
-        self.process.wait()
-        return len(processes)
-
-    def stop(self) -> tuple[int, int]:
-        """End it politely: its exit status, and processes that are left."""
-        assert self.process is not None
-        children = psutil.Process(self.process.pid).children(recursive=True)
-        self.process.send_signal(signal.SIGTERM)
-        status = self.process.wait(timeout=60)
-        return status, len(psutil.wait_procs(children, timeout=5)[1])
-
-    def rows(self) -> tuple[StudyRow, ...]:
-        with Worklist.open(self.state) as worklist:
-            return worklist.studies()
 
 
 def main() -> None:
@@ -173,16 +103,16 @@ def _run(checks: Checks, folder: Path, router: Orthanc, count: int) -> None:
         box.start()
         is_done = wait_until(lambda: _is_done(box, day), _LONGEST_S, every_s=1)
         checks.check("every study is looked at to the end", is_done)
-        _judge(checks, box, day)
-        _judge_doubts(checks, box, day, cut_at_s)
-        _judge_archive(checks, box, router, day)
+        judge_worklist(checks, box, day)
+        judge_doubts(checks, box, day, cut_at_s)
+        judge_archive(checks, box, router, day)
         status, left = box.stop()
         checks.check("the box ends cleanly", (status, left) == (0, 0), (status, left))
-        _judge_silence(checks, box)
+        judge_silence(checks, box)
     finally:
         if box.process is not None and box.process.poll() is None:
             box.cut_the_power()
-        _print(box, day)
+        print_worklist(box, day)
 
 
 def _plan(count: int) -> list[Study]:
@@ -227,7 +157,7 @@ def _box(folder: Path, router: Orthanc) -> Box:
     state = StateFolder(folder / "state")
     state.create()
     address = DicomAddress("EDGEMEDGEMMA", port)
-    return Box(state, settings, address, page_port, folder / "clinic.log")
+    return Box(state, settings, address, folder / "clinic.log")
 
 
 def _send_all(box: Box, router: Orthanc, day: list[Study], sender: str) -> None:
@@ -296,88 +226,6 @@ def _is_done(box: Box, day: list[Study]) -> bool:
         )
         for study in day
     )
-
-
-def _judge(checks: Checks, box: Box, day: list[Study]) -> None:
-    """The worklist at the end."""
-    rows = box.rows()
-    by_uid = {row.study_uid: row for row in rows}
-    checks.check("no study is lost or there twice", sorted(by_uid) == sorted(s.uid for s in day)
-                 and len(rows) == len(day), len(rows))  # fmt: skip
-    spool = Spool(box.state)
-    lost = [
-        (study.number, study.sent, len(spool.files(box.state.study_key(study.uid))))
-        for study in day
-        if not len(spool.files(box.state.study_key(study.uid)))
-        == study.sent
-        == by_uid[study.uid].instances
-    ]
-    checks.check("every image that was confirmed is there, once", not lost, lost or "")
-    bleeds = {study.uid for study in day if study.has_bleed}
-    first = {row.study_uid for row in rows[: len(bleeds)]}
-    checks.check("the bleeds stand first", first == bleeds)
-    flagged = {row.study_uid for row in rows if FLAG in row.flagged}
-    checks.check("the bleeds are flagged, nothing else is", flagged == bleeds, len(flagged))
-    order = [
-        ((row.urgency or Urgency.NOT_ASSESSABLE).rank, not row.doubts, row.place) for row in rows
-    ]
-    checks.check("urgency, doubt, arrival: the list is in order", order == sorted(order))
-    twice = []
-    for row in rows:
-        finals = [one.revision for one in read_records(box.state, row.key) if one.is_final]
-        if len(finals) != len(set(finals)):
-            twice.append(row.key[:8])
-    checks.check("no result is there twice", not twice, twice or "")
-    checks.check("the audit is whole", audit.verify(box.state) > 0)
-
-
-def _judge_doubts(checks: Checks, box: Box, day: list[Study], cut_at_s: float) -> None:
-    """Only the aborted study, and those of whose end the box had not heard when the power was cut."""
-    by_uid = {row.study_uid: row.doubts for row in box.rows()}
-    doubted = {study.number for study in day if by_uid[study.uid]}
-    aborted = {study.number for study in day if study.is_aborted}
-    unheard = {
-        study.number for study in day if -_UNHEARD_S < study.taken_at_s - cut_at_s < _UNHEARD_S
-    }
-    kinds = {doubt for doubts in by_uid.values() for doubt in doubts}
-    is_said = aborted <= doubted <= aborted | unheard and kinds == {Doubt.ABORTED}
-    words = f"{sorted(doubted)}, unheard of at the cut {sorted(unheard)}"
-    checks.check("the aborted one may be incomplete, no other", is_said, words)
-
-
-def _judge_archive(checks: Checks, box: Box, router: Orthanc, day: list[Study]) -> None:
-    """Each result is in the archive once, in the study of the images."""
-
-    def reports(study: Study) -> int:
-        return len(router.find("Instance", StudyInstanceUID=study.uid, Modality="SR"))
-
-    wait_until(lambda: all(map(reports, day)), _DELIVERY_S)
-    wrong = [(study.number, reports(study)) for study in day if reports(study) != 1]
-    checks.check("the archive has one report of each study", not wrong, wrong or len(day))
-
-
-def _judge_silence(checks: Checks, box: Box) -> None:
-    """No planted text anywhere but in the images, the objects to be sent and what is set aside."""
-    state = box.state
-    files = [box.log, state.database, state.audit_file, *state.arrivals.iterdir()]
-    files += [path for path in state.path.iterdir() if path.is_file()]
-    told = {path.name for path in files if PLANTED.encode() in path.read_bytes()}
-    named = [path for path in state.path.rglob("*") if PLANTED in path.name]
-    checks.check("no name in log, database, audit and file names", not told and not named, told)
-    is_calm = b"Traceback" not in box.log.read_bytes()
-    checks.check("no traceback in the log", is_calm)
-
-
-def _print(box: Box, day: list[Study]) -> None:
-    """The worklist as it stands."""
-    numbers = {study.uid: study.number for study in day}
-    print(f"{'study':>5}  {'urgency':15}  {'state':10}  {'images':>6}  senders, doubts")
-    for row in box.rows():
-        words = ", ".join([*row.senders, *row.doubts, *row.flagged])
-        print(
-            f"{numbers.get(row.study_uid, -1):5}  {row.urgency or '-':15}  {row.state:10}  "
-            f"{row.instances:6}  {words}"
-        )
 
 
 if __name__ == "__main__":
