@@ -121,8 +121,8 @@ def _doubts(facts: ArrivalFacts) -> frozenset[Doubt]:
 def _stack_has_gap(planes: list[Plane]) -> bool:
     orientation = np.array(planes[0].orientation)
     positions = np.array([plane.position_mm for plane in planes])
-    is_sound = np.isfinite(positions).all() and np.abs(positions).max() <= MAX_POSITION_MM
-    if not is_sound or not np.isfinite(orientation).all() or not is_orientation(orientation):
+    positions = positions[(np.abs(positions) <= MAX_POSITION_MM).all(axis=1)]  # nan is not, either
+    if not np.isfinite(orientation).all() or not is_orientation(orientation):
         return False
     along_mm = np.sort(positions @ stack_normal(orientation))
     distinct = along_mm[np.diff(along_mm, prepend=-np.inf) > SAME_POSITION_MM]

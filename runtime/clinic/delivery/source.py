@@ -11,6 +11,7 @@ from pydicom.multival import MultiValue
 from pydicom.valuerep import DA, TM
 
 from edge_medgemma.runtime.errors import ScanError
+from edge_medgemma.runtime.slicing.dicom.patient import Patient, number_people, patient_of
 from edge_medgemma.runtime.slicing.silence import silenced
 
 UTF_8 = "ISO_IR 192"
@@ -31,6 +32,10 @@ _REFERENCES = (
 
 _SEXES = ("M", "F", "O")
 """PS3.3 C.7.1.1; what else stands there is not written on."""
+
+
+class SeveralPeopleError(ScanError):
+    """Images of more than one person carry the number of the study: a result would be filed under one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +61,20 @@ def read_source(folder: Path, study_uid: str, wanted: Collection[str]) -> Source
 
     Raises:
         ScanError: no image of the study is there.
+        SeveralPeopleError: its images are not all of one person.
     """
     images: dict[str, Dataset] = {}
     series: set[str] = set()
     instances: set[str] = set()
+    patients: set[Patient] = set()
     first: Dataset | None = None
     for header in _headers(folder):
         if str(header.get("StudyInstanceUID", "")).strip() != study_uid:
             continue
         uid = str(header.SOPInstanceUID)
         instances.add(uid)
+        with silenced("pydicom"):
+            patients.add(patient_of(header))
         series.add(str(header.get("SeriesInstanceUID", "")))
         if first is None or (uid in wanted and uid not in images):
             header = _cured(header)
@@ -76,6 +85,11 @@ def read_source(folder: Path, study_uid: str, wanted: Collection[str]) -> Source
         raise ScanError(
             "no image of the study is in the spool any more: nothing was made for delivery; send the "
             "study again"
+        )
+    if len(set(number_people(patients).values())) > 1:
+        raise SeveralPeopleError(
+            "images of several people carry the number of this study: nothing is sent of it; find out "
+            "whose scan it is, and send each person's images under a study number of their own"
         )
     identity = next(iter(images.values()), first)
     return SourceStudy(identity, images, len(series), len(instances))

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from edge_medgemma.runtime.clinic.delivery.source import SeveralPeopleError
 from edge_medgemma.runtime.clinic.settings import ClinicSettings
 from edge_medgemma.runtime.clinic.state_folder import StateFolder
 from edge_medgemma.runtime.clinic.worker.publishing import publish, read_latest
@@ -78,10 +79,7 @@ class Finisher:
             )
             LOG.debug("the objects could not be made", exc_info=True)
             self._try_again_s[result] = time.monotonic() + RETRY_S
-            self.problem = (
-                f"The result of study {row.key[:8]} could not be made ready to be sent. It is on the "
-                "page, and is tried again every minute."
-            )
+            self.problem = _problem(row, error)
             return False
         self._built.add(result)
         self.problem = ""
@@ -94,3 +92,16 @@ class Finisher:
         last = datetime.fromisoformat(row.last_arrival_at)
         waited_s = max(waited_s, (datetime.now(UTC) - last).total_seconds())
         return waited_s >= self._settings.node.give_up_s
+
+
+def _problem(row: StudyRow, error: Exception) -> str:
+    """What a person must know of a result that does not leave."""
+    if isinstance(error, SeveralPeopleError):
+        return (
+            f"The result of study {row.key[:8]} is not sent: images of several people carry its study "
+            "number. Find out whose scan it is."
+        )
+    return (
+        f"The result of study {row.key[:8]} could not be made ready to be sent. It is on the "
+        "page, and is tried again every minute."
+    )

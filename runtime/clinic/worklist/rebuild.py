@@ -153,6 +153,8 @@ def _as_looked_at(entry: Entry, told: Told) -> Entry:
     """With the state that its results allow; what is not surely finished waits for the engine."""
     row = entry.row
     is_finished = row.is_final and row.result_revision == row.revision
+    if not is_finished:
+        row = states.not_whole(row)
     if told.is_superseded:
         return replace(entry, row=replace(row, state=StudyState.SUPERSEDED))
     if not is_finished and told.failure is not None:

@@ -75,6 +75,7 @@ def arrive(
             revision=row.revision + 1,
             last_arrival_at=now,
         )
+        row = not_whole(row)
         if row.state is _S.RUNNING:
             after_lease = after_lease or _S.ARRIVING
         elif row.state is not _S.WAITING:  # it is looked at with what came now as well
@@ -174,6 +175,8 @@ def publish(entry: Entry, result: ResultRecord) -> Entry:
         acknowledged_at=None if has_risen else row.acknowledged_at,
         urgency_at=result.created_at if has_risen else row.urgency_at,
     )
+    if result.revision < row.revision:
+        row = not_whole(row)
     entry = replace(
         entry,
         row=row,
@@ -212,6 +215,12 @@ def _standing(row: StudyRow, is_answered: bool, saw_less: bool) -> list[Urgency]
     if row.urgency in FLAGS and not is_answered:
         return [row.urgency]
     return [Urgency.NOT_ASSESSABLE] if row.urgency is Urgency.NOT_ASSESSABLE and saw_less else []
+
+
+def not_whole(row: StudyRow) -> StudyRow:
+    """The row of a study of which the engine has not seen all: that nothing was flagged says nothing."""
+    is_unflagged = row.urgency is Urgency.ROUTINE
+    return replace(row, urgency=Urgency.NOT_ASSESSABLE) if is_unflagged else row
 
 
 def _ended(entry: Entry) -> Entry:

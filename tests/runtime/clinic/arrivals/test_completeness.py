@@ -113,8 +113,8 @@ def _stack(*positions: float, series: str = "1.2") -> list[Plane]:
         (_stack(0, 2, 4, 6, 8, 10, 15, 20, 25, 30), False),  # thin below, thick above
         (_stack(0, 5, 10, 15, 20) + _stack(100, 105, 110, 115, 120, series="1.3"), False),
         (_stack(0, 5, 10, 15, 20) + _stack(0, 5, 10, 20, 25, series="1.3"), True),
-        (_stack(0, 5, 10, float("nan"), 20, 25), False),
-        (_stack(0, 5, 10, 1e300, 20, 25), False),
+        (_stack(0, 5, 10, float("nan"), 20, 25), True),
+        (_stack(0, 5, 10, 1e300, 20, 25), True),
         ([Plane(("1",), (0.0,) * 6, (0.0, 0.0, at)) for at in (0.0, 1.0, 2.0, 9.0, 10.0)], False),
         ([], False),
     ],

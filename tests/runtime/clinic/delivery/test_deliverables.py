@@ -355,3 +355,20 @@ def test_files_that_are_no_images_do_not_disturb(tmp_path: Path) -> None:
     publish(state, key, sample_report("ct"))
     build_deliverables(state, without_pdf(), key, 1)
     assert len(objects(state.outbox / f"{key}-1")) == 3
+
+
+@pytest.mark.parametrize("other", [{"PatientID": "OTHER"}, {"PatientName": "Other^Name"}])
+def test_a_study_of_several_people_is_filed_under_none_of_them(
+    tmp_path: Path, other: dict[str, str]
+) -> None:
+    state = sample_state(tmp_path / "state")
+    key = write_study(state, "ct")
+    path = next((state.spool / key).glob("*.dcm"))
+    image = dcmread(path)
+    for keyword, value in other.items():
+        setattr(image, keyword, value)
+    image.save_as(path)
+    publish(state, key, sample_report("ct"))
+    with pytest.raises(ScanError, match="several people"):
+        build_deliverables(state, without_pdf(), key, 1)
+    assert not list(state.outbox.glob("*-1"))

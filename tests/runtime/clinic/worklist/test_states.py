@@ -165,3 +165,20 @@ def test_without_acknowledgement_no_flag_ever_falls(results: list[ResultRecord])
             assert entry.row.urgency is not None
             assert entry.row.urgency.rank <= before.urgency.rank
         assert states.publish(entry, one) is entry, "the same result twice"
+
+
+def test_no_flag_is_said_of_no_study_with_images_that_were_not_looked_at() -> None:
+    entry = states.publish(entry_in(S.RUNNING), result(1, revision=1, urgency=Urgency.ROUTINE))
+    assert entry.row.urgency is Urgency.ROUTINE
+    more = states.arrive(entry, "CT1", 1, (), "2026-01-02")
+    assert more.row.urgency is Urgency.NOT_ASSESSABLE
+    coarse = result(2, revision=2, urgency=Urgency.ROUTINE, is_final=False)
+    assert states.publish(more, coarse).row.urgency is Urgency.NOT_ASSESSABLE
+    whole = result(2, revision=2, urgency=Urgency.ROUTINE)
+    assert states.publish(more, whole).row.urgency is Urgency.ROUTINE
+
+
+def test_images_that_come_during_a_look_are_not_covered_by_its_result() -> None:
+    entry = states.arrive(entry_in(S.RUNNING), "CT1", 1, (), "2026-01-02")
+    entry = states.publish(entry, result(1, revision=1, urgency=Urgency.ROUTINE))
+    assert entry.row.urgency is Urgency.NOT_ASSESSABLE
