@@ -42,6 +42,7 @@ def run_node(
         ResourceError: the state folder cannot be written, or a port is taken.
     """
     state.create()
+    threading.excepthook = _say_in_one_line
     log = ArrivalLog()
     node = settings.node
     patience = Patience(node.released_quiet_s, node.quiet_s, node.give_up_s)
@@ -76,6 +77,11 @@ def run_node(
             receiver.close()
             receiver.note_ended()
             clock.tick()
+
+
+def _say_in_one_line(error: threading.ExceptHookArgs) -> None:
+    """pynetdicom's threads end in what peers make them raise; a traceback would hold what was sent."""
+    _LOGGER.warning("a connection was ended: %s", error.exc_type.__name__)
 
 
 def _send_due(outbox: Outbox) -> None:

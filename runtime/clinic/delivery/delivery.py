@@ -98,8 +98,9 @@ def _ask(delivery: Delivery, peer: Peer) -> bool:
         return False
     if answer is not None:
         delivery.take(answer)
-    receipt = delivery.read()
-    if receipt.delivered_at or receipt.problem is DeliveryProblem.NOT_CONFIRMED:
+    asked, receipt = receipt, delivery.read()
+    is_refused = len(receipt.stored) < len(asked.stored)
+    if receipt.delivered_at or is_refused:  # what is not kept is sent again
         return False
     is_repeated = len(receipt.transactions) > 1
     problem = DeliveryProblem.NOT_CONFIRMED if is_repeated else None

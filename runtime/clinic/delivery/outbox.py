@@ -232,14 +232,14 @@ class Outbox:
                 receipt,
                 stored=stored,
                 confirmed=tuple(sorted(confirmed)),
-                problem=DeliveryProblem.NOT_CONFIRMED if answer.failed else None,
+                problem=None if is_done else DeliveryProblem.NOT_CONFIRMED,
                 delivered_at=receipt.delivered_at or (audit.utc_now() if is_done else ""),
             )
 
-        self._change(entry, name, change)
+        receipt = self._change(entry, name, change)
         if answer.failed:
             self._back_off.failed(_key(entry, name))
-        else:
+        elif receipt.delivered_at:
             self._back_off.went_well(_key(entry, name))
 
     def _note_problem(self, entry: OutboxEntry, name: str, problem: DeliveryProblem) -> None:

@@ -243,6 +243,20 @@ def test_a_commitment_to_keep_images_is_never_given(node: ClinicNode) -> None:
             assert status.Status != 0
 
 
+def _request(context: int, encoding: bytes) -> bytes:
+    """An A-ASSOCIATE-RQ with one presentation context (PS3.8 9.3.2); without an encoding, none of it."""
+
+    def item(kind: int, content: bytes) -> bytes:
+        return bytes([kind, 0]) + len(content).to_bytes(2, "big") + content
+
+    syntaxes = item(0x30, b"1.2.840.10008.1.1") + (item(0x40, encoding) if encoding else b"")
+    titles = b"EDGEMEDGEMMA".ljust(16) + b"SENDER".ljust(16)
+    content = b"\0\1\0\0" + titles + bytes(32) + item(0x10, b"1.2.840.10008.3.1.1.1")
+    content += item(0x20, bytes([context, 0, 0, 0]) + syntaxes)
+    content += item(0x50, item(0x51, (16384).to_bytes(4, "big")) + item(0x52, b"1.2.3"))
+    return b"\x01\0" + len(content).to_bytes(4, "big") + content
+
+
 @pytest.mark.parametrize(
     "sent",
     [
@@ -252,8 +266,19 @@ def test_a_commitment_to_keep_images_is_never_given(node: ClinicNode) -> None:
         b"\x01\x00\x00\x00\x00\x00",
         b"\x04\x00\x00\x00\x00\x08" + b"\0" * 8,
         b"\x01",
+        _request(context=1, encoding=b""),
+        _request(context=2, encoding=b"1.2.840.10008.1.2"),
     ],
-    ids=["http", "4 GB PDU", "nonsense", "empty request", "data without association", "a byte"],
+    ids=[
+        "http",
+        "4 GB PDU",
+        "nonsense",
+        "empty request",
+        "data without association",
+        "a byte",
+        "no encoding",
+        "even number",
+    ],
 )
 def test_what_is_no_association_ends_nothing(node: ClinicNode, sent: bytes) -> None:
     address = ("127.0.0.1", node.address.port)
@@ -267,6 +292,7 @@ def test_what_is_no_association_ends_nothing(node: ClinicNode, sent: bytes) -> N
             pass
     with association(node, "AFTER", "1.2.840.10008.1.1") as opened:
         assert opened.send_c_echo().Status == 0
+    assert "Traceback" not in node.log.read_text()
 
 
 def test_silent_connections_and_a_tls_staller_keep_nobody_out(node: ClinicNode) -> None:

@@ -182,6 +182,24 @@ def test_an_archive_that_stays_silent_is_asked_again_and_may_answer_late(
     assert len(peer.stored) == 3
 
 
+@pytest.mark.parametrize("part", [0, 1], ids=["silent", "half"])
+def test_an_archive_that_never_confirms_all_is_not_asked_without_end(
+    sent: Any, clock: Any, part: int
+) -> None:
+    with archive() as peer:
+        outbox = new_outbox(sent.state, sent.to(peer.peer()), clock)
+        for count in (1, 2, 3):
+            for _ in range(3):
+                outbox.run_once()
+                transaction_uid, uids = peer.asked[-1]
+                if part:
+                    assert outbox.commitment_result(transaction_uid, uids[:part], {})
+            assert len(peer.asked) == count
+            clock.now_s += LONGEST_S
+    assert status(sent.state).problem is DeliveryProblem.NOT_CONFIRMED
+    assert status(sent.state).delivered == 0
+
+
 def test_what_an_archive_has_lost_is_sent_again(sent: Any, clock: Any) -> None:
     with archive() as peer:
         outbox = new_outbox(sent.state, sent.to(peer.peer()), clock)
