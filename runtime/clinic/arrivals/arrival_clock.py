@@ -155,7 +155,7 @@ class ArrivalClock:
             return
         course = self._course(row)
         course.ended_s = self._monotonic_s()
-        if not ended.is_released:
+        if not ended.is_released or one.refused:  # what was refused may have been of this study
             course.broken[one.calling_ae_title] = frozenset({one.last[key]})
             self._worklist.add_doubt(key, Doubt.ABORTED)
         elif self._make_good(key, course, one.calling_ae_title, one.series[key]):

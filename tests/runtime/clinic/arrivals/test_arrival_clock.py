@@ -15,7 +15,7 @@ from edge_medgemma.runtime.clinic.arrivals import arrival_clock
 from edge_medgemma.runtime.clinic.arrivals.arrival_clock import ArrivalClock
 from edge_medgemma.runtime.clinic.arrivals.arrival_log import ArrivalLog
 from edge_medgemma.runtime.clinic.arrivals.completeness import Patience
-from edge_medgemma.runtime.clinic.arrivals.recent import recent_associations
+from edge_medgemma.runtime.clinic.arrivals.recent import Outcome, recent_associations
 from edge_medgemma.runtime.clinic.clock import is_clock_set
 from edge_medgemma.runtime.clinic.state_folder import StateFolder
 from edge_medgemma.runtime.clinic.worklist import audit
@@ -61,6 +61,8 @@ class Box:
                 arrival = self.clock._spool.accept(path, sender)
             if self.log.note(handle, arrival):
                 note_sending(self.state, arrival.study_key, sender)
+        if end.get("is_refused_one"):
+            self.log.note_refused(handle, Outcome.NO_ROOM_LEFT)
         if end.get("ends", True):
             self.log.end(handle, is_released=end.get("is_released", True))
 
@@ -122,6 +124,20 @@ def test_a_break_is_forgiven_by_the_same_series_of_the_same_sender_only(box: Box
     box.send(*range(6), series="2")
     box.after(1)
     assert box.row().doubts == ()
+
+
+def test_a_study_of_which_an_image_was_refused_is_doubted_until_all_of_it_was_taken(
+    box: Box,
+) -> None:
+    box.send(0, 1, 2, is_refused_one=True)
+    box.after(0)
+    assert box.row().doubts == (Doubt.ABORTED,)
+    box.send(0, 1, 2, is_refused_one=True)
+    box.after(1)
+    assert box.row().doubts == (Doubt.ABORTED,)
+    box.send(0, 1, 2, 3)
+    box.after(1)
+    assert not box.row().doubts
 
 
 def test_what_was_being_sent_when_the_node_ended_is_doubted(box: Box) -> None:

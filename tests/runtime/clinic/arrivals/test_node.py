@@ -408,6 +408,7 @@ def test_a_full_disk_is_answered_with_a700_until_there_is_space(small_state: Pat
             assert opened.send_c_echo().Status == 0
         row = node.settled(_uid("40"), lambda row: row.state is StudyState.WAITING)
         assert row.instances == len(node.received(_uid("40"))) == kept
+        assert row.doubts == (Doubt.ABORTED,)
         until(lambda: len(node.recent("CT")) == 3)
         outcomes = [one.outcome for one in node.recent("CT")]
         assert outcomes == [Outcome.RELEASED, Outcome.NO_SPACE, Outcome.NO_ROOM_LEFT]
