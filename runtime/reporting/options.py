@@ -17,6 +17,8 @@ class StudyContext:
     """Names of `words.DOUBTS`: why the study may not be what it seems."""
     earlier_flags: tuple[str, ...] = ()
     """Titles of findings that an earlier look flagged and this one does not."""
+    short_key: str = ""
+    """Stands for the study's number, so that sheets of two studies differ; empty: the number."""
 
 
 NO_CONTEXT = StudyContext()

@@ -260,6 +260,7 @@ def _options(
         accession_number=accession,
         doubts=tuple(str(doubt) for doubt in row.doubts) if row is not None else (),
         earlier_flags=tuple(one.title for one in told.findings if one.title not in flagged),
+        short_key=row.key[:8] if row is not None else "",
     )
     language = settings.site.language if settings.site.language in languages() else ENGLISH
     return RenderOptions(language=language, studies={told.study_uid: context})

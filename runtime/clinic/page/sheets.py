@@ -44,6 +44,7 @@ async def sheet(request: Request) -> Response:
             accession_number=entry.identity.accession,
             doubts=tuple(row.doubts),
             earlier_flags=entry.earlier_titles if is_latest else (),
+            short_key=key[:8],
         )
         return render_html(report, RenderOptions(language, {row.study_uid: context}))
 

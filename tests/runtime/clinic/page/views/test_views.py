@@ -70,6 +70,17 @@ def test_study_says_findings_in_words_and_folds_figures(
     assert "Earlier looks at this study" in before + folded
 
 
+def test_a_study_has_the_same_number_on_list_page_and_paper(
+    client: TestClient, keys: dict[str, str]
+) -> None:
+    for name in ("critical", "urgent"):
+        key = keys[name]
+        assert f"Study {key[:8]}" in _line(client.get("/").text, key)
+        assert f"Study {key[:8]}" in _words(client.get(f"/studies/{key}").text)
+        paper = _words(client.get(f"/studies/{key}/sheet").text)
+        assert f"Study {key[:8]} · " in paper and "Study 1 · " not in paper
+
+
 def test_doubts_stand_with_what_a_person_can_do(client: TestClient, keys: dict[str, str]) -> None:
     words = _words(client.get(f"/studies/{keys['incomplete']}").text)
     assert "The transfer of the images broke off. Send the study again" in words
