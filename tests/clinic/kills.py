@@ -33,11 +33,14 @@ from edge_medgemma.runtime.clinic.arrivals.spool import Spool
 from edge_medgemma.runtime.clinic.delivery.manifest import entries, read_manifest
 from edge_medgemma.runtime.clinic.settings import ResultKind
 from edge_medgemma.runtime.clinic.worklist import audit
-from edge_medgemma.runtime.clinic.worklist.records import StudyState
+from edge_medgemma.runtime.clinic.worklist.records import FailureReason, StudyState
 from edge_medgemma.runtime.clinic.worklist.results import read_records
 from edge_medgemma.runtime.triage.urgency import Urgency
 
 SENDERS = 4
+ENDED = (StudyState.DELIVERED, StudyState.FAILED)
+"""A study on which two workers ended is left to a person: it may be what ended them."""
+
 PAUSE_S = 0.05
 """Between two images: a scanner, not a benchmark."""
 
@@ -120,7 +123,7 @@ def settle(box: ClinicBox, studies: int, seconds: float) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         rows = box.rows()
-        if len(rows) >= studies and all(row.state is StudyState.DELIVERED for row in rows):
+        if len(rows) >= studies and all(row.state in ENDED for row in rows):
             return
         time.sleep(1)
     print("not all was delivered in time:", Counter(row.state for row in box.rows()))
@@ -155,6 +158,10 @@ def problems(
             found.append(f"study {uid} has one look's result twice")
         if bleeds[uid] and row.urgency is not Urgency.CRITICAL:
             found.append(f"study {uid} has a bleed and is {row.urgency}")
+        if row.state is StudyState.FAILED:
+            if row.failure is not FailureReason.CRASHED or row.urgency is Urgency.ROUTINE:
+                found.append(f"study {uid} failed by {row.failure} and is {row.urgency}")
+            continue
         if row.state is not StudyState.DELIVERED:
             found.append(f"study {uid} is {row.state}")
         reports = archive.find("Series", StudyInstanceUID=uid, Modality="SR")
@@ -168,7 +175,8 @@ def problems(
         if len(held) > len(last):
             found.append(f"the archive holds {len(held)} reports of {len(last)} results")
     print(
-        f"images acknowledged {len(acknowledged)}; studies {len(rows)}; "
+        f"images acknowledged {len(acknowledged)}; studies {len(rows)}, of which "
+        f"{sum(row.state is StudyState.FAILED for row in rows.values())} left to a person; "
         f"results {sum(looked.values())}; reports in the archive {len(ours)}; "
         f"audit lines {audit.verify(state)}"
     )
