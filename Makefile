@@ -121,5 +121,5 @@ clinic-check: $(VENV)/.test-ready
 	PYTHONPATH=tests $(BIN)/python -m clinic.orthanc
 	PYTHONPATH=tests $(BIN)/python -m clinic.day
 	PYTHONPATH=tests $(BIN)/python tests/clinic/reception.py
-	PYTHONPATH=tests $(BIN)/python tests/clinic/kills.py
+	PYTHONPATH=tests $(BIN)/python -m clinic.kills
 	PYTHONPATH=tests $(BIN)/python tests/clinic/power_cut.py

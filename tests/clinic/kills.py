@@ -1,6 +1,6 @@
 """The box's processes killed at random while four scanners send; then everything is counted.
 
-    python tests/clinic/kills.py --kills 50
+    PYTHONPATH=tests python -m clinic.kills --kills 50
 
 Real parts: `edge-medgemma clinic` with the demo engine, pynetdicom's senders, an Orthanc that is sent
 all results and confirms them. Node, worker or page is killed by SIGKILL, or all at once as by a power
@@ -18,25 +18,25 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
+from clinic.whole_box import Box
 from pydicom import dcmread
 from pydicom.dataset import FileDataset
 from pynetdicom import AE
 from pynetdicom.sop_class import CTImageStorage
-from support.clinic_box import AE_TITLE, PROCESSES, ClinicBox
-from support.clinic_peers import DicomAddress, Orthanc, running_orthanc
+from support.clinic_peers import DicomAddress, Orthanc, free_port, running_orthanc
 
 from edge_medgemma.calibration.phantoms.dicom import write_dicom_series
 from edge_medgemma.calibration.phantoms.drawing import draw_phantom
 from edge_medgemma.runtime.clinic.arrivals.spool import Spool
 from edge_medgemma.runtime.clinic.delivery.manifest import entries, read_manifest
 from edge_medgemma.runtime.clinic.settings import ResultKind
+from edge_medgemma.runtime.clinic.state_folder import StateFolder
 from edge_medgemma.runtime.clinic.worklist import audit
 from edge_medgemma.runtime.clinic.worklist.records import FailureReason, StudyState
 from edge_medgemma.runtime.clinic.worklist.results import read_records
 from edge_medgemma.runtime.triage.urgency import Urgency
 
+PROCESSES = ("node", "worker", "page")
 SENDERS = 4
 ENDED = (StudyState.DELIVERED, StudyState.FAILED)
 """A study on which two workers ended is left to a person: it may be what ended them."""
@@ -89,6 +89,25 @@ class Sender:
         return left
 
 
+def start_box(folder: Path, archive: Orthanc) -> Box:
+    """A box that sends all its results to the archive."""
+    address = DicomAddress("EDGEMEDGEMMA", free_port())
+    settings = folder / "clinic.toml"
+    folder.mkdir()
+    settings.write_text(
+        "[site]\ndemonstration = true\n"
+        f"[node]\nport = {address.port}\nreserve_gb = 0\nreleased_quiet_s = 2\nquiet_s = 10\n"
+        f"give_up_s = 30\n[page]\nport = {free_port()}\n"
+        '[[peers]]\nname = "archive"\nae_title = "ORTHANC"\nhost = "127.0.0.1"\n'
+        f'port = {archive.address.port}\nresults = ["sr", "kos", "sc", "pdf"]\n'
+    )
+    box = Box(StateFolder(folder / "state"), settings, address, folder / "box.log")
+    box.start()
+    while not box.state.database.exists():  # it is made by the first of its processes
+        time.sleep(0.2)
+    return box
+
+
 def draw(folder: Path, count: int) -> list[tuple[list[FileDataset], bool]]:
     """Studies of phantoms, and whether each has a bleed."""
     found = []
@@ -101,13 +120,13 @@ def draw(folder: Path, count: int) -> list[tuple[list[FileDataset], bool]]:
     return found
 
 
-def kill_at_random(box: ClinicBox, kills: int, seed: int) -> Counter[str]:
+def kill_at_random(box: Box, kills: int, seed: int) -> Counter[str]:
     """Kill so often, and how often what was."""
     chance, done = random.Random(seed), Counter[str]()
     while done.total() < kills:
         time.sleep(chance.uniform(0.3, 4.0))
         if chance.random() < 0.2:
-            box.cut_power()
+            box.cut_the_power()
             box.start()
             done["all"] += 1
         else:
@@ -118,7 +137,7 @@ def kill_at_random(box: ClinicBox, kills: int, seed: int) -> Counter[str]:
     return done
 
 
-def settle(box: ClinicBox, studies: int, seconds: float) -> None:
+def settle(box: Box, studies: int, seconds: float) -> None:
     """Wait until all is delivered."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -130,7 +149,7 @@ def settle(box: ClinicBox, studies: int, seconds: float) -> None:
 
 
 def problems(
-    box: ClinicBox, senders: list[Sender], archive: Orthanc, bleeds: dict[str, bool]
+    box: Box, senders: list[Sender], archive: Orthanc, bleeds: dict[str, bool]
 ) -> list[str]:
     """What is wrong at the end; empty where nothing is."""
     found, spool, state = [], Spool(box.state), box.state
@@ -197,13 +216,8 @@ def main() -> int:
         drawn = draw(folder / "drawn", options.studies)
         bleeds = {str(images[0].StudyInstanceUID): bleed for images, bleed in drawn}
         with running_orthanc(folder / "archive") as archive:
-            box = ClinicBox(
-                folder / "box",
-                '[[peers]]\nname = "archive"\nae_title = "ORTHANC"\nhost = "127.0.0.1"\n'
-                f'port = {archive.address.port}\nresults = ["sr", "kos", "sc", "pdf"]\n',
-            )
-            archive.add_modality(DicomAddress(AE_TITLE, box.address.port))
-            box.start()
+            box = start_box(folder / "box", archive)
+            archive.add_modality(box.address)
             senders = [
                 Sender(f"CT{n}", [images for images, _ in drawn[n::SENDERS]], box.address)
                 for n in range(SENDERS)
@@ -216,7 +230,8 @@ def main() -> int:
                 thread.join()
             settle(box, options.studies, options.settle)
             found = problems(box, senders, archive, bleeds)
-            print(f"stopped with status {box.stop()}")
+            status, left = box.stop()
+            print(f"stopped with status {status}, {left} processes left")
             if found:
                 print("\n".join(found))
                 (Path(tempfile.gettempdir()) / "clinic-kills.log").write_text(box.log.read_text())

@@ -1,5 +1,6 @@
 """The whole box as a person starts it: one command, three processes below it."""
 
+import contextlib
 import signal
 import subprocess
 import sys
@@ -30,6 +31,17 @@ class Box:
             self.process = subprocess.Popen(
                 [*command, "--settings", str(self.settings)], stdout=output, stderr=output
             )
+
+    def kill(self, name: str) -> bool:
+        """SIGKILL the `node`, the `worker` or the `page`; False where it does not run just now."""
+        assert self.process is not None
+        for child in psutil.Process(self.process.pid).children():
+            with contextlib.suppress(psutil.Error):
+                words = child.cmdline()
+                if "clinic" in words and words[words.index("clinic") + 1 :][:1] == [name]:
+                    child.kill()
+                    return True
+        return False
 
     def cut_the_power(self) -> int:
         """Kill every process at once; how many there were."""
