@@ -33,6 +33,9 @@ def render_pdf(html: str) -> bytes:
 
 
 def _weasyprint() -> Any:
+    from PIL import ImageFile
+
+    takes_cut_pictures = ImageFile.LOAD_TRUNCATED_IMAGES
     try:
         import weasyprint
     except (ImportError, OSError) as error:  # OSError: Pango is a library of the system
@@ -40,5 +43,7 @@ def _weasyprint() -> Any:
             f"a PDF needs WeasyPrint and Pango ({error}); install edge-medgemma[pdf], and of the system "
             "libpango-1.0-0 with libpangoft2-1.0-0"
         ) from None
+    finally:  # WeasyPrint lets the whole process read pictures that are cut short
+        ImageFile.LOAD_TRUNCATED_IMAGES = takes_cut_pictures
     logging.getLogger("weasyprint").setLevel(logging.ERROR)  # it warns of rules for the screen
     return weasyprint

@@ -5,7 +5,7 @@ import sys
 from dataclasses import replace
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from edge_medgemma.runtime.errors import DependencyError
 from edge_medgemma.runtime.reporting.html_report import printed_images, render_html
@@ -21,6 +21,7 @@ from edge_medgemma.runtime.triage.urgency import BLOCKING_PROBLEMS, Urgency
 weasyprint = pytest.importorskip(
     "weasyprint", reason="PDFs need the extra pdf", exc_type=ImportError
 )
+ImageFile.LOAD_TRUNCATED_IMAGES = False  # WeasyPrint's import sets it for the whole process
 
 
 def pages(html: str) -> int:
@@ -146,3 +147,17 @@ def test_a_pdf_is_tagged_for_screen_readers(report, tmp_path) -> None:
     path.write_bytes(render_pdf(render_html(replace(report, studies=report.studies[:1]))))
     said = subprocess.run(["pdfinfo", path], capture_output=True, text=True, check=True).stdout
     assert "Tagged:          yes" in said and "A4" in said and "JavaScript:      no" in said
+
+
+def test_a_picture_that_is_cut_short_is_refused_after_a_pdf_was_made_too() -> None:
+    """In a process of its own: WeasyPrint is imported but once."""
+    code = (
+        "import io\nfrom PIL import Image\n"
+        "from edge_medgemma.runtime.reporting.pdf_report import render_pdf\n"
+        "render_pdf('<p>a</p>')\nfile = io.BytesIO()\n"
+        "Image.effect_noise((64, 64), 50).save(file, 'PNG')\n"
+        "try:\n    Image.open(io.BytesIO(file.getvalue()[:2000])).load()\n"
+        "except OSError:\n    print('refused')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "refused\n"
