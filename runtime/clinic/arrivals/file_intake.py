@@ -121,6 +121,7 @@ def _copy_error(intake: Intake, error: OSError) -> Exception:
     """Whose fault it is: a disk of ours that is full, or a stick that cannot be read."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG):
         return ResourceError(f"could not write '{intake.state.spool}': {error.strerror}")
+    intake.lose()
     return UnreadableFileError("cannot be read; copy the scan to another disk")
 
 

@@ -1,10 +1,12 @@
 """What is read of an arriving object: which it is, where it belongs, where its slice lies. No pixels."""
 
+import contextlib
 import threading
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydicom.dataset import Dataset
+from pydicom.uid import MediaStorageDirectoryStorage
 
 from edge_medgemma.runtime.clinic.maker import MANUFACTURER
 from edge_medgemma.runtime.errors import ScanError
@@ -85,6 +87,16 @@ def read_identity(path: Path) -> Identity:
             return parse_guarded(lambda: _identity(read_header(path, _KEYWORDS)[0]))
     except UnreadableFileError as error:
         raise ScanError(f"not kept: {error}") from error
+
+
+def is_media_directory(path: Path) -> bool:
+    """Whether a file is the DICOMDIR of a disc, which belongs to no study; False where it is damaged."""
+    from pydicom.filereader import read_file_meta_info
+
+    with PARSER, contextlib.suppress(Exception):  # pydicom raises anything on a damaged file
+        found = read_file_meta_info(path).get("MediaStorageSOPClassUID")
+        return bool(found == MediaStorageDirectoryStorage)
+    return False
 
 
 def _identity(dataset: Dataset) -> Identity:

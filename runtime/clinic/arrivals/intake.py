@@ -14,6 +14,7 @@ from edge_medgemma.runtime.clinic.arrival_record import (
     note_sent,
     read_arrival_record,
 )
+from edge_medgemma.runtime.clinic.arrivals.identity import is_media_directory
 from edge_medgemma.runtime.clinic.arrivals.space import Space
 from edge_medgemma.runtime.clinic.arrivals.spool import Arrival, Spool
 from edge_medgemma.runtime.clinic.clock import is_clock_set
@@ -21,7 +22,7 @@ from edge_medgemma.runtime.clinic.settings import ClinicSettings
 from edge_medgemma.runtime.clinic.state_folder import StateFolder
 from edge_medgemma.runtime.clinic.worklist.records import Doubt
 from edge_medgemma.runtime.clinic.worklist.store import Worklist
-from edge_medgemma.runtime.errors import ResourceError
+from edge_medgemma.runtime.errors import ResourceError, ScanError
 
 NODE_TIMEOUT_S = 5.0
 """The node tells the worklist twice a second what it received."""
@@ -69,6 +70,7 @@ class Intake:
     """Studies that an earlier intake of this sender began and never ended."""
     _broken: set[str] = field(default_factory=set, init=False)
     _conflicts: set[str] = field(default_factory=set, init=False)
+    _has_lost: bool = field(default=False, init=False)
     _noted_at_s: float = field(default=0.0, init=False)
     _worklist: Worklist = field(init=False)
 
@@ -112,7 +114,12 @@ class Intake:
             ScanError: no DICOM, or without UIDs.
             ResourceError: no space, or no permission.
         """
-        arrival = Spool(self.state).accept(temporary, self.sender)
+        try:
+            arrival = Spool(self.state).accept(temporary, self.sender)
+        except ScanError:
+            if not is_media_directory(temporary):
+                self.lose()
+            raise
         study = self.studies.setdefault(arrival.study_key, TakenStudy(arrival.study_uid))
         if arrival.is_aside:
             study.aside += 1
@@ -156,6 +163,10 @@ class Intake:
                 return here
             time.sleep(0.1)
 
+    def lose(self) -> None:
+        """Say that an object could not be taken: it may have been of any study of this intake."""
+        self._has_lost = True
+
     def doubt(self, key: str) -> None:
         """Say of a study that something was broken off, although the block may end well."""
         self._broken.add(key)
@@ -185,7 +196,7 @@ class Intake:
         for key, study in self.studies.items():
             if not study.images:
                 continue
-            if not is_whole or key in self._broken:
+            if not is_whole or self._has_lost or key in self._broken:
                 self._worklist.add_doubt(key, Doubt.ABORTED)
             elif study.images >= len(spool.files(key)):  # all that ever came, and to its end
                 self._worklist.clear_doubt(key, Doubt.ABORTED)

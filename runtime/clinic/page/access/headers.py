@@ -44,7 +44,8 @@ def is_own_host(headers: Headers, names: Collection[str], server_address: str) -
     if len(given) != 1:
         return False
     try:
-        name = (urlsplit(f"//{given[0]}").hostname or "").rstrip(".").lower()
+        parts = urlsplit(f"//{given[0]}")
+        name, _ = (parts.hostname or "").rstrip(".").lower(), parts.port  # raises where it is none
     except ValueError:
         return False
     return name in names or _same_address(name, server_address)

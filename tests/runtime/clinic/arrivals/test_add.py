@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, MediaStorageDirectoryStorage
 from support.small_disk import small_disk
 from support.synthetic_series import CANARY, write_head_ct
 
@@ -69,6 +71,33 @@ def test_a_folder_is_taken_and_waits_for_the_engine(state: StateFolder, tmp_path
     again = add(state, scan)
     assert "4 of them there already" in again.output
     assert rows(state) == before
+
+
+def test_a_study_beside_an_image_that_cannot_be_read_is_doubted_until_it_is_taken_whole(
+    state: StateFolder, tmp_path: Path
+):
+    scan = write_head_ct(tmp_path / "stick", slices=6, study="93")
+    image = max(scan.iterdir())
+    whole = image.read_bytes()
+    image.write_bytes(whole[:400])
+    assert add(state, scan).exit_code == 0
+    assert rows(state)[0].doubts == (Doubt.ABORTED,)
+    image.write_bytes(whole)
+    assert add(state, scan).exit_code == 0
+    assert not rows(state)[0].doubts and rows(state)[0].instances == 6
+
+
+def test_the_directory_of_a_disc_is_no_image_that_was_lost(state: StateFolder, tmp_path: Path):
+    scan = write_head_ct(tmp_path / "disc", slices=2, study="93")
+    directory = Dataset()
+    directory.FileSetID = "DISC"
+    directory.file_meta = FileMetaDataset()
+    directory.file_meta.MediaStorageSOPClassUID = MediaStorageDirectoryStorage
+    directory.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
+    directory.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    directory.save_as(scan / "WITHOUT_ITS_NAME", enforce_file_format=True)
+    assert "1 file" in add(state, scan).output
+    assert not rows(state)[0].doubts
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar", "gztar"])

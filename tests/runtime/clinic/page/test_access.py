@@ -104,6 +104,7 @@ REFUSED = [
     ({"Host": "127.0.0.1.evil.example:8080"}, "unknown_host"),
     ({"Host": "10.1.2.3"}, "unknown_host"),
     ({"Host": "["}, "unknown_host"),
+    ({"Host": "127.0.0.1:8080.evil.example"}, "unknown_host"),
     ({"X-CSRF-Token": ""}, "no_change_token"),
     ({"X-CSRF-Token": "wrong"}, "no_change_token"),
 ]
