@@ -127,7 +127,9 @@ class ArrivalClock:
             for key in self._unended[0].association.series:
                 with _alone(key):
                     self._end(self._unended[0], key)
-            self._recent.add(_shown(self._unended.pop(0)))
+            over = self._unended.pop(0)
+            if not over.association.is_report:
+                self._recent.add(_shown(over))
 
     def _tell(self, batch: Batch) -> None:
         """One commit for all that one sender brought of a study since the last tick."""

@@ -19,6 +19,8 @@ class OpenAssociation:
     called_ae_title: str
     address: str
     is_echo: bool
+    is_report: bool = False
+    """An archive tells what it keeps of results; shown to nobody as a call."""
     images: int = 0
     refused: int = 0
     problem: Outcome | None = None
@@ -98,11 +100,20 @@ class ArrivalLog:
             self._refused.append(request.shown(outcome))
 
     def begin(
-        self, association: Hashable, calling: str, called: str, address: str, *, is_echo: bool
+        self,
+        association: Hashable,
+        calling: str,
+        called: str,
+        address: str,
+        *,
+        is_echo: bool,
+        is_report: bool = False,
     ) -> None:
         """An association that was let in."""
+        opened = _association(calling, called, address, is_echo=is_echo)
+        opened.is_report = is_report
         with self._lock:
-            self._open[association] = _association(calling, called, address, is_echo=is_echo)
+            self._open[association] = opened
 
     def open_count(self, address: str | None = None) -> int:
         """Associations that are open, of one address or of all."""
@@ -148,7 +159,8 @@ class ArrivalLog:
     def shown_open(self) -> tuple[RecentAssociation, ...]:
         """Open associations in plain data."""
         with self._lock:
-            return tuple(one.shown(Outcome.OPEN) for one in self._open.values())
+            calls = [one for one in self._open.values() if not one.is_report]
+            return tuple(one.shown(Outcome.OPEN) for one in calls)
 
     def open_senders(self, study_key: str) -> tuple[str, ...]:
         """AE titles with an open association that brought objects of a study."""

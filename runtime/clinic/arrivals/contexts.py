@@ -46,3 +46,9 @@ def supported_contexts() -> SharedContexts:
 def wants_storage(contexts: list[PresentationContext]) -> bool:
     """Whether a requestor proposes to send objects."""
     return any(str(one.abstract_syntax) in STORAGE_CLASSES for one in contexts)
+
+
+def is_commitment_report(contexts: list[PresentationContext]) -> bool:
+    """Whether a requestor comes to tell what it keeps of results, and not to send objects."""
+    classes = {str(one.abstract_syntax) for one in contexts}
+    return StorageCommitmentPushModel in classes and not wants_storage(contexts)

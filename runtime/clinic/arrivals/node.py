@@ -20,7 +20,11 @@ from edge_medgemma.runtime.clinic.arrivals.association_server import (
     FIRST_BYTE_TIMEOUT_S,
     PatientServer,
 )
-from edge_medgemma.runtime.clinic.arrivals.contexts import supported_contexts, wants_storage
+from edge_medgemma.runtime.clinic.arrivals.contexts import (
+    is_commitment_report,
+    supported_contexts,
+    wants_storage,
+)
 from edge_medgemma.runtime.clinic.arrivals.receiving import ReceivedFile, receive_to
 from edge_medgemma.runtime.clinic.arrivals.recent import Outcome, shown_title
 from edge_medgemma.runtime.clinic.arrivals.space import Space
@@ -156,7 +160,11 @@ class Node:
         )
         reason = refusal(caller, self._settings)
         if reason is None:
-            self._log.begin(association, calling, called, address, is_echo=not storing)
+            is_report = is_commitment_report(request.presentation_context_definition_list)
+            is_echo = not storing and not is_report
+            self._log.begin(
+                association, calling, called, address, is_echo=is_echo, is_report=is_report
+            )
             return
         self._log.refuse(calling, called, address, reason)
         association.acse.send_reject(*rejection(reason))

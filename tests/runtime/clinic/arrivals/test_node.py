@@ -230,6 +230,15 @@ def test_a_caller_by_another_name_is_refused_and_the_setup_page_told(node: Clini
     assert any(entry.event == "refused" for entry in audit.read(node.state))
 
 
+def test_an_archives_report_of_what_it_keeps_is_not_called_an_echo(node: ClinicNode) -> None:
+    with association(node, "REPORTER", COMMITMENT):
+        pass
+    with association(node, "ECHOING", "1.2.840.10008.1.1") as opened:
+        assert opened.send_c_echo().Status == 0
+    until(lambda: any(one.outcome is Outcome.RELEASED for one in node.recent("ECHOING")))
+    assert node.recent("ECHOING")[0].is_echo and node.recent("REPORTER") == ()
+
+
 def test_a_commitment_to_keep_images_is_never_given(node: ClinicNode) -> None:
     from pynetdicom.sop_class import StorageCommitmentPushModelInstance
 
