@@ -144,6 +144,7 @@ class Node:
 
     def _admit(self, association: Any) -> None:
         association._server.begun(association)
+        self.note_ended()  # else what ended since the last tick counts against the limits
         request = association.requestor.primitive
         address = _address(association.requestor.address_info)
         calling, called = request.calling_ae_title.strip(" "), request.called_ae_title.strip(" ")
