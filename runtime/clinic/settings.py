@@ -17,7 +17,7 @@ AeTitle = Annotated[str, msgspec.Meta(pattern=r"^[ -\[\]-~]{1,16}$")]
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
 Days = Annotated[float, msgspec.Meta(gt=0)]
-Gigabytes = Annotated[float, msgspec.Meta(ge=0)]
+Gigabytes = Annotated[float, msgspec.Meta(ge=0, le=100_000)]
 
 
 class ResultKind(StrEnum):
@@ -62,7 +62,8 @@ class Node:
     max_associations: Annotated[int, msgspec.Meta(ge=1, le=200)] = 20
     max_associations_per_address: Annotated[int, msgspec.Meta(ge=1, le=200)] = 8
     released_quiet_s: Seconds = 10
-    """A study is looked at when its association has ended and nothing came for so long,"""
+    """A study is looked at when its association has ended and nothing came for so long (one second for
+    ten slices or more without a gap),"""
     quiet_s: Seconds = 60
     """or when nothing came for so long although the association is still open."""
     give_up_s: Seconds = 600

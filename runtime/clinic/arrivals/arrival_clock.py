@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from edge_medgemma.runtime.clinic.arrival_record import note_doubts, note_sent, read_arrival_record
 from edge_medgemma.runtime.clinic.arrivals.arrival_log import ArrivalLog, Batch, Ended, Placed
 from edge_medgemma.runtime.clinic.arrivals.completeness import (
+    STACK_QUIET_S,
     ArrivalFacts,
     Patience,
     decide,
     has_gap,
+    is_stack,
 )
 from edge_medgemma.runtime.clinic.arrivals.identity import read_identity
 from edge_medgemma.runtime.clinic.arrivals.recent import (
@@ -53,6 +55,9 @@ class _Course:
     placed: dict[str, Placed] = field(default_factory=dict)
     """File name -> series, and where its slice lies."""
     has_gap: bool = False
+    is_stack: bool = False
+    """Of `stack_revision`: there is one that is worth a look, without a gap."""
+    stack_revision: int | None = None
     """As the last look found it."""
     secondary_captures: int | None = None
     """None where they have not been counted since something came."""
@@ -185,10 +190,13 @@ class ArrivalClock:
         """Decide for one study, and do it."""
         course, now = self._course(row), self._monotonic_s()
         self._hear_others(row, course)
+        if now - course.last_new_s >= STACK_QUIET_S and not self._log.open_with_new(row.key):
+            self._see_stack(row, course)
         decision = decide(self._facts(row, course), self._patience, now)
         if decision.look:  # during a transfer, a gap means nothing
             self._read_places(row.key, course)
-            course.has_gap = has_gap([one.plane for one in course.placed.values() if one.plane])
+            planes = [one.plane for one in course.placed.values() if one.plane]
+            course.has_gap = has_gap(planes)
             decision = decide(self._facts(row, course), self._patience, now)
         self._change_doubts(row, decision.add, decision.clear)
         if decision.look:
@@ -205,6 +213,16 @@ class ArrivalClock:
             course.broken[_ANYBODY] = None
             self._keep_doubts(row.key)
 
+    def _see_stack(self, row: StudyRow, course: _Course) -> None:
+        """Once for all that came: is it worth a look already?"""
+        is_pending = course.revision != course.looked_at_revision
+        if not is_pending or course.stack_revision == course.revision:
+            return
+        self._read_places(row.key, course)
+        planes = [one.plane for one in course.placed.values() if one.plane]
+        course.is_stack = is_stack(planes) and not has_gap(planes)
+        course.stack_revision = course.revision
+
     def _facts(self, row: StudyRow, course: _Course) -> ArrivalFacts:
         return ArrivalFacts(
             is_pending=course.revision != course.looked_at_revision,
@@ -214,6 +232,7 @@ class ArrivalClock:
             ended_s=course.ended_s,
             was_aborted=bool(course.broken),
             has_gap=course.has_gap,
+            is_stack=course.is_stack and course.stack_revision == course.revision,
             images=row.instances - self._secondary_captures(row, course),
             expected=row.expected_instances,
         )

@@ -5,6 +5,7 @@ minutes, an archive counts while it receives. So a look is begun early, what com
 too, and what is feared to be missing is said.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +25,12 @@ RULED = frozenset({Doubt.ABORTED, Doubt.STILL_ARRIVING, Doubt.GAP, Doubt.FEWER_T
 
 _FEWEST_SLICES = 5
 """Of which the steps tell what is usual."""
+
+_STACK_SLICES = 10
+"""So many without a gap are worth a look at once: more than that may come all the same."""
+
+STACK_QUIET_S = 1.0
+"""Such a stack waits so long behind the end of its association, not `released_quiet_s`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +60,8 @@ class ArrivalFacts:
     """One broke off, and what it lacked has not been sent again since."""
     has_gap: bool
     """Slices lie further apart than others of their stack."""
+    is_stack: bool
+    """There is a stack that is worth a look already, and no stack has a gap."""
     images: int
     """In the spool, without secondary captures, which archives count with their reports."""
     expected: int | None
@@ -83,10 +92,21 @@ def has_gap(planes: list[Plane]) -> bool:
 
     A missing first or last slice shows in no step.
     """
+    stacks = _stacks(planes).values()
+    return any(_stack_has_gap(stack) for stack in stacks if len(stack) >= _FEWEST_SLICES)
+
+
+def is_stack(planes: list[Plane]) -> bool:
+    """Whether enough slices lie in one stack to be looked at."""
+    places = (len({one.position_mm for one in stack}) for stack in _stacks(planes).values())
+    return max(places, default=0) >= _STACK_SLICES
+
+
+def _stacks(planes: list[Plane]) -> dict[tuple[str, ...], list[Plane]]:
     stacks: dict[tuple[str, ...], list[Plane]] = {}
     for plane in planes:
         stacks.setdefault(plane.stack, []).append(plane)
-    return any(_stack_has_gap(stack) for stack in stacks.values() if len(stack) >= _FEWEST_SLICES)
+    return stacks
 
 
 def _is_due(facts: ArrivalFacts, patience: Patience, now_s: float) -> bool:
@@ -94,7 +114,9 @@ def _is_due(facts: ArrivalFacts, patience: Patience, now_s: float) -> bool:
     if facts.open_associations == 0:
         if _agrees(facts):
             return True
-        if min(quiet_s, now_s - facts.ended_s) >= patience.released_quiet_s:
+        is_likely_whole = facts.is_stack and not facts.was_aborted
+        wait_s = min(STACK_QUIET_S if is_likely_whole else math.inf, patience.released_quiet_s)
+        if min(quiet_s, now_s - facts.ended_s) >= wait_s:
             return True
     return quiet_s >= patience.quiet_s or now_s - facts.first_new_s >= patience.give_up_s
 

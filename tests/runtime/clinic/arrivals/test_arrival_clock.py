@@ -94,6 +94,22 @@ def test_a_study_waits_ten_seconds_after_its_release(box: Box) -> None:
     assert (box.row().state, box.row().doubts) == (StudyState.WAITING, ())
 
 
+def test_a_stack_without_a_gap_waits_a_second_and_is_looked_at_again(box: Box) -> None:
+    box.send(*range(10))
+    box.after(0.1)
+    box.after(0.8)
+    assert box.row().state is StudyState.ARRIVING
+    box.after(0.3)
+    assert box.row().state is StudyState.WAITING
+    box.send(*range(11, 14), study="2", series="1")  # too few to tell
+    box.send(*(index for index in range(12) if index != 6), study="3")  # one is missing
+    box.after(0.1)
+    box.after(5)
+    assert {box.row(study).state for study in "23"} == {StudyState.ARRIVING}
+    box.after(5)
+    assert {box.row(study).state for study in "23"} == {StudyState.WAITING}
+
+
 def test_a_frozen_sender_is_waited_for_a_minute_and_its_study_doubted(box: Box) -> None:
     box.send(*range(6), ends=False)
     box.after(0)

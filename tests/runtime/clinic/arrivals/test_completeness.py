@@ -10,6 +10,7 @@ from edge_medgemma.runtime.clinic.arrivals.completeness import (
     Patience,
     decide,
     has_gap,
+    is_stack,
 )
 from edge_medgemma.runtime.clinic.arrivals.identity import Plane
 from edge_medgemma.runtime.clinic.worklist.records import Doubt
@@ -25,6 +26,7 @@ RELEASED = ArrivalFacts(
     ended_s=121,
     was_aborted=False,
     has_gap=False,
+    is_stack=False,
     images=100,
     expected=None,
 )
@@ -53,6 +55,10 @@ OPEN = replace(RELEASED, open_associations=1, ended_s=100)
         (replace(OPEN, expected=100), 122, False),
         (replace(RELEASED, was_aborted=True), 131, True),
         (replace(RELEASED, has_gap=True), 131, True),
+        (replace(RELEASED, is_stack=True), 121.9, False),
+        (replace(RELEASED, is_stack=True), 122, True),  # worth a look; more is looked at too
+        (replace(RELEASED, is_stack=True, was_aborted=True), 122, False),
+        (replace(OPEN, is_stack=True), 131, False),
     ],
 )
 def test_a_look_begins_early_and_never_waits_for_ever(
@@ -121,3 +127,9 @@ def _stack(*positions: float, series: str = "1.2") -> list[Plane]:
 )
 def test_gaps_are_seen_in_positions(planes: list[Plane], is_gap: bool) -> None:
     assert has_gap(planes) is is_gap
+
+
+def test_ten_slices_at_their_own_places_are_a_stack() -> None:
+    assert is_stack(_stack(*range(10)))
+    assert not is_stack(_stack(*range(9)) + _stack(*range(9), series="1.3"))
+    assert not is_stack(_stack(*range(9), 8))
