@@ -17,7 +17,7 @@ AeTitle = Annotated[str, msgspec.Meta(pattern=r"^[ -\[\]-~]{1,16}$")]
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
 Days = Annotated[float, msgspec.Meta(gt=0)]
-Gigabytes = Annotated[float, msgspec.Meta(ge=0, le=100_000)]
+Gigabytes = Annotated[float, msgspec.Meta(ge=0, le=1_000_000_000)]
 
 
 class ResultKind(StrEnum):
