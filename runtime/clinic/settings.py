@@ -62,7 +62,7 @@ class Node:
     max_associations: Annotated[int, msgspec.Meta(ge=1, le=200)] = 20
     max_associations_per_address: Annotated[int, msgspec.Meta(ge=1, le=200)] = 8
     released_quiet_s: Seconds = 10
-    """A study is looked at when its association has ended and nothing came for so long (one second for
+    """A study is looked at when its association has ended and nothing came for so long (half a second for
     ten slices or more without a gap),"""
     quiet_s: Seconds = 60
     """or when nothing came for so long although the association is still open."""

@@ -5,7 +5,6 @@ minutes, an archive counts while it receives. So a look is begun early, what com
 too, and what is feared to be missing is said.
 """
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,8 +28,8 @@ _FEWEST_SLICES = 5
 _STACK_SLICES = 10
 """So many without a gap are worth a look at once: more than that may come all the same."""
 
-STACK_QUIET_S = 1.0
-"""Such a stack waits so long behind the end of its association, not `released_quiet_s`."""
+STACK_QUIET_S = 0.5
+"""Such a stack whose association has ended waits so long behind its last image, not longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +113,9 @@ def _is_due(facts: ArrivalFacts, patience: Patience, now_s: float) -> bool:
     if facts.open_associations == 0:
         if _agrees(facts):
             return True
-        is_likely_whole = facts.is_stack and not facts.was_aborted
-        wait_s = min(STACK_QUIET_S if is_likely_whole else math.inf, patience.released_quiet_s)
-        if min(quiet_s, now_s - facts.ended_s) >= wait_s:
+        if facts.is_stack and not facts.was_aborted and quiet_s >= STACK_QUIET_S:
+            return True
+        if min(quiet_s, now_s - facts.ended_s) >= patience.released_quiet_s:
             return True
     return quiet_s >= patience.quiet_s or now_s - facts.first_new_s >= patience.give_up_s
 

@@ -94,10 +94,10 @@ def test_a_study_waits_ten_seconds_after_its_release(box: Box) -> None:
     assert (box.row().state, box.row().doubts) == (StudyState.WAITING, ())
 
 
-def test_a_stack_without_a_gap_waits_a_second_and_is_looked_at_again(box: Box) -> None:
+def test_a_stack_without_a_gap_waits_half_a_second(box: Box) -> None:
     box.send(*range(10))
     box.after(0.1)
-    box.after(0.8)
+    box.after(0.3)
     assert box.row().state is StudyState.ARRIVING
     box.after(0.3)
     assert box.row().state is StudyState.WAITING
