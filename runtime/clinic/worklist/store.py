@@ -40,7 +40,6 @@ from edge_medgemma.runtime.clinic.worklist.records import (
 )
 from edge_medgemma.runtime.clinic.worklist.results import ResultRecord, read_records
 from edge_medgemma.runtime.errors import WorklistError
-from edge_medgemma.runtime.triage.urgency import Urgency
 
 BOX = "box"
 """Who did it, in the audit, where no person and no other device did."""
@@ -202,45 +201,12 @@ class Worklist:
             if change.entry.lease == lease:
                 change.entry = states.give_back(change.entry)
 
-    def publish(
-        self,
-        lease_or_key: Lease | str,
-        number: int,
-        revision: int,
-        urgency: Urgency,
-        flagged: tuple[str, ...],
-        limitations: tuple[str, ...],
-        modality: str,
-        body_part: str,
-        is_final: bool,
-        doubts: tuple[Doubt, ...] = (),
-    ) -> None:
+    def publish_record(self, key: str, record: ResultRecord) -> None:
         """A pass has ended, and its result folder is there; one that is known changes nothing.
 
         Neither urgency nor flags are lowered by a look that saw less, nor flags by any before a person
         has acknowledged them. A rise takes an acknowledgement back.
         """
-        key = lease_or_key if isinstance(lease_or_key, str) else lease_or_key.key
-        with self._change(key) as change:
-            row = change.entry.row
-            record = ResultRecord(
-                study_uid=row.study_uid,
-                number=number,
-                revision=revision,
-                instances=row.instances,
-                urgency=urgency,
-                flagged=flagged,
-                limitations=limitations,
-                modality=modality,
-                body_part=body_part,
-                is_final=is_final,
-                doubts=doubts,
-                created_at=audit.utc_now(),
-            )
-            self._publish(change, record)
-
-    def publish_record(self, key: str, record: ResultRecord) -> None:
-        """`publish` of what a result folder says of itself."""
         with self._change(key) as change:
             self._publish(change, record)
 

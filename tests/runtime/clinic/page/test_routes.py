@@ -17,6 +17,7 @@ from edge_medgemma.runtime.clinic.page.api_routes import routes
 from edge_medgemma.runtime.clinic.state_folder import StateFolder
 from edge_medgemma.runtime.clinic.worker.engine_room import DEMO_ENGINE
 from edge_medgemma.runtime.clinic.worklist import audit
+from edge_medgemma.runtime.clinic.worklist.results import ResultRecord
 from edge_medgemma.runtime.clinic.worklist.store import Worklist
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.reporting.report_folder import write_report_folder
@@ -50,8 +51,21 @@ def box(demo_engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> StateF
         worklist.set_waiting(key)
         lease = worklist.acquire()
         assert lease is not None
-        flagged = ("intracranial_haemorrhage",)
-        worklist.publish(lease, 1, 1, Urgency.CRITICAL, flagged, (), "CT", "head", True)
+        result = ResultRecord(
+            study_uid=UID,
+            number=1,
+            revision=1,
+            instances=len(files),
+            urgency=Urgency.CRITICAL,
+            flagged=("intracranial_haemorrhage",),
+            limitations=(),
+            modality="CT",
+            body_part="head",
+            is_final=True,
+            doubts=(),
+            created_at=audit.utc_now(),
+        )
+        worklist.publish_record(key, result)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(users, "_COST", 2**8)  # as for every test of this folder
         add_user(state)
