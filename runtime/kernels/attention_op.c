@@ -88,8 +88,9 @@ static OrtStatus *create(const OrtCustomOp *op, const OrtApi *api, const OrtKern
   const char *types[] = {"T", "T_CACHE", "M"};
   int values[] = {ORT_FLOAT, op->GetInputType(op, PAST_KEY), ORT_INT32};
   kernel->api = api;
+  kernel->level = level_in_use();
   kernel->is_int8 = values[1] == ORT_INT8;
-  kernel->is_supported = kernel->is_int8 ? decode_is_supported() : prefill_is_supported();
+  kernel->is_supported = kernel->is_int8 ? kernel->level != NULL : prefill_is_supported();
   OrtStatus *status = read_attributes(info, kernel, &attributes);
   if (!status)
     status = api->CreateOp(info, NAME, DOMAIN, 1, types, values, COUNT(types),

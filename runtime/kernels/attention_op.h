@@ -1,7 +1,8 @@
 /* GroupQueryAttention as decoder graphs write it: a node, and one call of it. */
 #ifndef ATTENTION_OP_H
 #define ATTENTION_OP_H
-#include "ort_custom_ops.h"
+#include "level.h"
+#include "ort_ops.h"
 
 #define CALL_AXES 4
 
@@ -23,6 +24,7 @@ enum { OUT, PRESENT_KEY, PRESENT_VALUE, OUTPUTS };
 
 typedef struct {
   const OrtApi *api;
+  const Level *level;
   OrtOp *fallback_op; /* onnxruntime's, for calls that are not computed here */
   int64_t heads, kv_heads;
   float scale;     /* 0: by the head size */

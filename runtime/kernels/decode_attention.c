@@ -2,9 +2,6 @@
 #include <stdlib.h>
 
 #include "attention_op.h"
-#include "decode_kernel.h"
-
-int decode_is_supported(void) { return decode_has_instructions(); }
 
 int is_decode(const AttentionOp *kernel, const Call *call) {
   return kernel->is_int8 && call->rows == 1 && call->size <= DECODE_LARGEST_HEAD &&
@@ -36,9 +33,10 @@ OrtStatus *decode_attention(const AttentionOp *kernel, const Call *call, OrtKern
   step.sums = step.queries + (size_t)kernel->heads * size;
   step.highest = step.sums + parts * size;
   step.totals = step.highest + parts;
-  decode_begin(&step);
-  OrtStatus *status = api->KernelContext_ParallelFor(context, decode_attend, tasks, tasks, &step);
-  if (!status) decode_end(&step);
+  const DecodeKernel *decode = kernel->level->decode;
+  decode->begin(&step);
+  OrtStatus *status = api->KernelContext_ParallelFor(context, decode->attend, tasks, tasks, &step);
+  if (!status) decode->end(&step);
   free(scratch);
   return status;
 }

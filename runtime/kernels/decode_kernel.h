@@ -26,12 +26,11 @@ static inline ptrdiff_t decode_spans(const DecodeStep *step) {
   return (step->key_count + DECODE_SPAN - 1) / DECODE_SPAN;
 }
 
-/* Whether this processor runs those below. */
-int decode_has_instructions(void);
-
 /* One step of decode: the new row to the caches, then each span of each head, then their sum. A row
  * that sees no key at all is not a number. */
-void decode_begin(const DecodeStep *step);
-void decode_attend(void *data, size_t head_and_span);
-void decode_end(const DecodeStep *step);
+typedef struct {
+  void (*begin)(const DecodeStep *step);
+  void (*attend)(void *step, size_t head_and_span);
+  void (*end)(const DecodeStep *step);
+} DecodeKernel;
 #endif

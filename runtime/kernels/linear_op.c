@@ -2,7 +2,7 @@
 #include <stdlib.h>
 
 #include "linear_kernel.h"
-#include "ort_custom_ops.h"
+#include "ort_ops.h"
 
 #define LARGEST_AXES 8
 #define LARGEST_BLOCK 4096 /* whose sums fit into 32 bits */

@@ -11,11 +11,11 @@ from real_weights.bounds import KERNEL_DIFFERENCE, PREFILL_ATTENTION_DIFFERENCE
 from real_weights.table import add_row
 from support.grouped_attention import KINDS, SPARE_ROWS, Case, attended, reference
 
-from edge_medgemma.runtime.backends.onnxruntime.custom_ops import ort_custom_ops
+from edge_medgemma.runtime.backends.onnxruntime.custom_ops import cpu_kernels
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.generation.masks import HIDDEN
 
-LIBRARY = ort_custom_ops and ort_custom_ops.__file__
+LIBRARY = cpu_kernels and cpu_kernels.__file__
 LAYERS = (0, 5, 17)
 PROMPT_ROWS = 300
 LEVELS = 127
@@ -82,7 +82,7 @@ def whole(fp32: Engine, ids: NDArray[np.int64]) -> Case:
 
 
 @pytest.mark.skipif(
-    ort_custom_ops is None or not ort_custom_ops.has_attention(),
+    cpu_kernels is None or not cpu_kernels.has_attention(),
     reason="this processor, or installation, computes no attention in bfloat16",
 )
 def test_of_a_prompt(whole: Case, recorded: Recorded) -> None:
@@ -98,7 +98,7 @@ def test_of_a_prompt(whole: Case, recorded: Recorded) -> None:
 
 
 @pytest.mark.skipif(
-    ort_custom_ops is None or not ort_custom_ops.supported(),
+    cpu_kernels is None or not cpu_kernels.supported(),
     reason="this processor, or installation, has no kernels for the decoder",
 )
 def test_of_an_answer_over_int8_caches(whole: Case, recorded: Recorded) -> None:

@@ -14,10 +14,10 @@ from real_weights.bounds import KERNEL_DIFFERENCE
 from real_weights.table import add_row
 
 from edge_medgemma.runtime.backends.onnx_writer import blocks_product_model
-from edge_medgemma.runtime.backends.onnxruntime.custom_ops import ort_custom_ops
+from edge_medgemma.runtime.backends.onnxruntime.custom_ops import cpu_kernels
 
 needs_kernel = pytest.mark.skipif(
-    ort_custom_ops is None or not ort_custom_ops.supported(),
+    cpu_kernels is None or not cpu_kernels.supported(),
     reason="this processor, or installation, has no kernels for the decoder",
 )
 LAYERS = (0, 5, 17)
@@ -84,7 +84,7 @@ def test_linear_layers(
         x, blocks = activations[name], read(f"{name}.blocks")
         bits = 8 * blocks.size // (len(blocks) * x.shape[-1])
         model = blocks_product_model(blocks, read(f"{name}.scales"), bits)
-        own, kernel = session(model, None), session(model, ort_custom_ops.__file__)
+        own, kernel = session(model, None), session(model, cpu_kernels.__file__)
         for rows in (x, x[-1:]):
             expected, given = own.run(None, {"x": rows})[0], kernel.run(None, {"x": rows})[0]
             worst = max(worst, float(np.abs(given - expected).max() / np.abs(expected).max()))

@@ -23,11 +23,7 @@ from edge_medgemma.runtime.backends.onnx_writer import (
     blocks_product_model,
     one_node_model,
 )
-
-try:
-    from edge_medgemma.runtime.kernels import ort_custom_ops
-except ImportError:  # no C compiler was there when the package was installed
-    ort_custom_ops = None  # type: ignore[assignment]
+from edge_medgemma.runtime.kernels.level import cpu_kernels, level_absence
 
 LARGEST_DIFFERENCE = 1e-4
 """Largest difference of products and decode attention, relative to the largest number. Sums in another
@@ -69,16 +65,17 @@ _CACHES = ("key", "value")
 
 def custom_ops_absence() -> str | None:
     """The reason why custom operators are not used here; None where they are."""
-    if ort_custom_ops is None:
-        return "no kernels for the decoder: there was no C compiler at installation"
-    if not ort_custom_ops.supported():
+    absence = level_absence()
+    if absence is not None:
+        return absence
+    if cpu_kernels is None or not cpu_kernels.supported():
         return "no kernels for the decoder: they are for processors with AVX512_VNNI"
-    return _failure(ort_custom_ops.__file__)
+    return _failure(cpu_kernels.__file__)
 
 
 def has_attention() -> bool:
     """Whether attention of many rows is computed here, in bfloat16."""
-    return custom_ops_absence() is None and ort_custom_ops.has_attention()
+    return custom_ops_absence() is None and cpu_kernels.has_attention()
 
 
 def custom_ops_in_use() -> str:
@@ -92,7 +89,7 @@ def custom_ops_library() -> str | None:
 
     An operator of a library stands before the one of the same name in onnxruntime.
     """
-    return None if custom_ops_absence() else ort_custom_ops.__file__
+    return None if custom_ops_absence() else cpu_kernels.__file__
 
 
 @cache

@@ -11,14 +11,14 @@ from support.grouped_attention import (
     reference,
 )
 
-from edge_medgemma.runtime.backends.onnxruntime.custom_ops import ort_custom_ops
+from edge_medgemma.runtime.backends.onnxruntime.custom_ops import cpu_kernels
 from edge_medgemma.runtime.generation.masks import HIDDEN
 
 needs_kernel = pytest.mark.skipif(
-    ort_custom_ops is None or not ort_custom_ops.supported(),
+    cpu_kernels is None or not cpu_kernels.supported(),
     reason="this processor, or installation, has no kernels for the decoder",
 )
-LIBRARY = ort_custom_ops and ort_custom_ops.__file__
+LIBRARY = cpu_kernels and cpu_kernels.__file__
 """Not `custom_ops_library`, which is None where the kernel is wrong."""
 
 LIMIT = 1e-5

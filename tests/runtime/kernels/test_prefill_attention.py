@@ -13,14 +13,14 @@ from support.grouped_attention import (
     reference,
 )
 
-from edge_medgemma.runtime.backends.onnxruntime.custom_ops import ort_custom_ops
+from edge_medgemma.runtime.backends.onnxruntime.custom_ops import cpu_kernels
 from edge_medgemma.runtime.generation.masks import HIDDEN
 
 needs_attention = pytest.mark.skipif(
-    ort_custom_ops is None or not ort_custom_ops.has_attention(),
+    cpu_kernels is None or not cpu_kernels.has_attention(),
     reason="this processor, or installation, computes no attention in bfloat16",
 )
-LIBRARY = ort_custom_ops and ort_custom_ops.__file__
+LIBRARY = cpu_kernels and cpu_kernels.__file__
 """Not `custom_ops_library`, which is None where the kernel is wrong."""
 
 LIMIT = 2**-7

@@ -6,13 +6,13 @@ import pytest
 from support.grouped_attention import Case, attended, drawn
 
 from edge_medgemma.runtime.backends.onnx_writer import Value, one_node_model
-from edge_medgemma.runtime.backends.onnxruntime.custom_ops import ort_custom_ops
+from edge_medgemma.runtime.backends.onnxruntime.custom_ops import cpu_kernels
 
 pytestmark = pytest.mark.skipif(
-    ort_custom_ops is None or not ort_custom_ops.supported(),
+    cpu_kernels is None or not cpu_kernels.supported(),
     reason="this processor, or installation, has no kernels for the decoder",
 )
-LIBRARY = ort_custom_ops and ort_custom_ops.__file__
+LIBRARY = cpu_kernels and cpu_kernels.__file__
 
 FLOAT32, INT8 = Case(64, 100), Case(1, 100, is_int8=True)
 

@@ -22,10 +22,10 @@ from edge_medgemma.runtime.commands.options import BUILTIN_ENGINE
 from edge_medgemma.runtime.manifest import load_manifest
 
 needs_kernel = pytest.mark.skipif(
-    operators.ort_custom_ops is None or not operators.ort_custom_ops.supported(),
+    operators.cpu_kernels is None or not operators.cpu_kernels.supported(),
     reason="this processor, or installation, has no kernels for the decoder",
 )
-LIBRARY = operators.ort_custom_ops and operators.ort_custom_ops.__file__
+LIBRARY = operators.cpu_kernels and operators.cpu_kernels.__file__
 """Not `custom_ops_library`, which is None where a kernel is wrong."""
 
 
@@ -128,7 +128,7 @@ def test_sessions_that_ask_for_it_take_it(tmp_path: Path):
 def test_what_this_processor_can_is_in_use():
     assert custom_ops_absence() is None
     words = "with the linear kernel"
-    if operators.ort_custom_ops.has_attention():
+    if operators.cpu_kernels.has_attention():
         words += ", attention of many rows in bfloat16"
     assert (custom_ops_in_use(), custom_ops_library()) == (words, LIBRARY)
 
@@ -200,7 +200,7 @@ def test_a_decoder_says_with_them_what_it_says_without(
 
 
 def test_without_them_onnxruntime_computes_alone(monkeypatch, tmp_path):
-    monkeypatch.setattr(operators, "ort_custom_ops", None)
+    monkeypatch.setattr(operators, "level_absence", lambda: "no C compiler")
     assert "no C compiler" in str(custom_ops_absence())
     model, weights = drawn_map(256, 40, 4, 32)
     (tmp_path / "decoder.onnx").write_bytes(model)

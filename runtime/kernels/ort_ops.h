@@ -1,6 +1,6 @@
 /* Custom operators that onnxruntime takes before its own of the same name. */
-#ifndef ORT_CUSTOM_OPS_H
-#define ORT_CUSTOM_OPS_H
+#ifndef ORT_OPS_H
+#define ORT_OPS_H
 #include "onnxruntime_abi.h"
 
 #define DOMAIN "com.microsoft"
@@ -20,7 +20,6 @@ extern const OrtCustomOp attention_op, attention_int8_op;
 /* Whether this processor has what they compute with. */
 int linear_is_supported(void);
 int prefill_is_supported(void);
-int decode_is_supported(void);
 
 /* Numbers in a tensor. */
 static inline OrtStatus *element_count(const OrtApi *api, const OrtValue *value, size_t *count) {

@@ -1,0 +1,82 @@
+/* The kernels as one library: operators for onnxruntime, and a module of Python that says which level
+ * computes; `cpu_kernels.pyi` describes it. */
+#define PY_SSIZE_T_CLEAN
+#define Py_LIMITED_API 0x030B0000
+#include <Python.h>
+#include <string.h>
+
+#include "level.h"
+#include "ort_ops.h"
+
+/* What onnxruntime looks for in a library of operators. The domain lives as long as the process. */
+__attribute__((visibility("default"))) OrtStatus *RegisterCustomOps(OrtSessionOptions *options,
+                                                                    const OrtApiBase *base) {
+  static OrtCustomOpDomain *domain;
+  const OrtApi *api = base->GetApi(ORT_VERSION);
+  if (!api) return NULL; /* too old: it then computes with its own */
+  if (!domain) {
+    TRY(api->CreateCustomOpDomain(DOMAIN, &domain));
+    TRY(api->CustomOpDomain_Add(domain, &linear_op));
+    TRY(api->CustomOpDomain_Add(domain, &attention_op));
+    TRY(api->CustomOpDomain_Add(domain, &attention_int8_op));
+  }
+  return api->AddCustomOpDomain(options, domain);
+}
+
+static PyObject *claimed_levels(PyObject *self, PyObject *args) {
+  (void)self, (void)args;
+  PyObject *names = PyList_New(0);
+  for (const Level *const *level = all_levels; names && *level; level++) {
+    if (!level_is_claimed(*level)) continue;
+    PyObject *name = PyUnicode_FromString((*level)->name);
+    if (!name || PyList_Append(names, name)) Py_CLEAR(names);
+    Py_XDECREF(name);
+  }
+  return names;
+}
+
+static PyObject *use_level_named(PyObject *self, PyObject *args) {
+  (void)self;
+  const char *name;
+  if (!PyArg_ParseTuple(args, "z", &name)) return NULL;
+  if (!name) {
+    use_level(NULL);
+    Py_RETURN_NONE;
+  }
+  for (const Level *const *level = all_levels; *level; level++)
+    if (!strcmp((*level)->name, name) && (*level)->decode) {
+      use_level(*level);
+      Py_RETURN_NONE;
+    }
+  return PyErr_Format(PyExc_ValueError, "no kernels were compiled for '%s'", name);
+}
+
+static PyObject *level_name(PyObject *self, PyObject *args) {
+  (void)self, (void)args;
+  const Level *level = level_in_use();
+  if (!level) Py_RETURN_NONE;
+  return PyUnicode_FromString(level->name);
+}
+
+static PyObject *supported(PyObject *self, PyObject *args) {
+  (void)self, (void)args;
+  return PyBool_FromLong(linear_is_supported());
+}
+
+static PyObject *has_attention(PyObject *self, PyObject *args) {
+  (void)self, (void)args;
+  return PyBool_FromLong(prefill_is_supported());
+}
+
+static PyMethodDef methods[] = {
+    {"supported", supported, METH_NOARGS, "Whether this processor has AVX512_VNNI."},
+    {"has_attention", has_attention, METH_NOARGS, "Whether it has AVX512_BF16 as well."},
+    {"claimed_levels", claimed_levels, METH_NOARGS, "Levels that this processor claims to run."},
+    {"use_level", use_level_named, METH_VARARGS, "(name): the level that computes; None for none."},
+    {"level_in_use", level_name, METH_NOARGS, "Its name."},
+    {NULL, NULL, 0, NULL}};
+
+static struct PyModuleDef module = {
+    PyModuleDef_HEAD_INIT, "cpu_kernels", NULL, 0, methods, NULL, NULL, NULL, NULL};
+
+PyMODINIT_FUNC PyInit_cpu_kernels(void) { return PyModule_Create(&module); }

@@ -1,0 +1,7 @@
+/* Haswell to Skylake, Zen 1 to 3: no dot instructions. */
+#define LEVEL_X86
+#define LEVEL level_avx2
+#define LEVEL_AVX2
+#define LEVEL_NAME "avx2"
+#define LEVEL_TARGET "avx2,fma,f16c,bmi2"
+#include "level.inc"

@@ -1,0 +1,240 @@
+/* The portable layer that every kernel is written over. A file of `levels/` says which processor it is
+ * for and includes the kernels, which are so compiled once for each level.
+ *
+ * Vectors are those of gcc and clang: arithmetic between them needs no function. A vector has LANES
+ * lanes of 32 bits. What the compilers have no operator for stands here, a few lines a level:
+ *
+ *   Sums add_dots(Sums, Bytes u, Bytes s)     four products of u8 by s8 are added to each lane
+ *   Ints widened(Sums)                        the sums as int32, after at most DOTS additions
+ *   Ints add_pair_dots(Ints, Ints a, Ints b)  two products of int16 by int16 are added to each lane
+ *   Ints pairs_of(Floats even, Floats odd)    numbers rounded to int16, as pairs for add_pair_dots
+ *
+ * Without a dot instruction (AVX2), Sums are int16: DOTS says how many additions of products up to
+ * LARGEST_DOT they hold. Elsewhere they are int32.
+ */
+#ifndef SIMD_H
+#define SIMD_H
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#define INLINE static inline __attribute__((always_inline))
+
+#if defined(LEVEL_AVX2) || defined(LEVEL_AVX_VNNI)
+#define LANES 8
+#elif defined(LEVEL_AVX512) || defined(LEVEL_AMX)
+#define LANES 16
+#else
+#define LANES 4
+#endif
+
+typedef float Floats __attribute__((vector_size(LANES * 4)));
+typedef int32_t Ints __attribute__((vector_size(LANES * 4)));
+typedef int8_t Bytes __attribute__((vector_size(LANES * 4)));
+
+INLINE Floats load_floats(const void *from) {
+  Floats x;
+  memcpy(&x, from, sizeof x);
+  return x;
+}
+
+INLINE Ints load_ints(const void *from) {
+  Ints x;
+  memcpy(&x, from, sizeof x);
+  return x;
+}
+
+INLINE void store_floats(void *to, Floats x) { memcpy(to, &x, sizeof x); }
+INLINE void store_ints(void *to, Ints x) { memcpy(to, &x, sizeof x); }
+
+INLINE Floats all_floats(float x) { return x - (Floats){0}; }
+INLINE Ints all_ints(int32_t x) { return x - (Ints){0}; }
+
+/* `count` numbers, zeros after them; nothing beyond them is read. */
+INLINE Floats load_some_floats(const float *from, ptrdiff_t count) {
+  Floats x = {0};
+  if (count >= LANES) return load_floats(from);
+  for (ptrdiff_t i = 0; i < count; i++) x[i] = from[i];
+  return x;
+}
+
+INLINE void store_some_floats(float *to, Floats x, ptrdiff_t count) {
+  if (count >= LANES) store_floats(to, x);
+  else
+    for (ptrdiff_t i = 0; i < count; i++) to[i] = x[i];
+}
+
+INLINE Floats floats_of(Ints x) { return __builtin_convertvector(x, Floats); }
+
+#if LANES == 16
+#define DOTS INT32_MAX
+typedef Ints Sums;
+INLINE Floats larger(Floats a, Floats b) { return (Floats)_mm512_max_ps((__m512)a, (__m512)b); }
+INLINE Floats smaller(Floats a, Floats b) { return (Floats)_mm512_min_ps((__m512)a, (__m512)b); }
+INLINE Ints rounded(Floats x) { return (Ints)_mm512_cvtps_epi32((__m512)x); }
+INLINE Floats floats_of_bytes(const int8_t *from) {
+  return (Floats)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)from)));
+}
+INLINE void store_bytes(int8_t *to, Ints x) {
+  _mm_storeu_si128((__m128i *)to, _mm512_cvtsepi32_epi8((__m512i)x));
+}
+INLINE float lane_sum(Floats x) { return _mm512_reduce_add_ps((__m512)x); }
+INLINE float lane_maximum(Floats x) { return _mm512_reduce_max_ps((__m512)x); }
+INLINE Sums add_dots(Sums sums, Bytes u, Bytes s) {
+  return (Ints)_mm512_dpbusd_epi32((__m512i)sums, (__m512i)u, (__m512i)s);
+}
+INLINE Ints add_pair_dots(Ints sums, Ints a, Ints b) {
+  return (Ints)_mm512_dpwssd_epi32((__m512i)sums, (__m512i)a, (__m512i)b);
+}
+
+/* The sum over the lanes of each of LANES vectors. */
+INLINE Floats lane_sums(const Floats x[LANES]) {
+  __m512 four[4], two[2];
+  for (int i = 0; i < 4; i++) {
+    __m512d half[2];
+    for (int j = 0; j < 2; j++) {
+      __m512 a = (__m512)x[4 * i + 2 * j], b = (__m512)x[4 * i + 2 * j + 1];
+      half[j] = _mm512_castps_pd(_mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b)));
+    }
+    four[i] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(half[0], half[1])),
+                            _mm512_castpd_ps(_mm512_unpackhi_pd(half[0], half[1])));
+  }
+#define QUARTERS(a, b) \
+  _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd))
+  for (int i = 0; i < 2; i++) two[i] = QUARTERS(four[2 * i], four[2 * i + 1]);
+  return (Floats)QUARTERS(two[0], two[1]);
+}
+
+#elif LANES == 8
+INLINE Floats larger(Floats a, Floats b) { return (Floats)_mm256_max_ps((__m256)a, (__m256)b); }
+INLINE Floats smaller(Floats a, Floats b) { return (Floats)_mm256_min_ps((__m256)a, (__m256)b); }
+INLINE Ints rounded(Floats x) { return (Ints)_mm256_cvtps_epi32((__m256)x); }
+INLINE Floats floats_of_bytes(const int8_t *from) {
+  return (Floats)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)from)));
+}
+INLINE void store_bytes(int8_t *to, Ints x) {
+  __m128i low = _mm256_castsi256_si128((__m256i)x), high = _mm256_extracti128_si256((__m256i)x, 1);
+  __m128i halves = _mm_packs_epi32(low, high);
+  _mm_storel_epi64((__m128i *)to, _mm_packs_epi16(halves, halves));
+}
+INLINE Floats lane_sums(const Floats x[LANES]) {
+  __m256 two[4], four[2];
+  for (int i = 0; i < 4; i++) two[i] = _mm256_hadd_ps((__m256)x[2 * i], (__m256)x[2 * i + 1]);
+  for (int i = 0; i < 2; i++) four[i] = _mm256_hadd_ps(two[2 * i], two[2 * i + 1]);
+  return (Floats)_mm256_add_ps(_mm256_permute2f128_ps(four[0], four[1], 0x20),
+                               _mm256_permute2f128_ps(four[0], four[1], 0x31));
+}
+INLINE float lane_sum(Floats x) {
+  __m128 half = _mm_add_ps(_mm256_castps256_ps128((__m256)x), _mm256_extractf128_ps((__m256)x, 1));
+  half = _mm_add_ps(half, _mm_movehl_ps(half, half));
+  return _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)));
+}
+INLINE float lane_maximum(Floats x) {
+  __m128 half = _mm_max_ps(_mm256_castps256_ps128((__m256)x), _mm256_extractf128_ps((__m256)x, 1));
+  half = _mm_max_ps(half, _mm_movehl_ps(half, half));
+  return _mm_cvtss_f32(_mm_max_ss(half, _mm_movehdup_ps(half)));
+}
+#ifdef LEVEL_AVX_VNNI
+#define DOTS INT32_MAX
+typedef Ints Sums;
+INLINE Sums add_dots(Sums sums, Bytes u, Bytes s) {
+  return (Ints)_mm256_dpbusd_avx_epi32((__m256i)sums, (__m256i)u, (__m256i)s);
+}
+INLINE Ints add_pair_dots(Ints sums, Ints a, Ints b) {
+  return (Ints)_mm256_dpwssd_avx_epi32((__m256i)sums, (__m256i)a, (__m256i)b);
+}
+#else
+#define DOTS 8
+#define LARGEST_DOT (INT16_MAX / DOTS) /* of two products */
+typedef int16_t Sums __attribute__((vector_size(LANES * 4)));
+INLINE Sums add_dots(Sums sums, Bytes u, Bytes s) {
+  return sums + (Sums)_mm256_maddubs_epi16((__m256i)u, (__m256i)s);
+}
+INLINE Ints add_pair_dots(Ints sums, Ints a, Ints b) {
+  return sums + (Ints)_mm256_madd_epi16((__m256i)a, (__m256i)b);
+}
+#endif
+
+#else /* Arm */
+#define DOTS INT32_MAX
+typedef Ints Sums;
+INLINE Floats larger(Floats a, Floats b) { return (Floats)vmaxq_f32((float32x4_t)a, (float32x4_t)b); }
+INLINE Floats smaller(Floats a, Floats b) {
+  return (Floats)vminq_f32((float32x4_t)a, (float32x4_t)b);
+}
+INLINE Ints rounded(Floats x) { return (Ints)vcvtnq_s32_f32((float32x4_t)x); }
+INLINE Floats floats_of_bytes(const int8_t *from) {
+  int8x8_t bytes = {0};
+  memcpy(&bytes, from, LANES);
+  return (Floats)vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(bytes))));
+}
+INLINE void store_bytes(int8_t *to, Ints x) {
+  int16x4_t halves = vqmovn_s32((int32x4_t)x);
+  int8x8_t bytes = vqmovn_s16(vcombine_s16(halves, halves));
+  memcpy(to, &bytes, LANES);
+}
+INLINE Floats lane_sums(const Floats x[LANES]) {
+  float32x4_t a = vpaddq_f32((float32x4_t)x[0], (float32x4_t)x[1]);
+  return (Floats)vpaddq_f32(a, vpaddq_f32((float32x4_t)x[2], (float32x4_t)x[3]));
+}
+INLINE float lane_sum(Floats x) { return vaddvq_f32((float32x4_t)x); }
+INLINE float lane_maximum(Floats x) { return vmaxvq_f32((float32x4_t)x); }
+
+/* Signed by signed: `u` must be below 128, which weights of 4 bits are. */
+INLINE Sums add_dots(Sums sums, Bytes u, Bytes s) {
+  return (Ints)vdotq_s32((int32x4_t)sums, (int8x16_t)u, (int8x16_t)s);
+}
+
+/* Pairs lie in planes: the even numbers of all lanes, then the odd ones. A pair of `b` is the same in
+ * all lanes. */
+INLINE Ints add_pair_dots(Ints sums, Ints a, Ints b) {
+  int16x8_t planes = (int16x8_t)a, pair = (int16x8_t)b;
+  int32x4_t even = vmlal_laneq_s16((int32x4_t)sums, vget_low_s16(planes), pair, 0);
+  return (Ints)vmlal_high_laneq_s16(even, planes, pair, 1);
+}
+#endif
+
+#if LANES == 4
+INLINE Ints pairs_of(Floats even, Floats odd) {
+  int16x4_t low = vqmovn_s32((int32x4_t)rounded(even));
+  return (Ints)vqmovn_high_s32(low, (int32x4_t)rounded(odd));
+}
+#else
+INLINE Ints pairs_of(Floats even, Floats odd) {
+  return (rounded(even) & 0xffff) | (Ints)((__typeof__((uint32_t)0 + (Ints){0}))rounded(odd) << 16);
+}
+#endif
+
+#ifdef LARGEST_DOT
+INLINE Ints widened(Sums sums) {
+  return (Ints)_mm256_madd_epi16((__m256i)sums, _mm256_set1_epi16(1));
+}
+#else
+INLINE Ints widened(Sums sums) { return sums; }
+#endif
+
+INLINE Floats absolute(Floats x) { return (Floats)((Ints)x & 0x7fffffff); }
+
+/* 2 to the power of x <= 0, by `count` terms of which the last is that of x to the power of 0. */
+INLINE Floats power_by_terms(Floats x, const float *terms, int count) {
+  x = larger(x, all_floats(-126));
+  Ints whole = rounded(x);
+  Floats rest = x - floats_of(whole), sum = all_floats(terms[0]);
+  for (int i = 1; i < count; i++) sum = sum * rest + terms[i];
+  return (Floats)((Ints)sum + (whole << 23)); /* the exponent of a float32 */
+}
+
+/* To 1e-7 of it, as Cephes' exp2f; 2^-126 for less than that. */
+INLINE Floats power_of_two(Floats x) {
+  static const float terms[] = {1.535336188e-4f, 1.339887440e-3f, 9.618437357e-3f, 5.550332471e-2f,
+                                2.402264791e-1f, 6.931472028e-1f, 1};
+  return power_by_terms(x, terms, 7);
+}
+
+/* To 1e-4 of it. */
+INLINE Floats rough_power_of_two(Floats x) {
+  static const float terms[] = {0.05550327f, 0.24226275f, 0.6931472f, 0.99992996f};
+  return power_by_terms(x, terms, 4);
+}
+#endif
