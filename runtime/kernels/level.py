@@ -3,7 +3,7 @@
 from functools import cache
 
 try:
-    from edge_medgemma.runtime.kernels import cpu_kernels
+    from edge_medgemma.runtime.kernels import cpu_kernels as cpu_kernels
 except ImportError:  # no C compiler was there when the package was installed
     cpu_kernels = None  # type: ignore[assignment]
 

@@ -68,7 +68,7 @@ def custom_ops_absence() -> str | None:
     absence = level_absence()
     if absence is not None:
         return absence
-    if cpu_kernels is None or not cpu_kernels.supported():
+    if not cpu_kernels.supported():
         return "no kernels for the decoder: they are for processors with AVX512_VNNI"
     return _failure(cpu_kernels.__file__)
 
