@@ -3,9 +3,12 @@
 from functools import cache
 
 try:
-    from edge_medgemma.runtime.kernels import cpu_kernels as cpu_kernels
+    from edge_medgemma.runtime.kernels import cpu_kernels
 except ImportError:  # no C compiler was there when the package was installed
     cpu_kernels = None  # type: ignore[assignment]
+
+
+__all__ = ["cpu_kernels", "kernel_level", "level_absence"]
 
 
 @cache
