@@ -4,7 +4,8 @@
  * Vectors are those of gcc and clang: arithmetic between them needs no function. A vector has LANES
  * lanes of 32 bits. What the compilers have no operator for stands here, a few lines a level:
  *
- *   Sums add_dots(Sums, Bytes u, Bytes s)     four products of u8 by s8 are added to each lane
+ *   Sums add_dots(Sums, Bytes u, Bytes s)     four products of u8 by s8 are added to each lane; u is
+ *                                             below 128, or an int8 plus DOT_OFFSET (none on Arm)
  *   Ints widened(Sums)                        the sums as int32, after at most DOTS additions
  *   Ints add_pair_dots(Ints, Ints a, Ints b)  two products of int16 by int16 are added to each lane
  *   Ints pairs_of(Floats even, Floats odd)    numbers rounded to int16, as pairs for add_pair_dots
@@ -66,6 +67,10 @@ INLINE void store_some_floats(float *to, Floats x, ptrdiff_t count) {
 }
 
 INLINE Floats floats_of(Ints x) { return __builtin_convertvector(x, Floats); }
+
+/* Added to an int8 to make it the first factor of add_dots. The sums are then larger by it times the sum
+ * of the second factors. */
+#define DOT_OFFSET (LANES == 4 ? 0 : 128)
 
 #if LANES == 16
 #define DOTS INT32_MAX
@@ -181,7 +186,7 @@ INLINE Floats lane_sums(const Floats x[LANES]) {
 INLINE float lane_sum(Floats x) { return vaddvq_f32((float32x4_t)x); }
 INLINE float lane_maximum(Floats x) { return vmaxvq_f32((float32x4_t)x); }
 
-/* Signed by signed: `u` must be below 128, which weights of 4 bits are. */
+/* Signed by signed: without i8mm there is no instruction for u8 by s8. */
 INLINE Sums add_dots(Sums sums, Bytes u, Bytes s) {
   return (Ints)vdotq_s32((int32x4_t)sums, (int8x16_t)u, (int8x16_t)s);
 }
