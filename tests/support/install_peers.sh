@@ -1,15 +1,17 @@
 #!/usr/bin/env bash
-# Debian's DICOM peers, validators and browser that tests/runtime/clinic and tests/clinic call.
+# Debian's DICOM peers, validators and browser that tests/runtime/clinic and tests/clinic call, and the
+# compiler and emulator of arm64 that tests/direct_kernels calls.
 # Tests without them are skipped, each with its reason; so this never fails, it only says what it did.
 set -uo pipefail
 
 packages=(
   chromium dcmtk dicom3tools fonts-noto-core libpango-1.0-0 libpangoft2-1.0-0
   orthanc orthanc-dicomweb poppler-utils
+  gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static
 )
 
 leave() {
-  echo "peers of the clinic's tests: $1"
+  echo "peers of the tests: $1"
   exit 0
 }
 
