@@ -11,6 +11,12 @@ import psutil
 CGROUP_MEMBERSHIP = Path("/proc/self/cgroup")
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 
+_KIND_OF_CORE = (
+    "vendor_id", "cpu family", "model", "model name", "stepping", "microcode", "flags",
+    "CPU implementer", "CPU architecture", "CPU variant", "CPU part", "CPU revision", "Features",
+)  # fmt: skip
+"""What /proc/cpuinfo says of a core on x86 and on Arm, but for its number and clock."""
+
 
 def usable_cores() -> int:
     """Number of cores, at least one: the process's affinity, and the CPU quota rounded up."""
@@ -69,6 +75,28 @@ def processor_name(root: Path = Path("/")) -> str:
             if name.strip() == key:
                 return value.strip()
     return platform.processor() or "unknown"
+
+
+def machine_identity(root: Path = Path("/")) -> str:
+    """Kinds of its cores with microcode, system and machine: where code that worked once works again.
+
+    A home folder may be shared by machines or copied to another.
+    """
+    words = [platform.machine(), platform.system(), platform.release(), platform.version()]
+    kinds: set[str] = set()
+    try:
+        words.append((root / "etc/machine-id").read_text(encoding="ascii", errors="replace"))
+    except OSError:
+        words.append("")
+    try:
+        cores = (root / "proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        for core in cores.split("\n\n"):
+            lines = (line.partition(":") for line in core.splitlines())
+            kind = {key.strip(): value.strip() for key, _, value in lines}
+            kinds.add(" ".join(f"{key}={kind[key]}" for key in _KIND_OF_CORE if key in kind))
+    except OSError:
+        kinds.add(platform.processor())
+    return "\n".join([*words, *sorted(kinds)])
 
 
 def _cgroups(controller: str, membership: Path, root: Path) -> Iterator[Path]:

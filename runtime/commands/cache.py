@@ -55,6 +55,7 @@ def command() -> None:
     scans              image features and prefixes of 'triage' and 'ask'
     blank-baselines    log-odds of the findings on blank slices
     self-tests         results of self-tests of libraries and devices
+    trials             whether instructions that this processor claims work
     checked-engines    hashes of large engines that were found intact
     synthetic-engines  engines made by 'benchmark --synthetic'
     benchmarks         leftovers of benchmarks that were killed

@@ -25,6 +25,8 @@ class Place(StrEnum):
     """Log-odds of findings on blank slices."""
     SELF_TESTS = "self-tests"
     """Numbers by which a library or device passed or failed its self-test."""
+    TRIALS = "trials"
+    """Whether kernels and libraries that may kill a process do so on this machine."""
     CHECKED = "checked-engines"
     """Stamps of engines whose files were hashed."""
     ENGINES = "synthetic-engines"

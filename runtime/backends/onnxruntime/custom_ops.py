@@ -12,7 +12,7 @@ numbers are onnxruntime's but for the order of float32 sums. Other attention is 
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,13 @@ from edge_medgemma.runtime.backends.onnx_writer import (
     blocks_product_model,
     one_node_model,
 )
-from edge_medgemma.runtime.kernels.level import cpu_kernels, level_absence
+from edge_medgemma.runtime.kernels.level import (
+    KERNELS,
+    ONNXRUNTIME,
+    cpu_kernels,
+    level_absence,
+)
+from edge_medgemma.runtime.trial import step
 
 LARGEST_DIFFERENCE = 1e-4
 """Largest difference of products and decode attention, relative to the largest number. Sums in another
@@ -70,7 +76,7 @@ def custom_ops_absence() -> str | None:
         return absence
     if not cpu_kernels.supported():
         return "no kernels for the decoder: they are for processors with AVX512_VNNI"
-    return _failure(cpu_kernels.__file__)
+    return None
 
 
 def has_attention() -> bool:
@@ -92,31 +98,45 @@ def custom_ops_library() -> str | None:
     return None if custom_ops_absence() else cpu_kernels.__file__
 
 
-@cache
-def _failure(library: str) -> str | None:
-    """The fault of the library, compared with onnxruntime's own on a few numbers; None where there is none."""
-    try:
-        import onnxruntime
-    except ImportError:
-        return "no kernels for the decoder: onnxruntime is not installed"
-    attempts: list[tuple[Callable[[str | None], NDArray[np.float32]], float, Any]] = [
-        (partial(_product, onnxruntime, bits, rows), LARGEST_DIFFERENCE, np.inf)
+def operators_fault(library: str | None) -> str | None:
+    """Compare a library with onnxruntime's own operators on a few numbers; for a trial in a child.
+
+    Without a library the own ones are run.
+
+    Returns:
+        What is wrong with the library, as the end of a sentence; None where nothing is.
+    """
+    import onnxruntime
+
+    attempts: list[tuple[str, Callable[[str | None], NDArray[np.float32]], float, Any]] = [
+        (
+            f"the product of {rows} rows with weights of {bits} bits",
+            partial(_product, onnxruntime, bits, rows),
+            LARGEST_DIFFERENCE,
+            np.inf,
+        )
         for bits in (4, 8)
         for rows in _ROWS
     ]
-    attempts.append((partial(_attended, onnxruntime, _PREFILL), LARGEST_BF16_DIFFERENCE, None))
-    attempts.append((partial(_attended, onnxruntime, _DECODE), LARGEST_DIFFERENCE, np.inf))
-    for compute, allowed, norm in attempts:
+    for what, attention, allowed, norm in (
+        ("attention of many rows", _PREFILL, LARGEST_BF16_DIFFERENCE, None),
+        ("attention of one row", _DECODE, LARGEST_DIFFERENCE, np.inf),
+    ):
+        attempts.append((what, partial(_attended, onnxruntime, attention), allowed, norm))
+    for what, compute, allowed, norm in attempts:
         try:
-            expected, given = (compute(one).ravel() for one in (None, library))
+            step(ONNXRUNTIME, what)
+            expected = compute(None).ravel()
+            if library is None:
+                continue
+            step(KERNELS, what)
+            given = compute(library).ravel()
         except Exception as error:  # noqa: BLE001 onnxruntime's exceptions share no base
-            reason = str(error).splitlines()[0]
-            return f"no kernels for the decoder: onnxruntime does not take them ({reason})"
+            return f"is not taken by onnxruntime ({str(error).splitlines()[0]})"
         difference = np.linalg.norm(given - expected, norm) / np.linalg.norm(expected, norm)
         if not difference <= allowed:
             return (
-                f"no kernels for the decoder: they differ from onnxruntime by {difference:.1e}, "
-                f"{allowed:.0e} is allowed"
+                f"differs from onnxruntime by {difference:.1e} in {what}, {allowed:.0e} is allowed"
             )
     return None
 

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from edge_medgemma.runtime.backends.onnx_writer import Value, one_node_model
 from edge_medgemma.runtime.backends.onnxruntime.graph_check import check_vision
-from edge_medgemma.runtime.errors import DependencyError, EngineError
+from edge_medgemma.runtime.errors import DependencyError, EngineError, ProviderError
+from edge_medgemma.runtime.kernels.level import choose_level
 from edge_medgemma.runtime.manifest import Manifest
 
 SPIN_DURATION_US = 200
@@ -58,7 +59,7 @@ def saturates_int8_products() -> bool:
     model = one_node_model(
         "MatMulInteger", "", {"a": Value("uint8")}, {"b": weights}, {"c": Value("int32")}, {}
     )
-    onnxruntime = import_onnxruntime()
+    onnxruntime = import_sound_onnxruntime()
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     (product,) = session.run(None, {"a": np.full((64, 64), 255, np.uint8)})
     return bool((product != 64 * 255 * 127).any())
@@ -79,8 +80,9 @@ def open_session(
     Raises:
         DependencyError: no onnxruntime is installed.
         EngineError: the graph does not load.
+        ProviderError: onnxruntime does not run on this processor.
     """
-    onnxruntime = import_onnxruntime()
+    onnxruntime = import_sound_onnxruntime()
     options = onnxruntime.SessionOptions()
     if threads is not None:
         options.intra_op_num_threads = threads
@@ -96,6 +98,22 @@ def open_session(
     except Exception as error:  # noqa: BLE001 onnxruntime's exceptions share no base
         reason = str(error).splitlines()[0]
         raise EngineError(f"'{path}' does not load ({reason}); export the engine again") from None
+
+
+def import_sound_onnxruntime() -> Any:
+    """The installed onnxruntime, tried on this machine's processor before it is loaded.
+
+    Raises:
+        DependencyError: there is none.
+        ProviderError: it would kill this process, as it did a child.
+    """
+    fault = choose_level().library_fault
+    if fault is not None:
+        raise ProviderError(
+            f"{fault}: it does not run on this processor; install another version of onnxruntime, or "
+            "use --provider cuda or tensorrt with an NVIDIA card"
+        )
+    return import_onnxruntime()
 
 
 def import_onnxruntime() -> Any:

@@ -87,7 +87,7 @@ def test_every_kind_is_listed_with_its_place(tmp_path, one_file_of_each_kind) ->
         assert (place["files"], place["bytes"]) == (1, 1000)
     table = invoke(cli, "cache", "list").stdout
     assert all(place.value in table for place in Place)
-    assert "devices" not in table and "6 files, 0.0 MB in all" in table
+    assert "devices" not in table and "7 files, 0.0 MB in all" in table
 
 
 @pytest.mark.command("cache clear")
@@ -100,7 +100,7 @@ def test_each_kind_is_cleared_alone(tmp_path, one_file_of_each_kind, kind) -> No
 
 
 def test_clear_takes_everything_but_an_engines_own(one_file_of_each_kind) -> None:
-    assert "6 files deleted" in invoke(cli, "cache", "clear").stdout
+    assert "7 files deleted" in invoke(cli, "cache", "clear").stdout
     assert [kind for kind, file in one_file_of_each_kind.items() if file.exists()] == ["devices"]
     assert "0 files, 0.0 MB in all" in invoke(cli, "cache", "list").stdout
 

@@ -1,0 +1,22 @@
+"""The trial of a level of kernels, in a process that it may kill: `kernels.level` starts it."""
+
+from edge_medgemma.runtime.backends.onnxruntime.custom_ops import operators_fault
+from edge_medgemma.runtime.kernels.level import NO_LEVEL, ONNXRUNTIME, cpu_kernels
+from edge_medgemma.runtime.trial import finish, limit_child, step
+
+
+def main() -> None:
+    """Run every kernel of the level of the first argument on small numbers, beside onnxruntime's own."""
+    (level,) = limit_child()
+    library = None
+    if level != NO_LEVEL:
+        cpu_kernels.use_level(level)
+        library = cpu_kernels.__file__ if cpu_kernels.supported() else None
+    step(ONNXRUNTIME, "its start")
+    import onnxruntime  # noqa: F401
+
+    finish(operators_fault(library))
+
+
+if __name__ == "__main__":
+    main()
