@@ -18,10 +18,16 @@ _KIND_OF_CORE = (
 """What /proc/cpuinfo says of a core on x86 and on Arm, but for its number and clock."""
 
 
+def logical_cores() -> frozenset[int]:
+    """Numbers of the CPUs that this process may run on: its affinity."""
+    if hasattr(os, "sched_getaffinity"):
+        return frozenset(os.sched_getaffinity(0))
+    return frozenset(range(os.cpu_count() or 1))
+
+
 def usable_cores() -> int:
-    """Number of cores, at least one: the process's affinity, and the CPU quota rounded up."""
-    has_affinity = hasattr(os, "sched_getaffinity")
-    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    """Number of CPUs, at least one: the process's affinity, and the CPU quota rounded up."""
+    cores = len(logical_cores())
     quota = cgroup_cores()
     return cores if quota is None else max(1, min(cores, math.ceil(quota)))
 

@@ -15,7 +15,7 @@ from edge_medgemma.runtime.commands.options import (
     threads_option,
 )
 from edge_medgemma.runtime.commands.progress import named_progress, progress_bar
-from edge_medgemma.runtime.host import usable_cores
+from edge_medgemma.runtime.topology import default_threads
 
 BUILTIN_NAME = "demo"
 
@@ -91,7 +91,7 @@ def command(
         directory = synthetic_engine(synthetic)
     else:
         directory = BUILTIN_ENGINE if engine in (None, BUILTIN_NAME) else Path(str(engine))
-    request = Request(directory, providers, threads or usable_cores(), suite, repeat, started_s)
+    request = Request(directory, providers, threads or default_threads(), suite, repeat, started_s)
     with named_progress("measuring peaks") as on_row:
         benchmark = run_benchmark(request, on_row)
     print_table(*benchmark_tables(benchmark))

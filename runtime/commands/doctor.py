@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import click
+import psutil
 from rich.table import Table
 from rich.text import Text
 
@@ -26,11 +27,13 @@ from edge_medgemma.runtime.commands.tables import print_table
 from edge_medgemma.runtime.documents import dump_json
 from edge_medgemma.runtime.errors import EdgeMedgemmaError
 from edge_medgemma.runtime.host import available_bytes, processor_name, usable_cores
+from edge_medgemma.runtime.kernels.level import kernel_level, kernel_notes
 from edge_medgemma.runtime.manifest import Manifest, Precision, load_manifest
 from edge_medgemma.runtime.memory.device_memory import largest_device_slices
 from edge_medgemma.runtime.memory.host_memory import gigabytes, largest_slices, plan_memory
 from edge_medgemma.runtime.parity import parity_words
 from edge_medgemma.runtime.store.ownership import distrusted_places
+from edge_medgemma.runtime.topology import CoreKind, choose_threads, core_words
 
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
@@ -73,9 +76,21 @@ class Diagnosis:
     system: str
     processor: str
     cores: int
-    """Number of cores that a process may use."""
+    """Number of CPUs, hardware threads included, that a process may use."""
+    core_kinds: tuple[CoreKind, ...]
+    """Cores that are about equally fast, the fastest first; empty where the system does not tell."""
+    threads: int
+    """Threads that compute unless `--threads` says otherwise."""
+    threads_reason: str
+    """Why so many: the end of a sentence."""
+    kernel_level: str | None
+    """Instruction set of the compiled kernels in use; null where none is."""
+    kernel_notes: tuple[str, ...]
+    """Why no faster kernels are used, a sentence each."""
     available_bytes: int
     """Memory that a process may hold."""
+    memory_bytes: int
+    """Memory of the machine."""
     onnxruntime_packages: dict[str, str]
     """Version of each installed distribution of onnxruntime."""
     nvidia_driver: str | None
@@ -121,6 +136,7 @@ def diagnose(engine_directory: Path) -> Diagnosis:
     engine = diagnose_engine(engine_directory, manifest, probes)
     if engine.decoder_provider is None:
         problems.append(f"no provider runs the engine: {engine.fallbacks[-1].reason}")
+    chosen = choose_threads()
     return Diagnosis(
         schema_version=1,
         program_version=__version__,
@@ -128,7 +144,13 @@ def diagnose(engine_directory: Path) -> Diagnosis:
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         processor=processor_name(),
         cores=usable_cores(),
+        core_kinds=chosen.kinds,
+        threads=chosen.threads,
+        threads_reason=chosen.reason,
+        kernel_level=kernel_level(),
+        kernel_notes=kernel_notes(),
         available_bytes=available_bytes(),
+        memory_bytes=psutil.virtual_memory().total,
         onnxruntime_packages=packages,
         nvidia_driver=_nvidia_driver(),
         providers=probes,
@@ -223,8 +245,11 @@ def _print(found: Diagnosis) -> None:
     )
     lines = [
         f"edge-medgemma {found.program_version}, Python {found.python_version}, {found.system}",
-        f"processor: {found.processor}, {found.cores} cores",
-        f"memory available: {gigabytes(found.available_bytes)}",
+        f"processor: {found.processor}, {core_words(found.core_kinds)}",
+        f"threads: {found.threads}, {found.threads_reason}",
+        f"kernels: {found.kernel_level or 'none of ours'}",
+        *(f"  {note}" for note in found.kernel_notes),
+        f"memory available: {gigabytes(found.available_bytes)} of {gigabytes(found.memory_bytes)}",
         f"onnxruntime packages: {packages or 'none'}",
         f"NVIDIA driver: {found.nvidia_driver or 'none'}",
     ]

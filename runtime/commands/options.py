@@ -68,8 +68,9 @@ thresholds_option = click.option(
 )
 
 threads_option = click.option(
-    "--threads", type=click.IntRange(min=1), help="CPU threads.  [default: all cores]"
-)
+    "--threads", type=click.IntRange(min=1),
+    help="CPU threads.  [default: by the processor's cores; 'doctor' says how many and why]",
+)  # fmt: skip
 
 no_cache_option = click.option(
     "--no-cache", is_flag=True,

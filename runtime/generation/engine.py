@@ -46,6 +46,7 @@ from edge_medgemma.runtime.memory.device_memory import (
 )
 from edge_medgemma.runtime.memory.host_memory import fits_together, require_memory
 from edge_medgemma.runtime.store.integrity import check_engine
+from edge_medgemma.runtime.topology import default_threads
 from edge_medgemma.runtime.tracing.spans import SpanRecorder
 
 LOG = logging.getLogger(__name__)
@@ -76,7 +77,7 @@ class Engine:
         self.grammars = Grammars(
             directory / "tokenizer.json", manifest, sorted(self.tokenizer.control_ids)
         )
-        self._threads = threads
+        self._threads = threads or default_threads()
         self._providers = providers
         self._devices = devices
         self._choice: BackendSelection | None = None
@@ -103,7 +104,7 @@ class Engine:
 
         Args:
             directory: holds `manifest.json`
-            threads: of the compute pool; None leaves the choice to the library
+            threads: of the compute pool; None: as many as suit the processor's cores
             providers: which library runs which part
             check_files: compare every file with its SHA-256 first
             recorder: gets the times of checking, loading and resizing

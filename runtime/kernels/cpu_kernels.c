@@ -23,16 +23,27 @@ __attribute__((visibility("default"))) OrtStatus *RegisterCustomOps(OrtSessionOp
   return api->AddCustomOpDomain(options, domain);
 }
 
-static PyObject *claimed_levels(PyObject *self, PyObject *args) {
-  (void)self, (void)args;
+static int is_compiled(const Level *level) { return level->decode != NULL; }
+
+static PyObject *names_of(int (*is_wanted)(const Level *)) {
   PyObject *names = PyList_New(0);
   for (const Level *const *level = all_levels; names && *level; level++) {
-    if (!level_is_claimed(*level)) continue;
+    if (!is_wanted(*level)) continue;
     PyObject *name = PyUnicode_FromString((*level)->name);
     if (!name || PyList_Append(names, name)) Py_CLEAR(names);
     Py_XDECREF(name);
   }
   return names;
+}
+
+static PyObject *claimed_levels(PyObject *self, PyObject *args) {
+  (void)self, (void)args;
+  return names_of(level_is_claimed);
+}
+
+static PyObject *compiled_levels(PyObject *self, PyObject *args) {
+  (void)self, (void)args;
+  return names_of(is_compiled);
 }
 
 static PyObject *use_level_named(PyObject *self, PyObject *args) {
@@ -44,7 +55,7 @@ static PyObject *use_level_named(PyObject *self, PyObject *args) {
     Py_RETURN_NONE;
   }
   for (const Level *const *level = all_levels; *level; level++)
-    if (!strcmp((*level)->name, name) && (*level)->decode) {
+    if (!strcmp((*level)->name, name) && is_compiled(*level)) {
       use_level(*level);
       Py_RETURN_NONE;
     }
@@ -72,6 +83,7 @@ static PyMethodDef methods[] = {
     {"supported", supported, METH_NOARGS, "Whether this processor has AVX512_VNNI."},
     {"has_attention", has_attention, METH_NOARGS, "Whether it has AVX512_BF16 as well."},
     {"claimed_levels", claimed_levels, METH_NOARGS, "Levels that this processor claims to run."},
+    {"compiled_levels", compiled_levels, METH_NOARGS, "Levels that this library has kernels for."},
     {"use_level", use_level_named, METH_VARARGS, "(name): the level that computes; None for none."},
     {"level_in_use", level_name, METH_NOARGS, "Its name."},
     {NULL, NULL, 0, NULL}};

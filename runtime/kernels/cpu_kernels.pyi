@@ -9,6 +9,9 @@ def claimed_levels() -> list[str]:
     A claim can be false: `kernels.level` tries before it uses one.
     """
 
+def compiled_levels() -> list[str]:
+    """Levels that the library has kernels for, the fastest first: a compiler may be too old for some."""
+
 def use_level(name: str | None, /) -> None:
     """Compute with the kernels of this level, or with none.
 

@@ -3,6 +3,7 @@
 import importlib.util
 import logging
 import os
+import platform
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,7 +19,7 @@ except ImportError:  # no C compiler was there when the package was installed
     cpu_kernels = None  # type: ignore[assignment]
 
 __all__ = ["KERNELS", "NO_LEVEL", "ONNXRUNTIME", "cpu_kernels", "kernel_level", "level_absence"]
-__all__ += ["LevelChoice", "choose_level"]
+__all__ += ["LevelChoice", "choose_level", "kernel_notes"]
 
 TRIAL = "edge_medgemma.runtime.backends.onnxruntime.level_trial"
 """Module that runs every kernel of a level, or with `none` onnxruntime alone."""
@@ -27,6 +28,12 @@ KERNELS, ONNXRUNTIME = "kernels", "onnxruntime"
 """Whose code a step of the trial runs."""
 
 NO_LEVEL = "none"
+
+X86_LEVELS = ("amx", "avx512", "avx_vnni", "avx2")
+ARM_LEVELS = ("i8mm", "dotprod")
+"""Every level of an architecture, the fastest first."""
+
+X86_MACHINES = ("x86_64", "amd64")
 
 NO_LIBRARY = ""
 
@@ -87,6 +94,23 @@ def level_absence() -> str | None:
     if choice.library_fault is not None or choice.faults:
         return choice.library_fault or choice.faults[-1]
     return "no kernels: they are for x86-64 with AVX2 and for arm64 with dot products"
+
+
+def kernel_notes() -> tuple[str, ...]:
+    """Why no faster level is used, a sentence each; empty where the fastest is."""
+    choice = choose_level()
+    notes = list(choice.faults)
+    if cpu_kernels is not None:
+        levels = X86_LEVELS if platform.machine().lower() in X86_MACHINES else ARM_LEVELS
+        faster = levels[: levels.index(choice.level)] if choice.level in levels else levels
+        compiled, claimed = cpu_kernels.compiled_levels(), cpu_kernels.claimed_levels()
+        for level in faster:
+            if level not in compiled:
+                notes.append(f"level {level} is not compiled in: the compiler was too old for it")
+            elif level not in claimed:
+                notes.append(f"level {level} is not for this processor")
+    absence = level_absence()
+    return tuple(dict.fromkeys([*notes, *([absence] if absence else [])]))
 
 
 def _verdict(level: str) -> Verdict:

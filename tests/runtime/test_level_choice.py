@@ -26,6 +26,9 @@ class Kernels:
     def claimed_levels(self) -> list[str]:
         return ["fast", "slow"]
 
+    def compiled_levels(self) -> list[str]:
+        return ["unclaimed", "fast", "slow", "slower"]
+
     def use_level(self, name: str | None) -> None:
         self.used = name
 
@@ -108,6 +111,18 @@ def test_without_onnxruntime_nothing_is_tried(tried, monkeypatch) -> None:
     monkeypatch.setattr(level, "_onnxruntime_files", lambda: level.NO_LIBRARY)
     assert choose_level() == LevelChoice(None) and begun == []
     assert level_absence() == "no kernels: onnxruntime is not installed"
+
+
+def test_why_no_faster_level_is_used(tried, monkeypatch) -> None:
+    tried(fast=DIED, slow=PASSED)
+    monkeypatch.setattr(level, "X86_LEVELS", ("uncompiled", "unclaimed", "fast", "slow", "slower"))
+    monkeypatch.setattr(level.platform, "machine", lambda: "x86_64")
+    sentence, *others = level.kernel_notes()
+    assert sentence.startswith("level fast of the kernels")
+    assert others == [
+        "level uncompiled is not compiled in: the compiler was too old for it",
+        "level unclaimed is not for this processor",
+    ]
 
 
 def _choose(_: int) -> str | None:

@@ -17,9 +17,11 @@ from edge_medgemma.runtime.commands import doctor
 from edge_medgemma.runtime.commands.options import BUILTIN_ENGINE
 from edge_medgemma.runtime.documents import dump_json
 from edge_medgemma.runtime.errors import DependencyError, EngineError
+from edge_medgemma.runtime.kernels.level import kernel_level, kernel_notes
 from edge_medgemma.runtime.manifest import load_manifest
 from edge_medgemma.runtime.memory.device_memory import decoder_shapes
 from edge_medgemma.runtime.memory.host_memory import largest_slices
+from edge_medgemma.runtime.topology import default_threads
 
 
 def test_two_packages_in_one_folder_are_a_problem_with_a_way_out() -> None:
@@ -56,7 +58,10 @@ def test_the_demo_engine_is_diagnosed_in_words(monkeypatch: pytest.MonkeyPatch) 
         "  precision: decoder int4, head int8, vision tower fp32",
         "  parity: ",
         "processor: A Processor 9000",
-        "memory available: 2.0 GB",
+        f"threads: {default_threads()}, one for each ",
+        f"kernels: {kernel_level() or 'none of ours'}",
+        *(f"  {note}" for note in kernel_notes()),
+        "memory available: 2.0 GB of ",
         "  vision tower: cpu",
         "  decoder: cpu",
         "  TensorRT plans: none",
