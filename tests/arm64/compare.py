@@ -39,6 +39,8 @@ def main() -> int:
             numbers.append(abs(one - other))
         else:
             wrong.append(f"{path}: {one!r} against {other!r}")
+    if not numbers:
+        wrong.append("no score differs in any bit: nothing was computed, or both on one processor")
     largest = max(numbers, default=0.0)
     if largest > MAXIMUM_LOGIT_DIFFERENCE:
         wrong.append(f"largest difference {largest:.3g}, allowed {MAXIMUM_LOGIT_DIFFERENCE}")

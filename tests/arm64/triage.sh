@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Triage a synthetic head CT with the demo engine on emulated arm64, and compare the
-# result with this machine's own. Needs Debian (its archive holds arm64), dpkg-deb and
-# qemu-user-static; no root, no registered binary format. Downloads once, into its one argument:
+# Triage a synthetic head CT with the demo engine on emulated arm64, on a processor of each kind that
+# kernels are for, and compare each result with this machine's own. Needs Debian (its archive holds
+# arm64), dpkg-deb, gcc-aarch64-linux-gnu and qemu-user-static; no root, no registered binary format.
+# Downloads once, into its one argument:
 #   tests/arm64/triage.sh build/arm64
 set -euo pipefail
 
@@ -10,11 +11,14 @@ build=${1:?usage: triage.sh BUILD_FOLDER}
 mkdir -p "$build"
 build=$(cd "$build" && pwd)
 native=${PYTHON:-$repository/.venv/bin/python}
-slices=${SLICES:-4}
+slices=${SLICES:-3}
+# Without dot products, with them, and with matrix products of bytes; the kernels' level on each.
+processors=${PROCESSORS:-cortex-a72 cortex-a76 max}
+declare -A levels=([cortex-a72]=None [cortex-a76]=dotprod [max]=i8mm)
 
-for tool in apt-get dpkg-deb qemu-aarch64-static; do
+for tool in apt-get dpkg-deb aarch64-linux-gnu-gcc qemu-aarch64-static; do
   command -v "$tool" > /dev/null || {
-    echo "$tool is missing; install Debian's apt, dpkg and qemu-user-static" >&2
+    echo "$tool is missing; install Debian's apt, dpkg, gcc-aarch64-linux-gnu and qemu-user-static" >&2
     exit 2
   }
 done
@@ -31,7 +35,8 @@ fetch_system() {
     -o Debug::NoLocking=1
   )
   apt-get "${options[@]}" update
-  apt-get "${options[@]}" --no-install-recommends --download-only install python3 libstdc++6
+  apt-get "${options[@]}" --no-install-recommends --download-only install \
+    python3 libpython3-dev libstdc++6
   local package
   for package in "$build"/apt/archives/*.deb; do
     dpkg-deb -x "$package" "$build/system"
@@ -50,35 +55,52 @@ fetch_wheels() {
     --target "$build/site" -r "$build/requirements.txt"
 }
 
+# The package from its sources, its kernels compiled for arm64 whatever the wheel is called. From a copy:
+# objects of two processors must not meet in one folder.
+build_package() {
+  rm -rf "$build/source" "$build/wheel" "$build/packages"
+  mkdir -p "$build/source"
+  (cd "$repository" && git ls-files -z package runtime calibration export pyproject.toml LICENSE README.md |
+    tar -c --null -T -) | tar -x -C "$build/source"
+  CC=aarch64-linux-gnu-gcc LDSHARED='aarch64-linux-gnu-gcc -shared' CFLAGS="-I$build/system/usr/include" \
+    "$native" -m pip wheel -q --no-deps --wheel-dir "$build/wheel" "$build/source"
+  "$native" -m zipfile -e "$build"/wheel/*.whl "$build/packages"
+}
+
 # ONNX Runtime reads the kernel's description of the processor and dies on that of the machine
-# underneath; the emulator shows programs the files below `system` first. A Jetson Orin's cores:
+# underneath; the emulator shows programs the files below `system` first.
 describe_processor() {
+  local features='fp asimd evtstrm aes pmull sha1 sha2 crc32 cpuid' part=0xd08
+  [ "$1" = cortex-a72 ] || features+=' atomics fphp asimdhp asimdrdm lrcpc dcpop asimddp' part=0xd42
+  [ "$1" != max ] || features+=' i8mm' part=0xd49
   mkdir -p "$build/system/proc"
   local core
   for core in 0 1; do
-    printf 'processor\t: %s\nBogoMIPS\t: 62.50\nFeatures\t: %s\n' "$core" \
-      'fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp'
+    printf 'processor\t: %s\nBogoMIPS\t: 62.50\nFeatures\t: %s\n' "$core" "$features"
     printf 'CPU implementer\t: 0x41\nCPU architecture: 8\nCPU variant\t: 0x0\n'
-    printf 'CPU part\t: 0xd42\nCPU revision\t: 1\n\n'
+    printf 'CPU part\t: %s\nCPU revision\t: 1\n\n' "$part"
   done > "$build/system/proc/cpuinfo"
 }
 
 # Child processes start through the emulator too, by way of sys.executable.
 write_launcher() {
-  mkdir -p "$build/hook" "$build/packages/edge_medgemma"
+  mkdir -p "$build/hook"
   cat > "$build/python" << END
 #!/bin/sh
-exec qemu-aarch64-static -cpu max -L "$build/system" "$1" "\$@"
+exec qemu-aarch64-static -cpu $1 -L "$build/system" "$python" "\$@"
 END
   chmod +x "$build/python"
   echo 'import os, sys; sys.executable = os.environ["ARM64_PYTHON"]' > "$build/hook/sitecustomize.py"
-  ln -sfn "$repository/runtime" "$build/packages/edge_medgemma/runtime"
-  ln -sf "$repository"/package/*.py "$build/packages/edge_medgemma/"
 }
 
-if [ ! -e "$build/.system-ready" ]; then
+emulated() {
+  ARM64_PYTHON="$build/python" PYTHONSAFEPATH=1 PYTHONPATH="$build/hook:$build/packages:$build/site" \
+    "$build/python" "$@"
+}
+
+if [ ! -e "$build/.system-with-headers-ready" ]; then
   fetch_system
-  touch "$build/.system-ready"
+  touch "$build/.system-with-headers-ready"
 fi
 python=$(find "$build/system/usr/bin" -name 'python3.[0-9]*' | sort | head -1)
 version=$(basename "$python" | sed s/python//)
@@ -86,17 +108,26 @@ if [ ! -e "$build/.wheels-ready" ]; then
   fetch_wheels "$version"
   touch "$build/.wheels-ready"
 fi
-describe_processor
-write_launcher "$python"
+build_package
 
 export XDG_CACHE_HOME="$build/cache"
-rm -rf "$XDG_CACHE_HOME" "$build/native" "$build/arm64"
 # A synthetic scan: of a real one the demo engine says nothing that could be compared.
-rm -rf "$build/phantom"
+rm -rf "$XDG_CACHE_HOME" "$build/native" "$build/phantom"
 "$native" -m edge_medgemma phantom draw "$build/phantom" --finding intracranial_haemorrhage
 arguments=(triage "$build/phantom" --slices "$slices" --no-report --provider cpu)
 "$native" -m edge_medgemma "${arguments[@]}" --out "$build/native" > /dev/null
-rm -rf "$XDG_CACHE_HOME"
-ARM64_PYTHON="$build/python" PYTHONSAFEPATH=1 PYTHONPATH="$build/hook:$build/packages:$build/site" \
-  "$build/python" -m edge_medgemma "${arguments[@]}" --out "$build/arm64"
-"$native" "$repository/tests/arm64/compare.py" "$build/native/triage.json" "$build/arm64/triage.json"
+
+level_in_use='from edge_medgemma.runtime.kernels.level import kernel_level; print(kernel_level())'
+for processor in $processors; do
+  describe_processor "$processor"
+  write_launcher "$processor"
+  level=$(emulated -c "$level_in_use")
+  [ "$level" = "${levels[$processor]}" ] || {
+    echo "on $processor the kernels' level is $level, not ${levels[$processor]}" >&2
+    exit 1
+  }
+  rm -rf "$XDG_CACHE_HOME" "$build/$processor"
+  emulated -m edge_medgemma "${arguments[@]}" --out "$build/$processor"
+  echo "$processor, kernels for $level:"
+  "$native" "$repository/tests/arm64/compare.py" "$build/native/triage.json" "$build/$processor/triage.json"
+done
