@@ -5,7 +5,7 @@ SHAPE ?= tiny
 PEERS ?= llama.cpp-q4_0 transformers-bf16 openvino-int4 optimum-onnx onnxruntime-genai
 COMPARISON_OPTIONS ?=
 
-.PHONY: triage demonstration-scans test lint types schemas languages tiny-engine docs tensorrt-check cuda-check real-weights quality gpu-pack gpu-check-dry arm64 comparisons kernels-asan clinic-check
+.PHONY: triage demonstration-scans test lint types schemas languages tiny-engine docs tensorrt-check cuda-check real-weights quality gpu-pack gpu-check-dry arm64 arm64-instructions comparisons kernels-asan clinic-check
 
 triage: demonstration-scans
 	$(BIN)/edge-medgemma triage $(DEMONSTRATION) --out triage-output
@@ -107,9 +107,13 @@ kernels-asan: $(VENV)/.test-ready
 	  $(BIN)/python -m pytest -q --capture=sys -p no:faulthandler -p support.sanitized_kernels \
 	  tests/runtime/kernels tests/runtime/backends/onnxruntime/test_custom_ops.py
 
-# Emulated arm64: Debian with qemu-user-static, a few minutes.
+# Emulated arm64: Debian with gcc-aarch64-linux-gnu and qemu-user-static, a few minutes.
 arm64: $(VENV)/.triage-ready
 	tests/arm64/triage.sh build/arm64
+
+# Instructions of our kernels there beside onnxruntime's: gcc and qemu-user as well.
+arm64-instructions: $(VENV)/.triage-ready
+	tests/arm64/instructions.sh build/arm64
 
 comparisons: $(VENV)/.test-ready
 	PYTHONPATH=tests $(BIN)/python -m comparisons.compare --shape $(SHAPE) --peers $(PEERS) $(COMPARISON_OPTIONS)
