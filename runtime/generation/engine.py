@@ -44,7 +44,11 @@ from edge_medgemma.runtime.memory.device_memory import (
     require_device_memory,
     slices_of,
 )
-from edge_medgemma.runtime.memory.host_memory import fits_together, require_memory
+from edge_medgemma.runtime.memory.host_memory import (
+    fits_together,
+    largest_slices,
+    require_memory,
+)
 from edge_medgemma.runtime.store.integrity import check_engine
 from edge_medgemma.runtime.topology import default_threads
 from edge_medgemma.runtime.tracing.spans import SpanRecorder
@@ -189,6 +193,12 @@ class Engine:
         if budget is None or budget.rows is None:
             return None
         return slices_of(self.manifest, budget.rows)
+
+    def slices_in_memory(self, shape: tuple[int, int], share: float) -> int | None:
+        """Most slices of `shape` that a share of the available memory holds; None where a GPU computes."""
+        if self.choice.decoder_budget is not None:
+            return None
+        return largest_slices(self.manifest, int(share * available_bytes()), shape)
 
     def require_memory(self, slices: int, shape: tuple[int, int]) -> None:
         """Refuse slices of `shape` (rows, columns) that do not fit, before any of them is read.

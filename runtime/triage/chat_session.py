@@ -33,7 +33,7 @@ from edge_medgemma.runtime.triage.prefill import FeatureStore
 from edge_medgemma.runtime.triage.progress import Progress, StageTracker, no_progress
 from edge_medgemma.runtime.triage.protocol import Protocol, general_protocol
 from edge_medgemma.runtime.triage.report import CacheHits
-from edge_medgemma.runtime.triage.room import require_room
+from edge_medgemma.runtime.triage.room import require_room, slices_in_memory
 from edge_medgemma.runtime.triage.scoring.grounds import scope_problem
 from edge_medgemma.runtime.triage.scoring.questions import REASONING_TOKENS
 from edge_medgemma.runtime.triage.worklist import StudyTask, plan_studies
@@ -160,7 +160,10 @@ def open_scan(
     if outside is not None:
         raise RefusedScanError(outside)
     domain = read_domain(engine.directory, engine.manifest)
-    context = StudyContext(engine, task.protocol, task.series, options, tracker, domain)
+    held = None if options.slices else slices_in_memory(engine, task.protocol, task.series)
+    context = StudyContext(
+        engine, task.protocol, task.series, options, tracker, domain, memory_slices=held
+    )
     problems = list(task.problems)
     return with_cpu_fallback(
         engine,

@@ -84,13 +84,16 @@ class StudyContext:
     """What the engine was calibrated on."""
     points: OperatingPoints | None = None
     """Thresholds that were fitted to labelled scans; None where none were."""
+    memory_slices: int | None = None
+    """Most slices that memory held when the study was begun; None where it held all."""
 
     @property
     def slices(self) -> int:
-        """Most slices shown, by the user or else the protocol and what the device was built for."""
+        """Most slices shown, by the user or else the protocol, what the device was built for and memory."""
         if self.options.slices:
             return self.options.slices
-        return min(self.protocol.slices, self.engine.plan_slices or self.protocol.slices)
+        wanted = self.protocol.slices
+        return min(wanted, self.engine.plan_slices or wanted, self.memory_slices or wanted)
 
     @property
     def requested_indices(self) -> NDArray[np.int64]:

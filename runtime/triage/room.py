@@ -1,17 +1,43 @@
 """Whether a study fits: into the positions of the engine and into memory."""
 
+import logging
 from collections.abc import Sequence
 
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.generation.positions import require_prompt
+from edge_medgemma.runtime.slicing.volume import Series
 from edge_medgemma.runtime.triage.pipeline import StudyContext
-from edge_medgemma.runtime.triage.protocol import Finding
+from edge_medgemma.runtime.triage.protocol import Finding, Protocol
 from edge_medgemma.runtime.triage.report import Effort
 from edge_medgemma.runtime.triage.scoring.questions import (
     FINAL_ANSWER,
     REASONING_REQUEST,
     REASONING_TOKENS,
 )
+
+MEMORY_MARGIN = 0.95
+"""Of the available memory: other programs take some between this look and the last slice."""
+
+LOG = logging.getLogger(__name__)
+
+
+def slices_in_memory(engine: Engine, protocol: Protocol, series: Series) -> int | None:
+    """Most slices that memory holds, where it holds some but not all that the protocol wants; else None.
+
+    A box in a ward looks at fewer slices beside an open browser instead of at none; what fewer slices
+    cannot show is judged by coverage, as ever.
+    """
+    wanted = min(protocol.slices, series.shape[0])
+    held = engine.slices_in_memory(series.shape[1:], MEMORY_MARGIN)
+    if held is None or not 0 < held < wanted:
+        return None
+    LOG.warning(
+        "memory holds %d of the %d slices that are to be looked at; for all of them, close other "
+        "programs",
+        held,
+        wanted,
+    )
+    return held
 
 
 def require_room(context: StudyContext, slices: int, further_tokens: int | None = None) -> None:

@@ -32,6 +32,7 @@ from edge_medgemma.runtime.triage.refinement.schedule import Schedule
 from edge_medgemma.runtime.triage.refinement.study_run import StudyRun
 from edge_medgemma.runtime.triage.report import StudyReport, TriageReport
 from edge_medgemma.runtime.triage.report_builder import engine_record, study_report
+from edge_medgemma.runtime.triage.room import slices_in_memory
 from edge_medgemma.runtime.triage.scoring.findings import NOT_IN_SCOPE
 from edge_medgemma.runtime.triage.scoring.grounds import (
     RANDOM_WEIGHTS,
@@ -167,7 +168,8 @@ def study_context(
         return None
     tracker = StageTracker(on_progress)
     points = read_operating_points(engine.directory, options.thresholds)
-    return StudyContext(engine, task.protocol, task.series, options, tracker, domain, points)
+    held = None if options.slices else slices_in_memory(engine, task.protocol, task.series)
+    return StudyContext(engine, task.protocol, task.series, options, tracker, domain, points, held)
 
 
 def _is_outside_scope(task: StudyTask) -> bool:

@@ -29,7 +29,7 @@ from edge_medgemma.runtime.manifest import (
     Scope,
     Source,
 )
-from edge_medgemma.runtime.memory.host_memory import require_memory
+from edge_medgemma.runtime.memory.host_memory import largest_slices, require_memory
 from edge_medgemma.runtime.model_shape import TextSpec, TokenSpec, VisionSpec
 from edge_medgemma.runtime.slicing.volume import BodyPart, Modality
 from edge_medgemma.runtime.triage.protocol import load_protocol
@@ -253,6 +253,9 @@ class FakeEngine:
 
     plan_slices: int | None = None
     """Of plans; nothing was built for this engine."""
+
+    def slices_in_memory(self, shape: tuple[int, int], share: float) -> int:
+        return largest_slices(self.manifest, int(share * self.available_bytes), shape)
 
     def require_memory(self, slices: int, shape: tuple[int, int]) -> None:
         require_memory(self.manifest, slices, shape, self.available_bytes)

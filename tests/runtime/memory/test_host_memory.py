@@ -27,7 +27,7 @@ from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.triage.options import TriageOptions
 from edge_medgemma.runtime.triage.triage_scan import triage_scan
 options = TriageOptions(slices=24, baseline_folder=Path(sys.argv[2]))
-with Engine.open(BUILTIN_ENGINE) as engine:
+with Engine.open(BUILTIN_ENGINE, threads=int(sys.argv[3])) as engine:
     triage_scan(engine, Path(sys.argv[1]), options)
 # Not ru_maxrss: a child inherits its parent's.
 print(int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024)
@@ -136,12 +136,32 @@ def test_a_refused_study_is_one_error_and_looks_at_nothing(tmp_path) -> None:
     assert engine.images_encoded == 0
 
 
-def test_the_plan_is_near_the_peak_of_a_real_run(tmp_path) -> None:
+def test_with_little_memory_fewer_slices_are_looked_at_and_it_is_said(tmp_path, caplog) -> None:
+    from support.fake_engine import FakeEngine
+    from support.synthetic_series import write_head_ct
+
+    from edge_medgemma.runtime.triage.options import TriageOptions
+    from edge_medgemma.runtime.triage.triage_scan import triage_scan
+
+    engine = FakeEngine()
+    scan = write_head_ct(tmp_path / "scan")
+    engine.available_bytes = round(plan_memory(engine.manifest, 7, (64, 64)).peak_bytes / 0.95) + 99
+    (study,) = triage_scan(engine, scan, TriageOptions(baseline_folder=tmp_path)).studies
+    held = engine.images_encoded - 1  # and a blank one
+    assert 0 < held < 20 and len(study.slices) == held
+    assert f"memory holds {held} of the 20 slices" in caplog.text and "close other" in caplog.text
+    engine.available_bytes = round(0.95 * engine.available_bytes)
+    with pytest.raises(ResourceError, match=f"20 slices need .* use --slices {held}"):
+        triage_scan(engine, scan, TriageOptions(slices=20, baseline_folder=tmp_path))
+
+
+@pytest.mark.parametrize("threads", ["2", "8"])
+def test_the_plan_is_near_the_peak_of_a_real_run(threads, tmp_path) -> None:
     """The demonstration engine: most of its peak is the program, so this guards that constant."""
     from support.synthetic_series import write_head_ct
 
     scan = write_head_ct(tmp_path / "scan", slices=24)
-    arguments = [sys.executable, "-c", PEAK_OF_A_TRIAGE, str(scan), str(tmp_path)]
+    arguments = [sys.executable, "-c", PEAK_OF_A_TRIAGE, str(scan), str(tmp_path), threads]
     run = subprocess.run(arguments, capture_output=True, check=True, text=True)
     measured = int(run.stdout)
     planned = plan_memory(load_manifest(BUILTIN_ENGINE), 24, (32, 32)).together_bytes
