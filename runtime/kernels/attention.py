@@ -1,4 +1,4 @@
-"""Attention of the vision tower, compiled here: where its time goes on a CPU with AVX512_BF16.
+"""Attention of the vision tower, compiled here: where its time goes on a CPU without a matrix unit.
 
 Scores of 4096 patches are 270 million numbers a layer. OpenVINO spends nearly as long on their
 exponentials as on its products; the kernel hides one behind the other.
@@ -26,13 +26,13 @@ def kernel_absence() -> str | None:
     if attention_kernel is None:
         return "no attention kernel: there was no C compiler at installation"
     if not attention_kernel.supported():
-        return "no attention kernel: it is for processors with AVX512_BF16 and without AMX"
+        return "no attention kernel: it is for processors with AVX2 and without AMX"
     return None
 
 
 def attention_in_use() -> str:
-    """Whether scores are in int8, or why not: the numbers of a tower depend on it."""
-    return kernel_absence() or "with the attention kernel, scores in int8"
+    """Whether it computes, or why not: the numbers of a tower depend on it."""
+    return kernel_absence() or "with the attention kernel, scores in int16"
 
 
 class AttentionKernel:
@@ -48,9 +48,7 @@ class AttentionKernel:
         self._failure: BaseException | None = None
 
     def attend(self, joined: NDArray[np.float32], heads: int, out: NDArray[np.float32]) -> None:
-        """Attention of every row to all rows, in products of int8 and bfloat16.
-
-        A head's scores are in int8 unless that would move those of any row by more than 0.05.
+        """Attention of every row to all rows, in products of int16.
 
         Args:
             joined: [rows, 3 * hidden], query, key and value of all heads side by side; contiguous

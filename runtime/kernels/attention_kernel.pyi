@@ -11,7 +11,7 @@ LARGEST_HEAD: int
 """Head sizes that its working memory holds; SigLIP's heads have 72."""
 
 def supported() -> bool:
-    """Whether this processor has AVX512_BF16 and no matrix unit, which OpenVINO uses better."""
+    """Whether this processor runs a level and has no matrix unit, which OpenVINO uses better."""
 
 def packed_size(rows: int, head_size: int, /) -> int:
     """32-bit words that the packed keys of a head take, or its values."""
@@ -25,10 +25,7 @@ def pack(
     head: int,
     /,
 ) -> bool:
-    """Write keys and values of one head as `attend` reads them; whether the keys are in int8.
-
-    They are where rounding moves the scores of every row by less than 0.05, root mean square.
-    """
+    """Write keys and values of one head as `attend` reads them; False: they are in int16."""
 
 def attend(
     joined: NDArray[np.float32],

@@ -5,7 +5,9 @@
 
 #include <math.h>
 
-#include "attention_kernel.h"
+#include "level.h"
+
+static const AttentionKernel *kernel; /* of the fastest level that is claimed */
 
 /* `head` of `heads` side by side, each of `size` numbers a row. */
 typedef struct {
@@ -17,14 +19,14 @@ static int is_sound(Shape *s, Py_buffer *joined, Py_buffer *keys, Py_buffer *val
                     Py_buffer *out) {
   Py_ssize_t cells = joined->len / 4, known = s->rows > 0 && s->heads > 0;
   s->size = known ? cells / 3 / s->rows / s->heads : 0;
-  int fits = known && s->size > 0 && s->size <= LARGEST_HEAD &&
+  int fits = known && s->size > 0 && s->size <= ATTENTION_LARGEST_HEAD &&
              joined->len == s->rows * 3 * s->heads * s->size * 4 && s->head >= 0 &&
              s->head < s->heads && keys->len == packed_words(s->rows, s->size) * 4 &&
              values->len == keys->len && (!out || out->len * 3 == joined->len);
   if (!fits) PyErr_SetString(PyExc_ValueError, "buffers do not fit rows, heads and head");
-  else if (!attention_has_instructions())
-    PyErr_SetString(PyExc_ValueError, "this processor lacks AVX512_BF16");
-  return fits && attention_has_instructions();
+  else if (!kernel)
+    PyErr_SetString(PyExc_ValueError, "there is no kernel for this processor");
+  return fits && kernel;
 }
 
 /* The head in rows of queries, keys and values side by side. */
@@ -46,7 +48,7 @@ static PyObject *packed_size(PyObject *self, PyObject *args) {
   (void)self;
   Py_ssize_t rows, size;
   if (!PyArg_ParseTuple(args, "nn", &rows, &size)) return NULL;
-  if (rows < 0 || rows > INT32_MAX || size < 0 || size > LARGEST_HEAD)
+  if (rows < 0 || rows > INT32_MAX || size < 0 || size > ATTENTION_LARGEST_HEAD)
     return PyErr_SetString(PyExc_ValueError, "no such rows or head size"), NULL;
   return PyLong_FromSsize_t(packed_words(rows, size));
 }
@@ -57,15 +59,15 @@ static PyObject *pack(PyObject *self, PyObject *args) {
   Shape s = {0, 0, 0, 0};
   if (!PyArg_ParseTuple(args, "y*w*w*nnn", &joined, &keys, &values, &s.rows, &s.heads, &s.head))
     return NULL;
-  int is_int8 = 0, sound = is_sound(&s, &joined, &keys, &values, NULL);
+  int sound = is_sound(&s, &joined, &keys, &values, NULL);
   if (sound) {
     Head head = head_of(&s, joined.buf, NULL);
     Py_BEGIN_ALLOW_THREADS
-    is_int8 = pack_head(&head, keys.buf, values.buf);
+    kernel->pack_blocks(&head, 0, attention_blocks(s.rows), keys.buf, values.buf);
     Py_END_ALLOW_THREADS
   }
   PyBuffer_Release(&joined), PyBuffer_Release(&keys), PyBuffer_Release(&values);
-  return sound ? PyBool_FromLong(is_int8) : NULL;
+  return sound ? PyBool_FromLong(0) : NULL;
 }
 
 static PyObject *attend(PyObject *self, PyObject *args) {
@@ -85,9 +87,9 @@ static PyObject *attend(PyObject *self, PyObject *args) {
   if (sound) {
     Head head = head_of(&s, joined.buf, out.buf);
     Py_BEGIN_ALLOW_THREADS
-    for (Py_ssize_t row = first; row < last; row += QUERIES)
-      attend_rows(&head, keys.buf, values.buf, is_int8, NULL, row,
-                  last - row < QUERIES ? last - row : QUERIES);
+    for (Py_ssize_t row = first; row < last; row += kernel->queries)
+      kernel->attend(&head, keys.buf, values.buf, NULL, row,
+                     last - row < kernel->queries ? last - row : kernel->queries);
     Py_END_ALLOW_THREADS
   }
   PyBuffer_Release(&joined), PyBuffer_Release(&keys), PyBuffer_Release(&values);
@@ -98,7 +100,7 @@ static PyObject *attend(PyObject *self, PyObject *args) {
 
 static PyObject *supported(PyObject *self, PyObject *args) {
   (void)self, (void)args;
-  return PyBool_FromLong(attention_has_instructions() && !has_amx_bf16());
+  return PyBool_FromLong(kernel && !level_is_claimed(&level_amx));
 }
 
 static PyMethodDef methods[] = {
@@ -115,7 +117,9 @@ static struct PyModuleDef module = {
 
 PyMODINIT_FUNC PyInit_attention_kernel(void) {
   PyObject *made = PyModule_Create(&module);
-  if (made && PyModule_AddIntMacro(made, LARGEST_HEAD)) {
+  for (const Level *const *level = all_levels; !kernel && *level; level++)
+    if (level_is_claimed(*level)) kernel = (*level)->attention;
+  if (made && PyModule_AddIntConstant(made, "LARGEST_HEAD", ATTENTION_LARGEST_HEAD)) {
     Py_DECREF(made);
     return NULL;
   }

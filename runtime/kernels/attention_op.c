@@ -90,7 +90,7 @@ static OrtStatus *create(const OrtCustomOp *op, const OrtApi *api, const OrtKern
   kernel->api = api;
   kernel->level = level_in_use();
   kernel->is_int8 = values[1] == ORT_INT8;
-  kernel->is_supported = kernel->is_int8 ? kernel->level != NULL : prefill_is_supported();
+  kernel->is_supported = kernel->level != NULL;
   OrtStatus *status = read_attributes(info, kernel, &attributes);
   if (!status)
     status = api->CreateOp(info, NAME, DOMAIN, 1, types, values, COUNT(types),

@@ -76,12 +76,12 @@ static PyObject *supported(PyObject *self, PyObject *args) {
 
 static PyObject *has_attention(PyObject *self, PyObject *args) {
   (void)self, (void)args;
-  return PyBool_FromLong(prefill_is_supported());
+  return PyBool_FromLong(level_in_use() != NULL);
 }
 
 static PyMethodDef methods[] = {
     {"supported", supported, METH_NOARGS, "Whether this processor has AVX512_VNNI."},
-    {"has_attention", has_attention, METH_NOARGS, "Whether it has AVX512_BF16 as well."},
+    {"has_attention", has_attention, METH_NOARGS, "Whether attention of many rows is computed here."},
     {"claimed_levels", claimed_levels, METH_NOARGS, "Levels that this processor claims to run."},
     {"compiled_levels", compiled_levels, METH_NOARGS, "Levels that this library has kernels for."},
     {"use_level", use_level_named, METH_VARARGS, "(name): the level that computes; None for none."},

@@ -26,4 +26,4 @@ def supported() -> bool:
     """Whether this processor has AVX512_VNNI."""
 
 def has_attention() -> bool:
-    """Whether it has AVX512_BF16 as well: else attention is left to onnxruntime."""
+    """Whether a level is in use: else attention of many rows is left to onnxruntime, too."""

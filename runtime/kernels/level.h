@@ -1,11 +1,13 @@
 /* Levels: instruction sets that the kernels are compiled for. One of them is in use. */
 #ifndef LEVEL_H
 #define LEVEL_H
+#include "attention_kernel.h"
 #include "decode_kernel.h"
 
 typedef struct {
   const char *name;
   const DecodeKernel *decode; /* NULL where this library was not compiled for the level's processors */
+  const AttentionKernel *attention;
 } Level;
 
 extern const Level level_amx, level_avx512, level_avx_vnni, level_avx2, level_i8mm, level_dotprod;

@@ -19,7 +19,6 @@ extern const OrtCustomOp attention_op, attention_int8_op;
 
 /* Whether this processor has what they compute with. */
 int linear_is_supported(void);
-int prefill_is_supported(void);
 
 /* Numbers in a tensor. */
 static inline OrtStatus *element_count(const OrtApi *api, const OrtValue *value, size_t *count) {

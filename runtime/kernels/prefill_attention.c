@@ -5,12 +5,13 @@
 #include <string.h>
 
 #include "attention_op.h"
-#include "attention_kernel.h"
 
+#define ALIGNMENT 64 /* of packed keys and values */
 #define MANY_ROWS 48 /* packing keys and values does not pay for fewer */
 
 /* The rows of a call, all heads after one another. */
 typedef struct {
+  const AttentionKernel *kernel;
   Head head; /* the current one */
   const float *new_keys, *new_values;
   float *keys, *values; /* caches [kv_heads][capacity][size] */
@@ -19,11 +20,8 @@ typedef struct {
   uint8_t *visibility; /* [groups of queries][blocks] */
 } Job;
 
-int prefill_is_supported(void) { return attention_has_instructions(); }
-
 int is_prefill(const AttentionOp *kernel, const Call *call) {
-  return !kernel->is_int8 && call->rows >= MANY_ROWS && call->size <= LARGEST_HEAD &&
-         call->total <= INT32_MAX / QUERIES;
+  return !kernel->is_int8 && call->rows >= MANY_ROWS && call->size <= ATTENTION_LARGEST_HEAD;
 }
 
 /* Writes the new rows of a head to the caches. */
@@ -38,42 +36,48 @@ static void write_rows(void *data, size_t index) {
   }
 }
 
-static ptrdiff_t groups_of(const Head *head) { return (head->query_count + QUERIES - 1) / QUERIES; }
+static ptrdiff_t groups_of(const Job *job) {
+  return (job->head.query_count + job->kernel->queries - 1) / job->kernel->queries;
+}
 
 /* Queries from `first` on that are attended at once. */
-static ptrdiff_t queries_at(const Head *head, ptrdiff_t first) {
-  return head->query_count - first < QUERIES ? head->query_count - first : QUERIES;
+static ptrdiff_t queries_at(const Job *job, ptrdiff_t first) {
+  ptrdiff_t left = job->head.query_count - first;
+  return left < job->kernel->queries ? left : job->kernel->queries;
+}
+
+/* SEES_* of a group of queries. */
+static uint8_t *seen_by(const Job *job, size_t group) {
+  return job->visibility + (ptrdiff_t)group * attention_blocks(job->head.key_count);
 }
 
 static void group_visibility(void *data, size_t index) {
   const Job *job = data;
-  ptrdiff_t first = (ptrdiff_t)index * QUERIES;
-  block_visibility(&job->head, first, queries_at(&job->head, first),
-                   job->visibility + (ptrdiff_t)index * blocks(job->head.key_count));
+  ptrdiff_t first = (ptrdiff_t)index * job->kernel->queries;
+  job->kernel->block_visibility(&job->head, first, queries_at(job, first), seen_by(job, index));
 }
 
 /* Packs a block of keys and values that any group of queries sees. */
 static void pack_visible(void *data, size_t index) {
   Job *job = data;
-  ptrdiff_t count = blocks(job->head.key_count), block = (ptrdiff_t)index;
-  for (ptrdiff_t cell = block; cell < groups_of(&job->head) * count; cell += count)
+  ptrdiff_t count = attention_blocks(job->head.key_count), block = (ptrdiff_t)index;
+  for (ptrdiff_t cell = block; cell < groups_of(job) * count; cell += count)
     if (job->visibility[cell] != SEES_NOTHING) {
-      pack_blocks(&job->head, block, block + 1, job->packed_keys, job->packed_values);
+      job->kernel->pack_blocks(&job->head, block, block + 1, job->packed_keys, job->packed_values);
       return;
     }
 }
 
 static void attend_group(void *data, size_t index) {
   const Job *job = data;
-  ptrdiff_t first = (ptrdiff_t)index * QUERIES;
-  attend_rows(&job->head, job->packed_keys, job->packed_values, 0,
-              job->visibility + (ptrdiff_t)index * blocks(job->head.key_count), first,
-              queries_at(&job->head, first));
+  ptrdiff_t first = (ptrdiff_t)index * job->kernel->queries;
+  job->kernel->attend(&job->head, job->packed_keys, job->packed_values, seen_by(job, index), first,
+                      queries_at(job, first));
 }
 
 static OrtStatus *attend_heads(const OrtApi *api, OrtKernelContext *context, Job *job) {
   Head *head = &job->head;
-  size_t groups = (size_t)groups_of(head), parts = (size_t)blocks(head->key_count);
+  size_t groups = (size_t)groups_of(job), parts = (size_t)attention_blocks(head->key_count);
 #define EACH(part, number) TRY(api->KernelContext_ParallelFor(context, part, number, number, job))
   EACH(write_rows, (size_t)job->kv_heads);
   EACH(group_visibility, groups);
@@ -103,7 +107,8 @@ OrtStatus *prefill_attention(const AttentionOp *kernel, const Call *call,
                .scale = call->scale,
                .mask = call->in[MASK],
                .mask_stride = call->total};
-  Job job = {.head = head,
+  Job job = {.kernel = kernel->level->attention,
+             .head = head,
              .new_keys = call->in[KEY],
              .new_values = call->in[VALUE],
              .keys = call->in[PAST_KEY],
@@ -112,8 +117,9 @@ OrtStatus *prefill_attention(const AttentionOp *kernel, const Call *call,
              .capacity = call->capacity,
              .rows = call->rows};
   size_t words = (size_t)packed_words(head.key_count, head.size);
-  size_t cells = (size_t)(groups_of(&head) * blocks(head.key_count));
-  job.packed_keys = malloc(2 * words * sizeof *job.packed_keys + cells);
+  size_t cells = (size_t)(groups_of(&job) * attention_blocks(head.key_count));
+  size_t bytes = 2 * words * sizeof *job.packed_keys + cells;
+  job.packed_keys = aligned_alloc(ALIGNMENT, (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT);
   if (!job.packed_keys) return kernel->api->CreateStatus(ORT_FAIL, NO_MEMORY);
   job.packed_values = job.packed_keys + words;
   job.visibility = (uint8_t *)(job.packed_values + words);

@@ -14,6 +14,7 @@ from support.grouped_attention import KINDS, SPARE_ROWS, Case, attended, referen
 from edge_medgemma.runtime.backends.onnxruntime.custom_ops import cpu_kernels
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.generation.masks import HIDDEN
+from edge_medgemma.runtime.kernels.level import level_absence
 
 LIBRARY = cpu_kernels and cpu_kernels.__file__
 LAYERS = (0, 5, 17)
@@ -82,8 +83,7 @@ def whole(fp32: Engine, ids: NDArray[np.int64]) -> Case:
 
 
 @pytest.mark.skipif(
-    cpu_kernels is None or not cpu_kernels.has_attention(),
-    reason="this processor, or installation, computes no attention in bfloat16",
+    level_absence() is not None, reason="this processor, or installation, computes no attention"
 )
 def test_of_a_prompt(whole: Case, recorded: Recorded) -> None:
     case = replace(whole, rows=PROMPT_ROWS)
@@ -93,7 +93,7 @@ def test_of_a_prompt(whole: Case, recorded: Recorded) -> None:
         given = attended(case, arrays, LIBRARY)
         expected = reference(case, arrays)
         worst = max(worst, np.linalg.norm(given - expected) / np.linalg.norm(expected))
-    add_row("attention of a prompt in bfloat16 against the formula", f"{worst:.1e} of the norm")
+    add_row("attention of a prompt in int16 against the formula", f"{worst:.1e} of the norm")
     assert 0 < worst < PREFILL_ATTENTION_DIFFERENCE
 
 

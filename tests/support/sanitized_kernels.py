@@ -44,6 +44,6 @@ for extension in project["tool"]["setuptools"]["ext-modules"]:
     load(extension["name"], build(extension["name"], extension["sources"]))
 
 # processors with AMX have something better, and can run it all the same
-kernels.attention_kernel.supported = kernels.cpu_kernels.has_attention  # type: ignore[attr-defined]
+kernels.attention_kernel.supported = lambda: True  # type: ignore[attr-defined]
 # it loads its libraries in a way that the sanitizers do not allow; tests of it are then skipped
 sys.modules["openvino"] = None  # type: ignore[assignment]

@@ -4,9 +4,9 @@ onnxruntime rearranges the weights of MatMulNBits at every start and multiplies 
 what the processor's 8-bit products allow. The linear kernel reads them as they lie in the engine's
 file; its numbers are onnxruntime's but for the order of float32 sums.
 
-It computes attention in float32, with all scores in memory. Where the processor has AVX512_BF16,
-those of 48 rows and more are products of bfloat16 here, the type that the model was trained in, and
-never leave the cache. Decode reads its int8 caches at nearly the bandwidth of memory; its
+It computes attention in float32, with all scores in memory. Scores of 48 rows and more are products
+of int16 here, whose scales are closer to float32 than bfloat16, the type that the model was trained
+in, and never leave the cache. Decode reads its int8 caches at nearly the bandwidth of memory; its
 numbers are onnxruntime's but for the order of float32 sums. Other attention is onnxruntime's.
 """
 
@@ -35,8 +35,8 @@ LARGEST_DIFFERENCE = 1e-4
 """Largest difference of products and decode attention, relative to the largest number. Sums in another
 order leave 1e-6; a wrong weight leaves 1e-2."""
 
-LARGEST_BF16_DIFFERENCE = 2**-7
-"""Norm of the difference of prefill attention, relative to the norm. Rounding to bfloat16 leaves 3e-3;
+LARGEST_PREFILL_DIFFERENCE = 2**-9
+"""Norm of the difference of prefill attention, relative to the norm. Rounding to int16 leaves 3e-4;
 one wrong key leaves 1e-1."""
 
 _INPUTS, _OUTPUTS, _BLOCK_SIZE = 256, 45, 128
@@ -80,13 +80,13 @@ def custom_ops_absence() -> str | None:
 
 
 def has_attention() -> bool:
-    """Whether attention of many rows is computed here, in bfloat16."""
+    """Whether attention of many rows is computed here, in int16."""
     return custom_ops_absence() is None and cpu_kernels.has_attention()
 
 
 def custom_ops_in_use() -> str:
     """Custom operators in use, or why none: the numbers of a decoder depend on it."""
-    attention = ", attention of many rows in bfloat16" if has_attention() else ""
+    attention = ", attention of many rows in int16" if has_attention() else ""
     return custom_ops_absence() or f"with the linear kernel{attention}"
 
 
@@ -119,7 +119,7 @@ def operators_fault(library: str | None) -> str | None:
         for rows in _ROWS
     ]
     for what, attention, allowed, norm in (
-        ("attention of many rows", _PREFILL, LARGEST_BF16_DIFFERENCE, None),
+        ("attention of many rows", _PREFILL, LARGEST_PREFILL_DIFFERENCE, None),
         ("attention of one row", _DECODE, LARGEST_DIFFERENCE, np.inf),
     ):
         attempts.append((what, partial(_attended, onnxruntime, attention), allowed, norm))

@@ -16,14 +16,11 @@ from support.grouped_attention import (
 from edge_medgemma.runtime.backends.onnxruntime.custom_ops import cpu_kernels
 from edge_medgemma.runtime.generation.masks import HIDDEN
 
-needs_attention = pytest.mark.skipif(
-    cpu_kernels is None or not cpu_kernels.has_attention(),
-    reason="this processor, or installation, computes no attention in bfloat16",
-)
+needs_attention = pytest.mark.skipif(cpu_kernels is None, reason="this installation has no kernels")
 LIBRARY = cpu_kernels and cpu_kernels.__file__
 """Not `custom_ops_library`, which is None where the kernel is wrong."""
 
-LIMIT = 2**-7
+LIMIT = 2**-10
 """Of the norm: operands of bfloat16 leave half of it."""
 
 
@@ -139,7 +136,9 @@ def test_steep_scores_take_the_value_of_one_key():
     arrays["key"][0] = arrays["past_key"][0, 0, 436:500]
     arrays["value"][0] = arrays["past_value"][0, 0, 436:500]
     given = attended(case, arrays, LIBRARY)
-    assert np.abs(given[:, 0] - 499 % 128).max() < 1e-2
+    assert (
+        np.abs(given[:, 0] - 499 % 128).max() < 115 * 2**-11
+    )  # half a step of the channel's values
 
 
 @needs_attention
