@@ -21,9 +21,13 @@ from edge_medgemma.runtime.backends.onnxruntime.session import import_onnxruntim
 from edge_medgemma.runtime.backends.tensorrt.library import find_tensorrt
 from edge_medgemma.runtime.errors import DependencyError, EdgeMedgemmaError, ProviderError
 from edge_medgemma.runtime.kernels.attention import attention_in_use
+from edge_medgemma.runtime.trial import run_trial
 
 PROBE = Path(__file__).parent / "probe.onnx"
 """y = x * x over four numbers."""
+
+OPENVINO_TRIAL = "edge_medgemma.runtime.backends.openvino.start_trial"
+"""Module that computes it with OpenVINO in a child process, which a processor's fault may kill."""
 
 ONNXRUNTIME_PACKAGES = (
     "onnxruntime",
@@ -126,16 +130,10 @@ def _probe_openvino() -> str:
         raise DependencyError(
             "OpenVINO is not installed; from a checkout, run: pip install '.[cpu,openvino]'"
         )
-    import openvino
-
-    core = openvino.Core()
-    result = core.compile_model(core.read_model(PROBE), "CPU")([np.full(4, 3, np.float32)])[0]
-    _check(np.asarray(result))
-    version, processor = (
-        openvino.__version__.split("-")[0],
-        core.get_property("CPU", "FULL_DEVICE_NAME"),
-    )
-    return f"OpenVINO {version} on {processor}; {attention_in_use()}"
+    outcome = run_trial(OPENVINO_TRIAL, [])
+    if outcome.fault is not None:
+        raise ProviderError(f"OpenVINO {outcome.fault}; do not use it on this processor")
+    return f"{outcome.result}; {attention_in_use()}"
 
 
 def _probe_cpu() -> str:

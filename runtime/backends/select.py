@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from edge_medgemma.runtime.errors import DependencyError, ProviderError
 from edge_medgemma.runtime.host import processor_name
 from edge_medgemma.runtime.kernels.attention import attention_in_use
 from edge_medgemma.runtime.manifest import Manifest
+from edge_medgemma.runtime.trial import run_trial
 
 
 class Provider(StrEnum):
@@ -47,6 +48,12 @@ second longer than onnxruntime, which a tower of this size wins back within a sl
 
 FASTER_VISION = {Provider.OPENVINO: OPENVINO_FROM_BYTES}
 """Libraries that `auto` tries before onnxruntime, the fastest first, by the least bytes of a tower."""
+
+TRIAL = "edge_medgemma.runtime.backends.vision_trial"
+"""Module that compares a library with onnxruntime in a child process."""
+
+TRIAL_CPU_LIMIT_S, TRIAL_WALL_LIMIT_S = 7200, 1800.0
+"""Far beyond two slices of the largest tower on the slowest processor."""
 
 LOG = logging.getLogger(__name__)
 
@@ -162,17 +169,46 @@ def _ort_vision(directory: Path, manifest: Manifest, threads: int | None) -> Vis
     return model
 
 
+def open_untested_vision(
+    directory: Path, manifest: Manifest, provider: Provider, threads: int | None
+) -> VisionModel:
+    """The vision graph on a library that nobody has compared with onnxruntime: for the comparison."""
+    return _UNTESTED[provider](directory, manifest, threads)
+
+
+def _openvino_untested(directory: Path, _: Manifest, threads: int | None) -> VisionModel:
+    from edge_medgemma.runtime.backends.openvino.vision import OpenVinoVision
+
+    return OpenVinoVision(directory, threads)
+
+
 def _openvino_vision(directory: Path, manifest: Manifest, threads: int | None) -> VisionModel:
-    from edge_medgemma.runtime.backends.openvino.vision import OpenVinoVision, openvino_identity
+    from edge_medgemma.runtime.backends.openvino.vision import openvino_identity
+
+    return _tested(directory, manifest, Provider.OPENVINO, threads, openvino_identity())
+
+
+def _tested(
+    directory: Path, manifest: Manifest, provider: Provider, threads: int | None, identity: str
+) -> VisionModel:
+    """A library that agreed with onnxruntime in a child process, now or on an earlier day."""
     from edge_medgemma.runtime.backends.self_test.vision_agreement import open_tested
 
+    words = [str(directory.absolute()), provider, str(threads or 0)]
     return open_tested(
         manifest,
-        openvino_identity(),
-        lambda: OpenVinoVision(directory, threads),
-        lambda: _ort_vision(directory, manifest, threads),
+        identity,
+        partial(_UNTESTED[provider], directory, manifest, threads),
+        partial(
+            run_trial, TRIAL, words, cpu_limit_s=TRIAL_CPU_LIMIT_S, wall_limit_s=TRIAL_WALL_LIMIT_S
+        ),
     )
 
+
+_UNTESTED: Mapping[Provider, Callable[[Path, Manifest, int | None], VisionModel]] = {
+    Provider.CPU: _ort_vision,
+    Provider.OPENVINO: _openvino_untested,
+}
 
 _VISION: Mapping[Provider, Callable[[Path, Manifest, int | None], VisionModel]] = {
     Provider.CPU: _ort_vision,

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -147,7 +148,11 @@ class Engine:
             part = slice(start, start + model.batch)
             with self._recorder.span("resize"):
                 pixel_values = to_pixel_values(pixels[part], vision)
-            features[part] = model.run(pixel_values)
+            try:
+                features[part] = model.run(pixel_values)
+            except ProviderError as error:
+                model = self._vision_on_cpu(error)
+                features[part] = model.run(pixel_values)
             if on_progress:
                 on_progress(min(part.stop, len(pixels)), len(pixels))
         return features
@@ -297,6 +302,19 @@ class Engine:
                     opened = open_vision(self.directory, self.manifest, provider, self._threads)
             self._vision, self.vision_provider = opened.model, opened.provider
         return self._vision
+
+    def _vision_on_cpu(self, error: ProviderError) -> VisionModel:
+        """The tower on onnxruntime, for good, where a faster library of the CPU failed that `auto` took.
+
+        Raises:
+            ProviderError: the given one, where a library was named or a GPU runs the tower.
+        """
+        if self.choice.vision is not Provider.AUTO or self.vision_provider is Provider.CPU:
+            raise error
+        LOG.warning("vision goes on with onnxruntime, not %s: %s", self.vision_provider, error)
+        self._choice = replace(self.choice, vision=Provider.CPU)
+        self._vision = None
+        return self._vision_model()
 
     def decoder_model(self) -> DecoderModel:
         """The decoder on what was chosen for it, loaded when it is first asked for."""

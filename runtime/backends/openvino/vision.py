@@ -1,5 +1,7 @@
 """OpenVINO on the CPU: the vision graph, in bfloat16 where the CPU multiplies that."""
 
+import importlib.metadata
+import importlib.util
 import weakref
 from pathlib import Path
 from typing import Any
@@ -8,15 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_medgemma.runtime.errors import DependencyError, ProviderError
+from edge_medgemma.runtime.host import machine_identity
 from edge_medgemma.runtime.kernels.attention import (
     AttentionKernel,
     attention_in_use,
     kernel_absence,
 )
+from edge_medgemma.runtime.kernels.level import cpu_kernels
 
 BFLOAT16 = "BF16"
 """OpenVINO's name for the capability: avx512_bf16 or amx_bf16. Without it all is float32: float16
 overflows in trained towers."""
+
+NOT_INSTALLED = "OpenVINO is not installed; from a checkout, run: pip install '.[cpu,openvino]'"
 
 
 class OpenVinoVision:
@@ -62,24 +68,29 @@ class OpenVinoVision:
         return np.concatenate([self._run_one(one[None]) for one in pixel_values])
 
     def _run_one(self, pixel_values: NDArray[np.float32]) -> NDArray[np.float32]:
-        features: NDArray[np.float32] = self._request.infer({0: pixel_values})[0]
+        try:
+            features: NDArray[np.float32] = self._request.infer({0: pixel_values})[0]
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise ProviderError(f"OpenVINO fails at a slice ({reason})") from None
         if self._kernel is not None:
             self._kernel.raise_failure()
         return features
 
 
 def openvino_identity() -> str:
-    """Library version, CPU, float type and kernel: all that the numbers depend on besides the engine.
+    """Library version, machine, instruction sets and kernel: all that the numbers depend on besides the engine.
+
+    The library is not loaded: it has not been tried yet.
 
     Raises:
         DependencyError: OpenVINO is not installed.
     """
-    core = openvino_core()
-    import openvino
-
-    name = core.get_property("CPU", "FULL_DEVICE_NAME")
-    capabilities = sorted(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
-    words = [openvino.__version__, name, *capabilities, attention_in_use()]
+    if importlib.util.find_spec("openvino") is None:
+        raise DependencyError(NOT_INSTALLED)
+    words = [importlib.metadata.version("openvino"), attention_in_use(), machine_identity()]
+    if cpu_kernels is not None:
+        words += cpu_kernels.claimed_levels()
     return f"openvino {' '.join(words)}"
 
 
@@ -97,7 +108,5 @@ def openvino_core() -> Any:
     try:
         import openvino
     except ImportError:
-        raise DependencyError(
-            "OpenVINO is not installed; from a checkout, run: pip install '.[cpu,openvino]'"
-        ) from None
+        raise DependencyError(NOT_INSTALLED) from None
     return openvino.Core()

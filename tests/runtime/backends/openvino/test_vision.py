@@ -11,17 +11,21 @@ import pytest
 from edge_medgemma.runtime.backends import select as providers
 from edge_medgemma.runtime.backends.onnxruntime.session import OrtVision, saturates_int8_products
 from edge_medgemma.runtime.backends.openvino.vision import OpenVinoVision
-from edge_medgemma.runtime.backends.select import Provider, open_vision
+from edge_medgemma.runtime.backends.probe import probe_all
+from edge_medgemma.runtime.backends.select import Provider, Providers, open_vision
 from edge_medgemma.runtime.backends.self_test.test_image import synthetic_pixel_values
 from edge_medgemma.runtime.backends.self_test.vision_agreement import (
     LOWEST_COSINE,
     Verdict,
+    agreement,
     lowest_cosine,
     open_tested,
 )
 from edge_medgemma.runtime.commands.options import BUILTIN_ENGINE
-from edge_medgemma.runtime.errors import DependencyError, ProviderError
+from edge_medgemma.runtime.errors import DependencyError, EngineError, ProviderError
+from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.manifest import load_manifest
+from edge_medgemma.runtime.trial import Outcome
 
 pytest.importorskip("openvino", reason="the extra 'openvino' is not installed")
 
@@ -101,24 +105,24 @@ def test_a_verdict_is_kept_and_saves_the_reference(tiny_engine_directory, stamps
     def candidate():
         return OpenVinoVision(tiny_engine_directory, 1)
 
-    open_tested(manifest, "identity", candidate, lambda: OrtVision(tiny_engine_directory, 1))
+    open_compared(manifest, "identity", candidate, lambda: OrtVision(tiny_engine_directory, 1))
     (stamp,) = stamps.iterdir()
     assert Verdict(json.loads(stamp.read_text())["numbers"]["cosine"]).passed
-    open_tested(manifest, "identity", candidate, lambda: pytest.fail("tested again"))
+    open_compared(manifest, "identity", candidate, lambda: pytest.fail("tested again"))
 
 
 def test_other_eyes_are_refused_with_numbers(tiny_engine_directory, altered_engine, stamps):
     manifest = load_manifest(tiny_engine_directory)
     wanted = rf"cosine 0\.\d{{4}}, at least {LOWEST_COSINE}"
     with pytest.raises(ProviderError, match=wanted):
-        open_tested(
+        open_compared(
             manifest,
             "identity",
             lambda: OpenVinoVision(altered_engine, 1),
             lambda: OrtVision(tiny_engine_directory, 1),
         )
     with pytest.raises(ProviderError, match=wanted):
-        open_tested(
+        open_compared(
             manifest,
             "identity",
             lambda: pytest.fail("opened although it had failed"),
@@ -132,7 +136,7 @@ def test_a_stale_stamp_is_not_believed(
 ):
     """A pass for one library, engine or machine says nothing of another."""
     manifest, identity = load_manifest(tiny_engine_directory), "library 1"
-    open_tested(
+    open_compared(
         manifest,
         identity,
         lambda: OpenVinoVision(tiny_engine_directory, 1),
@@ -155,8 +159,18 @@ def test_a_stale_stamp_is_not_believed(
         open_altered(manifest, identity, altered_engine, tiny_engine_directory)
 
 
+def open_compared(manifest, identity, open_candidate, open_reference):
+    """`open_tested` whose trial is here, not in a child."""
+
+    def tried() -> Outcome:
+        cosine = agreement(manifest, "openvino", open_candidate, open_reference)
+        return Outcome(None, "onnxruntime", True, repr(cosine))
+
+    return open_tested(manifest, identity, open_candidate, tried)
+
+
 def open_altered(manifest, identity, altered, original):
-    open_tested(
+    open_compared(
         manifest,
         identity,
         lambda: OpenVinoVision(altered, 1),
@@ -171,7 +185,7 @@ def test_no_number_is_no_pass_and_is_not_kept(tiny_engine_directory, stamps):
 
     manifest = load_manifest(tiny_engine_directory)
     with pytest.raises(ProviderError, match="cosine nan"):
-        open_tested(manifest, "i", Broken, lambda: OrtVision(tiny_engine_directory, 1))
+        open_compared(manifest, "i", Broken, lambda: OrtVision(tiny_engine_directory, 1))
     assert not stamps.exists()
 
 
@@ -190,25 +204,106 @@ def test_auto_takes_openvino_for_a_large_tower_only(tiny_engine_directory, stamp
 def test_auto_goes_on_without_it_and_says_why(
     tiny_engine_directory, altered_engine, stamps, monkeypatch, caplog
 ):
-    """The engine's own graph is exchanged after onnxruntime has looked at it."""
     monkeypatch.setitem(providers.FASTER_VISION, Provider.OPENVINO, 0)
     manifest = load_manifest(tiny_engine_directory)
-    directory = altered_engine.with_name("swapped")
-    shutil.copytree(tiny_engine_directory, directory)
-    run = OrtVision.run
 
-    def run_and_swap(model, pixel_values):
-        features = run(model, pixel_values)
-        shutil.copy(altered_engine / "vision.onnx", directory)
-        return features
+    def compared_with_another_graph(*_, **__):
+        altered = OpenVinoVision(altered_engine, 1)
+        reference = OrtVision(tiny_engine_directory, 1)
+        cosine = agreement(manifest, "openvino", lambda: altered, lambda: reference)
+        return Outcome(None, "onnxruntime", True, repr(cosine))
 
-    monkeypatch.setattr(OrtVision, "run", run_and_swap)
-    opened = open_vision(directory, manifest, Provider.AUTO, 1)
+    monkeypatch.setattr(providers, "run_trial", compared_with_another_graph)
+    opened = open_vision(tiny_engine_directory, manifest, Provider.AUTO, 1)
     assert opened.provider is Provider.CPU
     assert "features differ" in opened.fallbacks[0].reason
     assert "vision runs on onnxruntime" in caplog.text
     with pytest.raises(ProviderError, match="features differ"):
-        open_vision(directory, manifest, Provider.OPENVINO, 1)
+        open_vision(tiny_engine_directory, manifest, Provider.OPENVINO, 1)
+
+
+DEADLY = """
+import os, signal
+class Core:
+    def __init__(self):
+        os.kill(os.getpid(), signal.SIGILL)
+"""
+
+
+def test_a_library_that_kills_its_process_is_not_loaded(
+    tiny_engine_directory, stamps, tmp_path, monkeypatch
+):
+    """In a real child, whose OpenVINO is one that dies; this process has the real one."""
+    (tmp_path / "openvino.py").write_text(DEADLY)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setitem(providers.FASTER_VISION, Provider.OPENVINO, 0)
+    monkeypatch.setattr(OpenVinoVision, "__init__", lambda *_: pytest.fail("loaded here"))
+    manifest = load_manifest(tiny_engine_directory)
+    (found,) = [one for one in probe_all() if one.name == "openvino"]
+    assert not found.works and "OpenVINO dies of SIGILL in its start" in found.detail
+    words = "it dies of SIGILL in the vision tower on this processor; use --provider vision=cpu"
+    opened = open_vision(tiny_engine_directory, manifest, Provider.AUTO, 1)
+    assert (opened.provider, opened.fallbacks[0].reason) == (Provider.CPU, words)
+    monkeypatch.setattr(providers, "run_trial", lambda *_, **__: pytest.fail("tried again"))
+    assert (
+        open_vision(tiny_engine_directory, manifest, Provider.AUTO, 1).fallbacks[0].reason == words
+    )
+
+
+@pytest.mark.parametrize(
+    ("outcome", "error", "words", "is_kept"),
+    [
+        (
+            Outcome("dies of SIGILL in x", "openvino", True),
+            ProviderError,
+            "it dies of SIGILL",
+            True,
+        ),
+        (Outcome("fails: could not execute a primitive", "", True), ProviderError, "a prim", True),
+        (Outcome("dies of SIGKILL in x", "openvino", False), ProviderError, "SIGKILL", False),
+        (Outcome("dies of SIGILL in x", "onnxruntime", True), EngineError, "another version", True),
+    ],
+)
+def test_every_end_of_a_trial(outcome, error, words, is_kept, tiny_engine_directory, stamps):
+    manifest = load_manifest(tiny_engine_directory)
+    outcomes = [outcome, Outcome(None, "onnxruntime", True, "1.0")]
+    with pytest.raises(error, match=words):
+        open_tested(manifest, "i", lambda: pytest.fail("opened"), lambda: outcomes.pop(0))
+    opened = OpenVinoVision(tiny_engine_directory, 1)
+    if is_kept:
+        with pytest.raises(error, match=words):
+            open_tested(manifest, "i", lambda: opened, lambda: pytest.fail("tried again"))
+    else:
+        assert open_tested(manifest, "i", lambda: opened, lambda: outcomes.pop(0)) is opened
+
+
+def test_a_failure_at_a_slice_leaves_the_rest_to_onnxruntime(
+    tiny_engine_directory, stamps, monkeypatch, caplog
+):
+    monkeypatch.setitem(providers.FASTER_VISION, Provider.OPENVINO, 0)
+    pixels = np.random.default_rng(0).integers(0, 255, (3, 32, 32, 3), np.uint8)
+    run, slices = OpenVinoVision.run, []
+
+    def failing(model, pixel_values):
+        slices.append(1)
+        if len(slices) > 1:
+            raise ProviderError("OpenVINO fails at a slice (could not execute a primitive)")
+        return run(model, pixel_values)
+
+    with Engine.open(tiny_engine_directory, threads=1) as engine:
+        expected = engine.encode_images(pixels)
+        assert engine.vision_provider is Provider.OPENVINO
+        monkeypatch.setattr(OpenVinoVision, "run", failing)
+        features = engine.encode_images(pixels)
+        assert engine.vision_provider is Provider.CPU and len(slices) == 2
+        assert lowest_cosine(features, expected) > LOWEST_COSINE
+        assert "vision goes on with onnxruntime, not openvino" in caplog.text
+    named = Providers(vision=Provider.OPENVINO)
+    with (
+        Engine.open(tiny_engine_directory, threads=1, providers=named) as engine,
+        pytest.raises(ProviderError, match="could not execute a primitive"),
+    ):
+        engine.encode_images(pixels)
 
 
 def test_a_missing_library_is_an_error_only_where_it_was_asked_for(
