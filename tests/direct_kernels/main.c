@@ -6,7 +6,8 @@
 
 #include "check.h"
 
-static uint64_t state = 0x9e3779b97f4a7c15u;
+#define SEED 0x9e3779b97f4a7c15u
+static uint64_t state;
 
 /* xorshift64* of Vigna, 2016. */
 double drawn(double low, double high) {
@@ -51,7 +52,9 @@ static void report(const Level *level, const char *kernel, double largest, doubl
 int main(void) {
   for (const Level *const *level = all_levels; *level; level++) {
     if (!level_is_claimed(*level)) continue;
+    state = SEED;
     report(*level, "decode", check_decode((*level)->decode), 1e-5);
+    report(*level, "attention", check_attention((*level)->attention), 2e-3);
   }
   return wrong;
 }
