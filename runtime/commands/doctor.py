@@ -33,6 +33,7 @@ from edge_medgemma.runtime.memory.device_memory import largest_device_slices
 from edge_medgemma.runtime.memory.host_memory import gigabytes, largest_slices, plan_memory
 from edge_medgemma.runtime.parity import parity_words
 from edge_medgemma.runtime.store.ownership import distrusted_places
+from edge_medgemma.runtime.thermal import heat_words, read_throttling
 from edge_medgemma.runtime.topology import CoreKind, choose_threads, core_words
 
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
@@ -87,6 +88,8 @@ class Diagnosis:
     """Instruction set of the compiled kernels in use; null where none is."""
     kernel_notes: tuple[str, ...]
     """Why no faster kernels are used, a sentence each."""
+    heat: str
+    """Whether heat slows the cores, as far as the system tells."""
     available_bytes: int
     """Memory that a process may hold."""
     memory_bytes: int
@@ -149,6 +152,7 @@ def diagnose(engine_directory: Path) -> Diagnosis:
         threads_reason=chosen.reason,
         kernel_level=kernel_level(),
         kernel_notes=kernel_notes(),
+        heat=heat_words(read_throttling()),
         available_bytes=available_bytes(),
         memory_bytes=psutil.virtual_memory().total,
         onnxruntime_packages=packages,
@@ -249,6 +253,7 @@ def _print(found: Diagnosis) -> None:
         f"threads: {found.threads}, {found.threads_reason}",
         f"kernels: {found.kernel_level or 'none of ours'}",
         *(f"  {note}" for note in found.kernel_notes),
+        f"heat: {found.heat}",
         f"memory available: {gigabytes(found.available_bytes)} of {gigabytes(found.memory_bytes)}",
         f"onnxruntime packages: {packages or 'none'}",
         f"NVIDIA driver: {found.nvidia_driver or 'none'}",

@@ -28,7 +28,7 @@ from edge_medgemma.runtime.commands.report_files import ReportFiles, study_conte
 from edge_medgemma.runtime.commands.sanitize import printable
 from edge_medgemma.runtime.commands.tables import print_table
 from edge_medgemma.runtime.generation.engine import Engine
-from edge_medgemma.runtime.reporting.engineer_words import slices_seen
+from edge_medgemma.runtime.reporting.engineer_words import SLOWED_BY_HEAT, slices_seen
 from edge_medgemma.runtime.reporting.json_report import (
     INTENDED_USE,
     dump_report,
@@ -231,6 +231,8 @@ def _print_notes(
 ) -> None:
     if budget_s is not None and spent_s > budget_s:
         click.echo(f"note: the budget of {budget_s:g} s was exceeded: {spent_s:.1f} s", err=True)
+    if any(study.was_slowed_by_heat for study in report.studies):
+        click.echo(f"note: {SLOWED_BY_HEAT}; with more air around it, this is quicker", err=True)
     unused = [
         problem.detail
         for study in report.studies

@@ -39,10 +39,10 @@ from edge_medgemma.runtime.profiling.record import (
 )
 from edge_medgemma.runtime.profiling.roofline import Peaks
 from edge_medgemma.runtime.profiling.scan_rows import ScanBench
-from edge_medgemma.runtime.profiling.thermal import read_thermal
 from edge_medgemma.runtime.store.integrity import check_engine
 from edge_medgemma.runtime.store.ownership import make_own_folder
 from edge_medgemma.runtime.store.places import Place
+from edge_medgemma.runtime.thermal import read_thermal
 
 SCAN_SLICES = (8, 32, 85)
 

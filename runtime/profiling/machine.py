@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 
 from edge_medgemma.runtime.host import processor_name, usable_cores
-from edge_medgemma.runtime.profiling.thermal import HOST
+from edge_medgemma.runtime.thermal import HOST
 
 LIBRARIES = ("onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "numpy", "pydicom")
 

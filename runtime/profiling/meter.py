@@ -9,7 +9,7 @@ from edge_medgemma.runtime.memory.peak_rss import PeakMemory
 from edge_medgemma.runtime.profiling.distribution import Distribution
 from edge_medgemma.runtime.profiling.power import PowerReaders
 from edge_medgemma.runtime.profiling.record import Energy, Row
-from edge_medgemma.runtime.profiling.thermal import has_throttled, read_thermal
+from edge_medgemma.runtime.thermal import has_throttled, read_thermal
 
 MAXIMUM_REPETITIONS = 200
 

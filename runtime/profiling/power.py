@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from edge_medgemma.runtime.profiling.thermal import HOST
+from edge_medgemma.runtime.thermal import HOST
 
 SAMPLING_PERIOD_S = 0.05
 """Readers that give power, not energy, are asked this often: tegrastats' fastest useful rate."""

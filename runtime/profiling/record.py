@@ -8,7 +8,7 @@ from typing import Final, Literal
 from edge_medgemma.runtime.profiling.distribution import Distribution
 from edge_medgemma.runtime.profiling.machine import Machine
 from edge_medgemma.runtime.profiling.roofline import Ceiling, Peaks
-from edge_medgemma.runtime.profiling.thermal import Thermal
+from edge_medgemma.runtime.thermal import Thermal
 
 SCHEMA_VERSION: Final = 2
 """Raised when a field of the JSON file is removed or changes its meaning."""

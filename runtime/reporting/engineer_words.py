@@ -10,6 +10,8 @@ from edge_medgemma.runtime.triage.report import SeriesRecord, StudyReport
 MOST_DETAILS = 6
 """Problems that are told in figures; more would push the sheet onto a second page."""
 
+SLOWED_BY_HEAT = "the processor was slowed down for heat meanwhile"
+
 
 def slices_seen(study: StudyReport) -> str:
     """How much of the series the model saw."""
@@ -80,7 +82,8 @@ def timings(study: StudyReport) -> str:
     if not stages:
         return "nothing was run"
     parts = ", ".join(f"{name} {seconds:.1f}" for name, seconds in stages.items())
-    return f"{sum(stages.values()):.1f} s ({parts})"
+    slowed = f"; {SLOWED_BY_HEAT}" if study.was_slowed_by_heat else ""
+    return f"{sum(stages.values()):.1f} s ({parts}){slowed}"
 
 
 FILTERS: Mapping[str, Callable[..., Any]] = MappingProxyType(

@@ -109,6 +109,7 @@ def _study(study: StudyReport) -> StudyEntry:
         cache_hits=CacheHitsEntry(study.cache_hits.slices, study.cache_hits.prefix),
         problems=tuple(ProblemEntry(one.name, one.detail) for one in study.problems),
         timings_s=_rounded(study.total_s),
+        was_slowed_by_heat=study.was_slowed_by_heat,
     )
 
 

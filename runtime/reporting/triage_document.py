@@ -217,6 +217,8 @@ class StudyEntry:
     problems: tuple[ProblemEntry, ...]
     timings_s: Mapping[str, Seconds]
     """Stage to seconds of wall-clock time."""
+    was_slowed_by_heat: bool = False
+    """Whether the processor was meanwhile, as far as the machine tells: the times are then not typical."""
 
 
 @dataclass(frozen=True, slots=True)

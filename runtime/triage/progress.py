@@ -4,6 +4,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
 
+from edge_medgemma.runtime.thermal import read_throttling, was_slowed
 from edge_medgemma.runtime.tracing.spans import Span, SpanRecorder
 
 Progress = Callable[[str, int, int], None]
@@ -21,11 +22,17 @@ class StageTracker:
         """Begin with no stage."""
         self._on_progress = on_progress
         self._recorder = SpanRecorder()
+        self._throttling = read_throttling()
 
     @property
     def spans(self) -> tuple[Span, ...]:
         """Finished stages, each ahead of its steps."""
         return self._recorder.spans
+
+    @property
+    def was_slowed(self) -> bool:
+        """Whether heat slowed the processor since the beginning, as far as the machine tells."""
+        return was_slowed(self._throttling, read_throttling())
 
     def stage(self, name: str) -> AbstractContextManager[None]:
         """Time the block as the stage `name`."""

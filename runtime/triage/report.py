@@ -186,6 +186,8 @@ class StudyReport:
     cache_hits: CacheHits = NO_CACHE_HITS
     distance: StudyDistance | None = None
     """From the scans that the engine was calibrated on; None where it could not be measured."""
+    was_slowed_by_heat: bool = False
+    """Whether the processor was meanwhile, as far as the machine tells."""
 
     @property
     def strange_slices(self) -> tuple[int, ...]:

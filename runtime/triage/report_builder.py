@@ -54,6 +54,7 @@ def study_report(
         key_images=(),
         spans=tracker.spans,
         distance=distance,
+        was_slowed_by_heat=stack is not None and tracker.was_slowed,
     )
     if stack is None:
         return report

@@ -15,7 +15,7 @@ from edge_medgemma.runtime.profiling.record import (
     TokenTiming,
 )
 from edge_medgemma.runtime.profiling.roofline import Ceiling, Peaks, Work
-from edge_medgemma.runtime.profiling.thermal import Thermal
+from edge_medgemma.runtime.thermal import Thermal
 
 _THERMAL = Thermal({"x86_pkg_temp": 61.0}, 3200.0, 4400.0, 3)
 _STAGES = {"discover": 0.2, "decode": 1.0, "render": 0.3, "vision": 90.0, "prefill": 27.0}

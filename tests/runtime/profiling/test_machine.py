@@ -7,7 +7,7 @@ import pytest
 
 from edge_medgemma.runtime.profiling.machine import read_machine
 from edge_medgemma.runtime.profiling.power import find_power_readers
-from edge_medgemma.runtime.profiling.thermal import Thermal, has_throttled, read_thermal
+from edge_medgemma.runtime.thermal import Thermal, has_throttled, read_thermal
 
 
 def write(root: Path, files: dict[str, str]) -> Path:

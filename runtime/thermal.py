@@ -40,6 +40,46 @@ def read_thermal(root: Path = HOST) -> Thermal:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Throttling:
+    """What tells that cores were held back for heat; a few small files, where `Thermal` reads them all."""
+
+    events: int | None
+    """As `Thermal.throttle_events`."""
+    cooling_steps: int | None
+    """Steps by which the kernel holds cores back at this moment, 0 for none; Arm boards and ACPI."""
+
+
+def read_throttling(root: Path = HOST) -> Throttling:
+    """The present state of the machine whose file tree begins at `root`."""
+    events = _numbers(
+        (root / "sys/devices/system/cpu").glob("cpu[0-9]*/thermal_throttle/*_throttle_count")
+    )
+    steps = _numbers(
+        device / "cur_state"
+        for device in (root / "sys/class/thermal").glob("cooling_device*")
+        if _is_of_cores(device)
+    )
+    return Throttling(int(sum(events)) if events else None, int(max(steps)) if steps else None)
+
+
+def was_slowed(before: Throttling, after: Throttling) -> bool:
+    """Whether heat slowed the cores between two moments, as far as the machine tells."""
+    counted = None not in (before.events, after.events) and before.events != after.events
+    return counted or bool(before.cooling_steps) or bool(after.cooling_steps)
+
+
+def heat_words(now: Throttling) -> str:
+    """Whether heat slows the cores, or did since the machine started."""
+    if now.events is None and now.cooling_steps is None:
+        return "whether heat slows the cores is not told by the system"
+    if now.cooling_steps:
+        return "cores are held back for heat at this moment"
+    if now.events:
+        return f"cores were slowed for heat since the machine started ({now.events} events)"
+    return "no core was slowed for heat"
+
+
 def has_throttled(before: Thermal, after: Thermal) -> bool | None:
     """Whether a throttle counter moved; None where there are no counters."""
     if before.throttle_events is None or after.throttle_events is None:
@@ -57,6 +97,15 @@ def _zones(root: Path) -> dict[str, float]:
             continue
         zones[name] = max(celsius, zones.get(name, celsius))
     return zones
+
+
+def _is_of_cores(device: Path) -> bool:
+    """Whether a cooling device lowers the clock of cores: fans are cooling devices as well."""
+    try:
+        kind = (device / "type").read_text().strip()
+    except OSError:
+        return False
+    return kind == "Processor" or kind.removeprefix("thermal-").startswith("cpufreq-")
 
 
 def _numbers(paths: Iterable[Path]) -> list[float]:
