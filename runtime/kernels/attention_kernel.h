@@ -53,7 +53,7 @@ static inline ptrdiff_t attention_blocks(ptrdiff_t key_count) {
 /* Numbers of 32 bits of one packed block of keys, or of values, and of what belongs to them. */
 static inline ptrdiff_t packed_block_words(ptrdiff_t size) {
   ptrdiff_t padded = (size + ATTENTION_UNIT - 1) / ATTENTION_UNIT * ATTENTION_UNIT;
-  return ATTENTION_BLOCK / 2 * padded + 2 * ATTENTION_BLOCK;
+  return ATTENTION_BLOCK / 2 * (padded + ATTENTION_UNIT / 2);
 }
 
 /* Those of the packed keys of a head, or of its values. */
