@@ -54,7 +54,8 @@ int main(void) {
     if (!level_is_claimed(*level)) continue;
     state = SEED;
     report(*level, "decode", check_decode((*level)->decode), 1e-5);
-    report(*level, "attention", check_attention((*level)->attention), 2e-3);
+    report(*level, "attention", check_attention((*level)->attention),
+           *level == &level_amx ? 2e-2 : 2e-3); /* tiles are of bfloat16 */
   }
   return wrong;
 }

@@ -93,7 +93,7 @@ def test_of_a_prompt(whole: Case, recorded: Recorded) -> None:
         given = attended(case, arrays, LIBRARY)
         expected = reference(case, arrays)
         worst = max(worst, np.linalg.norm(given - expected) / np.linalg.norm(expected))
-    add_row("attention of a prompt in int16 against the formula", f"{worst:.1e} of the norm")
+    add_row("attention of a prompt against the formula", f"{worst:.1e} of the norm")
     assert 0 < worst < PREFILL_ATTENTION_DIFFERENCE
 
 

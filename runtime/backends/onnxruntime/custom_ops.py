@@ -5,8 +5,8 @@ what the processor's 8-bit products allow. The linear kernel reads them as they 
 file; its numbers are onnxruntime's but for the order of float32 sums.
 
 It computes attention in float32, with all scores in memory. Scores of 48 rows and more are products
-of int16 here, whose scales are closer to float32 than bfloat16, the type that the model was trained
-in, and never leave the cache. Decode reads its int8 caches at nearly the bandwidth of memory; its
+of int16 here, closer to float32 than bfloat16, the type that the model was trained in (and that of
+AMX tiles), and never leave the cache. Decode reads its int8 caches at nearly the bandwidth of memory; its
 numbers are onnxruntime's but for the order of float32 sums. Other attention is onnxruntime's.
 """
 
@@ -35,9 +35,9 @@ LARGEST_DIFFERENCE = 1e-4
 """Largest difference of products and decode attention, relative to the largest number. Sums in another
 order leave 1e-6; a wrong weight leaves 1e-2."""
 
-LARGEST_PREFILL_DIFFERENCE = 2**-9
-"""Norm of the difference of prefill attention, relative to the norm. Rounding to int16 leaves 3e-4;
-one wrong key leaves 1e-1."""
+LARGEST_PREFILL_DIFFERENCE = 2**-7
+"""Norm of the difference of prefill attention, relative to the norm. int16 leaves 3e-4, tiles of
+bfloat16 3e-3; one wrong key leaves 1e-1."""
 
 _INPUTS, _OUTPUTS, _BLOCK_SIZE = 256, 45, 128
 _ROWS = (1, 23)
@@ -80,13 +80,13 @@ def custom_ops_absence() -> str | None:
 
 
 def has_attention() -> bool:
-    """Whether attention of many rows is computed here, in int16."""
+    """Whether attention of many rows is computed here."""
     return custom_ops_absence() is None and cpu_kernels.has_attention()
 
 
 def custom_ops_in_use() -> str:
     """Custom operators in use, or why none: the numbers of a decoder depend on it."""
-    attention = ", attention of many rows in int16" if has_attention() else ""
+    attention = " and attention of many rows" if has_attention() else ""
     return custom_ops_absence() or f"with the linear kernel{attention}"
 
 
