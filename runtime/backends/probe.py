@@ -21,6 +21,7 @@ from edge_medgemma.runtime.backends.onnxruntime.session import import_onnxruntim
 from edge_medgemma.runtime.backends.tensorrt.library import find_tensorrt
 from edge_medgemma.runtime.errors import DependencyError, EdgeMedgemmaError, ProviderError
 from edge_medgemma.runtime.kernels.attention import attention_in_use
+from edge_medgemma.runtime.kernels.level import kernel_level, level_absence
 from edge_medgemma.runtime.trial import run_trial
 
 PROBE = Path(__file__).parent / "probe.onnx"
@@ -125,6 +126,13 @@ def _probe_cuda() -> str:
     return f"onnxruntime {import_onnxruntime().__version__} on {device.name}"
 
 
+def _probe_native() -> str:
+    absence = level_absence()
+    if absence is not None:
+        raise DependencyError(absence)
+    return f"kernels of level {kernel_level()}"
+
+
 def _probe_openvino() -> str:
     if importlib.util.find_spec("openvino") is None:
         raise DependencyError(
@@ -154,6 +162,7 @@ def _check(result: NDArray[np.float32]) -> None:
 _PROBES: Mapping[str, Callable[[], str]] = {
     "tensorrt": _probe_tensorrt,
     "cuda": _probe_cuda,
+    "native": _probe_native,
     "openvino": _probe_openvino,
     "cpu": _probe_cpu,
 }

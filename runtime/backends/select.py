@@ -13,6 +13,7 @@ from edge_medgemma.runtime.backends.onnxruntime.custom_ops import custom_ops_in_
 from edge_medgemma.runtime.errors import DependencyError, ProviderError
 from edge_medgemma.runtime.host import processor_name
 from edge_medgemma.runtime.kernels.attention import attention_in_use
+from edge_medgemma.runtime.kernels.level import kernel_level
 from edge_medgemma.runtime.manifest import Manifest
 from edge_medgemma.runtime.trial import run_trial
 
@@ -26,6 +27,8 @@ class Provider(StrEnum):
     """ONNX Runtime on the CPU."""
     OPENVINO = "openvino"
     """OpenVINO on the CPU; the vision part only."""
+    NATIVE = "native"
+    """This package's own kernels on the CPU; the vision part only."""
     CUDA = "cuda"
     """ONNX Runtime on an NVIDIA GPU."""
     TENSORRT = "tensorrt"
@@ -42,11 +45,13 @@ class Providers:
 
 AUTOMATIC = Providers()
 
-OPENVINO_FROM_BYTES = 64 * 2**20
-"""Size of a vision tower from which `auto` takes OpenVINO: to import and to compile takes half a
-second longer than onnxruntime, which a tower of this size wins back within a slice."""
+VISION_ONLY = frozenset([Provider.OPENVINO, Provider.NATIVE])
 
-FASTER_VISION = {Provider.OPENVINO: OPENVINO_FROM_BYTES}
+FASTER_FROM_BYTES = 64 * 2**20
+"""Size of a vision tower from which `auto` takes a faster library: to import OpenVINO and to compile
+takes half a second longer than onnxruntime, which a tower of this size wins back within a slice."""
+
+FASTER_VISION = {Provider.NATIVE: FASTER_FROM_BYTES, Provider.OPENVINO: FASTER_FROM_BYTES}
 """Libraries that `auto` tries before onnxruntime, the fastest first, by the least bytes of a tower."""
 
 TRIAL = "edge_medgemma.runtime.backends.vision_trial"
@@ -89,10 +94,8 @@ def parse_providers(words: Sequence[str]) -> Providers:
             names = ", ".join(Provider)
             raise ProviderError(f"unknown provider '{word}'; expected [vision=|decoder=] {names}")
         parts = [part] if has_part else ["vision", "decoder"]
-        if Provider(name) is Provider.OPENVINO and "decoder" in parts:
-            raise ProviderError(
-                "openvino runs the vision part only; write --provider vision=openvino"
-            )
+        if Provider(name) in VISION_ONLY and "decoder" in parts:
+            raise ProviderError(f"{name} runs the vision part only; write --provider vision={name}")
         chosen = replace(chosen, **dict.fromkeys(parts, Provider(name)))
     return chosen
 
@@ -115,9 +118,9 @@ def open_vision(
         return OpenedVision(_VISION[provider](directory, manifest, threads), provider)
     fallbacks: list[Fallback] = []
     for faster in FASTER_VISION:
-        small = too_small(manifest, faster)
-        if small is not None:
-            fallbacks.append(small)
+        unfit = unfit_for(manifest, faster)
+        if unfit is not None:
+            fallbacks.append(unfit)
             continue
         try:
             model = _VISION[faster](directory, manifest, threads)
@@ -131,8 +134,11 @@ def open_vision(
     return OpenedVision(model, Provider.CPU, tuple(fallbacks))
 
 
-def too_small(manifest: Manifest, faster: Provider) -> Fallback | None:
-    """Why a vision tower of this size is not worth loading a library of FASTER_VISION."""
+def unfit_for(manifest: Manifest, faster: Provider) -> Fallback | None:
+    """Why this vision tower is none for a library of FASTER_VISION, whether or not that works here."""
+    precision = manifest.precision.vision
+    if faster is Provider.NATIVE and (precision, manifest.dialect) != ("int8", "ort"):
+        return Fallback(faster, f"its kernels are for int8 vision towers, this one is {precision}")
     size = manifest.files["vision.data"].bytes
     if size >= FASTER_VISION[faster]:
         return None
@@ -205,14 +211,30 @@ def _tested(
     )
 
 
+def _native_untested(directory: Path, manifest: Manifest, threads: int | None) -> VisionModel:
+    from edge_medgemma.runtime.backends.native.vision import NativeVision
+
+    return NativeVision(directory, manifest, threads)
+
+
+def _native_vision(directory: Path, manifest: Manifest, threads: int | None) -> VisionModel:
+    from edge_medgemma.runtime.backends.native.tower import Tower
+    from edge_medgemma.runtime.backends.native.vision import native_identity
+
+    Tower(directory, manifest)  # a graph of another kind is no fault of the kernels
+    return _tested(directory, manifest, Provider.NATIVE, threads, native_identity())
+
+
 _UNTESTED: Mapping[Provider, Callable[[Path, Manifest, int | None], VisionModel]] = {
     Provider.CPU: _ort_vision,
     Provider.OPENVINO: _openvino_untested,
+    Provider.NATIVE: _native_untested,
 }
 
 _VISION: Mapping[Provider, Callable[[Path, Manifest, int | None], VisionModel]] = {
     Provider.CPU: _ort_vision,
     Provider.OPENVINO: _openvino_vision,
+    Provider.NATIVE: _native_vision,
 }
 
 
@@ -230,7 +252,7 @@ def provider_identity(provider: Provider) -> str:
         openvino = version("openvino")
     except PackageNotFoundError:
         openvino = "none"
-    kernels = f"{custom_ops_in_use()} {attention_in_use()}"
+    kernels = f"level {kernel_level()} {custom_ops_in_use()} {attention_in_use()}"
     return f"{provider} {library_version()} {kernels} openvino {openvino} on {_processor()}"
 
 

@@ -19,7 +19,13 @@ from edge_medgemma.runtime.backends.probe import (
     onnxruntime_conflict,
     probe_all,
 )
-from edge_medgemma.runtime.backends.select import AUTOMATIC, Fallback, Provider, too_small
+from edge_medgemma.runtime.backends.select import (
+    AUTOMATIC,
+    FASTER_VISION,
+    Fallback,
+    Provider,
+    unfit_for,
+)
 from edge_medgemma.runtime.backends.tensorrt.plan_files import RECORD_NAME, plan_folder
 from edge_medgemma.runtime.commands.options import engine_option
 from edge_medgemma.runtime.commands.sanitize import printable
@@ -179,9 +185,8 @@ def diagnose_engine(
     except EdgeMedgemmaError as error:
         fallbacks = (Fallback(Provider.AUTO, str(error)),)
     if vision is Provider.AUTO:
-        reason = _without_openvino(manifest, probes)
-        vision = Provider.CPU if reason else Provider.OPENVINO
-        fallbacks += (Fallback(Provider.OPENVINO, reason),) if reason else ()
+        vision, passed_over = _vision_on_cpu(manifest, probes)
+        fallbacks += passed_over
     return EngineDiagnosis(
         name=manifest.source.name,
         revision=manifest.source.revision,
@@ -198,12 +203,18 @@ def diagnose_engine(
     )
 
 
-def _without_openvino(manifest: Manifest, probes: tuple[Probe, ...]) -> str:
-    """Why `auto` stays with onnxruntime; empty where it tries OpenVINO."""
-    small = too_small(manifest, Provider.OPENVINO)
-    if small is not None:
-        return small.reason
-    return next((one.detail for one in probes if one.name == "openvino" and not one.works), "")
+def _vision_on_cpu(
+    manifest: Manifest, probes: tuple[Probe, ...]
+) -> tuple[Provider, tuple[Fallback, ...]]:
+    """What `auto` tries first for the vision tower, and why nothing faster."""
+    faults = {one.name: one.detail for one in probes if not one.works}
+    fallbacks: list[Fallback] = []
+    for faster in FASTER_VISION:
+        unfit = unfit_for(manifest, faster)
+        if unfit is None and faster not in faults:
+            return faster, tuple(fallbacks)
+        fallbacks.append(unfit or Fallback(faster, faults[faster]))
+    return Provider.CPU, tuple(fallbacks)
 
 
 def _plans(directory: Path, manifest: Manifest) -> str:

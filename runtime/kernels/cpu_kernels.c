@@ -1,8 +1,7 @@
 /* The kernels as one library: operators for onnxruntime, and a module of Python that says which level
  * computes; `cpu_kernels.pyi` describes it. */
-#define PY_SSIZE_T_CLEAN
-#define Py_LIMITED_API 0x030B0000
-#include <Python.h>
+#include "vision_module.h"
+
 #include <string.h>
 
 #include "level.h"
@@ -91,4 +90,8 @@ static PyMethodDef methods[] = {
 static struct PyModuleDef module = {
     PyModuleDef_HEAD_INIT, "cpu_kernels", NULL, 0, methods, NULL, NULL, NULL, NULL};
 
-PyMODINIT_FUNC PyInit_cpu_kernels(void) { return PyModule_Create(&module); }
+PyMODINIT_FUNC PyInit_cpu_kernels(void) {
+  PyObject *made = PyModule_Create(&module);
+  if (made && PyModule_AddFunctions(made, vision_methods)) Py_CLEAR(made);
+  return made;
+}

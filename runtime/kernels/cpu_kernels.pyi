@@ -3,6 +3,13 @@
 Operators are made for the level that is in use when a session is opened.
 """
 
+from typing import TypeAlias
+
+from numpy import generic
+from numpy.typing import NDArray
+
+Buffer: TypeAlias = NDArray[generic]
+
 def claimed_levels() -> list[str]:
     """Levels that the processor and its operating system claim to run, the fastest first.
 
@@ -27,3 +34,80 @@ def supported() -> bool:
 
 def has_attention() -> bool:
     """Whether a level is in use: else attention of many rows is left to onnxruntime, too."""
+
+class VisionThreads:
+    """Threads that compute the vision tower at one level; not a name of the module."""
+
+def vision_threads(count: int, /) -> VisionThreads:
+    """Start threads, the caller counted among them, that compute with the level in use.
+
+    Raises:
+        MemoryError: the system gives no more threads or memory.
+        ValueError: no level is in use, or no such number.
+    """
+
+def vision_sizes(
+    threads: VisionThreads, rows: int, inputs: int, outputs: int, /
+) -> tuple[int, int]:
+    """Bytes of `rows` quantised rows of `inputs` numbers, and of packed weights."""
+
+def vision_pack(
+    threads: VisionThreads, weights: Buffer, inputs: int, outputs: int, packed: Buffer, /
+) -> None:
+    """Pack int8 weights [inputs, outputs] for `vision_linear`."""
+
+def vision_quantise(
+    threads: VisionThreads,
+    rows: Buffer,
+    weight: Buffer | None,
+    bias: Buffer | None,
+    row_count: int,
+    size: int,
+    epsilon: float,
+    inverse_scale: float,
+    out: Buffer,
+    /,
+) -> None:
+    """Float32 rows [row_count, size], layer-normed where there is a weight, to int8 for `vision_linear`."""
+
+def vision_linear(
+    threads: VisionThreads,
+    rows: Buffer,
+    weights: Buffer,
+    scales: Buffer,
+    bias: Buffer,
+    row_count: int,
+    inputs: int,
+    outputs: int,
+    after: int,
+    out: Buffer,
+    inverse_scale: float,
+    /,
+) -> None:
+    """Products of quantised rows and packed weights, times `scales` plus `bias`, both [outputs].
+
+    Args:
+        after: 0 stores them in `out`, float32 [row_count, outputs], 1 adds them to it, 2 quantises GELU
+            of them with `inverse_scale`, as rows of the next layer
+    """
+
+def vision_packed_words(rows: int, heads: int, head_size: int, /) -> int:
+    """Numbers of 32 bits that keys and values take in `vision_attend`."""
+
+def vision_attend(
+    threads: VisionThreads,
+    joined: Buffer,
+    rows: int,
+    heads: int,
+    head_size: int,
+    out: Buffer,
+    packed: Buffer,
+    /,
+) -> None:
+    """Softmax attention of all rows to all rows.
+
+    Args:
+        joined: float32 [rows, 3, heads, head_size], queries, keys and values
+        out: float32 [rows, heads, head_size]
+        packed: scratch of `vision_packed_words`
+    """

@@ -21,8 +21,9 @@ def test_an_unknown_part_or_name_lists_the_known(word: str) -> None:
         parse_providers([word])
 
 
-def test_openvino_is_for_vision() -> None:
-    assert parse_providers(["vision=openvino"]) == Providers(vision=Provider.OPENVINO)
-    for word in ("openvino", "decoder=openvino"):
-        with pytest.raises(ProviderError, match="vision=openvino"):
+@pytest.mark.parametrize("name", [Provider.OPENVINO, Provider.NATIVE])
+def test_some_are_for_vision(name: Provider) -> None:
+    assert parse_providers([f"vision={name}"]) == Providers(vision=name)
+    for word in (name, f"decoder={name}"):
+        with pytest.raises(ProviderError, match=f"vision={name}"):
             parse_providers([word])

@@ -93,13 +93,14 @@ def test_json_says_what_runs_the_engine_and_why_nothing_faster_does(
     found = json.loads(result.stdout)
     assert_valid(found, "doctor")
     works = {one["name"]: one["works"] for one in found["providers"]}
-    assert list(works) == ["tensorrt", "cuda", "openvino", "cpu"]
+    assert list(works) == ["tensorrt", "cuda", "native", "openvino", "cpu"]
     assert works["cpu"]
     engine = found["engine"]
     assert (engine["vision_provider"], engine["decoder_provider"]) == ("cpu", "cpu")
     reasons = {one["provider"]: one["reason"] for one in engine["fallbacks"]}
     assert "--target tensorrt" in reasons["tensorrt"]
     assert "--target cuda" in reasons["cuda"]
+    assert "this one is fp32" in reasons["native"]
     assert "gains less" in reasons["openvino"]
     assert engine["tensorrt_plans"] == "none"
     assert engine["max_slices_on_cpu"] == largest_slices(
@@ -124,7 +125,7 @@ def test_where_nothing_is_installed_every_library_says_what_to_do(
     def absent() -> str:
         raise DependencyError("not installed; from a checkout, run: pip install '.[cpu]'")
 
-    nothing = dict.fromkeys(("tensorrt", "cuda", "openvino", "cpu"), absent)
+    nothing = dict.fromkeys(("tensorrt", "cuda", "native", "openvino", "cpu"), absent)
     monkeypatch.setattr(probe, "_PROBES", nothing)
     monkeypatch.setattr(doctor, "installed_onnxruntimes", dict)
     found = doctor.diagnose(tiny_engine_directory)

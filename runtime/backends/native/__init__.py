@@ -1,0 +1,1 @@
+"""This package's own kernels on the CPU: the vision tower."""

@@ -1,0 +1,329 @@
+#include "vision_module.h"
+
+#include <math.h>
+
+#include "level.h"
+#include "pool.h"
+
+#define NAME "edge_medgemma.vision_threads"
+#define MOST_THREADS 1024
+#define ATTENDED_ROWS 256 /* of a head in one task */
+#define LARGEST_HEADS 1024
+#define LARGEST_SIZE (1 << 24) /* rows, inputs or outputs: no product of two overflows */
+
+/* Threads and the level that they compute with. */
+typedef struct {
+  Pool *pool;
+  const Level *level;
+} Threads;
+
+static void free_threads(PyObject *capsule) {
+  Threads *threads = PyCapsule_GetPointer(capsule, NAME);
+  Py_BEGIN_ALLOW_THREADS
+  pool_free(threads->pool);
+  Py_END_ALLOW_THREADS
+  PyMem_Free(threads);
+}
+
+static PyObject *vision_threads(PyObject *self, PyObject *args) {
+  (void)self;
+  int count;
+  if (!PyArg_ParseTuple(args, "i", &count)) return NULL;
+  const Level *level = level_in_use();
+  if (!level || !level->vision || count < 1 || count > MOST_THREADS)
+    return PyErr_SetString(PyExc_ValueError, "no level is in use, or no such number of threads"), NULL;
+  Threads *threads = PyMem_Malloc(sizeof *threads);
+  if (!threads) return PyErr_NoMemory();
+  *threads = (Threads){pool_new(count), level};
+  PyObject *capsule = threads->pool ? PyCapsule_New(threads, NAME, free_threads) : PyErr_NoMemory();
+  if (capsule) return capsule;
+  if (threads->pool) pool_free(threads->pool);
+  PyMem_Free(threads);
+  return NULL;
+}
+
+static Threads *threads_of(PyObject *capsule) { return PyCapsule_GetPointer(capsule, NAME); }
+
+static int is_size(Py_ssize_t size) { return size > 0 && size <= LARGEST_SIZE; }
+
+/* Whether a buffer has so many bytes; sets ValueError. */
+static int has_bytes(const Py_buffer *buffer, Py_ssize_t bytes) {
+  if (buffer->len == bytes) return 1;
+  PyErr_Format(PyExc_ValueError, "a buffer has %zd bytes, %zd are expected", buffer->len, bytes);
+  return 0;
+}
+
+static int are_sizes(Py_ssize_t a, Py_ssize_t b, Py_ssize_t c) {
+  if (is_size(a) && is_size(b) && is_size(c)) return 1;
+  PyErr_SetString(PyExc_ValueError, "rows, inputs or outputs out of range");
+  return 0;
+}
+
+static Py_ssize_t input_bytes(const VisionKernel *kernel, Py_ssize_t rows, Py_ssize_t size) {
+  return rounded_up(rows, VISION_ROWS) * row_words(kernel, size) * 4;
+}
+
+static PyObject *vision_sizes(PyObject *self, PyObject *args) {
+  (void)self;
+  PyObject *capsule;
+  Py_ssize_t rows, inputs, outputs;
+  if (!PyArg_ParseTuple(args, "Onnn", &capsule, &rows, &inputs, &outputs)) return NULL;
+  const Threads *threads = threads_of(capsule);
+  if (!threads || !are_sizes(rows, inputs, outputs)) return NULL;
+  const VisionKernel *kernel = threads->level->vision;
+  return Py_BuildValue("nn", input_bytes(kernel, rows, inputs),
+                       panels(kernel, outputs) * panel_bytes(kernel, inputs));
+}
+
+typedef struct {
+  const VisionKernel *kernel;
+  const int8_t *weights;
+  ptrdiff_t inputs, outputs;
+  int8_t *packed;
+} Packing;
+
+static void pack_panel(void *data, size_t index) {
+  const Packing *a = data;
+  ptrdiff_t panel = (ptrdiff_t)index;
+  a->kernel->pack(a->weights, a->inputs, a->outputs, panel,
+                  a->packed + panel * panel_bytes(a->kernel, a->inputs));
+}
+
+static PyObject *vision_pack(PyObject *self, PyObject *args) {
+  (void)self;
+  PyObject *capsule;
+  Py_buffer weights, packed;
+  Packing work;
+  if (!PyArg_ParseTuple(args, "Oy*nnw*", &capsule, &weights, &work.inputs, &work.outputs, &packed))
+    return NULL;
+  const Threads *threads = threads_of(capsule);
+  int sound = threads && are_sizes(1, work.inputs, work.outputs);
+  if (sound) {
+    work.kernel = threads->level->vision, work.weights = weights.buf, work.packed = packed.buf;
+    Py_ssize_t count = panels(work.kernel, work.outputs);
+    sound = has_bytes(&weights, work.inputs * work.outputs) &&
+            has_bytes(&packed, count * panel_bytes(work.kernel, work.inputs));
+    if (sound) {
+      Py_BEGIN_ALLOW_THREADS
+      pool_run(threads->pool, pack_panel, &work, (size_t)count);
+      Py_END_ALLOW_THREADS
+    }
+  }
+  PyBuffer_Release(&weights), PyBuffer_Release(&packed);
+  if (!sound) return NULL;
+  Py_RETURN_NONE;
+}
+
+typedef struct {
+  const VisionKernel *kernel;
+  Quantisation work;
+} QuantisationTask;
+
+static void quantise_block(void *data, size_t index) {
+  const QuantisationTask *task = data;
+  ptrdiff_t first = (ptrdiff_t)index * VISION_ROWS, last = first + VISION_ROWS;
+  task->kernel->quantise(&task->work, first,
+                         last < task->work.row_count ? last : task->work.row_count);
+}
+
+static PyObject *vision_quantise(PyObject *self, PyObject *args) {
+  (void)self;
+  PyObject *capsule;
+  Py_buffer rows, weight, bias, out;
+  QuantisationTask task;
+  Quantisation *work = &task.work;
+  if (!PyArg_ParseTuple(args, "Oy*z*z*nnffw*", &capsule, &rows, &weight, &bias, &work->row_count,
+                        &work->size, &work->epsilon, &work->inverse_scale, &out))
+    return NULL;
+  const Threads *threads = threads_of(capsule);
+  int sound = threads && are_sizes(work->row_count, work->size, 1);
+  if (sound) {
+    task.kernel = threads->level->vision;
+    work->rows = rows.buf, work->weight = weight.buf, work->bias = bias.buf, work->out = out.buf;
+    Py_ssize_t size = 4 * work->size;
+    sound = has_bytes(&rows, work->row_count * size) &&
+            (!weight.buf || (has_bytes(&weight, size) && has_bytes(&bias, size))) &&
+            has_bytes(&out, input_bytes(task.kernel, work->row_count, work->size));
+    if (sound) {
+      Py_BEGIN_ALLOW_THREADS
+      pool_run(threads->pool, quantise_block, &task,
+               (size_t)((work->row_count + VISION_ROWS - 1) / VISION_ROWS));
+      Py_END_ALLOW_THREADS
+    }
+  }
+  PyBuffer_Release(&rows), PyBuffer_Release(&out);
+  PyBuffer_Release(&weight), PyBuffer_Release(&bias);
+  if (!sound) return NULL;
+  Py_RETURN_NONE;
+}
+
+typedef struct {
+  const VisionKernel *kernel;
+  Linear work;
+  ptrdiff_t blocks;
+} LinearTask;
+
+/* Neighbouring tasks read the same weights. */
+static void multiply_block(void *data, size_t index) {
+  const LinearTask *task = data;
+  const Linear *work = &task->work;
+  ptrdiff_t row = (ptrdiff_t)index % task->blocks * VISION_BLOCK_ROWS, last = row + VISION_BLOCK_ROWS;
+  ptrdiff_t panel = (ptrdiff_t)index / task->blocks * VISION_PANELS, end = panel + VISION_PANELS;
+  ptrdiff_t all = panels(task->kernel, work->outputs);
+  task->kernel->multiply(work, row, last < work->row_count ? last : work->row_count, panel,
+                         end < all ? end : all);
+}
+
+static int is_sound_linear(const VisionKernel *kernel, const Linear *work, const Py_buffer *rows,
+                           const Py_buffer *weights, const Py_buffer *scales,
+                           const Py_buffer *bias, const Py_buffer *out) {
+  Py_ssize_t outputs = 4 * work->outputs;
+  Py_ssize_t written = work->after == ACTIVATED
+                           ? input_bytes(kernel, work->row_count, work->outputs)
+                           : work->row_count * outputs;
+  if (work->after < STORED || work->after > ACTIVATED)
+    return PyErr_SetString(PyExc_ValueError, "no such use of products"), 0;
+  return has_bytes(rows, input_bytes(kernel, work->row_count, work->inputs)) &&
+         has_bytes(weights, panels(kernel, work->outputs) * panel_bytes(kernel, work->inputs)) &&
+         has_bytes(scales, outputs) && has_bytes(bias, outputs) && has_bytes(out, written);
+}
+
+static PyObject *vision_linear(PyObject *self, PyObject *args) {
+  (void)self;
+  PyObject *capsule;
+  Py_buffer rows, weights, scales, bias, out;
+  LinearTask task;
+  Linear *work = &task.work;
+  if (!PyArg_ParseTuple(args, "Oy*y*y*y*nnniw*f", &capsule, &rows, &weights, &scales, &bias,
+                        &work->row_count, &work->inputs, &work->outputs, &work->after, &out,
+                        &work->inverse_scale))
+    return NULL;
+  const Threads *threads = threads_of(capsule);
+  int sound = threads && are_sizes(work->row_count, work->inputs, work->outputs);
+  if (sound) {
+    task.kernel = threads->level->vision;
+    sound = is_sound_linear(task.kernel, work, &rows, &weights, &scales, &bias, &out);
+  }
+  if (sound) {
+    work->rows = rows.buf, work->weights = weights.buf, work->scales = scales.buf;
+    work->bias = bias.buf, work->out = out.buf, work->activated = out.buf;
+    task.blocks = (work->row_count + VISION_BLOCK_ROWS - 1) / VISION_BLOCK_ROWS;
+    ptrdiff_t groups = (panels(task.kernel, work->outputs) + VISION_PANELS - 1) / VISION_PANELS;
+    Py_BEGIN_ALLOW_THREADS
+    pool_run(threads->pool, multiply_block, &task, (size_t)(task.blocks * groups));
+    Py_END_ALLOW_THREADS
+  }
+  PyBuffer_Release(&rows), PyBuffer_Release(&weights), PyBuffer_Release(&scales);
+  PyBuffer_Release(&bias), PyBuffer_Release(&out);
+  if (!sound) return NULL;
+  Py_RETURN_NONE;
+}
+
+/* Attention of all rows to all rows. Heads lie side by side. */
+typedef struct {
+  const AttentionKernel *kernel;
+  const float *joined; /* [row_count][3][heads][size] */
+  float *out;          /* [row_count][heads][size] */
+  uint32_t *packed;    /* [2][heads][packed_words] */
+  ptrdiff_t row_count, heads, size, parts;
+} Attention;
+
+static Head head_of(const Attention *a, ptrdiff_t head) {
+  ptrdiff_t width = a->heads * a->size;
+  const float *queries = a->joined + head * a->size;
+  return (Head){.queries = queries,
+                .keys = queries + width,
+                .values = queries + 2 * width,
+                .out = a->out + head * a->size,
+                .query_stride = 3 * width,
+                .key_stride = 3 * width,
+                .out_stride = width,
+                .query_count = a->row_count,
+                .key_count = a->row_count,
+                .group_size = 1,
+                .size = a->size,
+                .scale = 1 / sqrtf((float)a->size)};
+}
+
+static uint32_t *keys_of(const Attention *a, ptrdiff_t head) {
+  return a->packed + 2 * head * packed_words(a->row_count, a->size);
+}
+
+static void pack_block(void *data, size_t index) {
+  const Attention *a = data;
+  ptrdiff_t head = (ptrdiff_t)index / a->parts, block = (ptrdiff_t)index % a->parts;
+  Head one = head_of(a, head);
+  uint32_t *keys = keys_of(a, head);
+  a->kernel->pack_blocks(&one, block, block + 1, keys,
+                         keys + packed_words(a->row_count, a->size));
+}
+
+static void attend_part(void *data, size_t index) {
+  const Attention *a = data;
+  ptrdiff_t head = (ptrdiff_t)index / a->parts, first = (ptrdiff_t)index % a->parts * ATTENDED_ROWS;
+  ptrdiff_t last = first + ATTENDED_ROWS < a->row_count ? first + ATTENDED_ROWS : a->row_count;
+  Head one = head_of(a, head);
+  const uint32_t *keys = keys_of(a, head), *values = keys + packed_words(a->row_count, a->size);
+  for (ptrdiff_t row = first, queries = a->kernel->queries; row < last; row += queries)
+    a->kernel->attend(&one, keys, values, NULL, row, last - row < queries ? last - row : queries);
+}
+
+static int are_attention_sizes(Py_ssize_t rows, Py_ssize_t heads, Py_ssize_t size) {
+  if (!are_sizes(rows, heads, size)) return 0;
+  if (size <= ATTENTION_LARGEST_HEAD && heads <= LARGEST_HEADS) return 1;
+  PyErr_SetString(PyExc_ValueError, "heads are too many or too large");
+  return 0;
+}
+
+static PyObject *vision_packed_words(PyObject *self, PyObject *args) {
+  (void)self;
+  Py_ssize_t rows, heads, size;
+  if (!PyArg_ParseTuple(args, "nnn", &rows, &heads, &size)) return NULL;
+  if (!are_attention_sizes(rows, heads, size)) return NULL;
+  return PyLong_FromSsize_t(2 * heads * packed_words(rows, size));
+}
+
+static PyObject *vision_attend(PyObject *self, PyObject *args) {
+  (void)self;
+  PyObject *capsule;
+  Py_buffer joined, out, packed;
+  Attention work;
+  if (!PyArg_ParseTuple(args, "Oy*nnnw*w*", &capsule, &joined, &work.row_count, &work.heads,
+                        &work.size, &out, &packed))
+    return NULL;
+  const Threads *threads = threads_of(capsule);
+  int sound = threads && are_attention_sizes(work.row_count, work.heads, work.size);
+  if (sound) {
+    Py_ssize_t numbers = work.row_count * work.heads * work.size;
+    sound = has_bytes(&joined, 3 * numbers * 4) && has_bytes(&out, numbers * 4) &&
+            has_bytes(&packed, 8 * work.heads * packed_words(work.row_count, work.size));
+  }
+  if (sound) {
+    work.kernel = threads->level->attention;
+    work.joined = joined.buf, work.out = out.buf, work.packed = packed.buf;
+    Py_BEGIN_ALLOW_THREADS
+    work.parts = attention_blocks(work.row_count);
+    pool_run(threads->pool, pack_block, &work, (size_t)(work.heads * work.parts));
+    work.parts = (work.row_count + ATTENDED_ROWS - 1) / ATTENDED_ROWS;
+    pool_run(threads->pool, attend_part, &work, (size_t)(work.heads * work.parts));
+    Py_END_ALLOW_THREADS
+  }
+  PyBuffer_Release(&joined), PyBuffer_Release(&out), PyBuffer_Release(&packed);
+  if (!sound) return NULL;
+  Py_RETURN_NONE;
+}
+
+PyMethodDef vision_methods[] = {
+    {"vision_threads", vision_threads, METH_VARARGS, "(count): threads for the level in use."},
+    {"vision_sizes", vision_sizes, METH_VARARGS,
+     "(threads, rows, inputs, outputs): bytes of quantised rows and of packed weights."},
+    {"vision_pack", vision_pack, METH_VARARGS, "(threads, weights, inputs, outputs, packed)"},
+    {"vision_quantise", vision_quantise, METH_VARARGS,
+     "(threads, rows, weight, bias, row_count, size, epsilon, inverse_scale, out)"},
+    {"vision_linear", vision_linear, METH_VARARGS,
+     "(threads, rows, weights, scales, bias, row_count, inputs, outputs, after, out, inverse_scale)"},
+    {"vision_packed_words", vision_packed_words, METH_VARARGS,
+     "(rows, heads, head_size): 32-bit words of packed keys and values."},
+    {"vision_attend", vision_attend, METH_VARARGS,
+     "(threads, joined, rows, heads, head_size, out, packed)"},
+    {NULL, NULL, 0, NULL}};

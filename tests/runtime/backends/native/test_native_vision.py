@@ -1,0 +1,94 @@
+"""The tower of this package's kernels sees what onnxruntime sees, or is not used."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_medgemma.runtime.backends import select
+from edge_medgemma.runtime.backends.native.vision import NativeVision, native_identity
+from edge_medgemma.runtime.backends.onnxruntime.session import OrtVision
+from edge_medgemma.runtime.backends.select import Provider, open_vision
+from edge_medgemma.runtime.backends.self_test.test_image import synthetic_pixel_values
+from edge_medgemma.runtime.backends.self_test.vision_agreement import lowest_cosine
+from edge_medgemma.runtime.errors import EngineError, ProviderError
+from edge_medgemma.runtime.kernels.level import cpu_kernels, kernel_level
+from edge_medgemma.runtime.manifest import load_manifest
+
+pytestmark = pytest.mark.skipif(kernel_level() is None, reason="no kernels here")
+
+LEVELS = cpu_kernels.claimed_levels() if cpu_kernels else []
+
+
+@pytest.fixture
+def level(request):
+    usual = kernel_level()
+    cpu_kernels.use_level(request.param)
+    yield request.param
+    cpu_kernels.use_level(usual)
+
+
+@pytest.mark.parametrize("level", LEVELS, indirect=True)
+def test_features_are_those_of_onnxruntime(level, int8_engine):
+    manifest = load_manifest(int8_engine)
+    first = synthetic_pixel_values(manifest.vision)
+    pixels = np.concatenate([first, -first, first[:, ::-1]])
+    expected = OrtVision(int8_engine, 1).run(pixels)
+    model = NativeVision(int8_engine, manifest, 2)
+    features = model.run(pixels)
+    assert features.shape == expected.shape
+    assert lowest_cosine(features, expected) > 0.9995, np.abs(features - expected).max()
+    assert lowest_cosine(features[::-1], expected) < 0.9995, "the pictures should differ"
+    assert {"attention", "qkv", "fc2"} <= model.seconds.keys()
+
+
+def test_threads_compute_the_same_bits(int8_engine):
+    manifest = load_manifest(int8_engine)
+    pixels = synthetic_pixel_values(manifest.vision)
+    one, three = (NativeVision(int8_engine, manifest, threads).run(pixels) for threads in (1, 3))
+    np.testing.assert_array_equal(one, three)
+
+
+def test_auto_tests_it_and_takes_it(int8_engine, stamps, monkeypatch):
+    monkeypatch.setitem(select.FASTER_VISION, Provider.NATIVE, 0)
+    manifest = load_manifest(int8_engine)
+    opened = open_vision(int8_engine, manifest, Provider.AUTO, 1)
+    assert (opened.provider, opened.fallbacks) == (Provider.NATIVE, ())
+    assert isinstance(opened.model, NativeVision)
+    assert len(list(stamps.iterdir())) == 1
+    assert f"native {kernel_level()}" in native_identity()
+
+
+@pytest.mark.parametrize("name", ["fp32", "altered"])
+def test_another_graph_is_refused_in_one_line(
+    name, tiny_engine_directory, altered_engine, int8_engine
+):
+    directory = {"fp32": tiny_engine_directory, "altered": altered_engine}[name]
+    with pytest.raises(ProviderError, match="use --provider vision=cpu") as caught:
+        NativeVision(directory, load_manifest(directory), 1)
+    assert "\n" not in str(caught.value)
+
+
+def _cut(path: Path, share: float) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+
+
+@pytest.mark.parametrize(
+    ("file", "share"), [("vision.onnx", 0.5), ("vision.onnx", 0.0), ("vision.data", 0.5)]
+)
+def test_a_damaged_file_is_one_line(file, share, int8_engine, tmp_path):
+    directory = Path(shutil.copytree(int8_engine, tmp_path / "engine"))
+    _cut(directory / file, share)
+    with pytest.raises(EngineError, match="export the engine again") as caught:
+        NativeVision(directory, load_manifest(directory), 1)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_of_another_file_are_not_read(int8_engine, tmp_path):
+    directory = Path(shutil.copytree(int8_engine, tmp_path / "engine"))
+    path = directory / "vision.onnx"
+    path.write_bytes(path.read_bytes().replace(b"vision.data", b"vision.dato"))
+    with pytest.raises(EngineError, match=r"lies in 'vision\.dato'"):
+        NativeVision(directory, load_manifest(directory), 1)

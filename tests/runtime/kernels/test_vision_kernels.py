@@ -1,0 +1,161 @@
+"""Linear layers, norms and GELU of the vision tower against onnxruntime's operators, at each level."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from edge_medgemma.runtime.backends.onnx_writer import Value, one_node_model
+from edge_medgemma.runtime.kernels.level import cpu_kernels
+
+onnxruntime = pytest.importorskip("onnxruntime", reason="the extra 'cpu' is not installed")
+
+STORED, ADDED, ACTIVATED = range(3)
+
+SHAPES = [(1, 3, 1), (37, 70, 101), (300, 64, 48), (33, 200, 530)]
+"""Rows, inputs, outputs: less than a tile, parts of tiles, more than a task, whole tiles."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A random linear layer, packed."""
+
+    weights: np.ndarray
+    scales: np.ndarray
+    bias: np.ndarray
+    packed: np.ndarray
+
+
+def random_layer(threads, generator, inputs, outputs):
+    weights = generator.integers(-128, 128, (inputs, outputs), np.int8)
+    packed = np.empty(cpu_kernels.vision_sizes(threads, 1, inputs, outputs)[1], np.uint8)
+    cpu_kernels.vision_pack(threads, weights, inputs, outputs, packed)
+    scales = generator.uniform(1e-4, 2e-4, outputs).astype(np.float32)
+    return Layer(weights, scales, generator.standard_normal(outputs, np.float32), packed)
+
+
+def quantised(threads, rows, inverse_scale, norm=(None, None), epsilon=0.0):
+    count, size = rows.shape
+    out = np.zeros(cpu_kernels.vision_sizes(threads, count, size, 1)[0], np.uint8)
+    cpu_kernels.vision_quantise(threads, rows, *norm, count, size, epsilon, inverse_scale, out)
+    return out
+
+
+def multiplied(threads, rows, layer, shape, after, out, inverse_scale=1.0):
+    weights = layer.packed, layer.scales, layer.bias
+    cpu_kernels.vision_linear(threads, rows, *weights, *shape, after, out, inverse_scale)
+    return out
+
+
+def integers(threads, rows, count, size):
+    """Quantised rows as they are multiplied: by the identity matrix."""
+    weights = np.eye(size, dtype=np.int8)
+    packed = np.empty(cpu_kernels.vision_sizes(threads, 1, size, size)[1], np.uint8)
+    cpu_kernels.vision_pack(threads, weights, size, size, packed)
+    layer = Layer(weights, np.ones(size, np.float32), np.zeros(size, np.float32), packed)
+    out = np.empty((count, size), np.float32)
+    return multiplied(threads, rows, layer, (count, size, size), STORED, out)
+
+
+def run_node(operator, inputs, weights=None, **attributes):
+    """onnxruntime's result of one operator."""
+    model = one_node_model(
+        operator,
+        attributes.pop("domain", ""),
+        {name: Value(array.dtype.name, array.ndim) for name, array in inputs.items()},
+        weights or {},
+        {"y": Value(attributes.pop("result", "float32"))},
+        attributes,
+    )
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return session.run(None, inputs)[0]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_integers_are_those_of_onnxruntime(shape, threads):
+    """The largest int8 of both signs are among them; products and sums are exact."""
+    count, inputs, outputs = shape
+    generator = np.random.default_rng(inputs)
+    pool = cpu_kernels.vision_threads(threads)
+    layer = random_layer(pool, generator, inputs, outputs)
+    x = generator.integers(-128, 128, (count, inputs), np.int8)
+    x[0], layer.weights[:, 0] = -128, -128
+    cpu_kernels.vision_pack(pool, layer.weights, inputs, outputs, layer.packed)
+    exact = {"a": (x.astype(np.int16) + 128).astype(np.uint8)}
+    shifted = run_node("MatMulInteger", exact, {"b": layer.weights}, result="int32")
+    sums = shifted - 128 * layer.weights.astype(np.int32).sum(axis=0)
+    expected = sums.astype(np.float32) * layer.scales + layer.bias
+    rows = quantised(pool, x.astype(np.float32), 1.0)
+    stored = multiplied(pool, rows, layer, shape, STORED, np.empty((count, outputs), np.float32))
+    np.testing.assert_allclose(stored, expected, rtol=1e-6, atol=1e-5)
+    added = multiplied(pool, rows, layer, shape, ADDED, np.full_like(stored, 3))
+    np.testing.assert_allclose(added, expected + 3, rtol=1e-6, atol=1e-5)
+
+
+def test_sums_of_the_largest_numbers_are_exact():
+    """As many inputs as the widest layer has."""
+    pool, inputs = cpu_kernels.vision_threads(1), 4304
+    generator = np.random.default_rng(0)
+    layer = random_layer(pool, generator, inputs, 5)
+    layer.weights[:] = [[-128, 127, -127, 64, 1]]
+    cpu_kernels.vision_pack(pool, layer.weights, inputs, 5, layer.packed)
+    one = Layer(layer.weights, np.ones(5, np.float32), np.zeros(5, np.float32), layer.packed)
+    for x in (-128, 127):
+        rows = quantised(pool, np.full((1, inputs), x, np.float32), 1.0)
+        out = multiplied(pool, rows, one, (1, inputs, 5), STORED, np.empty((1, 5), np.float32))
+        np.testing.assert_array_equal(out[0], x * inputs * layer.weights[0].astype(np.float32))
+
+
+@pytest.mark.parametrize("size", [5, 24, 1152])
+def test_norm_and_grid_are_those_of_onnxruntime(size):
+    generator = np.random.default_rng(size)
+    pool, count = cpu_kernels.vision_threads(2), 70
+    rows = generator.normal(0.7, 2, (count, size)).astype(np.float32)
+    weight, bias = generator.standard_normal((2, size), np.float32)
+    normed = run_node("LayerNormalization", {"x": rows}, {"w": weight, "b": bias})
+    scale = np.float32(0.01)  # a part of the numbers is beyond the grid
+    zero = np.zeros((), np.int8)
+    expected = run_node("QuantizeLinear", {"x": normed}, {"s": scale, "z": zero}, result="int8")
+    given = integers(pool, quantised(pool, rows, 1 / scale, (weight, bias), 1e-5), count, size)
+    difference = np.abs(given - expected)
+    assert difference.max() <= 1  # a number halfway between two
+    assert (difference > 0).mean() < 0.002
+    assert expected.min() == -128
+
+
+def test_gelu_is_that_of_onnxruntime():
+    generator = np.random.default_rng(3)
+    shape = count, inputs, outputs = 40, 50, 90
+    pool = cpu_kernels.vision_threads(2)
+    layer = random_layer(pool, generator, inputs, outputs)
+    x = generator.integers(-128, 128, (count, inputs)).astype(np.float32)
+    rows = quantised(pool, x, 1.0)
+    product = multiplied(pool, rows, layer, shape, STORED, np.empty((count, outputs), np.float32))
+    product = np.concatenate([product, product * 10])  # far into both tails as well
+    cdf = 1 + np.tanh(np.sqrt(2 / np.pi) * (product + 0.044715 * product.astype(np.float64) ** 3))
+    expected = np.clip(np.rint(product / 2 * cdf / 0.03), -128, 127)
+    bytes_of_rows = cpu_kernels.vision_sizes(pool, count, outputs, 1)[0]
+    for expected_rows, factor in ((expected[:count], 1), (expected[count:], 10)):
+        larger = Layer(layer.weights, layer.scales * factor, layer.bias * factor, layer.packed)
+        out = np.zeros(bytes_of_rows, np.uint8)
+        multiplied(pool, rows, larger, shape, ACTIVATED, out, 1 / 0.03)
+        given = integers(pool, out, count, outputs)
+        difference = np.abs(given - expected_rows)
+        assert difference.max() <= 1 and (difference > 0).mean() < 0.002
+
+
+def test_buffers_of_the_wrong_size_are_refused():
+    pool = cpu_kernels.vision_threads(1)
+    layer = random_layer(pool, np.random.default_rng(0), 8, 8)
+    rows = quantised(pool, np.zeros((2, 8), np.float32), 1.0)
+    out = np.empty((2, 8), np.float32)
+    for wrong in [(3, 8, 8), (2, 100, 8), (2, 8, 9), (0, 8, 8), (2, -8, 8), (2**40, 8, 8)]:
+        with pytest.raises(ValueError, match=r"a buffer has|out of range"):
+            multiplied(pool, rows, layer, wrong, STORED, out)
+    with pytest.raises(ValueError, match="use of products"):
+        multiplied(pool, rows, layer, (2, 8, 8), 3, out)
+    with pytest.raises(ValueError, match="number of threads"):
+        cpu_kernels.vision_threads(0)
