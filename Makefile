@@ -5,7 +5,7 @@ SHAPE ?= tiny
 PEERS ?= llama.cpp-q4_0 transformers-bf16 openvino-int4 optimum-onnx onnxruntime-genai
 COMPARISON_OPTIONS ?=
 
-.PHONY: triage demonstration-scans test lint types schemas languages tiny-engine docs tensorrt-check cuda-check real-weights quality gpu-pack gpu-check-dry arm64 arm64-instructions comparisons kernels-asan clinic-check
+.PHONY: triage demonstration-scans test lint types schemas languages tiny-engine docs tensorrt-check cuda-check real-weights quality gpu-pack gpu-check-dry arm64 arm64-instructions comparisons kernels-asan clinic-check wheels
 
 triage: demonstration-scans
 	$(BIN)/edge-medgemma triage $(DEMONSTRATION) --out triage-output
@@ -114,6 +114,10 @@ arm64: $(VENV)/.triage-ready
 # Instructions of our kernels there beside onnxruntime's: gcc and qemu-user as well.
 arm64-instructions: $(VENV)/.triage-ready
 	tests/arm64/instructions.sh build/arm64
+
+# Wheels of this machine and, with Debian's cross compiler, of arm64, checked; in build/wheels/wheelhouse.
+wheels:
+	tests/wheels/build.sh build/wheels
 
 comparisons: $(VENV)/.test-ready
 	PYTHONPATH=tests $(BIN)/python -m comparisons.compare --shape $(SHAPE) --peers $(PEERS) $(COMPARISON_OPTIONS)
