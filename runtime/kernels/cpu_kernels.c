@@ -68,19 +68,7 @@ static PyObject *level_name(PyObject *self, PyObject *args) {
   return PyUnicode_FromString(level->name);
 }
 
-static PyObject *supported(PyObject *self, PyObject *args) {
-  (void)self, (void)args;
-  return PyBool_FromLong(linear_is_supported());
-}
-
-static PyObject *has_attention(PyObject *self, PyObject *args) {
-  (void)self, (void)args;
-  return PyBool_FromLong(level_in_use() != NULL);
-}
-
 static PyMethodDef methods[] = {
-    {"supported", supported, METH_NOARGS, "Whether this processor has AVX512_VNNI."},
-    {"has_attention", has_attention, METH_NOARGS, "Whether attention of many rows is computed here."},
     {"claimed_levels", claimed_levels, METH_NOARGS, "Levels that this processor claims to run."},
     {"compiled_levels", compiled_levels, METH_NOARGS, "Levels that this library has kernels for."},
     {"use_level", use_level_named, METH_VARARGS, "(name): the level that computes; None for none."},

@@ -29,12 +29,6 @@ def use_level(name: str | None, /) -> None:
 def level_in_use() -> str | None:
     """Name of the level; None, as at first, where there is none."""
 
-def supported() -> bool:
-    """Whether this processor has AVX512_VNNI."""
-
-def has_attention() -> bool:
-    """Whether a level is in use: else attention of many rows is left to onnxruntime, too."""
-
 class VisionThreads:
     """Threads that compute the vision tower at one level; not a name of the module."""
 

@@ -4,12 +4,14 @@
 #include "attention_kernel.h"
 #include "decode_kernel.h"
 #include "vision_kernel.h"
+#include "linear_kernel.h"
 
 typedef struct {
   const char *name;
   const DecodeKernel *decode; /* NULL where this library was not compiled for the level's processors */
   const AttentionKernel *attention;
   const VisionKernel *vision;
+  const LinearKernel *linear;
 } Level;
 
 extern const Level level_amx, level_avx512, level_avx_vnni, level_avx2, level_i8mm, level_dotprod;

@@ -1,7 +1,7 @@
 /* MatMulNBits, computed by the linear kernel. */
 #include <stdlib.h>
 
-#include "linear_kernel.h"
+#include "level.h"
 #include "ort_ops.h"
 
 #define LARGEST_AXES 8
@@ -11,23 +11,24 @@ static size_t tiles(int64_t count, int64_t size) { return (size_t)((count + size
 
 static OrtStatus *multiply_all(Product *p, OrtKernelContext *context) {
   const OrtApi *api = p->layer.api;
-  size_t numbers = (size_t)(p->rows * padded(&p->layer)); /* a multiple of 64 */
+  size_t numbers = (size_t)(p->rows * padded_inputs(&p->layer));
   size_t all = (size_t)(p->rows * blocks_of(&p->layer));
   p->integers = malloc(numbers + all * 8);
   if (!p->integers) return api->CreateStatus(ORT_FAIL, NO_MEMORY);
   p->x_scales = (float *)(p->integers + numbers);
-  p->zero_point_terms = (int32_t *)(p->x_scales + all);
+  p->zero_terms = (int32_t *)(p->x_scales + all);
   OrtStatus *status;
-  if (p->rows <= FEW_ROWS) {
-    for (int64_t row = 0; row < p->rows; row++) linear_prepare_row(p, (size_t)row);
-    status = api->KernelContext_ParallelFor(context, linear_few_rows,
-                                            tiles(p->layer.outputs, SPAN), 0, p);
+  const LinearKernel *kernel = p->layer.kernel;
+  if (p->rows <= LINEAR_FEW_ROWS) {
+    for (int64_t row = 0; row < p->rows; row++) kernel->prepare_row(p, (size_t)row);
+    status = api->KernelContext_ParallelFor(context, kernel->few_rows,
+                                            tiles(p->layer.outputs, LINEAR_SPAN), 0, p);
   } else {
-    status = api->KernelContext_ParallelFor(context, linear_prepare_tile, tiles(p->rows, HEIGHT), 0,
-                                            p);
+    status = api->KernelContext_ParallelFor(context, kernel->prepare_rows,
+                                            tiles(p->rows, kernel->height), 0, p);
     if (!status)
-      status = api->KernelContext_ParallelFor(context, linear_many_rows,
-                                              tiles(p->layer.outputs, TILE), 64, p);
+      status = api->KernelContext_ParallelFor(context, kernel->many_rows,
+                                              tiles(p->layer.outputs, LINEAR_TILE), 64, p);
   }
   free(p->integers);
   if (!status && p->lacks_memory) status = api->CreateStatus(ORT_FAIL, NO_MEMORY);
@@ -91,19 +92,18 @@ static OrtStatus *create(const OrtCustomOp *op, const OrtApi *api, const OrtKern
   TRY(api->KernelInfoGetAttribute_int64(info, "N", &layer.outputs));
   TRY(api->KernelInfoGetAttribute_int64(info, "bits", &layer.bits));
   TRY(api->KernelInfoGetAttribute_int64(info, "block_size", &layer.block));
-  if (!linear_is_supported()) return api->CreateStatus(ORT_FAIL, "no AVX512_VNNI");
+  if (!level_in_use()) return api->CreateStatus(ORT_FAIL, "no level of kernels is in use");
   if ((layer.bits != 4 && layer.bits != 8) || layer.block < 16 || layer.block > LARGEST_BLOCK ||
       layer.block & (layer.block - 1) || layer.inputs <= 0 || layer.inputs % layer.block ||
       layer.outputs <= 0)
     return api->CreateStatus(ORT_FAIL, "4 or 8 bits, blocks of 16 to 4096, a power of 2");
   LinearLayer *made = malloc(sizeof layer);
   if (!made) return api->CreateStatus(ORT_FAIL, NO_MEMORY);
+  layer.kernel = level_in_use()->linear;
   *made = layer;
   *kernel = made;
   return NULL;
 }
-
-int linear_is_supported(void) { return linear_has_instructions(); }
 
 static const char *name(const OrtCustomOp *op) { return (void)op, "MatMulNBits"; }
 static int input_type(const OrtCustomOp *op, size_t index) {

@@ -17,8 +17,6 @@ extern const OrtCustomOp linear_op;
 /* GroupQueryAttention over caches of float32 and over caches in int8. */
 extern const OrtCustomOp attention_op, attention_int8_op;
 
-/* Whether this processor has what they compute with. */
-int linear_is_supported(void);
 
 /* Numbers in a tensor. */
 static inline OrtStatus *element_count(const OrtApi *api, const OrtValue *value, size_t *count) {

@@ -52,12 +52,50 @@ INLINE void store_ints(void *to, Ints x) { memcpy(to, &x, sizeof x); }
 INLINE Floats all_floats(float x) { return x - (Floats){0}; }
 INLINE Ints all_ints(int32_t x) { return x - (Ints){0}; }
 
+INLINE Ints lane_numbers(void) {
+  Ints x;
+  for (int i = 0; i < LANES; i++) x[i] = i;
+  return x;
+}
+
 /* `count` numbers, zeros after them; nothing beyond them is read. */
 INLINE Floats load_some_floats(const float *from, ptrdiff_t count) {
-  Floats x = {0};
   if (count >= LANES) return load_floats(from);
+#if LANES == 16
+  return (Floats)_mm512_maskz_loadu_ps((__mmask16)((1u << count) - 1), from);
+#elif LANES == 8
+  return (Floats)_mm256_maskload_ps(from, (__m256i)(lane_numbers() < (int32_t)count));
+#else
+  Floats x = {0};
   for (ptrdiff_t i = 0; i < count; i++) x[i] = from[i];
   return x;
+#endif
+}
+
+/* The lanes of `x` at `places`. */
+INLINE Floats lanes_at(Floats x, Ints places) {
+#if LANES == 16
+  return (Floats)_mm512_permutexvar_ps((__m512i)places, (__m512)x);
+#elif LANES == 8
+  return (Floats)_mm256_permutevar8x32_ps((__m256)x, (__m256i)places);
+#else
+  Floats y;
+  for (int i = 0; i < LANES; i++) y[i] = x[places[i]];
+  return y;
+#endif
+}
+
+/* One word of 32 bits for each lane, `stride` words apart. */
+INLINE Ints gathered(const void *from, ptrdiff_t stride) {
+#if LANES == 16
+  return (Ints)_mm512_i32gather_epi32((__m512i)(lane_numbers() * (int32_t)stride), from, 4);
+#elif LANES == 8
+  return (Ints)_mm256_i32gather_epi32(from, (__m256i)(lane_numbers() * (int32_t)stride), 4);
+#else
+  Ints x;
+  for (int i = 0; i < LANES; i++) memcpy((char *)&x + 4 * i, (const char *)from + 4 * i * stride, 4);
+  return x;
+#endif
 }
 
 INLINE void store_some_floats(float *to, Floats x, ptrdiff_t count) {

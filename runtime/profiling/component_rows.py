@@ -117,7 +117,7 @@ def decoder_rows(
         measured = meter.measure(row, read, read).row
         assert measured.latency is not None
         work = prefill_work(manifest, PROMPT_TOKENS, depth)
-        is_bf16 = isinstance(decoder, OrtDecoder) and decoder.has_bf16_attention
+        is_bf16 = isinstance(decoder, OrtDecoder) and decoder.has_kernels
         ceiling = decoder_ceiling(manifest, work, peaks, measured.latency.median_s, is_bf16=is_bf16)
         yield replace(measured, ceiling=ceiling)
         yield _generation_row(prefix, manifest, depth, meter, peaks)

@@ -98,7 +98,7 @@ def test_of_a_prompt(whole: Case, recorded: Recorded) -> None:
 
 
 @pytest.mark.skipif(
-    cpu_kernels is None or not cpu_kernels.supported(),
+    cpu_kernels is None or not cpu_kernels.claimed_levels(),
     reason="this processor, or installation, has no kernels for the decoder",
 )
 def test_of_an_answer_over_int8_caches(whole: Case, recorded: Recorded) -> None:

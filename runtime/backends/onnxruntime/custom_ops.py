@@ -27,6 +27,7 @@ from edge_medgemma.runtime.kernels.level import (
     KERNELS,
     ONNXRUNTIME,
     cpu_kernels,
+    kernel_level,
     level_absence,
 )
 from edge_medgemma.runtime.trial import step
@@ -71,23 +72,12 @@ _CACHES = ("key", "value")
 
 def custom_ops_absence() -> str | None:
     """The reason why custom operators are not used here; None where they are."""
-    absence = level_absence()
-    if absence is not None:
-        return absence
-    if not cpu_kernels.supported():
-        return "no kernels for the decoder: they are for processors with AVX512_VNNI"
-    return None
-
-
-def has_attention() -> bool:
-    """Whether attention of many rows is computed here."""
-    return custom_ops_absence() is None and cpu_kernels.has_attention()
+    return level_absence()
 
 
 def custom_ops_in_use() -> str:
     """Custom operators in use, or why none: the numbers of a decoder depend on it."""
-    attention = " and attention of many rows" if has_attention() else ""
-    return custom_ops_absence() or f"with the linear kernel{attention}"
+    return custom_ops_absence() or f"with the kernels for {kernel_level()}"
 
 
 def custom_ops_library() -> str | None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from edge_medgemma.runtime.backends.base import AttentionKind, Caches
 from edge_medgemma.runtime.backends.decoder_inputs import chunk_feeds
-from edge_medgemma.runtime.backends.onnxruntime.custom_ops import custom_ops_library, has_attention
+from edge_medgemma.runtime.backends.onnxruntime.custom_ops import custom_ops_library
 from edge_medgemma.runtime.backends.onnxruntime.graph_check import check_decoder
 from edge_medgemma.runtime.backends.onnxruntime.session import import_onnxruntime, open_session
 from edge_medgemma.runtime.errors import EngineError
@@ -57,7 +57,7 @@ class OrtDecoder:
                 "with --activations fp16, or with --target cpu"
             )
         session = _open_with_operators(directory, manifest, threads)
-        self.has_bf16_attention = session is not None and has_attention()
+        self.has_kernels = session is not None
         self._session: Any = session or open_session(directory / GRAPH_NAME, threads)
         check_decoder(self._session, manifest)
         self._manifest = manifest

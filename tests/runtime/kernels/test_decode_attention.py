@@ -15,7 +15,7 @@ from edge_medgemma.runtime.backends.onnxruntime.custom_ops import cpu_kernels
 from edge_medgemma.runtime.generation.masks import HIDDEN
 
 needs_kernel = pytest.mark.skipif(
-    cpu_kernels is None or not cpu_kernels.supported(),
+    cpu_kernels is None or not cpu_kernels.claimed_levels(),
     reason="this processor, or installation, has no kernels for the decoder",
 )
 LIBRARY = cpu_kernels and cpu_kernels.__file__

@@ -20,7 +20,7 @@ from edge_medgemma.runtime.commands.options import BUILTIN_ENGINE
 from edge_medgemma.runtime.manifest import load_manifest
 
 needs_kernel = pytest.mark.skipif(
-    operators.cpu_kernels is None or not operators.cpu_kernels.supported(),
+    operators.cpu_kernels is None or not operators.cpu_kernels.claimed_levels(),
     reason="this processor, or installation, has no kernels for the decoder",
 )
 LIBRARY = operators.cpu_kernels and operators.cpu_kernels.__file__
@@ -125,9 +125,7 @@ def test_sessions_that_ask_for_it_take_it(tmp_path: Path):
 @needs_kernel
 def test_what_this_processor_can_is_in_use():
     assert custom_ops_absence() is None
-    words = "with the linear kernel"
-    if operators.cpu_kernels.has_attention():
-        words += " and attention of many rows"
+    words = f"with the kernels for {operators.kernel_level()}"
     assert (custom_ops_in_use(), custom_ops_library()) == (words, LIBRARY)
 
 
