@@ -6,6 +6,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from support.decoder_logits import decoder_logits
+from support.kernel_levels import level  # noqa: F401 - each test runs at every level
 
 from edge_medgemma.runtime.backends.onnx_writer import blocks_product_model
 from edge_medgemma.runtime.backends.onnxruntime import custom_ops as operators
