@@ -22,7 +22,7 @@ demonstration-scans: $(VENV)/.triage-ready
 	$(BIN)/edge-medgemma phantom draw $(DEMONSTRATION)/2_synthetic_normal --seed 3000000 --healthy
 
 test: $(VENV)/.test-ready lint types
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.test-ready
 	$(BIN)/ruff check .

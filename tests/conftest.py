@@ -2,7 +2,8 @@
 
 import os
 
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+# Threads that spin while they wait for one another cost three times the work where cores are shared.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import shutil
@@ -16,6 +17,29 @@ from edge_medgemma.runtime.generation.engine import Engine
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 TINY_ENGINE = Path(__file__).resolve().parent / "data" / "tiny_engine"
 
+# Files of half a minute and more, the longest first: one that began last would be waited for alone.
+LONGEST_FILES = (
+    "export/test_measured_export.py",
+    "calibration/test_run.py",
+    "calibration/evaluation/test_ray_workers.py",
+    "export/test_flips.py",
+    "export/commands/test_verify_command.py",
+    "export/test_verify.py",
+    "test_schemas.py",
+    "calibration/evaluation/test_evaluate_bad_input.py",
+    "export/commands/test_benchmark.py",
+    "comparisons/test_workers.py",
+    "calibration/test_data_matters.py",
+    "calibration/evaluation/test_evaluate_command.py",
+    "calibration/phantoms/test_command.py",
+    "export/test_calibrated_export.py",
+    "export/test_reference_outputs.py",
+    "export/test_engine.py",
+    "calibration/phantoms/test_evaluation.py",
+    "runtime/test_device_imports.py",
+    "gpu/test_run_steps.py",
+)
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """How long the tests of damage take, and whether those of real weights run."""
@@ -26,6 +50,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--real-weights", action="store_true", help="run what `make real-weights` runs"
     )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, the others as they were collected."""
+    tests = Path(__file__).resolve().parent
+    ranks = {tests / name: rank for rank, name in enumerate(LONGEST_FILES)}
+    items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
 
 
 @pytest.fixture(autouse=True)
