@@ -8,6 +8,8 @@ were run by then: first before a part, then after it.
 
 import os
 import sys
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -104,16 +106,43 @@ def decoder_attention(rows: int, cache: str) -> tuple[bytes, Feeds]:
     ), feeds
 
 
-WORKS = {
-    "prefill linear, 64 rows, 4 bits": lambda: linear(64, 4),
-    "prefill linear, 64 rows, 8 bits": lambda: linear(64, 8),
-    "decode linear, 4 bits": lambda: linear(1, 4),
-    "decode linear, 8 bits": lambda: linear(1, 8),
-    "prefill attention, 64 rows": lambda: decoder_attention(64, "float32"),
-    "decode attention": lambda: decoder_attention(1, "int8"),
+def our_vision_linear() -> Callable[[], object]:
+    """The same as `vision_linear`, and the scales."""
+    draw = np.random.default_rng(1)
+    threads = cpu_kernels.vision_threads(1)
+    shape = VISION_TOKENS, VISION_INPUTS, VISION_OUTPUTS
+    sizes = cpu_kernels.vision_sizes(threads, *shape)
+    rows, packed = (np.zeros(size, np.uint8) for size in sizes)
+    weights = draw.integers(-127, 128, shape[1:], np.int8)
+    cpu_kernels.vision_pack(threads, weights, *shape[1:], packed)
+    factors = [np.ones(VISION_OUTPUTS, np.float32)] * 2
+    out = np.empty((VISION_TOKENS, VISION_OUTPUTS), np.float32)
+    return partial(cpu_kernels.vision_linear, threads, rows, packed, *factors, *shape, 0, out, 1.0)
+
+
+def our_vision_attention() -> Callable[[], object]:
+    """The same as `vision_attention`."""
+    threads = cpu_kernels.vision_threads(1)
+    shape = VISION_TOKENS, VISION_HEADS, VISION_HEAD_SIZE
+    joined = np.random.default_rng(2).standard_normal((shape[0], 3, *shape[1:]), np.float32)
+    out = np.empty(shape, np.float32)
+    packed = np.empty(cpu_kernels.vision_packed_words(*shape), np.uint32)
+    return partial(cpu_kernels.vision_attend, threads, joined, *shape, out, packed)
+
+
+NODES = {
+    "prefill linear, 64 rows, 4 bits": partial(linear, 64, 4),
+    "prefill linear, 64 rows, 8 bits": partial(linear, 64, 8),
+    "decode linear, 4 bits": partial(linear, 1, 4),
+    "decode linear, 8 bits": partial(linear, 1, 8),
+    "prefill attention, 64 rows": partial(decoder_attention, 64, "float32"),
+    "decode attention": partial(decoder_attention, 1, "int8"),
     "vision linear, int8": vision_linear,
     "vision attention": vision_attention,
 }
+
+OURS = {"vision linear, int8": our_vision_linear, "vision attention": our_vision_attention}
+"""Parts that our kernels compute without onnxruntime."""
 
 
 def mark() -> None:
@@ -138,21 +167,26 @@ def bound(session: Any, feeds: Feeds) -> Any:
     return binding
 
 
+def node_run(options: Any, model: bytes, feeds: Feeds) -> Callable[[], object]:
+    """What runs a model of one node."""
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return partial(session.run_with_iobinding, bound(session, feeds))
+
+
 def main() -> None:
-    """Run every work twice; the second run is between marks."""
+    """Run every part twice; the second run is between marks."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
-    if len(sys.argv) > 1:
+    is_ours = len(sys.argv) > 1
+    if is_ours:
         cpu_kernels.use_level(sys.argv[1])
         options.register_custom_ops_library(cpu_kernels.__file__)
-    for name, make in WORKS.items():
-        model, feeds = make()
-        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        binding = bound(session, feeds)
-        session.run_with_iobinding(binding)
+    for name, make in NODES.items():
+        run = OURS[name]() if is_ours and name in OURS else node_run(options, *make())
+        run()
         mark()
-        session.run_with_iobinding(binding)
+        run()
         mark()
         print(name, flush=True)
 

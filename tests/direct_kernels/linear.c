@@ -1,0 +1,82 @@
+/* The linear kernel: weights of 4 or 8 bits in blocks, few rows and many. */
+#include <math.h>
+#include <stdlib.h>
+
+#include "check.h"
+
+typedef struct {
+  int64_t rows, inputs, outputs, bits, block;
+} Case;
+
+static const Case cases[] = {{1, 16, 1, 4, 16},    {1, 256, 70, 4, 64},  {2, 192, 130, 8, 32},
+                             {6, 512, 33, 8, 128}, {7, 160, 40, 4, 32},  {23, 256, 45, 4, 128},
+                             {13, 48, 65, 8, 16},  {40, 512, 20, 8, 256}};
+
+/* y[rows][outputs]; inputs are rounded block by block, as the kernel documents. */
+static void multiply(const Product *p, double *y) {
+  const LinearLayer *layer = &p->layer;
+  int64_t blocks = blocks_of(layer), bytes = layer->inputs * layer->bits / 8;
+  for (int64_t r = 0; r < p->rows; r++)
+    for (int64_t n = 0; n < layer->outputs; n++) {
+      double sum = 0;
+      for (int64_t b = 0; b < blocks; b++) {
+        const float *x = p->x + r * layer->inputs + b * layer->block;
+        float largest = 0;
+        for (int64_t i = 0; i < layer->block; i++) largest = fmaxf(largest, fabsf(x[i]));
+        float inverse = largest > 0 ? 127 / largest : 0;
+        int64_t products = 0;
+        for (int64_t i = 0; i < layer->block; i++) {
+          int64_t place = b * layer->block + i;
+          int weight = p->weights[n * bytes + place * layer->bits / 8];
+          if (layer->bits == 4) weight = (place % 2 ? weight >> 4 : weight & 15) - 8;
+          else weight -= 128;
+          products += weight * (int64_t)rintf(x[i] * inverse);
+        }
+        sum += (double)products * (largest / 127) * p->scales[n * blocks + b];
+      }
+      y[r * layer->outputs + n] = sum;
+    }
+}
+
+static void run(const LinearKernel *kernel, Product *p) {
+  int64_t outputs = p->layer.outputs, spans = (outputs + LINEAR_SPAN - 1) / LINEAR_SPAN;
+  if (p->rows <= LINEAR_FEW_ROWS) {
+    for (int64_t row = 0; row < p->rows; row++) kernel->prepare_row(p, (size_t)row);
+    for (int64_t span = 0; span < spans; span++) kernel->few_rows(p, (size_t)span);
+    return;
+  }
+  int64_t groups = (p->rows + kernel->height - 1) / kernel->height;
+  for (int64_t group = 0; group < groups; group++) kernel->prepare_rows(p, (size_t)group);
+  for (int64_t tile = 0; tile < (outputs + LINEAR_TILE - 1) / LINEAR_TILE; tile++)
+    kernel->many_rows(p, (size_t)tile);
+}
+
+static double check_case(const LinearKernel *kernel, const Case *of) {
+  LinearLayer layer = {NULL, kernel, of->inputs, of->outputs, of->bits, of->block};
+  int64_t blocks = blocks_of(&layer), bytes = of->inputs * of->bits / 8, outs = of->rows * of->outputs;
+  float *x = allocated(of->rows * of->inputs, sizeof *x), *y = allocated(outs, sizeof *y);
+  float *scales = allocated(of->outputs * blocks, sizeof *scales);
+  int8_t *weights = allocated(of->outputs * bytes, 1);
+  double *expected = allocated(outs, sizeof *expected);
+  draw_floats(x, of->rows * of->inputs, -2, 2);
+  draw_floats(scales, of->outputs * blocks, 0.01, 0.02);
+  draw_bytes(weights, of->outputs * bytes, -128, 127);
+  Product p = {.layer = layer, .rows = of->rows, .x = x, .weights = (const uint8_t *)weights,
+               .scales = scales, .y = y,
+               .integers = allocated(of->rows * padded_inputs(&layer), 1),
+               .x_scales = allocated(of->rows * blocks, sizeof(float)),
+               .zero_terms = allocated(of->rows * blocks, sizeof(int32_t))};
+  multiply(&p, expected);
+  run(kernel, &p);
+  double largest = p.lacks_memory ? INFINITY : difference(y, expected, outs);
+  void *all[] = {x, y, scales, weights, expected, p.integers, p.x_scales, p.zero_terms};
+  for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
+  return largest;
+}
+
+double check_linear(const LinearKernel *kernel) {
+  double largest = 0;
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+    largest = fmax(largest, check_case(kernel, cases + i));
+  return largest;
+}
