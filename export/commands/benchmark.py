@@ -124,6 +124,7 @@ def synthetic_engine(size: str) -> Path:
     with requires_extra("export"):
         from edge_medgemma.export.checkpoint.synthetic import synthetic_checkpoint
         from edge_medgemma.export.engine import export_engine
+        from edge_medgemma.export.quantisation.quant_scheme import default_block_size
         from edge_medgemma.export.synthetic_ranges import synthetic_vision_ranges
         from edge_medgemma.runtime.commands.progress import weights_progress_bar
     checkpoint = synthetic_checkpoint(size)
@@ -145,7 +146,7 @@ def synthetic_engine(size: str) -> Path:
             checkpoint,
             directory,
             precision="int4",
-            block_size=128,
+            block_size=default_block_size(checkpoint.text, "int4"),
             vision_limits=limits,
             on_progress=on_progress,
         )

@@ -3,7 +3,8 @@
     python -m comparisons.compare --shape 4b --peers llama.cpp-q4_0 transformers-bf16
 
 makes what is missing (environments, checkpoint, converted files), measures, adds the samples to
-those of earlier runs and prints the table. See `--help` for stages and sizes.
+those of earlier runs and prints the table. See `--help` for stages and sizes. `--level avx2` shows
+both an older processor; a run that was ended goes on where it was with `--resume`.
 """
 
 import argparse
@@ -14,6 +15,8 @@ from pathlib import Path
 
 from comparisons.checkpoint import write_checkpoint
 from comparisons.environments import PEERS, environment_python
+from comparisons.fidelity import kl_by_format, our_format, peer_runtime, with_kl
+from comparisons.levels import LEVELS
 from comparisons.process import TESTS, PeerFailure, PeerProcess
 from comparisons.prompts import write_job
 from comparisons.stages import STAGES, Contest
@@ -22,7 +25,9 @@ from comparisons.table import Pair, load_pairs, markdown, save_pairs
 from edge_medgemma.export.checkpoint.loader import open_checkpoint
 from edge_medgemma.export.checkpoint.synthetic import synthetic_checkpoint
 from edge_medgemma.export.engine import export_engine
+from edge_medgemma.export.quantisation.quant_scheme import default_block_size
 from edge_medgemma.export.synthetic_ranges import synthetic_vision_ranges
+from edge_medgemma.runtime.manifest import load_manifest
 
 SCAN = TESTS / "data" / "ct_head"
 QUICK_STAGES = ["vision", "prefill", "decode", "job"]
@@ -38,19 +43,25 @@ def main(arguments: list[str] | None = None) -> None:
     results = folder / "results.json"
     pairs = load_pairs(results)
     if not chosen.only_print:
+        try:
+            LEVELS[chosen.level].variables(folder)
+        except OSError as reason:
+            raise SystemExit(str(reason)) from None
         checkpoint = chosen.checkpoint or _checkpoint(folder, chosen.shape)
         engine = chosen.engine or _engine(folder, checkpoint, chosen.shape)
         job = folder / f"job-{chosen.slices}"
         write_job(job, checkpoint.resolve(), engine, SCAN, chosen.slices, chosen.threads)
         for name in chosen.peers:
-            pair = pairs.setdefault(name, Pair(name))
+            pair = _pair(chosen, pairs, name, engine)
+            stages = [s for s in chosen.stages if not (chosen.resume and s in pair.done)]
             contest = _contest(chosen, pair, folder, job, engine.resolve())
-            if not _introduce(contest):
+            if not stages or not _introduce(contest):
                 save_pairs(results, pairs)
                 continue
-            for stage in chosen.stages:
-                print(f"{name}: {stage}", file=sys.stderr, flush=True)
+            for stage in stages:
+                print(f"{name} at {pair.level}: {stage}", file=sys.stderr, flush=True)
                 STAGES[stage](contest)
+                pair.done = sorted({*pair.done, stage})
                 save_pairs(results, pairs)
     table = markdown(list(pairs.values()))
     (folder / "table.md").write_text(table, encoding="utf-8")
@@ -62,6 +73,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--shape", choices=("4b", "tiny"), default="tiny")
     parser.add_argument("--peers", nargs="+", choices=PEERS, metavar="PEER", default=list(PEERS))
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
+    parser.add_argument("--level", choices=LEVELS, default="native", help="processor to show both")
+    parser.add_argument("--resume", action="store_true", help="leave out stages measured earlier")
     parser.add_argument("--quick", action="store_true", help="2 slices, once, fewer stages")
     parser.add_argument("--repeat", type=int, default=3, help="turns of each timing but the job's")
     parser.add_argument("--slices", type=int, default=8)
@@ -72,6 +85,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--engine", type=Path, help="ours; default: exported from the checkpoint")
     parser.add_argument("--only-print", action="store_true", help="the table of earlier runs")
     return parser
+
+
+def _pair(chosen: argparse.Namespace, pairs: dict[str, Pair], name: str, engine: Path) -> Pair:
+    """Earlier samples of this peer, level and format of ours, or none yet."""
+    ours, kind = our_format(load_manifest(engine).precision), PEERS[name]
+    pair = pairs.setdefault(f"{name} {chosen.level} {ours}", Pair(name, level=chosen.level))
+    losses = kl_by_format(chosen.folder)
+    pair.format = with_kl(name, peer_runtime(kind), losses)
+    pair.format_ours = with_kl(ours, f"ours {ours}", losses)
+    return pair
 
 
 def _checkpoint(folder: Path, shape: str) -> Path:
@@ -98,7 +121,8 @@ def _engine(folder: Path, checkpoint: Path, shape: str) -> Path:
         export_engine(source, path, precision="fp32", block_size=32)
     else:
         limits = synthetic_vision_ranges(source, folder)
-        export_engine(source, path, precision="int4", block_size=128, vision_limits=limits)
+        block_size = default_block_size(source.text, "int4")
+        export_engine(source, path, precision="int4", block_size=block_size, vision_limits=limits)
     return path
 
 
@@ -107,16 +131,19 @@ def _contest(
 ) -> Contest:
     kind = PEERS[pair.peer]
     environments = (chosen.environments or chosen.folder).resolve()
+    level = LEVELS[pair.level]
+    variables = level.variables(folder)
     log = folder / f"{pair.peer}.log"
     log.unlink(missing_ok=True)
 
     def start_theirs() -> PeerProcess:
         try:
-            python = environment_python(environments, kind.environment)
+            python = environment_python(environments, kind.environment, level)
         except subprocess.CalledProcessError:
             raise PeerFailure(f"pip could not make the environment '{kind.environment}'") from None
         files = folder / kind.environment
-        return PeerProcess(python, kind.module, (str(job), str(files), kind.variant), log)
+        arguments = str(job), str(files), kind.variant
+        return PeerProcess(python, kind.module, arguments, log, variables)
 
     return Contest(
         pair=pair,
@@ -126,6 +153,7 @@ def _contest(
             "ours",
             (str(job), str(engine), ""),
             folder / "ours.log",
+            variables,
         ),
         start_theirs=start_theirs,
         repeat=chosen.repeat,
@@ -134,6 +162,7 @@ def _contest(
         scan=SCAN,
         threads=chosen.threads,
         cache_home=folder / "cache",
+        variables=variables,
     )
 
 

@@ -1,6 +1,6 @@
 """Which peers there are, and the environment each of them needs.
 
-python -m comparisons.environments FOLDER PEER...
+python -m comparisons.environments FOLDER PEER...      (--level native)
 """
 
 import os
@@ -9,6 +9,8 @@ import sys
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+
+from comparisons.levels import NATIVE, Level
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -28,7 +30,8 @@ class Environment:
     """What pip installs."""
 
     requirements: tuple[str, ...]
-    variables: tuple[tuple[str, str], ...] = ()
+    compiled: str = ""
+    """A package that is compiled here for the level, each level in an environment of its own."""
     unwanted: tuple[str, ...] = ()
     """What the requirements bring along and nothing here uses."""
 
@@ -56,7 +59,7 @@ BASELINE: tuple[str, ...] = tuple(
 ENVIRONMENTS = {
     "llama_cpp": Environment(
         ("llama-cpp-python==0.3.36", "gguf==0.19.0", "pillow"),
-        (("CMAKE_ARGS", "-DGGML_NATIVE=ON -DGGML_OPENMP=ON"),),  # built here, for this very CPU
+        compiled="llama-cpp-python",
     ),
     "transformers": Environment(("torch", "transformers>=5.23,<6", "pillow")),
     "openvino": Environment(
@@ -74,23 +77,24 @@ ENVIRONMENTS = {
 STAMP = ".peer-ready"
 
 
-def environment_python(folder: Path, name: str) -> Path:
-    """The interpreter of an environment, which is made with its first use.
+def environment_python(folder: Path, name: str, level: Level = NATIVE) -> Path:
+    """The interpreter of an environment for a level, which is made with its first use.
 
     Raises:
         subprocess.CalledProcessError: pip could not install it.
     """
-    home = folder / name
+    wanted = ENVIRONMENTS[name]
+    home = folder / (f"{name}-{level.name}" if wanted.compiled and level is not NATIVE else name)
     python = home / "bin" / "python"
     if (home / STAMP).exists():
         return python
-    wanted = ENVIRONMENTS[name]
     print(f"making {home} (once)", file=sys.stderr)
     subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
     pip = [str(python), "-m", "pip", "install", "-q", "-c", str(REPOSITORY / "constraints.txt")]
-    subprocess.run(
-        [*pip, *wanted.requirements], check=True, env=os.environ | dict(wanted.variables)
-    )
+    if wanted.compiled:  # a wheel in pip's cache may be of another level
+        pip += ["--no-cache-dir", "--no-binary", wanted.compiled]
+    variables = os.environ | {"CMAKE_ARGS": level.cmake}
+    subprocess.run([*pip, *wanted.requirements], check=True, env=variables)
     if wanted.unwanted:
         subprocess.run(
             [str(python), "-m", "pip", "uninstall", "-q", "-y", *wanted.unwanted], check=True

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -23,8 +23,23 @@ class OursFailed(Exception):
 class PeerProcess:
     """A worker in its environment. Leaving the context ends it."""
 
-    def __init__(self, python: Path, module: str, arguments: Sequence[str], log: Path) -> None:
-        """Start it; what it prints besides replies goes to `log`."""
+    def __init__(
+        self,
+        python: Path,
+        module: str,
+        arguments: Sequence[str],
+        log: Path,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
+        """Start it; what it prints besides replies goes to `log`.
+
+        Args:
+            python: interpreter of its environment
+            module: of this package
+            arguments: of the module
+            log: file that grows
+            variables: added to the environment
+        """
         self.begin_s = time.perf_counter()
         self.log = log
         self._failure = OursFailed if module == "ours" else PeerFailure
@@ -36,7 +51,9 @@ class PeerProcess:
                 stderr=errors,
                 text=True,
                 cwd=TESTS.parent,
-                env=os.environ | {"PYTHONPATH": str(TESTS), "HF_HUB_OFFLINE": "1"},
+                env=os.environ
+                | {"PYTHONPATH": str(TESTS), "HF_HUB_OFFLINE": "1"}
+                | dict(variables or {}),
             )
 
     def ask(self, step: str, **request: object) -> dict[str, Any]:

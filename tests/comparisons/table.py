@@ -44,6 +44,13 @@ class Pair:
     peer: str
     about: str = ""
     about_ours: str = ""
+    level: str = "native"
+    """Of the processor that both were shown."""
+    format: str = ""
+    """The peer's, with its loss on real weights."""
+    format_ours: str = ""
+    done: list[str] = field(default_factory=list)
+    """Stages measured."""
     ours: dict[str, list[float]] = field(default_factory=dict)
     """By key of the measure, in the order measured."""
     theirs: dict[str, list[float]] = field(default_factory=dict)
@@ -96,19 +103,20 @@ def shown(measure: Measure, costs: Sequence[float]) -> list[float]:
 def markdown(pairs: Sequence[Pair]) -> str:
     """The table: one line for each measure and peer, then what each name stands for."""
     lines = [
-        "| measure | peer | theirs | ours | theirs / ours, min-median-max | n |",
-        "|---|---|---|---|---|---|",
+        "| measure | level | peer | ours is | theirs | ours | theirs / ours, min-median-max | n |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for measure in MEASURES:
         lines += [line for pair in pairs if (line := _line(measure, pair))]
-    notes = [f"- {pair.peer}: {_about(pair)}" for pair in pairs]
-    ours = sorted({pair.about_ours for pair in pairs if pair.about_ours})
-    return "\n".join([*lines, "", *(f"- ours: {about}" for about in ours), *notes, ""])
+    notes = [f"- {pair.peer} at {pair.level}: {_about(pair)}" for pair in pairs]
+    ours = sorted({f"{pair.level}: {pair.about_ours}" for pair in pairs if pair.about_ours})
+    return "\n".join([*lines, "", *(f"- ours at {about}" for about in ours), *notes, ""])
 
 
 def _line(measure: Measure, pair: Pair) -> str | None:
     key = measure.key
-    start = f"| {measure.title}, {measure.unit} | {pair.peer} |"
+    start = f"| {measure.title}, {measure.unit} | {pair.level} | {pair.format or pair.peer} |"
+    start += f" {pair.format_ours} |"
     if key in pair.cannot:
         return f"{start} cannot | | | |"
     if not pair.theirs.get(key) or not pair.ours.get(key):

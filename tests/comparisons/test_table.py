@@ -25,22 +25,22 @@ def test_ratios_are_of_the_samples_taken_together():
 def test_the_table_has_costs_and_their_inverse_in_the_right_columns():
     lines = markdown([RECORDED]).splitlines()
     vision = next(line for line in lines if "vision" in line)
-    assert vision.endswith("| other | 27 (25-30) | 9 (8-10) | 2.50-3.00-3.75 | 3 |")
+    assert vision.endswith("| native | other |  | 27 (25-30) | 9 (8-10) | 2.50-3.00-3.75 | 3 |")
     decode = next(line for line in lines if "decode, nothing" in line)
-    assert decode.endswith("| other | 10 | 22.5 (20-25) | 2.00-2.25-2.50 | 2 |")
+    assert decode.endswith("| native | other |  | 10 | 22.5 (20-25) | 2.00-2.25-2.50 | 2 |")
     peak = next(line for line in lines if "peak" in line)
-    assert peak.endswith("| other | 6 | 3 | 2.00-2.00-2.00 | 1 |")
+    assert peak.endswith("| native | other |  | 6 | 3 | 2.00-2.00-2.00 | 1 |")
 
 
 def test_what_a_peer_cannot_do_is_a_line_with_its_reason():
     text = markdown([RECORDED])
-    assert "| decode behind 8k tokens, tok/s | other | cannot | | | |" in text
+    assert "| decode behind 8k tokens, tok/s | native | other |  | cannot | | | |" in text
     assert "cannot decode_8k: its cache ends at 4096" in text
 
 
 def test_a_value_that_was_not_plainly_measured_is_marked():
     text = markdown([RECORDED])
-    assert "| other | 280* | 70 | 4.00-4.00-4.00 | 1 |" in text
+    assert "| native | other |  | 280* | 70 | 4.00-4.00-4.00 | 1 |" in text
     assert "* with its own start" in text
 
 
