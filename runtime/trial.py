@@ -4,6 +4,7 @@ A processor, or the machine that it is simulated on, can claim instructions that
 library that believes it then dies of a signal, which no handler of this process could outlive.
 """
 
+import ctypes
 import signal
 import subprocess
 import sys
@@ -23,6 +24,9 @@ OUTSIDE_SIGNALS = {
     getattr(signal, name, None) for name in ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
 }
 """Sent by others, such as a system without memory: they say nothing about what was tried."""
+
+PR_SET_PDEATHSIG = 1
+"""Of prctl(2)."""
 
 _STEP, _FAULT, _PASSED = "step", "fault", "passed"
 
@@ -69,6 +73,8 @@ def limit_child() -> list[str]:
         resource.setrlimit(resource.RLIMIT_CPU, (int(limit_s), int(limit_s) + 1))
         # 1, not 0: Linux then spares the program that core dumps are piped to, and its window, as well
         resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
+    if sys.platform == "linux":  # else a trial of minutes would outlive a parent that is killed
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     return arguments
 
 

@@ -199,11 +199,11 @@ class Engine:
             return None
         return slices_of(self.manifest, budget.rows)
 
-    def slices_in_memory(self, shape: tuple[int, int], share: float) -> int | None:
-        """Most slices of `shape` that a share of the available memory holds; None where a GPU computes."""
+    def slices_in_memory(self, shape: tuple[int, int], spare_bytes: int) -> int | None:
+        """Most slices of `shape` that memory holds beside some spare bytes; None where a GPU computes."""
         if self.choice.decoder_budget is not None:
             return None
-        return largest_slices(self.manifest, int(share * available_bytes()), shape)
+        return largest_slices(self.manifest, available_bytes() - spare_bytes, shape)
 
     def require_memory(self, slices: int, shape: tuple[int, int]) -> None:
         """Refuse slices of `shape` (rows, columns) that do not fit, before any of them is read.

@@ -15,8 +15,8 @@ from edge_medgemma.runtime.triage.scoring.questions import (
     REASONING_TOKENS,
 )
 
-MEMORY_MARGIN = 0.95
-"""Of the available memory: other programs take some between this look and the last slice."""
+SPARE_BYTES = 64 * 2**20
+"""Left of the available memory: other programs take some between this look and the last slice."""
 
 LOG = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ def slices_in_memory(engine: Engine, protocol: Protocol, series: Series) -> int 
     cannot show is judged by coverage, as ever.
     """
     wanted = min(protocol.slices, series.shape[0])
-    held = engine.slices_in_memory(series.shape[1:], MEMORY_MARGIN)
+    held = engine.slices_in_memory(series.shape[1:], SPARE_BYTES)
     if held is None or not 0 < held < wanted:
         return None
     LOG.warning(

@@ -1,8 +1,11 @@
 """How a child's end is told, whatever it is."""
 
+import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from edge_medgemma.runtime.trial import Outcome, run_trial
@@ -62,3 +65,19 @@ def test_no_child_can_be_started(monkeypatch) -> None:
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     outcome = run_trial("tried", [])
     assert outcome == Outcome("could not be tried: No such file or directory", "", False)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux's")
+def test_a_child_does_not_outlive_a_parent_that_is_killed(tmp_path, monkeypatch) -> None:
+    (tmp_path / "tried.py").write_text(
+        HEAD + f"open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()))\ntime.sleep(60)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    code = "from edge_medgemma.runtime.trial import run_trial; run_trial('tried', [])"
+    with subprocess.Popen([sys.executable, "-P", "-c", code]) as parent:
+        while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+            time.sleep(0.01)
+        child = psutil.Process(int((tmp_path / "pid").read_text()))
+        parent.kill()
+    _, alive = psutil.wait_procs([child], timeout=30)
+    assert not alive

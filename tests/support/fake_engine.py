@@ -254,8 +254,8 @@ class FakeEngine:
     plan_slices: int | None = None
     """Of plans; nothing was built for this engine."""
 
-    def slices_in_memory(self, shape: tuple[int, int], share: float) -> int:
-        return largest_slices(self.manifest, int(share * self.available_bytes), shape)
+    def slices_in_memory(self, shape: tuple[int, int], spare_bytes: int) -> int:
+        return largest_slices(self.manifest, self.available_bytes - spare_bytes, shape)
 
     def require_memory(self, slices: int, shape: tuple[int, int]) -> None:
         require_memory(self.manifest, slices, shape, self.available_bytes)

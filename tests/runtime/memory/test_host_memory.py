@@ -141,16 +141,17 @@ def test_with_little_memory_fewer_slices_are_looked_at_and_it_is_said(tmp_path, 
     from support.synthetic_series import write_head_ct
 
     from edge_medgemma.runtime.triage.options import TriageOptions
+    from edge_medgemma.runtime.triage.room import SPARE_BYTES
     from edge_medgemma.runtime.triage.triage_scan import triage_scan
 
     engine = FakeEngine()
     scan = write_head_ct(tmp_path / "scan")
-    engine.available_bytes = round(plan_memory(engine.manifest, 7, (64, 64)).peak_bytes / 0.95) + 99
+    engine.available_bytes = plan_memory(engine.manifest, 7, (64, 64)).peak_bytes + SPARE_BYTES
     (study,) = triage_scan(engine, scan, TriageOptions(baseline_folder=tmp_path)).studies
     held = engine.images_encoded - 1  # and a blank one
     assert 0 < held < 20 and len(study.slices) == held
     assert f"memory holds {held} of the 20 slices" in caplog.text and "close other" in caplog.text
-    engine.available_bytes = round(0.95 * engine.available_bytes)
+    engine.available_bytes = engine.available_bytes - SPARE_BYTES
     with pytest.raises(ResourceError, match=f"20 slices need .* use --slices {held}"):
         triage_scan(engine, scan, TriageOptions(slices=20, baseline_folder=tmp_path))
 
