@@ -125,6 +125,14 @@ def test_why_no_faster_level_is_used(tried, monkeypatch) -> None:
     ]
 
 
+def test_this_machine_runs_the_fastest_level_that_it_claims(tmp_path, monkeypatch) -> None:
+    """A real trial; one that cannot run, as after a change of the kernels' calls, is a fault as well."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    choose_level.cache_clear()
+    claimed = level.cpu_kernels.claimed_levels() if level.cpu_kernels else []
+    assert choose_level() == LevelChoice(claimed[0] if claimed else None)
+
+
 def _choose(_: int) -> str | None:
     choose_level.cache_clear()
     return choose_level().level
