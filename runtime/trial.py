@@ -14,10 +14,10 @@ from dataclasses import dataclass
 if sys.platform != "win32":
     import resource
 
-CPU_LIMIT_S = 20
+CPU_LIMIT_S = 60
 """Processor time of a trial that is meant to take less than a second."""
 
-WALL_LIMIT_S = 60.0
+WALL_LIMIT_S = 120.0
 """For one that waits for ever. A machine with other work to do gets as far by then."""
 
 OUTSIDE_SIGNALS = {

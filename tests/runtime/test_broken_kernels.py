@@ -30,7 +30,7 @@ ENDINGS = {
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("broken")
-    copy_with_broken_kernels(folder, LEVELS[0], cpu_limit_s=2)
+    copy_with_broken_kernels(folder, LEVELS[0], cpu_limit_s=3)
     return folder
 
 

@@ -11,6 +11,7 @@ from edge_medgemma.runtime.host import (
     available_bytes,
     cgroup_cores,
     cgroup_memory_bytes,
+    machine_identity,
     processor_name,
     usable_cores,
 )
@@ -86,3 +87,47 @@ def test_the_board_is_named_before_the_processor(tmp_path: Path) -> None:
     assert processor_name(tmp_path) == "A Processor 9000"
     write_tree(tmp_path, {"proc/device-tree/model": "NVIDIA Jetson Orin Nano\0"})
     assert processor_name(tmp_path) == "NVIDIA Jetson Orin Nano"
+
+
+CORE = """processor\t: {number}
+vendor_id\t: GenuineIntel
+model\t\t: 154
+model name\t: A Processor 9000
+microcode\t: {microcode}
+cpu MHz\t\t: {clock}
+flags\t\t: fpu avx2 {flags}
+"""
+
+
+def cores(microcode: str = "0x42", clock: str = "800.0", flags: str = "avx_vnni") -> str:
+    """Of a processor of two cores."""
+    same = {"microcode": microcode, "clock": clock, "flags": flags}
+    return "\n".join(CORE.format(number=number, **same) for number in range(2))
+
+
+def test_a_machine_is_the_same_whatever_its_clock(tmp_path: Path) -> None:
+    files = {"proc/cpuinfo": cores(), "etc/machine-id": "1a2b"}
+    identity = machine_identity(write_tree(tmp_path, files))
+    assert (
+        machine_identity(write_tree(tmp_path, {"proc/cpuinfo": cores(clock="4700.0")})) == identity
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"proc/cpuinfo": cores(microcode="0x43")},
+        {"proc/cpuinfo": cores(flags="")},
+        {
+            "proc/cpuinfo": cores()
+            + "\n"
+            + CORE.format(number=2, microcode="0x42", clock=1, flags="")
+        },
+        {"etc/machine-id": "3c4d"},
+    ],
+)
+def test_another_processor_microcode_or_home_is_another_machine(tmp_path: Path, change) -> None:
+    files = {"proc/cpuinfo": cores(), "etc/machine-id": "1a2b"}
+    identity = machine_identity(write_tree(tmp_path, files))
+    assert machine_identity(write_tree(tmp_path, change)) != identity
+    assert machine_identity(tmp_path / "nowhere") != identity
