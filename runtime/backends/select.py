@@ -137,8 +137,12 @@ def open_vision(
 def unfit_for(manifest: Manifest, faster: Provider) -> Fallback | None:
     """Why this vision tower is none for a library of FASTER_VISION, whether or not that works here."""
     precision = manifest.precision.vision
-    if faster is Provider.NATIVE and (precision, manifest.dialect) != ("int8", "ort"):
-        return Fallback(faster, f"its kernels are for int8 vision towers, this one is {precision}")
+    if faster is Provider.NATIVE and (
+        precision not in ("int8", "fp32") or manifest.dialect != "ort"
+    ):
+        return Fallback(
+            faster, f"its kernels are for int8 and fp32 towers, this one is {precision}"
+        )
     size = manifest.files["vision.data"].bytes
     if size >= FASTER_VISION[faster]:
         return None

@@ -41,14 +41,26 @@ def vision_threads(count: int, /) -> VisionThreads:
     """
 
 def vision_sizes(
-    threads: VisionThreads, rows: int, inputs: int, outputs: int, /
+    threads: VisionThreads, rows: int, inputs: int, outputs: int, are_pairs: bool = False, /
 ) -> tuple[int, int]:
-    """Bytes of `rows` quantised rows of `inputs` numbers, and of packed weights."""
+    """Bytes of `rows` quantised rows of `inputs` numbers, and of packed weights.
+
+    `are_pairs` where a layer is in float32: rows and weights are then packed in int16.
+    """
 
 def vision_pack(
-    threads: VisionThreads, weights: Buffer, inputs: int, outputs: int, packed: Buffer, /
+    threads: VisionThreads,
+    weights: Buffer,
+    inputs: int,
+    outputs: int,
+    packed: Buffer,
+    scales: Buffer | None = None,
+    /,
 ) -> None:
-    """Pack int8 weights [inputs, outputs] for `vision_linear`."""
+    """Pack weights [inputs, outputs] for `vision_linear`.
+
+    They are int8, or float32 where there are `scales` to write, [outputs].
+    """
 
 def vision_quantise(
     threads: VisionThreads,
@@ -60,9 +72,13 @@ def vision_quantise(
     epsilon: float,
     inverse_scale: float,
     out: Buffer,
+    row_scales: Buffer | None = None,
     /,
 ) -> None:
-    """Float32 rows [row_count, size], layer-normed where there is a weight, to int8 for `vision_linear`."""
+    """Float32 rows [row_count, size], layer-normed where there is a weight, to int8 for `vision_linear`.
+
+    With `row_scales`, which are written, to int16 in the scale of each row.
+    """
 
 def vision_linear(
     threads: VisionThreads,
@@ -76,13 +92,15 @@ def vision_linear(
     after: int,
     out: Buffer,
     inverse_scale: float,
+    row_scales: Buffer | None = None,
     /,
 ) -> None:
     """Products of quantised rows and packed weights, times `scales` plus `bias`, both [outputs].
 
     Args:
         after: 0 stores them in `out`, float32 [row_count, outputs], 1 adds them to it, 2 quantises GELU
-            of them with `inverse_scale`, as rows of the next layer
+            of them with `inverse_scale`, as rows of the next layer, or stores it where there are row scales
+        row_scales: of rows in int16
     """
 
 def vision_packed_words(rows: int, heads: int, head_size: int, /) -> int:

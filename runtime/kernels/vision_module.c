@@ -59,57 +59,74 @@ static int are_sizes(Py_ssize_t a, Py_ssize_t b, Py_ssize_t c) {
   return 0;
 }
 
-static Py_ssize_t input_bytes(const VisionKernel *kernel, Py_ssize_t rows, Py_ssize_t size) {
-  return rounded_up(rows, VISION_ROWS) * row_words(kernel, size) * 4;
+static Py_ssize_t input_bytes(const VisionKernel *kernel, Py_ssize_t rows, Py_ssize_t size,
+                              int are_pairs) {
+  Py_ssize_t words = are_pairs ? pair_words(size) : row_words(kernel, size);
+  return rounded_up(rows, VISION_ROWS) * words * 4;
+}
+
+static Py_ssize_t weight_bytes(const VisionKernel *kernel, Py_ssize_t inputs, Py_ssize_t outputs,
+                               int are_pairs) {
+  return panels(kernel, outputs) *
+         (are_pairs ? pair_panel_bytes(kernel, inputs) : panel_bytes(kernel, inputs));
 }
 
 static PyObject *vision_sizes(PyObject *self, PyObject *args) {
   (void)self;
   PyObject *capsule;
   Py_ssize_t rows, inputs, outputs;
-  if (!PyArg_ParseTuple(args, "Onnn", &capsule, &rows, &inputs, &outputs)) return NULL;
+  int are_pairs = 0;
+  if (!PyArg_ParseTuple(args, "Onnn|p", &capsule, &rows, &inputs, &outputs, &are_pairs)) return NULL;
   const Threads *threads = threads_of(capsule);
   if (!threads || !are_sizes(rows, inputs, outputs)) return NULL;
   const VisionKernel *kernel = threads->level->vision;
-  return Py_BuildValue("nn", input_bytes(kernel, rows, inputs),
-                       panels(kernel, outputs) * panel_bytes(kernel, inputs));
+  return Py_BuildValue("nn", input_bytes(kernel, rows, inputs, are_pairs),
+                       weight_bytes(kernel, inputs, outputs, are_pairs));
 }
 
 typedef struct {
   const VisionKernel *kernel;
-  const int8_t *weights;
+  const void *weights;
   ptrdiff_t inputs, outputs;
-  int8_t *packed;
+  uint8_t *packed;
+  float *scales; /* NULL where the weights are int8 */
 } Packing;
 
 static void pack_panel(void *data, size_t index) {
   const Packing *a = data;
   ptrdiff_t panel = (ptrdiff_t)index;
-  a->kernel->pack(a->weights, a->inputs, a->outputs, panel,
-                  a->packed + panel * panel_bytes(a->kernel, a->inputs));
+  if (a->scales)
+    a->kernel->pack_pairs(a->weights, a->inputs, a->outputs, panel,
+                          a->packed + panel * pair_panel_bytes(a->kernel, a->inputs), a->scales);
+  else
+    a->kernel->pack(a->weights, a->inputs, a->outputs, panel,
+                    a->packed + panel * panel_bytes(a->kernel, a->inputs));
 }
 
 static PyObject *vision_pack(PyObject *self, PyObject *args) {
   (void)self;
   PyObject *capsule;
-  Py_buffer weights, packed;
+  Py_buffer weights, packed, scales = {0};
   Packing work;
-  if (!PyArg_ParseTuple(args, "Oy*nnw*", &capsule, &weights, &work.inputs, &work.outputs, &packed))
+  if (!PyArg_ParseTuple(args, "Oy*nnw*|z*", &capsule, &weights, &work.inputs, &work.outputs, &packed,
+                        &scales))
     return NULL;
   const Threads *threads = threads_of(capsule);
   int sound = threads && are_sizes(1, work.inputs, work.outputs);
   if (sound) {
     work.kernel = threads->level->vision, work.weights = weights.buf, work.packed = packed.buf;
+    work.scales = scales.buf;
     Py_ssize_t count = panels(work.kernel, work.outputs);
-    sound = has_bytes(&weights, work.inputs * work.outputs) &&
-            has_bytes(&packed, count * panel_bytes(work.kernel, work.inputs));
+    sound = has_bytes(&weights, work.inputs * work.outputs * (scales.buf ? 4 : 1)) &&
+            has_bytes(&packed, weight_bytes(work.kernel, work.inputs, work.outputs, !!scales.buf)) &&
+            (!scales.buf || has_bytes(&scales, 4 * work.outputs));
     if (sound) {
       Py_BEGIN_ALLOW_THREADS
       pool_run(threads->pool, pack_panel, &work, (size_t)count);
       Py_END_ALLOW_THREADS
     }
   }
-  PyBuffer_Release(&weights), PyBuffer_Release(&packed);
+  PyBuffer_Release(&weights), PyBuffer_Release(&packed), PyBuffer_Release(&scales);
   if (!sound) return NULL;
   Py_RETURN_NONE;
 }
@@ -129,21 +146,23 @@ static void quantise_block(void *data, size_t index) {
 static PyObject *vision_quantise(PyObject *self, PyObject *args) {
   (void)self;
   PyObject *capsule;
-  Py_buffer rows, weight, bias, out;
+  Py_buffer rows, weight, bias, out, row_scales = {0};
   QuantisationTask task;
   Quantisation *work = &task.work;
-  if (!PyArg_ParseTuple(args, "Oy*z*z*nnffw*", &capsule, &rows, &weight, &bias, &work->row_count,
-                        &work->size, &work->epsilon, &work->inverse_scale, &out))
+  if (!PyArg_ParseTuple(args, "Oy*z*z*nnffw*|z*", &capsule, &rows, &weight, &bias, &work->row_count,
+                        &work->size, &work->epsilon, &work->inverse_scale, &out, &row_scales))
     return NULL;
   const Threads *threads = threads_of(capsule);
   int sound = threads && are_sizes(work->row_count, work->size, 1);
   if (sound) {
     task.kernel = threads->level->vision;
     work->rows = rows.buf, work->weight = weight.buf, work->bias = bias.buf, work->out = out.buf;
+    work->row_scales = row_scales.buf;
     Py_ssize_t size = 4 * work->size;
     sound = has_bytes(&rows, work->row_count * size) &&
             (!weight.buf || (has_bytes(&weight, size) && has_bytes(&bias, size))) &&
-            has_bytes(&out, input_bytes(task.kernel, work->row_count, work->size));
+            has_bytes(&out, input_bytes(task.kernel, work->row_count, work->size, !!row_scales.buf)) &&
+            (!row_scales.buf || has_bytes(&row_scales, 4 * work->row_count));
     if (sound) {
       Py_BEGIN_ALLOW_THREADS
       pool_run(threads->pool, quantise_block, &task,
@@ -151,7 +170,7 @@ static PyObject *vision_quantise(PyObject *self, PyObject *args) {
       Py_END_ALLOW_THREADS
     }
   }
-  PyBuffer_Release(&rows), PyBuffer_Release(&out);
+  PyBuffer_Release(&rows), PyBuffer_Release(&out), PyBuffer_Release(&row_scales);
   PyBuffer_Release(&weight), PyBuffer_Release(&bias);
   if (!sound) return NULL;
   Py_RETURN_NONE;
@@ -170,43 +189,49 @@ static void multiply_block(void *data, size_t index) {
   ptrdiff_t row = (ptrdiff_t)index % task->blocks * VISION_BLOCK_ROWS, last = row + VISION_BLOCK_ROWS;
   ptrdiff_t panel = (ptrdiff_t)index / task->blocks * VISION_PANELS, end = panel + VISION_PANELS;
   ptrdiff_t all = panels(task->kernel, work->outputs);
-  task->kernel->multiply(work, row, last < work->row_count ? last : work->row_count, panel,
-                         end < all ? end : all);
+  if (last > work->row_count) last = work->row_count;
+  if (end > all) end = all;
+  if (work->row_scales) task->kernel->multiply_pairs(work, row, last, panel, end);
+  else task->kernel->multiply(work, row, last, panel, end);
 }
 
 static int is_sound_linear(const VisionKernel *kernel, const Linear *work, const Py_buffer *rows,
                            const Py_buffer *weights, const Py_buffer *scales,
-                           const Py_buffer *bias, const Py_buffer *out) {
+                           const Py_buffer *bias, const Py_buffer *out,
+                           const Py_buffer *row_scales) {
+  int are_pairs = row_scales->buf != NULL;
   Py_ssize_t outputs = 4 * work->outputs;
-  Py_ssize_t written = work->after == ACTIVATED
-                           ? input_bytes(kernel, work->row_count, work->outputs)
+  Py_ssize_t written = work->after == ACTIVATED && !are_pairs
+                           ? input_bytes(kernel, work->row_count, work->outputs, 0)
                            : work->row_count * outputs;
   if (work->after < STORED || work->after > ACTIVATED)
     return PyErr_SetString(PyExc_ValueError, "no such use of products"), 0;
-  return has_bytes(rows, input_bytes(kernel, work->row_count, work->inputs)) &&
-         has_bytes(weights, panels(kernel, work->outputs) * panel_bytes(kernel, work->inputs)) &&
+  return (!are_pairs || has_bytes(row_scales, 4 * work->row_count)) &&
+         has_bytes(rows, input_bytes(kernel, work->row_count, work->inputs, are_pairs)) &&
+         has_bytes(weights, weight_bytes(kernel, work->inputs, work->outputs, are_pairs)) &&
          has_bytes(scales, outputs) && has_bytes(bias, outputs) && has_bytes(out, written);
 }
 
 static PyObject *vision_linear(PyObject *self, PyObject *args) {
   (void)self;
   PyObject *capsule;
-  Py_buffer rows, weights, scales, bias, out;
+  Py_buffer rows, weights, scales, bias, out, row_scales = {0};
   LinearTask task;
   Linear *work = &task.work;
-  if (!PyArg_ParseTuple(args, "Oy*y*y*y*nnniw*f", &capsule, &rows, &weights, &scales, &bias,
+  if (!PyArg_ParseTuple(args, "Oy*y*y*y*nnniw*f|z*", &capsule, &rows, &weights, &scales, &bias,
                         &work->row_count, &work->inputs, &work->outputs, &work->after, &out,
-                        &work->inverse_scale))
+                        &work->inverse_scale, &row_scales))
     return NULL;
   const Threads *threads = threads_of(capsule);
   int sound = threads && are_sizes(work->row_count, work->inputs, work->outputs);
   if (sound) {
     task.kernel = threads->level->vision;
-    sound = is_sound_linear(task.kernel, work, &rows, &weights, &scales, &bias, &out);
+    sound = is_sound_linear(task.kernel, work, &rows, &weights, &scales, &bias, &out, &row_scales);
   }
   if (sound) {
     work->rows = rows.buf, work->weights = weights.buf, work->scales = scales.buf;
     work->bias = bias.buf, work->out = out.buf, work->activated = out.buf;
+    work->row_scales = row_scales.buf;
     task.blocks = (work->row_count + VISION_BLOCK_ROWS - 1) / VISION_BLOCK_ROWS;
     ptrdiff_t groups = (panels(task.kernel, work->outputs) + VISION_PANELS - 1) / VISION_PANELS;
     Py_BEGIN_ALLOW_THREADS
@@ -214,7 +239,7 @@ static PyObject *vision_linear(PyObject *self, PyObject *args) {
     Py_END_ALLOW_THREADS
   }
   PyBuffer_Release(&rows), PyBuffer_Release(&weights), PyBuffer_Release(&scales);
-  PyBuffer_Release(&bias), PyBuffer_Release(&out);
+  PyBuffer_Release(&bias), PyBuffer_Release(&out), PyBuffer_Release(&row_scales);
   if (!sound) return NULL;
   Py_RETURN_NONE;
 }
@@ -316,12 +341,13 @@ static PyObject *vision_attend(PyObject *self, PyObject *args) {
 PyMethodDef vision_methods[] = {
     {"vision_threads", vision_threads, METH_VARARGS, "(count): threads for the level in use."},
     {"vision_sizes", vision_sizes, METH_VARARGS,
-     "(threads, rows, inputs, outputs): bytes of quantised rows and of packed weights."},
-    {"vision_pack", vision_pack, METH_VARARGS, "(threads, weights, inputs, outputs, packed)"},
+     "(threads, rows, inputs, outputs, are_pairs): bytes of quantised rows and of packed weights."},
+    {"vision_pack", vision_pack, METH_VARARGS, "(threads, weights, inputs, outputs, packed, scales)"},
     {"vision_quantise", vision_quantise, METH_VARARGS,
-     "(threads, rows, weight, bias, row_count, size, epsilon, inverse_scale, out)"},
+     "(threads, rows, weight, bias, row_count, size, epsilon, inverse_scale, out, row_scales)"},
     {"vision_linear", vision_linear, METH_VARARGS,
-     "(threads, rows, weights, scales, bias, row_count, inputs, outputs, after, out, inverse_scale)"},
+     "(threads, rows, weights, scales, bias, row_count, inputs, outputs, after, out, inverse_scale,"
+     " row_scales)"},
     {"vision_packed_words", vision_packed_words, METH_VARARGS,
      "(rows, heads, head_size): 32-bit words of packed keys and values."},
     {"vision_attend", vision_attend, METH_VARARGS,

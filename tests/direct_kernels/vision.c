@@ -17,9 +17,9 @@ static double gelu(double x) {
   return 0.5 * x * (1 + tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)));
 }
 
-static int8_t *packed_weights(const VisionKernel *kernel, const Case *of, const int8_t *weights) {
+static uint8_t *packed_weights(const VisionKernel *kernel, const Case *of, const int8_t *weights) {
   ptrdiff_t bytes = panel_bytes(kernel, of->inputs), count = panels(kernel, of->outputs);
-  int8_t *packed = allocated(bytes * count, 1);
+  uint8_t *packed = allocated(bytes * count, 1);
   for (ptrdiff_t p = 0; p < count; p++)
     kernel->pack(weights, of->inputs, of->outputs, p, packed + p * bytes);
   return packed;
@@ -82,8 +82,8 @@ static double check_case(const VisionKernel *kernel, const Case *of, int is_norm
   for (ptrdiff_t i = 0; i < in; i++) x[i] = rintf(x[i]);
   uint32_t *rows = allocated_rows(kernel, of->rows, of->inputs);
   uint32_t *activated = allocated_rows(kernel, of->rows, of->outputs);
-  int8_t *packed = packed_weights(kernel, of, weights);
-  int8_t *packed_second = packed_weights(kernel, &second, weights);
+  uint8_t *packed = packed_weights(kernel, of, weights);
+  uint8_t *packed_second = packed_weights(kernel, &second, weights);
 
   Quantisation quantisation = {.rows = x, .row_count = of->rows, .size = of->inputs,
                                .epsilon = 1e-6f, .inverse_scale = is_normed ? 50 : 1, .out = rows};
@@ -118,10 +118,48 @@ static double check_case(const VisionKernel *kernel, const Case *of, int is_norm
   return largest;
 }
 
+/* A layer in float32, of which rows and weights become int16. */
+static double check_pairs(const VisionKernel *kernel, const Case *of) {
+  ptrdiff_t in = of->rows * of->inputs, out = of->rows * of->outputs, count = of->inputs * of->outputs;
+  float *x = allocated(in, sizeof *x), *y = allocated(out, sizeof *y);
+  float *weights = allocated(count, sizeof *weights), *bias = allocated(of->outputs, sizeof *bias);
+  float *scales = allocated(of->outputs, sizeof *scales);
+  float *row_scales = allocated(of->rows, sizeof *row_scales);
+  double *products = allocated(out, sizeof *products);
+  ptrdiff_t bytes = pair_panel_bytes(kernel, of->inputs), last = panels(kernel, of->outputs);
+  uint32_t *rows = allocated(rounded_up(of->rows, VISION_ROWS) * pair_words(of->inputs), 4);
+  uint8_t *packed = allocated(last * bytes, 1);
+  draw_floats(x, in, -1, 1);
+  draw_floats(weights, count, -1, 1);
+  draw_floats(bias, of->outputs, -1, 1);
+  for (ptrdiff_t p = 0; p < last; p++)
+    kernel->pack_pairs(weights, of->inputs, of->outputs, p, packed + p * bytes, scales);
+  Quantisation quantisation = {.rows = x, .row_count = of->rows, .size = of->inputs,
+                               .inverse_scale = 1, .out = rows, .row_scales = row_scales};
+  kernel->quantise(&quantisation, 0, of->rows);
+  Linear linear = {.rows = rows, .weights = packed, .scales = scales, .bias = bias,
+                   .row_count = of->rows, .inputs = of->inputs, .outputs = of->outputs,
+                   .after = STORED, .out = y, .row_scales = row_scales};
+  kernel->multiply_pairs(&linear, 0, of->rows, 0, last);
+  for (ptrdiff_t r = 0; r < of->rows; r++)
+    for (ptrdiff_t n = 0; n < of->outputs; n++) {
+      double sum = bias[n];
+      for (ptrdiff_t k = 0; k < of->inputs; k++)
+        sum += (double)x[r * of->inputs + k] * weights[k * of->outputs + n];
+      products[r * of->outputs + n] = sum;
+    }
+  double largest = difference(y, products, out);
+  void *all[] = {x, y, weights, bias, scales, row_scales, products, rows, packed};
+  for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
+  return largest;
+}
+
 double check_vision(const VisionKernel *kernel) {
   double largest = 0;
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
     for (int is_normed = 0; is_normed < 2; is_normed++)
       largest = fmax(largest, check_case(kernel, cases + i, is_normed));
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+    largest = fmax(largest, check_pairs(kernel, cases + i));
   return largest;
 }

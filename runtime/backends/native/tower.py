@@ -29,12 +29,12 @@ class Norm:
 
 @dataclass(frozen=True, slots=True)
 class LinearWeights:
-    """A linear layer whose inputs are in int8."""
+    """A linear layer in int8, as are then its inputs, or in float32."""
 
-    weights: NDArray[np.int8]
+    weights: NDArray[np.int8] | Floats
     """[inputs, outputs]"""
-    scales: Floats
-    """[outputs], of weights times inputs"""
+    scales: Floats | None
+    """[outputs], of weights times inputs; None in float32"""
     bias: Floats
     """[outputs]"""
     input_scale: float
@@ -73,17 +73,19 @@ class Tower:
 
         Raises:
             EngineError: the graph does not load.
-            ProviderError: its operators are not those of an int8 tower for onnxruntime.
+            ProviderError: its operators are not those of an int8 or float32 tower for onnxruntime.
         """
         self._graph: OnnxGraph = read_graph(directory / "vision.onnx")
         self._vision = vision = manifest.vision
+        self.is_float = manifest.precision.vision == "fp32"
+        """Whether linear layers are in float32."""
         self._width = manifest.text.hidden_size
         layer = ["LayerNormalization", *self._linear(), "Split", "MultiHeadAttention"]
         layer += [*self._linear(), "Add", "LayerNormalization", *self._linear(), "Gelu"]
         layer += [*self._linear(), "Add"]
         if list(self._graph.operators) != [*_BEGIN, *layer * vision.layers, *_END]:
             raise ProviderError(
-                "its kernels are for calibrated int8 vision towers, exported for onnxruntime on a CPU; "
+                "its kernels are for int8 and float32 vision towers, exported for onnxruntime on a CPU; "
                 "use --provider vision=cpu"
             )
 
@@ -113,17 +115,20 @@ class Tower:
         Raises:
             EngineError: the graph has none of this name and shape.
         """
+        bias = self._floats(f"{name}.bias", outputs)
+        if self.is_float:
+            return LinearWeights(self._floats(name, inputs, outputs), None, bias, 1.0)
         input_scale = float(self._floats(f"{name}.input_scale"))
         weights = self._graph.read(f"{name}.quantized", "int8", (inputs, outputs))
         return LinearWeights(
             cast(NDArray[np.int8], weights),
             self._floats(f"{name}.scale", outputs) * np.float32(input_scale),
-            self._floats(f"{name}.bias", outputs),
+            bias,
             input_scale,
         )
 
     def _linear(self) -> list[str]:
-        return [*_QUANTISED, "MatMul", "Add"]
+        return [*([] if self.is_float else _QUANTISED), "MatMul", "Add"]
 
     def _floats(self, name: str, *shape: int) -> Floats:
         return cast(Floats, self._graph.read(name, "float32", shape))

@@ -1,7 +1,8 @@
 """The vision tower computed by this package's own kernels, on threads of their own.
 
 Between two layers a row is in float32; a linear layer takes it in int8, on the grid that the graph
-says, and what it gives is float32 again, or after GELU at once int8 for the next.
+says, and what it gives is float32 again, or after GELU at once int8 for the next. A layer in float32
+takes rows and weights in int16, each row and each output in a scale of its own.
 """
 
 import time
@@ -38,7 +39,7 @@ class _Linear:
     inputs: int
     outputs: int
     inverse_scale: float
-    """Of its inputs"""
+    """Of its inputs; 1 in float32"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,10 @@ class _Buffers:
     wide: Packed
     """Quantised rows of the intermediate size"""
     keys_values: Packed
+    active: Floats | None
+    """[rows, intermediate size] after GELU, in float32 only"""
+    row_scales: Floats | None
+    """[rows] of quantised ones, in float32 only"""
 
 
 class NativeVision:
@@ -88,6 +93,7 @@ class NativeVision:
             raise DependencyError(absence)
         self._vision = vision = manifest.vision
         tower = Tower(directory, manifest)
+        self._is_float = tower.is_float
         self._rows = (vision.image_size // vision.patch_size) ** 2
         self._seconds: dict[str, float] = {}
         try:
@@ -137,13 +143,20 @@ class NativeVision:
             with self._part("norms"):
                 self._quantise(buffers.hidden, layer.norm2, layer.fc1, buffers.narrow)
             with self._part("fc1 and GELU"):
-                self._multiply(
-                    layer.fc1, buffers.narrow, _ACTIVATED, buffers.wide, layer.fc2.inverse_scale
-                )
+                self._feed_forward(layer)
             with self._part("fc2"):
                 self._multiply(layer.fc2, buffers.wide, _ADDED, buffers.hidden)
         with self._part("projector"):
             return self._project()
+
+    def _feed_forward(self, layer: _Layer) -> None:
+        """Quantised hidden rows to quantised wide ones."""
+        buffers, inverse_scale = self._buffers, layer.fc2.inverse_scale
+        if buffers.active is None:
+            self._multiply(layer.fc1, buffers.narrow, _ACTIVATED, buffers.wide, inverse_scale)
+            return
+        self._multiply(layer.fc1, buffers.narrow, _ACTIVATED, buffers.active)
+        self._quantise(buffers.active, None, layer.fc2, buffers.wide)
 
     def _embed(self, pixels: Floats) -> None:
         """Patches and their positions to the hidden rows."""
@@ -173,9 +186,9 @@ class NativeVision:
     def _quantise(self, rows: Floats, norm: Norm | None, linear: _Linear, out: Packed) -> None:
         weight, bias = (norm.weight, norm.bias) if norm is not None else (None, None)
         size, epsilon = linear.inputs, self._vision.layer_norm_eps
-        cpu_kernels.vision_quantise(
-            self._threads, rows, weight, bias, self._rows, size, epsilon, linear.inverse_scale, out
-        )
+        numbers = self._rows, size, epsilon, linear.inverse_scale
+        row_scales = self._buffers.row_scales
+        cpu_kernels.vision_quantise(self._threads, rows, weight, bias, *numbers, out, row_scales)
 
     def _multiply(
         self,
@@ -187,7 +200,10 @@ class NativeVision:
     ) -> None:
         weights = linear.packed, linear.scales, linear.bias
         shape = self._rows, linear.inputs, linear.outputs
-        cpu_kernels.vision_linear(self._threads, rows, *weights, *shape, after, out, inverse_scale)
+        row_scales = self._buffers.row_scales
+        cpu_kernels.vision_linear(
+            self._threads, rows, *weights, *shape, after, out, inverse_scale, row_scales
+        )
 
     @contextmanager
     def _part(self, name: str) -> Iterator[None]:
@@ -209,24 +225,28 @@ class NativeVision:
 
     def _packed(self, linear: LinearWeights) -> _Linear:
         shape = linear.inputs, linear.outputs
-        _, size = cpu_kernels.vision_sizes(self._threads, self._rows, *shape)
-        packed = _aligned(size)
-        cpu_kernels.vision_pack(self._threads, linear.weights, *shape, packed)
-        return _Linear(packed, linear.scales, linear.bias, *shape, 1 / linear.input_scale)
+        packed = _aligned(self._sizes(*shape)[1])
+        scales = np.empty(linear.outputs, np.float32) if linear.scales is None else linear.scales
+        written = scales if linear.scales is None else None
+        cpu_kernels.vision_pack(self._threads, linear.weights, *shape, packed, written)
+        return _Linear(packed, scales, linear.bias, *shape, 1 / linear.input_scale)
+
+    def _sizes(self, inputs: int, outputs: int) -> tuple[int, int]:
+        return cpu_kernels.vision_sizes(self._threads, self._rows, inputs, outputs, self._is_float)
 
     def _new_buffers(self) -> _Buffers:
         vision, rows = self._vision, self._rows
-        hidden = vision.hidden_size
-        narrow, _ = cpu_kernels.vision_sizes(self._threads, rows, hidden, 1)
-        wide, _ = cpu_kernels.vision_sizes(self._threads, rows, vision.intermediate_size, 1)
+        hidden, wide = vision.hidden_size, vision.intermediate_size
         words = cpu_kernels.vision_packed_words(rows, vision.heads, hidden // vision.heads)
         return _Buffers(
             hidden=np.empty((rows, hidden), np.float32),
             joined=np.empty((rows, 3 * hidden), np.float32),
             attended=np.empty((rows, hidden), np.float32),
-            narrow=_aligned(narrow),
-            wide=_aligned(wide),
+            narrow=_aligned(self._sizes(hidden, 1)[0]),
+            wide=_aligned(self._sizes(wide, 1)[0]),
             keys_values=_aligned(4 * words),
+            active=np.empty((rows, wide), np.float32) if self._is_float else None,
+            row_scales=np.empty(rows, np.float32) if self._is_float else None,
         )
 
 

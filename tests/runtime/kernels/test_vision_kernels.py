@@ -28,30 +28,32 @@ class Layer:
 
 def random_layer(threads, generator, inputs, outputs):
     weights = generator.integers(-128, 128, (inputs, outputs), np.int8)
-    packed = np.empty(cpu_kernels.vision_sizes(threads, 1, inputs, outputs)[1], np.uint8)
-    cpu_kernels.vision_pack(threads, weights, inputs, outputs, packed)
+    packed = np.empty(cpu_kernels.vision_sizes(threads, 1, inputs, outputs, False)[1], np.uint8)
+    cpu_kernels.vision_pack(threads, weights, inputs, outputs, packed, None)
     scales = generator.uniform(1e-4, 2e-4, outputs).astype(np.float32)
     return Layer(weights, scales, generator.standard_normal(outputs, np.float32), packed)
 
 
 def quantised(threads, rows, inverse_scale, norm=(None, None), epsilon=0.0):
     count, size = rows.shape
-    out = np.zeros(cpu_kernels.vision_sizes(threads, count, size, 1)[0], np.uint8)
-    cpu_kernels.vision_quantise(threads, rows, *norm, count, size, epsilon, inverse_scale, out)
+    out = np.zeros(cpu_kernels.vision_sizes(threads, count, size, 1, False)[0], np.uint8)
+    cpu_kernels.vision_quantise(
+        threads, rows, *norm, count, size, epsilon, inverse_scale, out, None
+    )
     return out
 
 
 def multiplied(threads, rows, layer, shape, after, out, inverse_scale=1.0):
     weights = layer.packed, layer.scales, layer.bias
-    cpu_kernels.vision_linear(threads, rows, *weights, *shape, after, out, inverse_scale)
+    cpu_kernels.vision_linear(threads, rows, *weights, *shape, after, out, inverse_scale, None)
     return out
 
 
 def integers(threads, rows, count, size):
     """Quantised rows as they are multiplied: by the identity matrix."""
     weights = np.eye(size, dtype=np.int8)
-    packed = np.empty(cpu_kernels.vision_sizes(threads, 1, size, size)[1], np.uint8)
-    cpu_kernels.vision_pack(threads, weights, size, size, packed)
+    packed = np.empty(cpu_kernels.vision_sizes(threads, 1, size, size, False)[1], np.uint8)
+    cpu_kernels.vision_pack(threads, weights, size, size, packed, None)
     layer = Layer(weights, np.ones(size, np.float32), np.zeros(size, np.float32), packed)
     out = np.empty((count, size), np.float32)
     return multiplied(threads, rows, layer, (count, size, size), STORED, out)
@@ -83,7 +85,7 @@ def test_integers_are_those_of_onnxruntime(shape, threads):
     layer = random_layer(pool, generator, inputs, outputs)
     x = generator.integers(-128, 128, (count, inputs), np.int8)
     x[0], layer.weights[:, 0] = -128, -128
-    cpu_kernels.vision_pack(pool, layer.weights, inputs, outputs, layer.packed)
+    cpu_kernels.vision_pack(pool, layer.weights, inputs, outputs, layer.packed, None)
     exact = {"a": (x.astype(np.int16) + 128).astype(np.uint8)}
     shifted = run_node("MatMulInteger", exact, {"b": layer.weights}, result="int32")
     sums = shifted - 128 * layer.weights.astype(np.int32).sum(axis=0)
@@ -101,7 +103,7 @@ def test_sums_of_the_largest_numbers_are_exact():
     generator = np.random.default_rng(0)
     layer = random_layer(pool, generator, inputs, 5)
     layer.weights[:] = [[-128, 127, -127, 64, 1]]
-    cpu_kernels.vision_pack(pool, layer.weights, inputs, 5, layer.packed)
+    cpu_kernels.vision_pack(pool, layer.weights, inputs, 5, layer.packed, None)
     one = Layer(layer.weights, np.ones(5, np.float32), np.zeros(5, np.float32), layer.packed)
     for x in (-128, 127):
         rows = quantised(pool, np.full((1, inputs), x, np.float32), 1.0)
@@ -137,7 +139,7 @@ def test_gelu_is_that_of_onnxruntime():
     product = np.concatenate([product, product * 10])  # far into both tails as well
     cdf = 1 + np.tanh(np.sqrt(2 / np.pi) * (product + 0.044715 * product.astype(np.float64) ** 3))
     expected = np.clip(np.rint(product / 2 * cdf / 0.03), -128, 127)
-    bytes_of_rows = cpu_kernels.vision_sizes(pool, count, outputs, 1)[0]
+    bytes_of_rows = cpu_kernels.vision_sizes(pool, count, outputs, 1, False)[0]
     for expected_rows, factor in ((expected[:count], 1), (expected[count:], 10)):
         larger = Layer(layer.weights, layer.scales * factor, layer.bias * factor, layer.packed)
         out = np.zeros(bytes_of_rows, np.uint8)
@@ -145,6 +147,56 @@ def test_gelu_is_that_of_onnxruntime():
         given = integers(pool, out, count, outputs)
         difference = np.abs(given - expected_rows)
         assert difference.max() <= 1 and (difference > 0).mean() < 0.002
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_float32_layers_are_closer_to_float64_than_bfloat16_is(shape):
+    """One number of a row and one weight of an output are far larger than the others."""
+    count, inputs, outputs = shape
+    generator = np.random.default_rng(outputs)
+    pool = cpu_kernels.vision_threads(2)
+    weights = generator.standard_normal((inputs, outputs), np.float32)
+    x = generator.standard_normal((count, inputs), np.float32)
+    weights[0] *= 3
+    x[:, -1] *= 10
+    bias = generator.standard_normal(outputs, np.float32)
+    row_bytes, weight_bytes = cpu_kernels.vision_sizes(pool, count, inputs, outputs, True)
+    rows, packed = np.zeros(row_bytes, np.uint8), np.empty(weight_bytes, np.uint8)
+    scales, row_scales = np.empty(outputs, np.float32), np.empty(count, np.float32)
+    cpu_kernels.vision_pack(pool, weights, inputs, outputs, packed, scales)
+    cpu_kernels.vision_quantise(pool, x, None, None, count, inputs, 0.0, 1.0, rows, row_scales)
+    expected = x.astype(np.float64) @ weights + bias
+    rounded = [(one.view(np.uint32) + 0x8000 & 0xFFFF0000).view(np.float32) for one in (x, weights)]
+    bfloat16 = np.linalg.norm(rounded[0].astype(np.float64) @ rounded[1] + bias - expected)
+    buffers = pool, rows, packed, scales, bias, *shape
+    out = np.empty((count, outputs), np.float32)
+    cpu_kernels.vision_linear(*buffers, STORED, out, 1.0, row_scales)
+    assert np.linalg.norm(out - expected) < max(bfloat16 / 2, 1e-3)
+    added = np.full_like(out, 2)
+    cpu_kernels.vision_linear(*buffers, ADDED, added, 1.0, row_scales)
+    np.testing.assert_allclose(added, out + 2, atol=1e-5)
+    active = np.empty_like(out)
+    cpu_kernels.vision_linear(*buffers, ACTIVATED, active, 1.0, row_scales)
+    cdf = 1 + np.tanh(np.sqrt(2 / np.pi) * (out + 0.044715 * out.astype(np.float64) ** 3))
+    np.testing.assert_allclose(active, out / 2 * cdf, atol=2e-6 * max(np.abs(out).max(), 1))
+
+
+def test_no_sum_of_the_largest_int16_overflows():
+    pool, inputs = cpu_kernels.vision_threads(1), 4304
+    row_bytes, weight_bytes = cpu_kernels.vision_sizes(pool, 1, inputs, 1, True)
+    rows, packed = np.zeros(row_bytes, np.uint8), np.empty(weight_bytes, np.uint8)
+    scales, row_scales, out = (np.empty(1, np.float32) for _ in range(3))
+    weights = np.ones((inputs, 1), np.float32)
+    for sign in (1, -1):
+        cpu_kernels.vision_pack(pool, sign * weights, inputs, 1, packed, scales)
+        cpu_kernels.vision_quantise(
+            pool, weights.T.copy(), None, None, 1, inputs, 0.0, 1.0, rows, row_scales
+        )
+        bias = np.zeros(1, np.float32)
+        cpu_kernels.vision_linear(
+            pool, rows, packed, scales, bias, 1, inputs, 1, STORED, out, 1.0, row_scales
+        )
+        np.testing.assert_allclose(out, sign * inputs, rtol=1e-6)
 
 
 def test_buffers_of_the_wrong_size_are_refused():

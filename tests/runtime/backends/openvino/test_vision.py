@@ -155,8 +155,7 @@ def test_auto_takes_openvino_for_a_large_tower_only(tiny_engine_directory, stamp
     small = open_vision(tiny_engine_directory, manifest, Provider.AUTO, 1)
     assert small.provider is Provider.CPU
     assert [one.provider for one in small.fallbacks] == [Provider.NATIVE, Provider.OPENVINO]
-    assert "this one is fp32" in small.fallbacks[0].reason
-    assert "gains less" in small.fallbacks[1].reason
+    assert all("gains less" in one.reason for one in small.fallbacks)
     monkeypatch.setitem(providers.FASTER_VISION, Provider.OPENVINO, 0)
     large = open_vision(tiny_engine_directory, manifest, Provider.AUTO, 1)
     assert large.provider is Provider.OPENVINO
