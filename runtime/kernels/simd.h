@@ -276,8 +276,18 @@ INLINE Floats power_of_two(Floats x) {
 }
 
 /* To 1e-4 of it. */
+#if LANES == 16
+INLINE Floats rough_power_of_two(Floats x) {
+  Floats rest = (Floats)_mm512_reduce_ps((__m512)x, _MM_FROUND_TO_NEG_INF);
+  Floats sum = all_floats(0.078024828f) * rest + 0.226066738f;
+  sum = sum * rest + 0.695833658f;
+  sum = sum * rest + 0.999925224f;
+  return (Floats)_mm512_scalef_ps((__m512)sum, (__m512)x);
+}
+#else
 INLINE Floats rough_power_of_two(Floats x) {
   static const float terms[] = {0.05550327f, 0.24226275f, 0.6931472f, 0.99992996f};
   return power_by_terms(x, terms, 4);
 }
+#endif
 #endif
