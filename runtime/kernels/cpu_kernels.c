@@ -68,7 +68,42 @@ static PyObject *level_name(PyObject *self, PyObject *args) {
   return PyUnicode_FromString(level->name);
 }
 
+/* `peaks` of the level in use; NULL with an exception set where there is none. */
+static const Peak *peaks_in_use(void) {
+  const Level *level = level_in_use();
+  if (level && level->peaks) return *level->peaks;
+  PyErr_SetString(PyExc_ValueError, "no level is in use");
+  return NULL;
+}
+
+static PyObject *peak_loops(PyObject *self, PyObject *args) {
+  (void)self, (void)args;
+  const Peak *peak = peaks_in_use();
+  PyObject *loops = peak ? PyList_New(0) : NULL;
+  for (; loops && peak->name; peak++) {
+    PyObject *loop = Py_BuildValue("(sd)", peak->name, peak->flop);
+    if (!loop || PyList_Append(loops, loop)) Py_CLEAR(loops);
+    Py_XDECREF(loop);
+  }
+  return loops;
+}
+
+static PyObject *run_peak_loop(PyObject *self, PyObject *args) {
+  (void)self;
+  Py_ssize_t index, rounds, count = 0;
+  const Peak *peaks = peaks_in_use();
+  if (!peaks || !PyArg_ParseTuple(args, "nn", &index, &rounds)) return NULL;
+  while (peaks[count].name) count++;
+  if (index < 0 || index >= count) return PyErr_Format(PyExc_ValueError, "no loop %zd", index);
+  Py_BEGIN_ALLOW_THREADS
+  peaks[index].run(rounds);
+  Py_END_ALLOW_THREADS
+  Py_RETURN_NONE;
+}
+
 static PyMethodDef methods[] = {
+    {"peak_loops", peak_loops, METH_NOARGS, "Loops of multiply instructions of the level in use."},
+    {"run_peak_loop", run_peak_loop, METH_VARARGS, "(index, rounds): run one of them."},
     {"claimed_levels", claimed_levels, METH_NOARGS, "Levels that this processor claims to run."},
     {"compiled_levels", compiled_levels, METH_NOARGS, "Levels that this library has kernels for."},
     {"use_level", use_level_named, METH_VARARGS, "(name): the level that computes; None for none."},

@@ -29,6 +29,20 @@ def use_level(name: str | None, /) -> None:
 def level_in_use() -> str | None:
     """Name of the level; None, as at first, where there is none."""
 
+def peak_loops() -> list[tuple[str, float]]:
+    """Loops of multiply instructions of the level in use: their type of numbers, and FLOP of a round.
+
+    Raises:
+        ValueError: no level is in use.
+    """
+
+def run_peak_loop(index: int, rounds: int, /) -> None:
+    """Run one of `peak_loops` in this thread, and let others run meanwhile.
+
+    Raises:
+        ValueError: no level is in use, or no such loop.
+    """
+
 class VisionThreads:
     """Threads that compute the vision tower at one level; not a name of the module."""
 

@@ -5,6 +5,7 @@
 #include "decode_kernel.h"
 #include "vision_kernel.h"
 #include "linear_kernel.h"
+#include "peaks.h"
 
 typedef struct {
   const char *name;
@@ -12,6 +13,7 @@ typedef struct {
   const AttentionKernel *attention;
   const VisionKernel *vision;
   const LinearKernel *linear;
+  const Peaks *peaks;
 } Level;
 
 extern const Level level_amx, level_avx512, level_avx_vnni, level_avx2, level_i8mm, level_dotprod;

@@ -17,7 +17,9 @@ from edge_medgemma.runtime.backends.onnx_writer import (
 from edge_medgemma.runtime.backends.onnxruntime.custom_ops import custom_ops_library
 from edge_medgemma.runtime.backends.openvino.vision import has_bfloat16, openvino_core
 from edge_medgemma.runtime.errors import DependencyError
+from edge_medgemma.runtime.kernels.level import kernel_level
 from edge_medgemma.runtime.manifest import Manifest
+from edge_medgemma.runtime.profiling.kernel_peaks import kernel_peaks
 from edge_medgemma.runtime.profiling.memory_bandwidth import MemoryRead
 from edge_medgemma.runtime.profiling.roofline import Peaks
 
@@ -65,6 +67,8 @@ def measure_peaks(manifest: Manifest, threads: int) -> Peaks:
             else _product(threads, _weight_only_model(bits), {"x": a}, custom_ops_library())
         ),
         bf16_flop_per_s=_bf16_product(threads, float_model, a),
+        level=kernel_level() or "",
+        instruction_flop_per_s=kernel_peaks(threads),
     )
 
 

@@ -4,7 +4,7 @@ Roofline model: Williams, Waterman, Patterson, CACM 52(4), 2009. Counted is what
 needs: no padding, no masked pairs, every weight read once. FLOP = two per multiply-add.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from edge_medgemma.runtime.backends.onnxruntime.decoder import INT8_MINIMUM_ROWS
 from edge_medgemma.runtime.manifest import Manifest
@@ -28,6 +28,10 @@ class Peaks:
     """MatMul in OpenVINO where it computes in bfloat16."""
     device: str = ""
     """A GPU, whose one product in 16 bits stands for all; empty for the CPU"""
+    level: str = ""
+    """Instruction set that our kernels compute with; empty where none do"""
+    instruction_flop_per_s: dict[str, float] = field(default_factory=dict)
+    """Its multiply instructions on registers alone, by the type of numbers."""
 
 
 @dataclass(frozen=True, slots=True)

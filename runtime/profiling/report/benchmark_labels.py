@@ -97,6 +97,9 @@ def peaks_words(benchmark: Benchmark) -> str:
         "decoder's weights": (peaks.weight_only_flop_per_s, "GFLOP/s"),
     }
     words = f"Measured peaks: {_figures(figures)}."
+    if peaks.level:
+        loops = {name: (value, "GFLOP/s") for name, value in peaks.instruction_flop_per_s.items()}
+        words += f" Multiply instructions of level {peaks.level}: {_figures(loops)}."
     if device is not None:
         own = {
             "copy": (device.copy_bytes_per_s, "GB/s"),
