@@ -8,7 +8,7 @@
 
 #define LINEAR_FEW_ROWS 6
 #define LINEAR_SPAN 128 /* outputs of few rows that one call computes */
-#define LINEAR_TILE 32  /* outputs of many rows that one call computes */
+#define LINEAR_TILE 64  /* outputs of many rows that one call computes */
 #define LINEAR_UNIT 128 /* rows of inputs are padded to a multiple of it */
 
 /* A linear layer, as its node describes it. */

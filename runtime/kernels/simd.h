@@ -85,16 +85,14 @@ INLINE Floats lanes_at(Floats x, Ints places) {
 #endif
 }
 
-/* One word of 32 bits for each lane, `stride` words apart. */
-INLINE Ints gathered(const void *from, ptrdiff_t stride) {
-#if LANES == 16
-  return (Ints)_mm512_i32gather_epi32((__m512i)(lane_numbers() * (int32_t)stride), from, 4);
-#elif LANES == 8
-  return (Ints)_mm256_i32gather_epi32(from, (__m256i)(lane_numbers() * (int32_t)stride), 4);
+/* Lane i is lane places[i] of x, or of y from LANES on. */
+INLINE Ints lanes_of_two(Ints x, Ints y, Ints places) {
+#ifdef __clang__
+  Ints out;
+  for (int i = 0; i < LANES; i++) out[i] = places[i] < LANES ? x[places[i]] : y[places[i] - LANES];
+  return out;
 #else
-  Ints x;
-  for (int i = 0; i < LANES; i++) memcpy((char *)&x + 4 * i, (const char *)from + 4 * i * stride, 4);
-  return x;
+  return __builtin_shuffle(x, y, places);
 #endif
 }
 

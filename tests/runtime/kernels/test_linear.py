@@ -1,0 +1,116 @@
+"""The linear kernel against onnxruntime's MatMulNBits, whose own numbers are the measure."""
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from edge_medgemma.runtime.backends.onnx_writer import blocks_product_model
+from edge_medgemma.runtime.backends.onnxruntime.custom_ops import cpu_kernels
+
+LIBRARY = cpu_kernels and cpu_kernels.__file__
+
+
+def product_model(weights: np.ndarray, scales: np.ndarray, bits: int) -> bytes:
+    """Of integers [outputs, inputs] and scales [outputs, blocks]."""
+    packed = weights.reshape(*scales.shape, -1).astype(np.uint8)
+    if bits == 4:
+        packed = packed[..., ::2] | packed[..., 1::2] << 4
+    return blocks_product_model(packed, scales, bits)
+
+
+def dequantized(weights: np.ndarray, scales: np.ndarray, bits: int) -> np.ndarray:
+    """Weights [outputs, inputs] in float64."""
+    blocks = weights.reshape(*scales.shape, -1).astype(np.float64) - 2 ** (bits - 1)
+    return (blocks * scales[:, :, None]).reshape(weights.shape)
+
+
+def drawn(inputs: int, outputs: int, bits: int, block: int) -> tuple[bytes, np.ndarray]:
+    """A model of one linear layer, and its weights [outputs, inputs] in float64."""
+    generator = np.random.default_rng(inputs + outputs)
+    weights = generator.integers(0, 2**bits, (outputs, inputs))
+    scales = generator.random((outputs, inputs // block), np.float32) + np.float32(0.1)
+    return product_model(weights, scales, bits), dequantized(weights, scales, bits)
+
+
+def rounded(x: np.ndarray, block: int) -> np.ndarray:
+    """Inputs as the product sees them: within 127 steps of 0, a step for each block of a row."""
+    blocks = x.reshape(len(x), -1, block).astype(np.float64)
+    steps = np.abs(blocks).max(axis=2, keepdims=True) / 127
+    return (np.rint(blocks / np.where(steps > 0, steps, 1)) * steps).reshape(x.shape)
+
+
+def opened(model: bytes, library: str | None, threads: int = 2) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.enable_cpu_mem_arena = False  # each tensor then has ends that a sanitizer sees
+    if library:
+        options.register_custom_ops_library(library)
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "block"),
+    [(256, 48, 128), (1152, 301, 128), (320, 33, 32), (192, 5, 64), (4304, 37, 16), (512, 31, 256)],
+)
+def test_it_is_the_product_with_rounded_inputs(inputs, outputs, block, bits):
+    model, weights = drawn(inputs, outputs, bits, block)
+    kernel, own = opened(model, LIBRARY), opened(model, None)
+    for rows in (1, 2, 6, 7, 13, 40):
+        x = np.random.default_rng(rows).standard_normal((rows, inputs), np.float32)
+        x[0, :block] = 0
+        given = kernel.run(None, {"x": x})[0]
+        for name, expected, allowed in (
+            ("the formula", rounded(x, block) @ weights.T, 1e-3),  # a tie is rounded otherwise
+            ("onnxruntime", own.run(None, {"x": x})[0], 1e-5),
+        ):
+            difference = np.abs(given - expected) / np.abs(expected).max()
+            words = f"{rows} rows, {name}: max {difference.max():.1e}, mean {difference.mean():.1e}"
+            assert difference.max() < allowed, words
+
+
+def test_threads_and_rows_beside_a_row_change_nothing():
+    model, _ = drawn(512, 300, 4, 128)
+    x = np.random.default_rng(0).standard_normal((50, 512), np.float32)
+    expected = opened(model, LIBRARY, 1).run(None, {"x": x})[0]
+    for threads in (2, 3):
+        given = opened(model, LIBRARY, threads).run(None, {"x": x})[0]
+        np.testing.assert_array_equal(given, expected)
+    given = opened(model, LIBRARY).run(None, {"x": x[5:31]})[0]
+    np.testing.assert_array_equal(given, expected[5:31])
+
+
+def test_no_rows_and_what_is_not_a_number():
+    model, _ = drawn(256, 40, 4, 32)
+    session = opened(model, LIBRARY)
+    assert session.run(None, {"x": np.zeros((0, 256), np.float32)})[0].shape == (0, 40)
+    for rows in (1, 9):
+        x = np.ones((rows, 256), np.float32)
+        for wrong in (np.nan, np.inf):
+            x[-1, 3] = wrong
+            assert np.isnan(session.run(None, {"x": x})[0][-1]).all()
+
+
+def test_a_wrong_width_is_an_error():
+    model, _ = drawn(256, 40, 4, 32)
+    with pytest.raises(Exception, match="last axis"):
+        opened(model, LIBRARY).run(None, {"x": np.zeros((1, 128), np.float32)})
+
+
+@pytest.mark.parametrize(("bits", "block"), [(4, 16), (4, 64), (4, 512), (8, 32), (8, 512)])
+def test_no_sum_saturates(bits, block):
+    """Where weights are all the largest or smallest, and so are inputs, each product is exact."""
+    inputs, largest = 1024, 2**bits - 1
+    weights = np.repeat([[0], [largest], [largest], [0], [1]], inputs, axis=1)
+    weights[2, ::2] = 0
+    weights[3, ::4] = largest
+    scales = np.ones((len(weights), inputs // block), np.float32)
+    session = opened(product_model(weights, scales, bits), LIBRARY)
+    rows = np.ones((4, inputs), np.float32)
+    rows[1] = -1
+    rows[2, 1::2] = -1
+    rows[3, ::4] = -1
+    expected = rows @ dequantized(weights, scales, bits).T
+    for repeats in (1, 5):
+        given = session.run(None, {"x": np.tile(rows * 127, (repeats, 1))})[0]
+        np.testing.assert_array_equal(given, np.tile(expected * 127, (repeats, 1)))
