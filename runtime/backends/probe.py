@@ -20,7 +20,6 @@ from edge_medgemma.runtime.backends.onnxruntime.custom_ops import custom_ops_in_
 from edge_medgemma.runtime.backends.onnxruntime.session import import_onnxruntime, open_session
 from edge_medgemma.runtime.backends.tensorrt.library import find_tensorrt
 from edge_medgemma.runtime.errors import DependencyError, EdgeMedgemmaError, ProviderError
-from edge_medgemma.runtime.kernels.attention import attention_in_use
 from edge_medgemma.runtime.kernels.level import kernel_level, level_absence
 from edge_medgemma.runtime.trial import run_trial
 
@@ -141,7 +140,7 @@ def _probe_openvino() -> str:
     outcome = run_trial(OPENVINO_TRIAL, [])
     if outcome.fault is not None:
         raise ProviderError(f"OpenVINO {outcome.fault}; do not use it on this processor")
-    return f"{outcome.result}; {attention_in_use()}"
+    return outcome.result
 
 
 def _probe_cpu() -> str:

@@ -12,7 +12,6 @@ from edge_medgemma.runtime.backends.base import DecoderModel, VisionModel
 from edge_medgemma.runtime.backends.onnxruntime.custom_ops import custom_ops_in_use
 from edge_medgemma.runtime.errors import DependencyError, ProviderError
 from edge_medgemma.runtime.host import processor_name
-from edge_medgemma.runtime.kernels.attention import attention_in_use
 from edge_medgemma.runtime.kernels.level import kernel_level
 from edge_medgemma.runtime.manifest import Manifest
 from edge_medgemma.runtime.trial import run_trial
@@ -256,7 +255,7 @@ def provider_identity(provider: Provider) -> str:
         openvino = version("openvino")
     except PackageNotFoundError:
         openvino = "none"
-    kernels = f"level {kernel_level()} {custom_ops_in_use()} {attention_in_use()}"
+    kernels = f"level {kernel_level()} {custom_ops_in_use()}"
     return f"{provider} {library_version()} {kernels} openvino {openvino} on {_processor()}"
 
 

@@ -21,7 +21,6 @@ from edge_medgemma.runtime.generation.prefix import Prefix
 from edge_medgemma.runtime.generation.prompt import Chunk
 from edge_medgemma.runtime.generation.sampling import Sampling
 from edge_medgemma.runtime.host import available_bytes
-from edge_medgemma.runtime.kernels.attention import kernel_absence
 from edge_medgemma.runtime.manifest import Manifest
 from edge_medgemma.runtime.memory.host_memory import require_context_memory
 from edge_medgemma.runtime.profiling.meter import Meter
@@ -72,7 +71,6 @@ def vision_row(engine: Engine, slices: int, meter: Meter, peaks: Peaks) -> Row:
         peaks,
         measured.latency.median_s,
         is_bf16=is_openvino,
-        has_byte_scores=is_openvino and kernel_absence() is None,
     )
     return replace(measured, ceiling=ceiling)
 

@@ -167,18 +167,14 @@ def vision_ceiling(
     median_s: float,
     *,
     is_bf16: bool = False,
-    has_byte_scores: bool = False,
 ) -> Ceiling | None:
     """Ceiling of `slices` slices; attention is in float also where the linear layers are int8.
 
-    `is_bf16`: what runs the tower computes float layers in bfloat16. `has_byte_scores`: and the
-    scores, which are half of attention, in 8 bits.
+    `is_bf16`: what runs the tower computes float layers in bfloat16.
     """
     floats = (is_bf16 and peaks.bf16_flop_per_s) or peaks.f32_flop_per_s
     peak = peaks.int8_flop_per_s if manifest.precision.vision == "int8" else floats
-    scores = (has_byte_scores and peaks.int8_flop_per_s) or floats
-    attention = 2 / (1 / floats + 1 / scores) if floats and scores else None
-    return _ceiling(vision_work(manifest, slices), peak, attention, peaks, median_s)
+    return _ceiling(vision_work(manifest, slices), peak, floats, peaks, median_s)
 
 
 def decoder_ceiling(

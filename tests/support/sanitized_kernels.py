@@ -43,7 +43,5 @@ project = tomllib.loads((ROOT / "pyproject.toml").read_text())
 for extension in project["tool"]["setuptools"]["ext-modules"]:
     load(extension["name"], build(extension["name"], extension["sources"]))
 
-# processors with AMX have something better, and can run it all the same
-kernels.attention_kernel.supported = lambda: True  # type: ignore[attr-defined]
 # it loads its libraries in a way that the sanitizers do not allow; tests of it are then skipped
 sys.modules["openvino"] = None  # type: ignore[assignment]

@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import importlib.util
-import weakref
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,6 @@ from numpy.typing import NDArray
 
 from edge_medgemma.runtime.errors import DependencyError, ProviderError
 from edge_medgemma.runtime.host import machine_identity
-from edge_medgemma.runtime.kernels.attention import (
-    AttentionKernel,
-    attention_in_use,
-    kernel_absence,
-)
 from edge_medgemma.runtime.kernels.level import cpu_kernels
 
 BFLOAT16 = "BF16"
@@ -43,14 +37,6 @@ class OpenVinoVision:
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": "bf16" if has_bfloat16(core) else "f32",
         }
-        self._kernel = None if kernel_absence() else AttentionKernel(threads)
-        if self._kernel is not None:
-            from edge_medgemma.runtime.backends.openvino import attention_op as openvino_attention
-
-            made: list[openvino_attention.KernelAttention] = []
-            core.add_extension(openvino_attention.kernel_conversion(self._kernel, made))
-            weakref.finalize(self, openvino_attention.detach, made)
-            weakref.finalize(self, self._kernel.close)
         if threads is not None:
             settings["INFERENCE_NUM_THREADS"] = str(threads)
         path = directory / "vision.onnx"
@@ -73,8 +59,6 @@ class OpenVinoVision:
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]
             raise ProviderError(f"OpenVINO fails at a slice ({reason})") from None
-        if self._kernel is not None:
-            self._kernel.raise_failure()
         return features
 
 
@@ -88,7 +72,7 @@ def openvino_identity() -> str:
     """
     if importlib.util.find_spec("openvino") is None:
         raise DependencyError(NOT_INSTALLED)
-    words = [importlib.metadata.version("openvino"), attention_in_use(), machine_identity()]
+    words = [importlib.metadata.version("openvino"), machine_identity()]
     if cpu_kernels is not None:
         words += cpu_kernels.claimed_levels()
     return f"openvino {' '.join(words)}"
