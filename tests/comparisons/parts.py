@@ -44,6 +44,7 @@ INSTRUCTIONS: Mapping[str, Mapping[tuple[str, str], str]] = {
     "amx": {
         ("vision", LINEAR): "int8 tiles",
         ("vision", ATTENTION): "bfloat16 tiles",
+        ("prefill", LINEAR): "int8 tiles",
         ("prefill", ATTENTION): "bfloat16 tiles",
     },
     "avx2": {("vision", LINEAR): "int16"},
