@@ -58,9 +58,8 @@ INLINE Ints lane_numbers(void) {
   return x;
 }
 
-/* `count` numbers, zeros after them; nothing beyond them is read. */
-INLINE Floats load_some_floats(const float *from, ptrdiff_t count) {
-  if (count >= LANES) return load_floats(from);
+/* Less than LANES numbers, zeros after them; nothing beyond them is read. */
+INLINE Floats load_first_floats(const float *from, ptrdiff_t count) {
 #if LANES == 16
   return (Floats)_mm512_maskz_loadu_ps((__mmask16)((1u << count) - 1), from);
 #elif LANES == 8
@@ -70,6 +69,11 @@ INLINE Floats load_some_floats(const float *from, ptrdiff_t count) {
   for (ptrdiff_t i = 0; i < count; i++) x[i] = from[i];
   return x;
 #endif
+}
+
+/* The same of any count. */
+INLINE Floats load_some_floats(const float *from, ptrdiff_t count) {
+  return count >= LANES ? load_floats(from) : load_first_floats(from, count);
 }
 
 /* The lanes of `x` at `places`. */
