@@ -34,11 +34,14 @@ types: $(VENV)/.test-ready
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.triage-ready: pyproject.toml | $(BIN)/python
+# Installing compiles the kernels, so a change of them installs again.
+KERNELS = $(wildcard runtime/kernels/*.[ch] runtime/kernels/*.inc runtime/kernels/levels/*)
+
+$(VENV)/.triage-ready: pyproject.toml $(KERNELS) | $(BIN)/python
 	$(BIN)/python -m pip install -q -e '.[cpu]'
 	touch $@
 
-$(VENV)/.test-ready: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.test-ready: pyproject.toml constraints.txt $(KERNELS) | $(BIN)/python
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
 	touch $@
 

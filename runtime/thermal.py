@@ -72,7 +72,7 @@ def was_slowed(before: Throttling, after: Throttling) -> bool:
 def heat_words(now: Throttling) -> str:
     """Whether heat slows the cores, or did since the machine started."""
     if now.events is None and now.cooling_steps is None:
-        return "whether heat slows the cores is not told by the system"
+        return "not known: this system does not report whether heat slows the cores"
     if now.cooling_steps:
         return "cores are held back for heat at this moment"
     if now.events:

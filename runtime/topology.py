@@ -107,7 +107,7 @@ def core_words(kinds: tuple[CoreKind, ...]) -> str:
         words.append(
             one if kind is kinds[0] else f"{one} at {100 * kind.speed:.0f} % of their speed"
         )
-    return ", ".join(words) or "cores not told by the system"
+    return ", ".join(words) or "the system does not report its cores"
 
 
 def _reason(kinds: tuple[CoreKind, ...], place: int) -> str:

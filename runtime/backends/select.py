@@ -104,9 +104,9 @@ def open_vision(
 ) -> OpenedVision:
     """The vision graph of an engine directory on a library of the CPU.
 
-    GPUs are chosen before, see `backends.gpu`. `auto` takes OpenVINO where the tower is large
-    enough to be worth its start, the library is installed and its image tokens agree with
-    onnxruntime's; the result says why it was not taken.
+    GPUs are chosen before, see `backends.gpu`. `auto` takes the first of `FASTER_VISION` for which
+    the tower is large enough to be worth its start, which runs here and whose image tokens agree
+    with onnxruntime's; the result says why those before it were not taken.
 
     Raises:
         DependencyError: the provider's library is not installed.

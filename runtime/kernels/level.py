@@ -107,8 +107,9 @@ def kernel_notes() -> tuple[str, ...]:
         for level in faster:
             if level not in compiled:
                 notes.append(f"level {level} is not compiled in: the compiler was too old for it")
-            elif level not in claimed:
-                notes.append(f"level {level} is not for this processor")
+        lacking = [level for level in faster if level in compiled and level not in claimed]
+        if lacking:
+            notes.append(f"this processor lacks what is faster: {', '.join(lacking)}")
     absence = level_absence()
     return tuple(dict.fromkeys([*notes, *([absence] if absence else [])]))
 

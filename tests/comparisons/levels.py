@@ -50,7 +50,7 @@ LEVELS: Mapping[str, Level] = {
     for level in (
         Level("native", None, "-DGGML_NATIVE=ON -DGGML_OPENMP=ON"),
         Level("avx512", "avx512", LAPTOP + SERVER),
-        Level("avx_vnni", "avxvnni", f"{LAPTOP} -DGGML_AVX_VNNI=ON"),
+        Level("avx_vnni", "avx_vnni", f"{LAPTOP} -DGGML_AVX_VNNI=ON"),
         Level("avx2", "avx2", LAPTOP),
     )
 }

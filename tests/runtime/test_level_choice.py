@@ -121,7 +121,7 @@ def test_why_no_faster_level_is_used(tried, monkeypatch) -> None:
     assert sentence.startswith("level fast of the kernels")
     assert others == [
         "level uncompiled is not compiled in: the compiler was too old for it",
-        "level unclaimed is not for this processor",
+        "this processor lacks what is faster: unclaimed",
     ]
 
 

@@ -69,7 +69,7 @@ def test_slowed_between_two_moments(before: Throttling, after: Throttling, expec
 
 
 def test_words() -> None:
-    assert "not told" in heat_words(Throttling(None, None))
+    assert "not known" in heat_words(Throttling(None, None))
     assert (
         heat_words(Throttling(0, None))
         == heat_words(Throttling(None, 0))

@@ -135,7 +135,7 @@ def test_a_machine_that_does_not_tell(text: str, tmp_path: Path) -> None:
     (tmp_path / "sys/devices/system/cpu/cpu3/topology/core_cpus_list").write_text(text)
     chosen = choose_threads(tmp_path, cpus)
     assert chosen.kinds == () and chosen.threads >= 1
-    assert core_words(chosen.kinds) == "cores not told by the system"
+    assert core_words(chosen.kinds) == "the system does not report its cores"
 
 
 def test_a_clock_that_one_core_does_not_tell_counts_for_none(tmp_path: Path) -> None:
