@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 struct Pool {
   pthread_mutex_t callers, lock;
@@ -13,6 +14,7 @@ struct Pool {
   atomic_size_t next;
   unsigned job; /* number of the last one that was begun */
   int workers, working, is_closing;
+  pid_t process; /* that has the threads: a fork of it has none */
   pthread_t threads[];
 };
 
@@ -40,6 +42,7 @@ Pool *pool_new(int threads) {
   size_t workers = threads > 1 ? (size_t)threads - 1 : 0;
   Pool *pool = calloc(1, sizeof *pool + workers * sizeof *pool->threads);
   if (!pool) return NULL;
+  pool->process = getpid();
   pthread_mutex_init(&pool->callers, NULL);
   pthread_mutex_init(&pool->lock, NULL);
   pthread_cond_init(&pool->begun, NULL);
@@ -53,6 +56,10 @@ Pool *pool_new(int threads) {
 }
 
 void pool_run(Pool *pool, void (*task)(void *data, size_t index), void *data, size_t count) {
+  if (getpid() != pool->process) {
+    for (size_t i = 0; i < count; i++) task(data, i);
+    return;
+  }
   pthread_mutex_lock(&pool->callers);
   pthread_mutex_lock(&pool->lock);
   pool->task = task, pool->data = data, pool->count = count;
@@ -69,6 +76,10 @@ void pool_run(Pool *pool, void (*task)(void *data, size_t index), void *data, si
 }
 
 void pool_free(Pool *pool) {
+  if (getpid() != pool->process) { /* whose locks may be held by threads that are not here */
+    free(pool);
+    return;
+  }
   pthread_mutex_lock(&pool->lock);
   pool->is_closing = 1;
   pthread_cond_broadcast(&pool->begun);

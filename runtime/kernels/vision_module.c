@@ -53,6 +53,14 @@ static int has_bytes(const Py_buffer *buffer, Py_ssize_t bytes) {
   return 0;
 }
 
+/* Whether an optional buffer that is written has so many bytes and may be written. */
+static int is_written(const Py_buffer *buffer, Py_ssize_t bytes) {
+  if (!buffer->buf) return 1;
+  if (!buffer->readonly) return has_bytes(buffer, bytes);
+  PyErr_SetString(PyExc_ValueError, "a buffer that is written is read-only");
+  return 0;
+}
+
 static int are_sizes(Py_ssize_t a, Py_ssize_t b, Py_ssize_t c) {
   if (is_size(a) && is_size(b) && is_size(c)) return 1;
   PyErr_SetString(PyExc_ValueError, "rows, inputs or outputs out of range");
@@ -119,7 +127,7 @@ static PyObject *vision_pack(PyObject *self, PyObject *args) {
     Py_ssize_t count = panels(work.kernel, work.outputs);
     sound = has_bytes(&weights, work.inputs * work.outputs * (scales.buf ? 4 : 1)) &&
             has_bytes(&packed, weight_bytes(work.kernel, work.inputs, work.outputs, !!scales.buf)) &&
-            (!scales.buf || has_bytes(&scales, 4 * work.outputs));
+            is_written(&scales, 4 * work.outputs);
     if (sound) {
       Py_BEGIN_ALLOW_THREADS
       pool_run(threads->pool, pack_panel, &work, (size_t)count);
@@ -162,7 +170,7 @@ static PyObject *vision_quantise(PyObject *self, PyObject *args) {
     sound = has_bytes(&rows, work->row_count * size) &&
             (!weight.buf || (has_bytes(&weight, size) && has_bytes(&bias, size))) &&
             has_bytes(&out, input_bytes(task.kernel, work->row_count, work->size, !!row_scales.buf)) &&
-            (!row_scales.buf || has_bytes(&row_scales, 4 * work->row_count));
+            is_written(&row_scales, 4 * work->row_count);
     if (sound) {
       Py_BEGIN_ALLOW_THREADS
       pool_run(threads->pool, quantise_block, &task,

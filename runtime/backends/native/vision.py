@@ -5,6 +5,7 @@ says, and what it gives is float32 again, or after GELU at once int8 for the nex
 takes rows and weights in int16, each row and each output in a scale of its own.
 """
 
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -96,6 +97,7 @@ class NativeVision:
         self._is_float = tower.is_float
         self._rows = (vision.image_size // vision.patch_size) ** 2
         self._seconds: dict[str, float] = {}
+        self._lock = threading.Lock()
         try:
             self._threads = cpu_kernels.vision_threads(threads or usable_cores())
             self._ends = tower.ends()
@@ -119,7 +121,8 @@ class NativeVision:
 
     def run(self, pixel_values: Floats) -> Floats:
         """[N, 3, image_size, image_size] to [N, tokens_per_image, hidden]."""
-        return np.stack([self._run_one(one) for one in pixel_values])
+        with self._lock:  # the buffers are one slice's
+            return np.stack([self._run_one(one) for one in pixel_values])
 
     def _run_one(self, pixels: Floats) -> Floats:
         self._seconds = {}

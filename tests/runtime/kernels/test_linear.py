@@ -91,6 +91,23 @@ def test_no_rows_and_what_is_not_a_number():
             assert np.isnan(session.run(None, {"x": x})[0][-1]).all()
 
 
+@pytest.mark.parametrize("bits", [4, 8])
+def test_nearly_nothing_is_nothing(bits):
+    """Blocks whose scale has no inverse in float32, beside one of ordinary numbers."""
+    model, weights = drawn(256, 40, bits, 128)
+    session = opened(model, LIBRARY)
+    for rows in (1, 9):
+        for size in (1e-39, 1e-44):
+            x = np.random.default_rng(rows).standard_normal((rows, 256), np.float32)
+            x[:, :128] *= np.float32(size)
+            x[0, 5] = 0
+            given = session.run(None, {"x": x})[0]
+            expected = rounded(x, 128)[:, 128:] @ weights.T[128:]
+            np.testing.assert_allclose(given, expected, atol=1e-3 * np.abs(expected).max())
+            x[:, 128:] = 0
+            assert not session.run(None, {"x": x})[0].any()
+
+
 def test_a_wrong_width_is_an_error():
     model, _ = drawn(256, 40, 4, 32)
     with pytest.raises(Exception, match="last axis"):

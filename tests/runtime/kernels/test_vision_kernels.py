@@ -128,6 +128,19 @@ def test_norm_and_grid_are_those_of_onnxruntime(size):
     assert expected.min() == -128
 
 
+@pytest.mark.parametrize("size", [5, 24, 1160])
+def test_norm_of_numbers_far_from_zero(size):
+    """Their mean is a thousand times as large as what is normed: lanes past the end must not count."""
+    pool, count = cpu_kernels.vision_threads(1), 40
+    rows = np.random.default_rng(size).normal(1000, 1, (count, size)).astype(np.float32)
+    exact = rows.astype(np.float64)
+    centred = exact - exact.mean(axis=1, keepdims=True)
+    normed = centred / np.sqrt(np.square(centred).mean(axis=1, keepdims=True) + 1e-5)
+    norm = np.ones(size, np.float32), np.zeros(size, np.float32)
+    given = integers(pool, quantised(pool, rows, 30.0, norm, 1e-5), count, size)
+    assert np.abs(given - normed * 30).max() < 1  # half a step is rounding
+
+
 def test_gelu_is_that_of_onnxruntime():
     generator = np.random.default_rng(3)
     shape = count, inputs, outputs = 40, 50, 90
@@ -211,3 +224,36 @@ def test_buffers_of_the_wrong_size_are_refused():
         multiplied(pool, rows, layer, (2, 8, 8), 3, out)
     with pytest.raises(ValueError, match="number of threads"):
         cpu_kernels.vision_threads(0)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_what_is_not_a_number_in_float32_stays_in_its_row_or_output(wrong):
+    generator = np.random.default_rng(0)
+    shape = count, inputs, outputs = 5, 70, 40
+    pool = cpu_kernels.vision_threads(1)
+    x = generator.standard_normal((count, inputs), np.float32)
+    weights = generator.standard_normal((inputs, outputs), np.float32)
+    x[2, 3] = weights[4, 7] = wrong
+    row_bytes, weight_bytes = cpu_kernels.vision_sizes(pool, count, inputs, outputs, True)
+    rows, packed = np.zeros(row_bytes, np.uint8), np.empty(weight_bytes, np.uint8)
+    scales, row_scales = np.empty(outputs, np.float32), np.empty(count, np.float32)
+    cpu_kernels.vision_pack(pool, weights, inputs, outputs, packed, scales)
+    cpu_kernels.vision_quantise(pool, x, None, None, count, inputs, 0.0, 1.0, rows, row_scales)
+    out, bias = np.empty((count, outputs), np.float32), np.zeros(outputs, np.float32)
+    cpu_kernels.vision_linear(
+        pool, rows, packed, scales, bias, *shape, STORED, out, 1.0, row_scales
+    )
+    assert not np.isfinite(out[2]).any() and not np.isfinite(out[:, 7]).any()
+    assert np.isfinite(np.delete(np.delete(out, 2, 0), 7, 1)).all()
+
+
+def test_scales_that_are_written_may_not_be_read_only():
+    pool = cpu_kernels.vision_threads(1)
+    row_bytes, weight_bytes = cpu_kernels.vision_sizes(pool, 1, 4, 4, True)
+    rows, packed = np.zeros(row_bytes, np.uint8), np.empty(weight_bytes, np.uint8)
+    with pytest.raises(ValueError, match="read-only"):
+        cpu_kernels.vision_pack(pool, np.ones((4, 4), np.float32), 4, 4, packed, bytes(16))
+    numbers = 1, 4, 0.0, 1.0
+    with pytest.raises(ValueError, match="read-only"):
+        x = np.ones((1, 4), np.float32)
+        cpu_kernels.vision_quantise(pool, x, None, None, *numbers, rows, bytes(4))

@@ -1,6 +1,9 @@
 """The tower of this package's kernels sees what onnxruntime sees, or is not used."""
 
 import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +58,40 @@ def test_threads_compute_the_same_bits(int8_engine):
     pixels = synthetic_pixel_values(manifest.vision)
     one, three = (NativeVision(int8_engine, manifest, threads).run(pixels) for threads in (1, 3))
     np.testing.assert_array_equal(one, three)
+
+
+def test_callers_at_once_each_get_their_own(int8_engine):
+    manifest = load_manifest(int8_engine)
+    model, first = NativeVision(int8_engine, manifest, 2), synthetic_pixel_values(manifest.vision)
+    slices = [first * factor for factor in (1, -1, 0.5, 0)] * 8
+    expected = [model.run(one) for one in slices]
+    with ThreadPoolExecutor(4) as pool:
+        for given, alone in zip(pool.map(model.run, slices), expected, strict=True):
+            np.testing.assert_array_equal(given, alone)
+
+
+FORK = """
+import os, sys
+from pathlib import Path
+from edge_medgemma.runtime.backends.native.vision import NativeVision
+from edge_medgemma.runtime.backends.self_test.test_image import synthetic_pixel_values
+from edge_medgemma.runtime.manifest import load_manifest
+engine = Path(sys.argv[1])
+manifest = load_manifest(engine)
+model, pixels = NativeVision(engine, manifest, 3), synthetic_pixel_values(manifest.vision)
+expected = model.run(pixels)
+child = os.fork()
+if child:
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+is_same = (model.run(pixels) == expected).all()
+del model
+os._exit(0 if is_same else 3)
+"""
+
+
+def test_a_fork_computes_without_the_threads_of_its_parent(int8_engine):
+    command = [sys.executable, "-c", FORK, str(int8_engine)]
+    assert subprocess.run(command, timeout=60, check=False).returncode == 0
 
 
 def test_auto_tests_it_and_takes_it(int8_engine, stamps, monkeypatch):
