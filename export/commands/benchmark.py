@@ -21,7 +21,7 @@ BUILTIN_NAME = "demo"
 
 EPILOG = """\b
 Examples:
-  edge-medgemma benchmark                       # the demo engine, a minute
+  edge-medgemma benchmark                       # the demo engine, two minutes
   edge-medgemma benchmark --synthetic 4b --json today.json --html today.html
   edge-medgemma benchmark --engine engines/medgemma --baseline today.json
 """

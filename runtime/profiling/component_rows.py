@@ -29,6 +29,9 @@ from edge_medgemma.runtime.profiling.roofline import (
     Peaks,
     decoder_ceiling,
     generation_work,
+    kernel_speeds,
+    onnxruntime_speeds,
+    openvino_speeds,
     prefill_work,
     vision_ceiling,
 )
@@ -64,14 +67,10 @@ def vision_row(engine: Engine, slices: int, meter: Meter, peaks: Peaks) -> Row:
     )
     measured = meter.measure(row, _encoder(engine, pixels), _encoder(engine, pixels[:1])).row
     assert measured.latency is not None
-    is_openvino = engine.vision_provider is Provider.OPENVINO
-    ceiling = vision_ceiling(
-        engine.manifest,
-        slices,
-        peaks,
-        measured.latency.median_s,
-        is_bf16=is_openvino,
-    )
+    speeds = {Provider.OPENVINO: openvino_speeds, Provider.NATIVE: kernel_speeds}.get(
+        engine.vision_provider or Provider.CPU, onnxruntime_speeds
+    )(peaks)
+    ceiling = vision_ceiling(engine.manifest, slices, peaks, measured.latency.median_s, speeds)
     return replace(measured, ceiling=ceiling)
 
 
@@ -115,8 +114,9 @@ def decoder_rows(
         measured = meter.measure(row, read, read).row
         assert measured.latency is not None
         work = prefill_work(manifest, PROMPT_TOKENS, depth)
-        is_bf16 = isinstance(decoder, OrtDecoder) and decoder.has_kernels
-        ceiling = decoder_ceiling(manifest, work, peaks, measured.latency.median_s, is_bf16=is_bf16)
+        has_kernels = isinstance(decoder, OrtDecoder) and decoder.has_kernels
+        speeds = kernel_speeds(peaks) if has_kernels else onnxruntime_speeds(peaks)
+        ceiling = decoder_ceiling(manifest, work, peaks, measured.latency.median_s, speeds)
         yield replace(measured, ceiling=ceiling)
         yield _generation_row(prefix, manifest, depth, meter, peaks)
 
@@ -234,7 +234,7 @@ def _generation_row(
     return replace(
         measured.row,
         tokens_timing=_token_timing(measured.results),
-        ceiling=decoder_ceiling(manifest, work, peaks, latency.median_s),
+        ceiling=decoder_ceiling(manifest, work, peaks, latency.median_s, onnxruntime_speeds(peaks)),
     )
 
 

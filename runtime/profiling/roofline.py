@@ -160,34 +160,51 @@ def vision_work(manifest: Manifest, slices: int) -> Work:
     return Work(float(slices * size), slices * weights, slices * attention)
 
 
-def vision_ceiling(
-    manifest: Manifest,
-    slices: int,
-    peaks: Peaks,
-    median_s: float,
-    *,
-    is_bf16: bool = False,
-) -> Ceiling | None:
-    """Ceiling of `slices` slices; attention is in float also where the linear layers are int8.
+@dataclass(frozen=True, slots=True)
+class Speeds:
+    """FLOP a second that whoever runs a part could reach, by what it multiplies; None: not measured."""
 
-    `is_bf16`: what runs the tower computes float layers in bfloat16.
-    """
-    floats = (is_bf16 and peaks.bf16_flop_per_s) or peaks.f32_flop_per_s
-    peak = peaks.int8_flop_per_s if manifest.precision.vision == "int8" else floats
-    return _ceiling(vision_work(manifest, slices), peak, floats, peaks, median_s)
+    int8: float | None
+    floats: float | None
+    """Layers of float weights."""
+    attention: float | None
+
+
+def onnxruntime_speeds(peaks: Peaks) -> Speeds:
+    """Of onnxruntime's own operators, and of a GPU."""
+    return Speeds(peaks.int8_flop_per_s, peaks.f32_flop_per_s, peaks.f32_flop_per_s)
+
+
+def openvino_speeds(peaks: Peaks) -> Speeds:
+    """Of OpenVINO: floats are bfloat16 where the processor multiplies that."""
+    floats = peaks.bf16_flop_per_s or peaks.f32_flop_per_s
+    return Speeds(peaks.int8_flop_per_s, floats, floats)
+
+
+def kernel_speeds(peaks: Peaks) -> Speeds:
+    """Of our kernels: floats are int16, attention is bfloat16 where there are tiles of it."""
+    loops = peaks.instruction_flop_per_s
+    pairs = loops.get("int16")
+    return Speeds(
+        loops.get("int8 tiles") or loops.get("int8"), pairs, loops.get("bfloat16 tiles") or pairs
+    )
+
+
+def vision_ceiling(
+    manifest: Manifest, slices: int, peaks: Peaks, median_s: float, speeds: Speeds
+) -> Ceiling | None:
+    """Ceiling of `slices` slices; attention is in float also where the linear layers are int8."""
+    layers = speeds.int8 if manifest.precision.vision == "int8" else speeds.floats
+    return _ceiling(vision_work(manifest, slices), layers, speeds.attention, peaks, median_s)
 
 
 def decoder_ceiling(
-    manifest: Manifest, work: Work, peaks: Peaks, median_s: float, *, is_bf16: bool = False
+    manifest: Manifest, work: Work, peaks: Peaks, median_s: float, speeds: Speeds
 ) -> Ceiling | None:
-    """Ceiling of a pass or many; weights of int4 and int8 are multiplied as MatMulNBits does.
-
-    `is_bf16`: attention is computed in bfloat16.
-    """
+    """Ceiling of a pass or many; weights are multiplied by MatMulNBits, or in float by onnxruntime."""
     is_quantised = manifest.precision.decoder in ("int4", "int8")
-    peak = peaks.weight_only_flop_per_s if is_quantised else peaks.f32_flop_per_s
-    attention = (is_bf16 and peaks.bf16_flop_per_s) or peaks.f32_flop_per_s
-    return _ceiling(work, peak, attention, peaks, median_s)
+    layers = peaks.weight_only_flop_per_s if is_quantised else peaks.f32_flop_per_s
+    return _ceiling(work, layers, speeds.attention, peaks, median_s)
 
 
 def _ceiling(

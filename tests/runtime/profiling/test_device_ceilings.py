@@ -1,4 +1,4 @@
-"""A row that a GPU ran is compared with the GPU's peaks, not with the CPU's."""
+"""A row is compared with the peaks of what ran it: a GPU, our kernels, or onnxruntime."""
 
 from functools import partial
 from pathlib import Path
@@ -9,6 +9,7 @@ from support.host_backend import HostBackend
 
 from edge_medgemma.runtime.backends.select import AUTOMATIC, Provider, Providers
 from edge_medgemma.runtime.generation.engine import Engine
+from edge_medgemma.runtime.kernels.level import level_absence
 from edge_medgemma.runtime.manifest import load_manifest
 from edge_medgemma.runtime.profiling import benchmark
 from edge_medgemma.runtime.profiling.benchmark import SUITES, Request
@@ -50,3 +51,19 @@ def test_ceilings_are_of_what_ran_the_row(
     assert peaks.f32_flop_per_s is not None and peaks.read_bytes_per_s is not None
     expected = max(work.flop / peaks.f32_flop_per_s, work.bytes / peaks.read_bytes_per_s)
     assert row.ceiling.seconds == pytest.approx(expected)
+
+
+@pytest.mark.skipif(level_absence() is not None, reason="no kernel computes here")
+def test_a_tower_on_the_kernels_is_held_against_their_instructions(
+    tiny_engine_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = Peaks(3e30, 2e30, 1e3, 1e3, 1e3, instruction_flop_per_s={"int8": 4e9, "int16": 2e9})
+    monkeypatch.setattr(benchmark, "measure_peaks", lambda *_: slow)
+    manifest = load_manifest(tiny_engine_directory)
+    native = Providers(Provider.NATIVE, Provider.CPU)
+    request = Request(tiny_engine_directory, native, 1, "quick", repeat=1)
+    meter = Meter(Limits(repeat=1, row_minimum_s=0.0, row_maximum_s=5.0), find_power_readers())
+    run = benchmark._Run(request, manifest, SUITES["quick"], meter, tmp_path)
+    (row,) = run._vision_rows(2)
+    assert row.ceiling is not None
+    assert row.ceiling.seconds == pytest.approx(vision_work(manifest, 2).flop / 2e9)

@@ -9,18 +9,23 @@ from edge_medgemma.export.checkpoint.synthetic import synthetic_checkpoint
 from edge_medgemma.runtime.manifest import FileRecord, Manifest
 from edge_medgemma.runtime.profiling.roofline import (
     Peaks,
+    Speeds,
     body_parameters,
     cache_read_bytes,
     decoder_bytes,
     decoder_ceiling,
     generation_work,
     head_parameters,
+    kernel_speeds,
+    onnxruntime_speeds,
+    openvino_speeds,
     prefill_work,
     vision_ceiling,
     vision_flop,
 )
 
 PEAKS = Peaks(3e10, 2e10, 3e11, 9e11, 5e11)
+OWN = onnxruntime_speeds(PEAKS)
 
 
 @pytest.fixture(scope="module")
@@ -76,13 +81,13 @@ def test_the_first_tokens_see_themselves(medgemma: Manifest) -> None:
 
 
 def test_the_ceiling_is_what_takes_longer(medgemma: Manifest) -> None:
-    token = decoder_ceiling(medgemma, generation_work(medgemma, 1, 0), PEAKS, 0.2)
+    token = decoder_ceiling(medgemma, generation_work(medgemma, 1, 0), PEAKS, 0.2, OWN)
     assert token is not None and token.bound == "memory"
     assert token.seconds == pytest.approx(2.399e9 / 3e10, rel=0.01)
     assert token.fraction == pytest.approx(token.seconds / 0.2)
-    prompt = decoder_ceiling(medgemma, prefill_work(medgemma, 512, 0), PEAKS, 10.0)
+    prompt = decoder_ceiling(medgemma, prefill_work(medgemma, 512, 0), PEAKS, 10.0, OWN)
     assert prompt is not None and prompt.bound == "compute"
-    image = vision_ceiling(medgemma, 1, PEAKS, 20.0)
+    image = vision_ceiling(medgemma, 1, PEAKS, 20.0, OWN)
     assert image is not None
     assert image.seconds == pytest.approx((3.374e12 + 2.087e12) / 3e11, rel=0.001)
 
@@ -106,33 +111,38 @@ def test_answers_read_the_draft_and_int8_caches(medgemma: Manifest) -> None:
     assert cache_read_bytes(fast, 100, is_decode=True) == cache_read_bytes(medgemma, 100)
 
 
-def test_bfloat16_has_a_peak_of_its_own(medgemma: Manifest) -> None:
+def test_openvino_computes_floats_in_bfloat16(medgemma: Manifest) -> None:
     peaks = replace(PEAKS, bf16_flop_per_s=6e11)
-    image = vision_ceiling(medgemma, 1, peaks, 20.0, is_bf16=True)
+    image = vision_ceiling(medgemma, 1, peaks, 20.0, openvino_speeds(peaks))
     assert image is not None
     assert image.seconds == pytest.approx((3.374e12 + 2.087e12) / 6e11, rel=0.001)
-    assert vision_ceiling(medgemma, 1, PEAKS, 20.0, is_bf16=True) == vision_ceiling(
-        medgemma, 1, PEAKS, 20.0
+    assert openvino_speeds(PEAKS) == onnxruntime_speeds(PEAKS)
+
+
+def test_kernels_are_held_against_their_own_instructions(medgemma: Manifest) -> None:
+    loops = {"int8": 2e12, "int16": 1e12, "float32": 5e11}
+    laptop = replace(PEAKS, instruction_flop_per_s=loops)
+    server = replace(
+        laptop,
+        instruction_flop_per_s=loops | {"int8 tiles": 16e12, "bfloat16 tiles": 8e12},
     )
-
-
-def test_attention_of_a_prompt_may_be_in_bfloat16(medgemma: Manifest) -> None:
-    peaks = replace(PEAKS, bf16_flop_per_s=6e11)
+    assert kernel_speeds(laptop) == Speeds(int8=2e12, floats=1e12, attention=1e12)
+    assert kernel_speeds(server) == Speeds(int8=16e12, floats=1e12, attention=8e12)
     work = prefill_work(medgemma, 512, 8192)
-    exact = decoder_ceiling(medgemma, work, peaks, 10.0)
-    narrow = decoder_ceiling(medgemma, work, peaks, 10.0, is_bf16=True)
-    assert exact is not None and narrow is not None
-    saved_s = work.other_flop / 3e11 - work.other_flop / 6e11
-    assert exact.seconds - narrow.seconds == pytest.approx(saved_s, rel=0.001)
+    slow = decoder_ceiling(medgemma, work, laptop, 10.0, onnxruntime_speeds(laptop))
+    fast = decoder_ceiling(medgemma, work, laptop, 10.0, kernel_speeds(laptop))
+    assert slow is not None and fast is not None
+    saved_s = work.other_flop / 3e11 - work.other_flop / 1e12
+    assert slow.seconds - fast.seconds == pytest.approx(saved_s, rel=0.001)
 
 
 def test_int8_vision_has_its_attention_in_float(medgemma: Manifest) -> None:
     int8 = replace(medgemma, precision=replace(medgemma.precision, vision="int8"))
-    image = vision_ceiling(int8, 1, PEAKS, 20.0)
+    image = vision_ceiling(int8, 1, PEAKS, 20.0, OWN)
     assert image is not None
     assert image.seconds == pytest.approx(3.374e12 / 9e11 + 2.087e12 / 3e11, rel=0.001)
 
 
 def test_without_peaks_there_is_no_ceiling(medgemma: Manifest) -> None:
     nothing = Peaks(3e10, 2e10, None, None, None)
-    assert vision_ceiling(medgemma, 1, nothing, 1.0) is None
+    assert vision_ceiling(medgemma, 1, nothing, 1.0, onnxruntime_speeds(nothing)) is None
