@@ -228,7 +228,8 @@ def _plans(directory: Path, manifest: Manifest) -> str:
     return "built for this device"
 
 
-def _engine_lines(engine: EngineDiagnosis) -> list[str]:
+def _engine_lines(engine: EngineDiagnosis, broken: set[str]) -> list[str]:
+    """`broken`: providers of which the table has said already why they do not work here."""
     revision = f", revision {engine.revision}" if engine.revision else ""
     weights = engine.precision
     lines = [
@@ -237,7 +238,11 @@ def _engine_lines(engine: EngineDiagnosis) -> list[str]:
         f"  parity: {engine.parity}",
         f"  vision tower: {engine.vision_provider or 'no provider'}",
         f"  decoder: {engine.decoder_provider or 'no provider'}",
-        *(f"  {one.provider} not used: {one.reason}" for one in engine.fallbacks),
+        *(
+            f"  {one.provider} not used: {one.reason}"
+            for one in engine.fallbacks
+            if one.provider not in broken
+        ),
         f"  TensorRT plans: {engine.tensorrt_plans}",
         f"  CPU memory: at most {engine.max_slices_on_cpu} slices; one slice needs "
         + gigabytes(engine.peak_bytes_of_one_slice),
@@ -269,7 +274,8 @@ def _print(found: Diagnosis) -> None:
         f"onnxruntime packages: {packages or 'none'}",
         f"NVIDIA driver: {found.nvidia_driver or 'none'}",
     ]
-    lines += map(printable, _engine_lines(found.engine))
+    broken = {probe.name for probe in found.providers if not probe.works}
+    lines += map(printable, _engine_lines(found.engine, broken))
     lines += [f"PROBLEM: {problem}" for problem in found.problems]
     print_table(table, *map(Text, lines))
 

@@ -70,6 +70,8 @@ def test_the_demo_engine_is_diagnosed_in_words(monkeypatch: pytest.MonkeyPatch) 
         assert line in result.stdout
     words = " ".join(result.stdout.split())  # without the breaks of long lines
     assert all(note in words for note in kernel_notes())
+    for one in probe.probe_all():  # what does not work is said once, in the table
+        assert (f"{one.name} not used" in words) == (one.works and one.name != "cpu")
     assert "install edge-medgemma" not in result.stdout
     assert "PROBLEM" not in result.stdout
 
