@@ -25,6 +25,9 @@ OUTSIDE_SIGNALS = {
 }
 """Sent by others, such as a system without memory: they say nothing about what was tried."""
 
+NO_MEMORY = ("bad_alloc", "no memory", "Memory allocation", "allocate memory")
+"""What libraries say where memory was short: true of that moment, not of the machine."""
+
 PR_SET_PDEATHSIG = 1
 """Of prctl(2)."""
 
@@ -93,11 +96,12 @@ def _outcome(done: subprocess.CompletedProcess[bytes]) -> Outcome:
     kind, _, words = _lines(done.stdout)[-1].partition("\t")
     if done.returncode == 0 and kind == _PASSED:
         return Outcome(None, culprit, is_certain=True, result=words)
+    is_short = any(word in words + done.stderr.decode(errors="replace") for word in NO_MEMORY)
     if done.returncode == 0 and kind == _FAULT:
-        return Outcome(words, "", is_certain=True)
+        return Outcome(words, "", is_certain=not is_short)
     if done.returncode < 0:
         name = _signal_name(-done.returncode)
-        is_certain = -done.returncode not in OUTSIDE_SIGNALS
+        is_certain = -done.returncode not in OUTSIDE_SIGNALS and not is_short
         words = "does not end" if name == "SIGXCPU" else f"dies of {name}"
         return Outcome(f"{words}{what}", culprit, is_certain)
     reason = _lines(done.stderr)[-1] or f"status {done.returncode}"

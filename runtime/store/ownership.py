@@ -68,8 +68,11 @@ def read_own(path: Path) -> bytes:
         OSError: it does not exist or cannot be read.
     """
     require_own_folder(path.parent)
-    with path.open("rb") as file:
-        _raise(_distrust(os.fstat(file.fileno()), path))
+    with open(path, "rb", opener=_opened_at_once) as file:
+        status = os.fstat(file.fileno())
+        _raise(_distrust(status, path))
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "no file", str(path))
         return file.read()
 
 
@@ -92,6 +95,11 @@ def write_own(path: Path, data: bytes) -> None:
     make_own_folder(path.parent)
     with new_file(path, mode=0o600) as file:
         file.write(data)
+
+
+def _opened_at_once(path: str, flags: int) -> int:
+    """A pipe that nobody writes would be waited for."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _distrust(status: os.stat_result, path: Path) -> str:

@@ -22,6 +22,10 @@ ENDS = {
     "finish(None, 'of ' + arguments[0])": Outcome(None, "theirs", True, "of one"),
     "finish('differs by 1')": Outcome("differs by 1", "", True),
     "os.kill(os.getpid(), signal.SIGILL)": Outcome("dies of SIGILL in a product", "theirs", True),
+    "finish('is not taken: std::bad_alloc')": Outcome("is not taken: std::bad_alloc", "", False),
+    "os.write(2, b'what(): std::bad_alloc'); os.abort()": Outcome(
+        "dies of SIGABRT in a product", "theirs", False
+    ),
     "os.abort()": Outcome("dies of SIGABRT in a product", "theirs", True),
     "finish(None); os.kill(os.getpid(), signal.SIGSEGV)": Outcome(
         "dies of SIGSEGV in a product", "theirs", True

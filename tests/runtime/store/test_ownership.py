@@ -94,3 +94,10 @@ def test_doctor_names_a_cache_that_is_not_used(
     Place.BASELINES.folder.chmod(0o777)
     (problem,) = (one for one in diagnose(tiny_engine_directory).problems if "cache" in one)
     assert str(Place.BASELINES.folder) in problem
+
+
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(numbers: CachedNumbers) -> None:
+    (file,) = Place.BASELINES.folder.iterdir()
+    file.unlink()
+    os.mkfifo(file, 0o600)
+    assert numbers.read(NUMBERS) is None
