@@ -28,7 +28,7 @@ for processor in $processors; do
     echo "on $processor the kernels' level is $level, not ${levels[$processor]}" >&2
     exit 1
   }
-  rm -rf "$XDG_CACHE_HOME" "$build/$processor"
+  rm -rf "$XDG_CACHE_HOME" "${build:?}/$processor"
   emulated -m edge_medgemma "${arguments[@]}" --out "$build/$processor"
   echo "$processor, kernels for $level:"
   "$native" "$repository/tests/arm64/compare.py" "$build/native/triage.json" "$build/$processor/triage.json"

@@ -38,7 +38,8 @@ def unit_lines(name: str) -> dict[str, str]:
 def test_shellcheck_has_nothing_to_say(script: Path) -> None:
     if shutil.which("shellcheck") is None:
         pytest.skip("shellcheck is not installed")
-    checked = subprocess.run(["shellcheck", script], capture_output=True, text=True, check=False)
+    command = ["shellcheck", "--external-sources", "--source-path", ROOT, script]
+    checked = subprocess.run(command, capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stdout
 
 
