@@ -59,52 +59,6 @@ def opened(model: bytes, library: str | None, threads: int = 2) -> onnxruntime.I
 
 
 @needs_kernel
-@pytest.mark.parametrize("bits", [4, 8])
-@pytest.mark.parametrize(
-    ("inputs", "outputs", "block"),
-    [(256, 48, 128), (1152, 301, 128), (320, 33, 32), (192, 5, 64), (4304, 37, 16), (512, 31, 256)],
-)
-def test_it_is_the_product_with_rounded_inputs(inputs, outputs, block, bits):
-    model, weights = drawn_map(inputs, outputs, bits, block)
-    kernel, own = opened(model, LIBRARY), opened(model, None)
-    for rows in (1, 2, 6, 7, 13, 40):
-        x = np.random.default_rng(rows).standard_normal((rows, inputs), np.float32)
-        x[0, :block] = 0
-        given = kernel.run(None, {"x": x})[0]
-        for name, expected, allowed in (
-            ("the formula", rounded(x, block) @ weights.T, 1e-3),  # a tie is rounded otherwise
-            ("onnxruntime", own.run(None, {"x": x})[0], 1e-5),
-        ):
-            difference = np.abs(given - expected) / np.abs(expected).max()
-            words = f"{rows} rows, {name}: max {difference.max():.1e}, mean {difference.mean():.1e}"
-            assert difference.max() < allowed, words
-
-
-@needs_kernel
-def test_threads_and_rows_beside_a_row_change_nothing():
-    model, _ = drawn_map(512, 300, 4, 128)
-    x = np.random.default_rng(0).standard_normal((50, 512), np.float32)
-    expected = opened(model, LIBRARY, 1).run(None, {"x": x})[0]
-    for threads in (2, 3):
-        given = opened(model, LIBRARY, threads).run(None, {"x": x})[0]
-        np.testing.assert_array_equal(given, expected)
-    given = opened(model, LIBRARY).run(None, {"x": x[5:31]})[0]
-    np.testing.assert_array_equal(given, expected[5:31])
-
-
-@needs_kernel
-def test_no_rows_and_what_is_not_a_number():
-    model, _ = drawn_map(256, 40, 4, 32)
-    session = opened(model, LIBRARY)
-    assert session.run(None, {"x": np.zeros((0, 256), np.float32)})[0].shape == (0, 40)
-    for rows in (1, 9):
-        x = np.ones((rows, 256), np.float32)
-        for wrong in (np.nan, np.inf):
-            x[-1, 3] = wrong
-            assert np.isnan(session.run(None, {"x": x})[0][-1]).all()
-
-
-@needs_kernel
 def test_a_wrong_width_is_an_error():
     model, _ = drawn_map(256, 40, 4, 32)
     with pytest.raises(Exception, match="last axis"):
