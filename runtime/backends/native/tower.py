@@ -7,7 +7,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_medgemma.runtime.backends.native.onnx_reader import OnnxGraph, read_graph
+from edge_medgemma.runtime.backends.onnx_reader import OnnxGraph, read_graph
 from edge_medgemma.runtime.errors import ProviderError
 from edge_medgemma.runtime.manifest import Manifest
 

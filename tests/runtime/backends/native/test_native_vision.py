@@ -130,5 +130,5 @@ def test_weights_of_another_file_are_not_read(int8_engine, tmp_path):
     directory = Path(shutil.copytree(int8_engine, tmp_path / "engine"))
     path = directory / "vision.onnx"
     path.write_bytes(path.read_bytes().replace(b"vision.data", b"vision.dato"))
-    with pytest.raises(EngineError, match=r"lies in 'vision\.dato'"):
+    with pytest.raises(EngineError, match=r"vision\.dato' does not read"):
         NativeVision(directory, load_manifest(directory), 1)
