@@ -1,7 +1,6 @@
 """ONNX models of one node, written byte by byte: a device has no onnx package.
 
-Field numbers are those of onnx.proto (onnx/onnx, IR version 10); wire format: protobuf.dev,
-"Encoding".
+Field numbers are those of onnx.proto (onnx/onnx, IR version 10).
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from edge_medgemma.runtime.backends.protobuf import bytes_field, integer_field, text_field
 
 IR_VERSION = 10
 OPSET = 21
@@ -51,29 +52,32 @@ def one_node_model(
     given = {name: value for name, value in inputs.items() if value is not None}
     node = b"".join(
         [
-            *(_text(1, name if name in given else "") for name in inputs),
-            *(_text(1, name) for name in weights),
-            *(_text(2, name) for name in outputs),
-            _text(4, operator),
-            *(_bytes(5, _attribute(name, value)) for name, value in attributes.items()),
-            _text(7, domain),
+            *(text_field(1, name if name in given else "") for name in inputs),
+            *(text_field(1, name) for name in weights),
+            *(text_field(2, name) for name in outputs),
+            text_field(4, operator),
+            *(bytes_field(5, _attribute(name, value)) for name, value in attributes.items()),
+            text_field(7, domain),
         ]
     )
     graph = b"".join(
         [
-            _bytes(1, node),
-            _text(2, "one_node"),
-            *(_bytes(5, _tensor(name, array)) for name, array in weights.items()),
-            *(_bytes(11, _value(name, value)) for name, value in given.items()),
-            *(_bytes(12, _value(name, value)) for name, value in outputs.items()),
+            bytes_field(1, node),
+            text_field(2, "one_node"),
+            *(bytes_field(5, _tensor(name, array)) for name, array in weights.items()),
+            *(bytes_field(11, _value(name, value)) for name, value in given.items()),
+            *(bytes_field(12, _value(name, value)) for name, value in outputs.items()),
         ]
     )
     opsets = [("", OPSET)] + ([(domain, 1)] if domain else [])
     return b"".join(
         [
-            _integer(1, IR_VERSION),
-            _bytes(7, graph),
-            *(_bytes(8, _text(1, name) + _integer(2, number)) for name, number in opsets),
+            integer_field(1, IR_VERSION),
+            bytes_field(7, graph),
+            *(
+                bytes_field(8, text_field(1, name) + integer_field(2, number))
+                for name, number in opsets
+            ),
         ]
     )
 
@@ -85,7 +89,10 @@ def product_model(matrix: NDArray[np.float32]) -> bytes:
 
 
 def blocks_product_model(
-    weights: NDArray[np.uint8], scales: NDArray[np.float32], bits: int
+    weights: NDArray[np.uint8],
+    scales: NDArray[np.float32],
+    bits: int,
+    operator: str = "MatMulNBits",
 ) -> bytes:
     """`x` times weights in blocks, as the decoder's MatMulNBits nodes: activations in 8 bits.
 
@@ -93,6 +100,7 @@ def blocks_product_model(
         weights: [outputs, blocks, bytes of a block]
         scales: [outputs, blocks]
         bits: of a weight, 4 or 8
+        operator: or another one of the same inputs and attributes
     """
     outputs, blocks, block_bytes = weights.shape
     block_size = block_bytes * 8 // bits
@@ -104,7 +112,7 @@ def blocks_product_model(
         "accuracy_level": _ACCURACY_INT8,
     }
     return one_node_model(
-        "MatMulNBits",
+        operator,
         "com.microsoft",
         {"x": Value("float32")},
         {"weights": weights, "scales": scales},
@@ -115,40 +123,19 @@ def blocks_product_model(
 
 def _attribute(name: str, value: int | str) -> bytes:
     if isinstance(value, str):
-        return _text(1, name) + _text(4, value) + _integer(20, _STRING_ATTRIBUTE)
-    return _text(1, name) + _integer(3, value) + _integer(20, _INT_ATTRIBUTE)
+        return text_field(1, name) + text_field(4, value) + integer_field(20, _STRING_ATTRIBUTE)
+    return text_field(1, name) + integer_field(3, value) + integer_field(20, _INT_ATTRIBUTE)
 
 
 def _tensor(name: str, array: NDArray[np.generic]) -> bytes:
-    dims = b"".join(_integer(1, size) for size in array.shape)
-    kind = _integer(2, _TYPES[array.dtype.name])
-    return dims + kind + _text(8, name) + _bytes(9, array.tobytes())
+    dims = b"".join(integer_field(1, size) for size in array.shape)
+    kind = integer_field(2, _TYPES[array.dtype.name])
+    return dims + kind + text_field(8, name) + bytes_field(9, array.tobytes())
 
 
 def _value(name: str, value: Value) -> bytes:
-    dims: Sequence[bytes] = [_bytes(1, _text(2, f"{name}_{axis}")) for axis in range(value.axes)]
-    tensor = _integer(1, _TYPES[value.dtype]) + _bytes(2, b"".join(dims))
-    return _text(1, name) + _bytes(2, _bytes(1, tensor))
-
-
-def _integer(field: int, value: int) -> bytes:
-    return _varint(field << 3) + _varint(value)
-
-
-def _text(field: int, value: str) -> bytes:
-    return _bytes(field, value.encode())
-
-
-def _bytes(field: int, value: bytes) -> bytes:
-    return _varint(field << 3 | 2) + _varint(len(value)) + value
-
-
-def _varint(value: int) -> bytes:
-    """Negative numbers are two's complement of 64 bits."""
-    value &= 2**64 - 1
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
+    dims: Sequence[bytes] = [
+        bytes_field(1, text_field(2, f"{name}_{axis}")) for axis in range(value.axes)
+    ]
+    tensor = integer_field(1, _TYPES[value.dtype]) + bytes_field(2, b"".join(dims))
+    return text_field(1, name) + bytes_field(2, bytes_field(1, tensor))

@@ -16,6 +16,7 @@ __attribute__((visibility("default"))) OrtStatus *RegisterCustomOps(OrtSessionOp
   if (!domain) {
     TRY(api->CreateCustomOpDomain(DOMAIN, &domain));
     TRY(api->CustomOpDomain_Add(domain, &linear_op));
+    TRY(api->CustomOpDomain_Add(domain, &gated_linear_op));
     TRY(api->CustomOpDomain_Add(domain, &attention_op));
     TRY(api->CustomOpDomain_Add(domain, &attention_int8_op));
   }

@@ -1,37 +1,51 @@
-/* MatMulNBits, computed by the linear kernel. */
+/* MatMulNBits and GatedMatMulNBits, computed by the linear kernel. */
 #include <stdlib.h>
 
 #include "level.h"
 #include "ort_ops.h"
 
 #define LARGEST_AXES 8
-#define LARGEST_BLOCK 4096 /* whose sums fit into 32 bits */
 
 static size_t tiles(int64_t count, int64_t size) { return (size_t)((count + size - 1) / size); }
 
-static OrtStatus *multiply_all(Product *p, OrtKernelContext *context) {
+/* Few rows: products, then the gate. */
+static OrtStatus *multiply_few(Product *p, OrtKernelContext *context) {
   const OrtApi *api = p->layer.api;
+  const LinearKernel *kernel = p->layer.kernel;
+  p->products = p->y;
+  if (p->layer.is_gated) {
+    p->products = malloc((size_t)(p->rows * p->layer.outputs) * sizeof(float));
+    if (!p->products) return api->CreateStatus(ORT_FAIL, NO_MEMORY);
+  }
+  for (int64_t row = 0; row < p->rows; row++) kernel->prepare_row(p, (size_t)row);
+  OrtStatus *status = api->KernelContext_ParallelFor(context, kernel->few_rows,
+                                                     tiles(p->layer.outputs, LINEAR_SPAN), 0, p);
+  if (!p->layer.is_gated) return status;
+  for (int64_t row = 0; !status && row < p->rows; row++) kernel->gate_row(p, (size_t)row);
+  free(p->products);
+  return status;
+}
+
+static OrtStatus *multiply_many(Product *p, OrtKernelContext *context) {
+  const OrtApi *api = p->layer.api;
+  const LinearKernel *kernel = p->layer.kernel;
+  size_t groups = tiles(p->rows, kernel->height);
+  TRY(api->KernelContext_ParallelFor(context, kernel->prepare_rows, groups, 0, p));
+  size_t all = tiles(given_outputs(&p->layer), LINEAR_TILE);
+  TRY(api->KernelContext_ParallelFor(context, kernel->many_rows, all, 64, p));
+  return p->lacks_memory ? api->CreateStatus(ORT_FAIL, NO_MEMORY) : NULL;
+}
+
+static OrtStatus *multiply_all(Product *p, OrtKernelContext *context) {
   size_t numbers = (size_t)(p->rows * padded_inputs(&p->layer));
   size_t all = (size_t)(p->rows * blocks_of(&p->layer));
   p->integers = malloc(numbers + all * 8);
-  if (!p->integers) return api->CreateStatus(ORT_FAIL, NO_MEMORY);
+  if (!p->integers) return p->layer.api->CreateStatus(ORT_FAIL, NO_MEMORY);
   p->x_scales = (float *)(p->integers + numbers);
   p->zero_terms = (int32_t *)(p->x_scales + all);
-  OrtStatus *status;
-  const LinearKernel *kernel = p->layer.kernel;
-  if (p->rows <= LINEAR_FEW_ROWS) {
-    for (int64_t row = 0; row < p->rows; row++) kernel->prepare_row(p, (size_t)row);
-    status = api->KernelContext_ParallelFor(context, kernel->few_rows,
-                                            tiles(p->layer.outputs, LINEAR_SPAN), 0, p);
-  } else {
-    status = api->KernelContext_ParallelFor(context, kernel->prepare_rows,
-                                            tiles(p->rows, kernel->height), 0, p);
-    if (!status)
-      status = api->KernelContext_ParallelFor(context, kernel->many_rows,
-                                              tiles(p->layer.outputs, LINEAR_TILE), 64, p);
-  }
+  OrtStatus *status =
+      p->rows <= LINEAR_FEW_ROWS ? multiply_few(p, context) : multiply_many(p, context);
   free(p->integers);
-  if (!status && p->lacks_memory) status = api->CreateStatus(ORT_FAIL, NO_MEMORY);
   return status;
 }
 
@@ -77,7 +91,7 @@ static OrtStatus *compute(void *kernel, OrtKernelContext *context) {
     return api->CreateStatus(ORT_FAIL, "the input's last axis is not K");
   p.rows = 1;
   for (size_t i = 0; i + 1 < count; i++) p.rows *= dimensions[i];
-  dimensions[count - 1] = p.layer.outputs;
+  dimensions[count - 1] = given_outputs(&p.layer);
   OrtValue *out;
   TRY(api->KernelContext_GetOutput(context, 0, dimensions, count, &out));
   TRY(api->GetTensorMutableData(out, (void **)&p.y));
@@ -86,17 +100,18 @@ static OrtStatus *compute(void *kernel, OrtKernelContext *context) {
 
 static OrtStatus *create(const OrtCustomOp *op, const OrtApi *api, const OrtKernelInfo *info,
                          void **kernel) {
-  (void)op;
-  LinearLayer layer = {.api = api};
+  LinearLayer layer = {.api = api, .is_gated = op == &gated_linear_op};
   TRY(api->KernelInfoGetAttribute_int64(info, "K", &layer.inputs));
   TRY(api->KernelInfoGetAttribute_int64(info, "N", &layer.outputs));
   TRY(api->KernelInfoGetAttribute_int64(info, "bits", &layer.bits));
   TRY(api->KernelInfoGetAttribute_int64(info, "block_size", &layer.block));
   if (!level_in_use()) return api->CreateStatus(ORT_FAIL, "no level of kernels is in use");
-  if ((layer.bits != 4 && layer.bits != 8) || layer.block < 16 || layer.block > LARGEST_BLOCK ||
+  if ((layer.bits != 4 && layer.bits != 8) || layer.block < 16 || layer.block > LINEAR_LARGEST_BLOCK ||
       layer.block & (layer.block - 1) || layer.inputs <= 0 || layer.inputs % layer.block ||
       layer.outputs <= 0)
     return api->CreateStatus(ORT_FAIL, "4 or 8 bits, blocks of 16 to 4096, a power of 2");
+  if (layer.is_gated && layer.outputs % 2)
+    return api->CreateStatus(ORT_FAIL, "a gated product's outputs are two halves");
   LinearLayer *made = malloc(sizeof layer);
   if (!made) return api->CreateStatus(ORT_FAIL, NO_MEMORY);
   layer.kernel = level_in_use()->linear;
@@ -106,6 +121,7 @@ static OrtStatus *create(const OrtCustomOp *op, const OrtApi *api, const OrtKern
 }
 
 static const char *name(const OrtCustomOp *op) { return (void)op, "MatMulNBits"; }
+static const char *gated_name(const OrtCustomOp *op) { return (void)op, "GatedMatMulNBits"; }
 static int input_type(const OrtCustomOp *op, size_t index) {
   return (void)op, index == 1 ? ORT_UINT8 : ORT_FLOAT;
 }
@@ -115,22 +131,25 @@ static int output_type(const OrtCustomOp *op, size_t index) {
 }
 static size_t output_count(const OrtCustomOp *op) { return (void)op, 1; }
 
-const OrtCustomOp linear_op = {.version = ORT_VERSION,
-                               .GetName = name,
-                               .GetExecutionProviderType = on_cpu,
-                               .GetInputType = input_type,
-                               .GetInputTypeCount = input_count,
-                               .GetOutputType = output_type,
-                               .GetOutputTypeCount = output_count,
-                               .KernelDestroy = free,
-                               .GetInputCharacteristic = is_required,
-                               .GetOutputCharacteristic = is_required,
-                               .GetInputMemoryType = in_memory,
-                               .GetVariadicInputMinArity = one,
-                               .GetVariadicInputHomogeneity = one,
-                               .GetVariadicOutputMinArity = one,
-                               .GetVariadicOutputHomogeneity = one,
-                               .CreateKernelV2 = create,
-                               .KernelComputeV2 = compute,
-                               .GetStartVersion = one,
-                               .GetEndVersion = one};
+#define LINEAR_OP(name_)                   \
+  {.version = ORT_VERSION,                 \
+   .GetName = name_,                       \
+   .GetExecutionProviderType = on_cpu,     \
+   .GetInputType = input_type,             \
+   .GetInputTypeCount = input_count,       \
+   .GetOutputType = output_type,           \
+   .GetOutputTypeCount = output_count,     \
+   .KernelDestroy = free,                  \
+   .GetInputCharacteristic = is_required,  \
+   .GetOutputCharacteristic = is_required, \
+   .GetInputMemoryType = in_memory,        \
+   .GetVariadicInputMinArity = one,        \
+   .GetVariadicInputHomogeneity = one,     \
+   .GetVariadicOutputMinArity = one,       \
+   .GetVariadicOutputHomogeneity = one,    \
+   .CreateKernelV2 = create,               \
+   .KernelComputeV2 = compute,             \
+   .GetStartVersion = one,                 \
+   .GetEndVersion = one}
+
+const OrtCustomOp linear_op = LINEAR_OP(name), gated_linear_op = LINEAR_OP(gated_name);

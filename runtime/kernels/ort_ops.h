@@ -14,9 +14,11 @@
 /* MatMulNBits of float32 rows and weights of 4 or 8 bits. */
 extern const OrtCustomOp linear_op;
 
+/* GatedMatMulNBits, of ours alone: GELU by tanh of the first half of the outputs, times the other. */
+extern const OrtCustomOp gated_linear_op;
+
 /* GroupQueryAttention over caches of float32 and over caches in int8. */
 extern const OrtCustomOp attention_op, attention_int8_op;
-
 
 /* Numbers in a tensor. */
 static inline OrtStatus *element_count(const OrtApi *api, const OrtValue *value, size_t *count) {

@@ -277,6 +277,13 @@ INLINE Floats power_of_two(Floats x) {
   return power_by_terms(x, terms, 7);
 }
 
+/* GELU by tanh: x times the logistic function of 2 * sqrt(2 / pi) * (x + 0.044715 x^3). */
+INLINE Floats gelu(Floats x) {
+  const float factor = 2.302208198f; /* 2 * sqrt(2 / pi) * log2(e) */
+  Floats power = power_of_two(-absolute((x * x * 0.044715f + 1) * x) * factor), zero = {0};
+  return (larger(x, zero) + smaller(x, zero) * power) / (power + 1);
+}
+
 /* To 1e-4 of it. */
 #if LANES == 16
 INLINE Floats rough_power_of_two(Floats x) {

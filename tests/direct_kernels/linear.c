@@ -6,11 +6,14 @@
 
 typedef struct {
   int64_t rows, inputs, outputs, bits, block;
+  int is_gated;
 } Case;
 
-static const Case cases[] = {{1, 16, 1, 4, 16},    {1, 256, 70, 4, 64},  {2, 192, 130, 8, 32},
-                             {6, 512, 33, 8, 128}, {7, 160, 40, 4, 32},  {23, 256, 45, 4, 128},
-                             {13, 48, 65, 8, 16},  {40, 512, 20, 8, 256}};
+static const Case cases[] = {
+    {1, 16, 1, 4, 16, 0},   {1, 256, 70, 4, 64, 0},   {2, 192, 130, 8, 32, 0}, {6, 512, 33, 8, 128, 0},
+    {7, 160, 40, 4, 32, 0}, {23, 256, 45, 4, 128, 0}, {13, 48, 65, 8, 16, 0},  {40, 512, 20, 8, 256, 0},
+    {2, 96, 34, 4, 32, 1},  {9, 96, 134, 4, 32, 1},   {24, 64, 256, 8, 64, 1},
+};
 
 /* y[rows][outputs]; inputs are rounded block by block, as the kernel documents. */
 static void multiply(const Product *p, double *y) {
@@ -38,23 +41,38 @@ static void multiply(const Product *p, double *y) {
     }
 }
 
+/* Products [rows][outputs] to [rows][given_outputs]: GELU of the first half, times the other. */
+static void gate(const Product *p, double *y) {
+  int64_t width = given_outputs(&p->layer);
+  for (int64_t r = 0; r < p->rows; r++)
+    for (int64_t i = 0; i < width; i++) {
+      double x = y[r * 2 * width + i], up = y[r * 2 * width + width + i];
+      double gelu = x / 2 * (1 + tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)));
+      y[r * width + i] = gelu * up;
+    }
+}
+
 static void run(const LinearKernel *kernel, Product *p) {
-  int64_t outputs = p->layer.outputs, spans = (outputs + LINEAR_SPAN - 1) / LINEAR_SPAN;
+  int64_t outputs = p->layer.outputs, given = given_outputs(&p->layer);
+  int64_t spans = (outputs + LINEAR_SPAN - 1) / LINEAR_SPAN;
   if (p->rows <= LINEAR_FEW_ROWS) {
     for (int64_t row = 0; row < p->rows; row++) kernel->prepare_row(p, (size_t)row);
     for (int64_t span = 0; span < spans; span++) kernel->few_rows(p, (size_t)span);
+    for (int64_t row = 0; p->layer.is_gated && row < p->rows; row++) kernel->gate_row(p, (size_t)row);
     return;
   }
   int64_t groups = (p->rows + kernel->height - 1) / kernel->height;
   for (int64_t group = 0; group < groups; group++) kernel->prepare_rows(p, (size_t)group);
-  for (int64_t tile = 0; tile < (outputs + LINEAR_TILE - 1) / LINEAR_TILE; tile++)
+  for (int64_t tile = 0; tile < (given + LINEAR_TILE - 1) / LINEAR_TILE; tile++)
     kernel->many_rows(p, (size_t)tile);
 }
 
 static double check_case(const LinearKernel *kernel, const Case *of) {
-  LinearLayer layer = {NULL, kernel, of->inputs, of->outputs, of->bits, of->block};
-  int64_t blocks = blocks_of(&layer), bytes = of->inputs * of->bits / 8, outs = of->rows * of->outputs;
-  float *x = allocated(of->rows * of->inputs, sizeof *x), *y = allocated(outs, sizeof *y);
+  LinearLayer layer = {NULL, kernel, of->inputs, of->outputs, of->bits, of->block, of->is_gated};
+  int64_t blocks = blocks_of(&layer), bytes = of->inputs * of->bits / 8;
+  int64_t outs = of->rows * of->outputs, given = of->rows * given_outputs(&layer);
+  float *x = allocated(of->rows * of->inputs, sizeof *x), *y = allocated(given, sizeof *y);
+  float *products = of->is_gated ? allocated(outs, sizeof *products) : y;
   float *scales = allocated(of->outputs * blocks, sizeof *scales);
   int8_t *weights = allocated(of->outputs * bytes, 1);
   double *expected = allocated(outs, sizeof *expected);
@@ -62,15 +80,17 @@ static double check_case(const LinearKernel *kernel, const Case *of) {
   draw_floats(scales, of->outputs * blocks, 0.01, 0.02);
   draw_bytes(weights, of->outputs * bytes, -128, 127);
   Product p = {.layer = layer, .rows = of->rows, .x = x, .weights = (const uint8_t *)weights,
-               .scales = scales, .y = y,
+               .scales = scales, .products = products, .y = y,
                .integers = allocated(of->rows * padded_inputs(&layer), 1),
                .x_scales = allocated(of->rows * blocks, sizeof(float)),
                .zero_terms = allocated(of->rows * blocks, sizeof(int32_t))};
   multiply(&p, expected);
+  if (of->is_gated) gate(&p, expected);
   run(kernel, &p);
-  double largest = p.lacks_memory ? INFINITY : difference(y, expected, outs);
+  double largest = p.lacks_memory ? INFINITY : difference(y, expected, given);
   void *all[] = {x, y, scales, weights, expected, p.integers, p.x_scales, p.zero_terms};
   for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
+  if (products != y) free(products);
   return largest;
 }
 

@@ -24,6 +24,7 @@ from edge_medgemma.runtime.backends.onnx_writer import (
     blocks_product_model,
     one_node_model,
 )
+from edge_medgemma.runtime.backends.onnxruntime.gated_graph import OPERATOR as GATED
 from edge_medgemma.runtime.kernels.level import (
     KERNELS,
     ONNXRUNTIME,
@@ -48,6 +49,7 @@ bfloat16 3e-3; one wrong key leaves 1e-1."""
 _INPUTS, _OUTPUTS, _BLOCK_SIZE = 256, 45, 128
 _ROWS = (1, 23)
 """The kernel has one path for few rows and another for many."""
+_GATED_OUTPUTS = 2 * _OUTPUTS
 
 _HEADS, _KEY_HEADS = 6, 2
 _SPARE_ROWS = 10
@@ -113,6 +115,15 @@ def operators_fault(library: str | None) -> str | None:
         for bits in (4, 8)
         for rows in _ROWS
     ]
+    attempts += [
+        (
+            f"the gated product of {rows} rows",
+            partial(_gated_product, onnxruntime, rows),
+            LARGEST_PRODUCT_DIFFERENCE,
+            np.inf,
+        )
+        for rows in _ROWS
+    ]
     for what, attention, allowed, norm in (
         ("attention of many rows", _PREFILL, LARGEST_PREFILL_DIFFERENCE, None),
         ("attention of one row", _DECODE, LARGEST_DIFFERENCE, np.inf),
@@ -138,11 +149,28 @@ def operators_fault(library: str | None) -> str | None:
 
 def _product(module: Any, bits: int, rows: int, library: str | None) -> NDArray[np.float32]:
     """Random rows times random weights."""
+    return _multiplied(module, "MatMulNBits", _OUTPUTS, bits, rows, library)
+
+
+def _gated_product(module: Any, rows: int, library: str | None) -> NDArray[np.float32]:
+    """Without a library, onnxruntime's product with the gate in numpy."""
+    if library is not None:
+        return _multiplied(module, GATED, _GATED_OUTPUTS, 4, rows, library)
+    product = _multiplied(module, "MatMulNBits", _GATED_OUTPUTS, 4, rows, None)
+    gate, up = np.split(product, 2, axis=-1)
+    root = np.float32(np.sqrt(2 / np.pi))
+    gate *= (1 + np.tanh(root * (gate + np.float32(0.044715) * gate**3))) / 2
+    return gate * up
+
+
+def _multiplied(
+    module: Any, operator: str, outputs: int, bits: int, rows: int, library: str | None
+) -> NDArray[np.float32]:
     generator = np.random.default_rng(bits)
-    blocks = _INPUTS // _BLOCK_SIZE
-    shape = (_OUTPUTS, blocks, _BLOCK_SIZE * bits // 8)
+    shape = (outputs, _INPUTS // _BLOCK_SIZE, _BLOCK_SIZE * bits // 8)
     weights = generator.integers(0, 256, shape, np.uint8)
-    model = blocks_product_model(weights, generator.random(shape[:2], np.float32), bits)
+    scales = generator.random(shape[:2], np.float32)
+    model = blocks_product_model(weights, scales, bits, operator)
     x = np.random.default_rng(rows).standard_normal((rows, _INPUTS), np.float32)
     product: NDArray[np.float32] = _session(module, model, library).run(None, {"x": x})[0]
     return product

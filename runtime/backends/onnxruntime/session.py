@@ -16,6 +16,9 @@ from edge_medgemma.runtime.manifest import Manifest
 SPIN_DURATION_US = 200
 """Idle threads of the pool sleep after this long: no slower, a third of the power of the default."""
 
+_WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
+"""Where weights lie of a model that is in memory: an entry of onnxruntime's session options."""
+
 
 class OrtVision:
     """`vision.onnx`: slices to image tokens."""
@@ -66,12 +69,18 @@ def saturates_int8_products() -> bool:
 
 
 def open_session(
-    path: Path, threads: int | None, *, library: str | None = None, is_exact_int8: bool = False
+    path: Path,
+    threads: int | None,
+    *,
+    model: bytes | None = None,
+    library: str | None = None,
+    is_exact_int8: bool = False,
 ) -> Any:
     """An ONNX Runtime session on the CPU.
 
     Args:
         path: of the graph
+        model: the graph, where it is not the file's own; its weights lie beside the file all the same
         threads: of the compute pool; None leaves the choice to the library
         library: its operators are taken before onnxruntime's own of the same name
         is_exact_int8: multiply int8 activations and weights as uint8, which never saturates and is
@@ -94,7 +103,11 @@ def open_session(
     try:
         if library is not None:
             options.register_custom_ops_library(library)
-        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        if model is not None:
+            options.add_session_config_entry(_WEIGHTS_FOLDER, str(path.parent))
+        return onnxruntime.InferenceSession(
+            path if model is None else model, options, providers=["CPUExecutionProvider"]
+        )
     except Exception as error:  # noqa: BLE001 onnxruntime's exceptions share no base
         reason = str(error).splitlines()[0]
         raise EngineError(f"'{path}' does not load ({reason}); export the engine again") from None

@@ -6,16 +6,17 @@ import pytest
 
 from edge_medgemma.runtime.backends.onnx_writer import blocks_product_model
 from edge_medgemma.runtime.backends.onnxruntime.custom_ops import cpu_kernels
+from edge_medgemma.runtime.backends.onnxruntime.gated_graph import OPERATOR as GATED
 
 LIBRARY = cpu_kernels and cpu_kernels.__file__
 
 
-def product_model(weights: np.ndarray, scales: np.ndarray, bits: int) -> bytes:
+def product_model(weights: np.ndarray, scales: np.ndarray, bits: int, *operator: str) -> bytes:
     """Of integers [outputs, inputs] and scales [outputs, blocks]."""
     packed = weights.reshape(*scales.shape, -1).astype(np.uint8)
     if bits == 4:
         packed = packed[..., ::2] | packed[..., 1::2] << 4
-    return blocks_product_model(packed, scales, bits)
+    return blocks_product_model(packed, scales, bits, *operator)
 
 
 def dequantized(weights: np.ndarray, scales: np.ndarray, bits: int) -> np.ndarray:
@@ -24,12 +25,15 @@ def dequantized(weights: np.ndarray, scales: np.ndarray, bits: int) -> np.ndarra
     return (blocks * scales[:, :, None]).reshape(weights.shape)
 
 
-def drawn(inputs: int, outputs: int, bits: int, block: int) -> tuple[bytes, np.ndarray]:
+def drawn(
+    inputs: int, outputs: int, bits: int, block: int, *operator: str
+) -> tuple[bytes, np.ndarray]:
     """A model of one linear layer, and its weights [outputs, inputs] in float64."""
     generator = np.random.default_rng(inputs + outputs)
     weights = generator.integers(0, 2**bits, (outputs, inputs))
     scales = generator.random((outputs, inputs // block), np.float32) + np.float32(0.1)
-    return product_model(weights, scales, bits), dequantized(weights, scales, bits)
+    model = product_model(weights, scales, bits, *operator)
+    return model, dequantized(weights, scales, bits)
 
 
 def rounded(x: np.ndarray, block: int) -> np.ndarray:
@@ -69,6 +73,31 @@ def test_it_is_the_product_with_rounded_inputs(inputs, outputs, block, bits):
             assert difference.max() < allowed, words
 
 
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize(
+    ("inputs", "width", "block"), [(256, 64, 128), (192, 1, 64), (320, 77, 32), (64, 150, 16)]
+)
+def test_a_gate_is_gelu_of_one_half_times_the_other(inputs, width, block, bits):
+    model, _ = drawn(inputs, 2 * width, bits, block)
+    gated, _ = drawn(inputs, 2 * width, bits, block, GATED)
+    kernel, own = opened(gated, LIBRARY), opened(model, None)
+    for rows in (1, 6, 7, 40):
+        x = np.random.default_rng(rows).standard_normal((rows, inputs), np.float32) / 16
+        gate, up = np.split(own.run(None, {"x": x})[0].astype(np.float64), 2, axis=1)
+        root = np.sqrt(2 / np.pi)
+        expected = gate / 2 * (1 + np.tanh(root * (gate + 0.044715 * gate**3))) * up
+        size = np.abs(gate).max() * np.abs(up).max()  # a GELU near nothing may be the largest
+        difference = np.abs(kernel.run(None, {"x": x})[0] - expected) / size
+        words = f"{rows} rows: max {difference.max():.1e}, mean {difference.mean():.1e}"
+        assert difference.max() < 1e-5, words
+
+
+def test_an_odd_number_of_outputs_has_no_halves():
+    model, _ = drawn(256, 33, 4, 32, GATED)
+    with pytest.raises(Exception, match="two halves"):
+        opened(model, LIBRARY)
+
+
 def test_threads_and_rows_beside_a_row_change_nothing():
     model, _ = drawn(512, 300, 4, 128)
     x = np.random.default_rng(0).standard_normal((50, 512), np.float32)
@@ -84,11 +113,14 @@ def test_no_rows_and_what_is_not_a_number():
     model, _ = drawn(256, 40, 4, 32)
     session = opened(model, LIBRARY)
     assert session.run(None, {"x": np.zeros((0, 256), np.float32)})[0].shape == (0, 40)
+    gated = opened(drawn(256, 40, 4, 32, GATED)[0], LIBRARY)
+    assert gated.run(None, {"x": np.zeros((0, 256), np.float32)})[0].shape == (0, 20)
     for rows in (1, 9):
         x = np.ones((rows, 256), np.float32)
         for wrong in (np.nan, np.inf):
             x[-1, 3] = wrong
-            assert np.isnan(session.run(None, {"x": x})[0][-1]).all()
+            for each in (session, gated):
+                assert np.isnan(each.run(None, {"x": x})[0][-1]).all()
 
 
 @pytest.mark.parametrize("bits", [4, 8])

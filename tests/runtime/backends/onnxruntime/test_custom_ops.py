@@ -90,6 +90,8 @@ def test_what_this_processor_can_is_in_use():
     [
         ("_product", 4, np.inf, "1.0e-02"),
         ("_product", 8, np.inf, "1.0e-02"),
+        ("_gated_product", 1, np.inf, "1.0e-02"),
+        ("_gated_product", 23, np.inf, "1.0e-02"),
         ("_attended", operators._PREFILL, None, "1."),
         ("_attended", operators._DECODE, np.inf, "1.0e-02"),
     ],
