@@ -1,8 +1,9 @@
 """Which peers there are, and the environment each of them needs.
 
-python -m comparisons.environments FOLDER PEER...      (--level native)
+python -m comparisons.environments FOLDER PEER... --level avx2
 """
 
+import argparse
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from comparisons.levels import NATIVE, Level
+from comparisons.levels import LEVELS, NATIVE, Level
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -103,6 +104,16 @@ def environment_python(folder: Path, name: str, level: Level = NATIVE) -> Path:
     return python
 
 
+def main(arguments: list[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m comparisons.environments", description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("peers", nargs="+", choices=PEERS, metavar="PEER")
+    parser.add_argument("--level", choices=LEVELS, default="native", help="what to compile for")
+    chosen = parser.parse_args(arguments)
+    for peer in chosen.peers:
+        print(environment_python(chosen.folder, PEERS[peer].environment, LEVELS[chosen.level]))
+
+
 if __name__ == "__main__":
-    for peer in sys.argv[2:]:
-        environment_python(Path(sys.argv[1]), PEERS[peer].environment)
+    main()
