@@ -112,6 +112,13 @@ INLINE Floats floats_of(Ints x) { return __builtin_convertvector(x, Floats); }
  * of the second factors. */
 #define DOT_OFFSET (LANES == 4 ? 0 : 128)
 
+/* Vectors that a tile of sums is wide. Of 16 registers 12 hold sums, or 8 where a product takes one too. */
+#ifdef LEVEL_AVX_VNNI
+#define TILE_VECTORS 3
+#else
+#define TILE_VECTORS (LANES == 4 ? 3 : 2)
+#endif
+
 #if LANES == 16
 #define DOTS INT32_MAX
 typedef Ints Sums;

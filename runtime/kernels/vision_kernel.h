@@ -37,7 +37,6 @@ typedef struct {
 } Linear;
 
 typedef struct {
-  ptrdiff_t group;  /* inputs that lie side by side in a word of rows */
   ptrdiff_t panel;  /* outputs whose weights lie side by side */
   void (*pack)(const int8_t *weights, ptrdiff_t inputs, ptrdiff_t outputs, ptrdiff_t panel,
                uint8_t *packed); /* one panel of [inputs][outputs] */
@@ -45,7 +44,7 @@ typedef struct {
                      uint8_t *packed, float *scales); /* likewise, and [outputs] scales */
   void (*quantise)(const Quantisation *work, ptrdiff_t first, ptrdiff_t last);
   void (*multiply)(const Linear *work, ptrdiff_t first, ptrdiff_t last, ptrdiff_t first_panel,
-                   ptrdiff_t last_panel); /* `first` is a multiple of VISION_ROWS */
+                   ptrdiff_t last_panel); /* up to VISION_BLOCK_ROWS from a multiple of VISION_ROWS */
   void (*multiply_pairs)(const Linear *work, ptrdiff_t first, ptrdiff_t last, ptrdiff_t first_panel,
                          ptrdiff_t last_panel); /* likewise, where there are `row_scales` */
 } VisionKernel;
@@ -54,9 +53,7 @@ static inline ptrdiff_t rounded_up(ptrdiff_t number, ptrdiff_t multiple) {
   return (number + multiple - 1) / multiple * multiple;
 }
 
-static inline ptrdiff_t row_words(const VisionKernel *kernel, ptrdiff_t inputs) {
-  return rounded_up(inputs, VISION_COLUMNS) / kernel->group;
-}
+static inline ptrdiff_t row_words(ptrdiff_t inputs) { return rounded_up(inputs, VISION_COLUMNS) / 4; }
 
 /* Bytes of a packed panel: weights, then what each output's products begin with. */
 static inline ptrdiff_t panel_bytes(const VisionKernel *kernel, ptrdiff_t inputs) {

@@ -67,9 +67,8 @@ static int are_sizes(Py_ssize_t a, Py_ssize_t b, Py_ssize_t c) {
   return 0;
 }
 
-static Py_ssize_t input_bytes(const VisionKernel *kernel, Py_ssize_t rows, Py_ssize_t size,
-                              int are_pairs) {
-  Py_ssize_t words = are_pairs ? pair_words(size) : row_words(kernel, size);
+static Py_ssize_t input_bytes(Py_ssize_t rows, Py_ssize_t size, int are_pairs) {
+  Py_ssize_t words = are_pairs ? pair_words(size) : row_words(size);
   return rounded_up(rows, VISION_ROWS) * words * 4;
 }
 
@@ -88,7 +87,7 @@ static PyObject *vision_sizes(PyObject *self, PyObject *args) {
   const Threads *threads = threads_of(capsule);
   if (!threads || !are_sizes(rows, inputs, outputs)) return NULL;
   const VisionKernel *kernel = threads->level->vision;
-  return Py_BuildValue("nn", input_bytes(kernel, rows, inputs, are_pairs),
+  return Py_BuildValue("nn", input_bytes(rows, inputs, are_pairs),
                        weight_bytes(kernel, inputs, outputs, are_pairs));
 }
 
@@ -169,7 +168,7 @@ static PyObject *vision_quantise(PyObject *self, PyObject *args) {
     Py_ssize_t size = 4 * work->size;
     sound = has_bytes(&rows, work->row_count * size) &&
             (!weight.buf || (has_bytes(&weight, size) && has_bytes(&bias, size))) &&
-            has_bytes(&out, input_bytes(task.kernel, work->row_count, work->size, !!row_scales.buf)) &&
+            has_bytes(&out, input_bytes(work->row_count, work->size, !!row_scales.buf)) &&
             is_written(&row_scales, 4 * work->row_count);
     if (sound) {
       Py_BEGIN_ALLOW_THREADS
@@ -210,12 +209,12 @@ static int is_sound_linear(const VisionKernel *kernel, const Linear *work, const
   int are_pairs = row_scales->buf != NULL;
   Py_ssize_t outputs = 4 * work->outputs;
   Py_ssize_t written = work->after == ACTIVATED && !are_pairs
-                           ? input_bytes(kernel, work->row_count, work->outputs, 0)
+                           ? input_bytes(work->row_count, work->outputs, 0)
                            : work->row_count * outputs;
   if (work->after < STORED || work->after > ACTIVATED)
     return PyErr_SetString(PyExc_ValueError, "no such use of products"), 0;
   return (!are_pairs || has_bytes(row_scales, 4 * work->row_count)) &&
-         has_bytes(rows, input_bytes(kernel, work->row_count, work->inputs, are_pairs)) &&
+         has_bytes(rows, input_bytes(work->row_count, work->inputs, are_pairs)) &&
          has_bytes(weights, weight_bytes(kernel, work->inputs, work->outputs, are_pairs)) &&
          has_bytes(scales, outputs) && has_bytes(bias, outputs) && has_bytes(out, written);
 }

@@ -25,8 +25,8 @@ static uint8_t *packed_weights(const VisionKernel *kernel, const Case *of, const
   return packed;
 }
 
-static uint32_t *allocated_rows(const VisionKernel *kernel, ptrdiff_t rows, ptrdiff_t size) {
-  return allocated(rounded_up(rows, VISION_ROWS) * row_words(kernel, size), sizeof(uint32_t));
+static uint32_t *allocated_rows(ptrdiff_t rows, ptrdiff_t size) {
+  return allocated(rounded_up(rows, VISION_ROWS) * row_words(size), sizeof(uint32_t));
 }
 
 static void multiply(const VisionKernel *kernel, const Linear *work) {
@@ -80,8 +80,8 @@ static double check_case(const VisionKernel *kernel, const Case *of, int is_norm
   draw_floats(per_output, 2 * of->outputs, 1e-3, 2e-3);
   draw_bytes(weights, of->inputs * of->outputs, -128, 127);
   for (ptrdiff_t i = 0; i < in; i++) x[i] = rintf(x[i]);
-  uint32_t *rows = allocated_rows(kernel, of->rows, of->inputs);
-  uint32_t *activated = allocated_rows(kernel, of->rows, of->outputs);
+  uint32_t *rows = allocated_rows(of->rows, of->inputs);
+  uint32_t *activated = allocated_rows(of->rows, of->outputs);
   uint8_t *packed = packed_weights(kernel, of, weights);
   uint8_t *packed_second = packed_weights(kernel, &second, weights);
 
