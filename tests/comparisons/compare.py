@@ -8,6 +8,7 @@ both an older processor; a run that was ended goes on where it was with `--resum
 """
 
 import argparse
+import os
 import subprocess
 import sys
 from functools import partial
@@ -16,7 +17,7 @@ from pathlib import Path
 from comparisons.checkpoint import write_checkpoint
 from comparisons.environments import PEERS, environment_python
 from comparisons.fidelity import kl_by_format, our_format, peer_runtime, with_kl
-from comparisons.levels import LEVELS
+from comparisons.levels import LEVELS, Level
 from comparisons.process import TESTS, PeerFailure, PeerProcess
 from comparisons.prompts import write_job
 from comparisons.stages import STAGES, Contest
@@ -40,13 +41,11 @@ def main(arguments: list[str] | None = None) -> None:
     if chosen.quick:
         chosen.repeat, chosen.slices, chosen.stages = 1, 2, QUICK_STAGES
     folder = (chosen.folder / chosen.shape).resolve()
+    if not chosen.only_print:
+        _show(LEVELS[chosen.level], folder)
     results = folder / "results.json"
     pairs = load_pairs(results)
     if not chosen.only_print:
-        try:
-            LEVELS[chosen.level].variables(folder)
-        except OSError as reason:
-            raise SystemExit(str(reason)) from None
         checkpoint = chosen.checkpoint or _checkpoint(folder, chosen.shape)
         engine = chosen.engine or _engine(folder, checkpoint, chosen.shape)
         job = folder / f"job-{chosen.slices}"
@@ -66,6 +65,17 @@ def main(arguments: list[str] | None = None) -> None:
     table = markdown(list(pairs.values()))
     (folder / "table.md").write_text(table, encoding="utf-8")
     print(table)
+
+
+def _show(level: Level, folder: Path) -> None:
+    """Begin again as a program that is shown the level, and its children with it."""
+    if level.cpu in (None, os.environ.get("OLDER_CPU")):
+        return
+    try:
+        command = level.command(folder)
+    except (OSError, subprocess.CalledProcessError) as reason:
+        raise SystemExit(f"this machine cannot show level {level.name}: {reason}") from None
+    os.execvp(command[0], [*command, sys.executable, "-m", "comparisons.compare", *sys.argv[1:]])
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -132,7 +142,6 @@ def _contest(
     kind = PEERS[pair.peer]
     environments = (chosen.environments or chosen.folder).resolve()
     level = LEVELS[pair.level]
-    variables = level.variables(folder)
     log = folder / f"{pair.peer}.log"
     log.unlink(missing_ok=True)
 
@@ -143,7 +152,7 @@ def _contest(
             raise PeerFailure(f"pip could not make the environment '{kind.environment}'") from None
         files = folder / kind.environment
         arguments = str(job), str(files), kind.variant
-        return PeerProcess(python, kind.module, arguments, log, variables)
+        return PeerProcess(python, kind.module, arguments, log)
 
     return Contest(
         pair=pair,
@@ -153,7 +162,6 @@ def _contest(
             "ours",
             (str(job), str(engine), ""),
             folder / "ours.log",
-            variables,
         ),
         start_theirs=start_theirs,
         repeat=chosen.repeat,
@@ -162,7 +170,6 @@ def _contest(
         scan=SCAN,
         threads=chosen.threads,
         cache_home=folder / "cache",
-        variables=variables,
     )
 
 

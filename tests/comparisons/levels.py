@@ -1,7 +1,8 @@
 """Levels of processors that both sides are shown: what this machine has, or an older processor.
 
 An older one is this machine with CPUID answered by `older_cpu.c`, which is loaded into every process
-of ours and of the peer. Peers that are compiled for a processor are compiled for the level.
+of ours and of the peer. Peers that are compiled for a processor are compiled for the level. Where CPUID
+cannot fault, as on AMD, copies of our libraries trap; other peers than those then see all of this machine.
 """
 
 import os
@@ -9,6 +10,8 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from comparisons.trapping_copies import command_with_copies
 
 SOURCE = Path(__file__).with_name("older_cpu.c")
 
@@ -28,21 +31,23 @@ class Level:
     cmake: str
     """Options that llama.cpp is compiled with."""
 
-    def variables(self, folder: Path) -> dict[str, str]:
-        """Environment variables of a program that is shown this level.
+    def command(self, folder: Path) -> list[str]:
+        """Words before a program that it and its children are shown this level with; none of `native`.
 
         Args:
-            folder: where the library is compiled with its first use
+            folder: where libraries are written with its first use
 
         Raises:
-            OSError: this machine cannot make CPUID fault, or has no gcc.
-            subprocess.CalledProcessError: gcc failed.
+            OSError: this machine has no gcc, objdump or unshare.
+            subprocess.CalledProcessError: one of them failed.
         """
         if self.cpu is None:
-            return {}
-        if "cpuid_fault" not in Path("/proc/cpuinfo").read_text(encoding="ascii").split():
-            raise OSError("the processor lacks cpuid_fault: only --level native is measured here")
-        return {"OLDER_CPU": self.cpu, "LD_PRELOAD": str(_library(folder))}
+            return []
+        shown = [f"OLDER_CPU={self.cpu}", f"LD_PRELOAD={_library(folder)}"]
+        if "cpuid_fault" in Path("/proc/cpuinfo").read_text(encoding="ascii").split():
+            return ["env", *shown]
+        copies = command_with_copies(folder.resolve() / "trapping")
+        return [*copies, "env", "OLDER_CPU_TRAPS=1", *shown]
 
 
 LEVELS: Mapping[str, Level] = {

@@ -47,7 +47,6 @@ INSTRUCTIONS: Mapping[str, Mapping[tuple[str, str], str]] = {
         ("prefill", LINEAR): "int8 tiles",
         ("prefill", ATTENTION): "bfloat16 tiles",
     },
-    "avx2": {("vision", LINEAR): "int16"},
 }
 """By level, stage and part: what it multiplies with, where that is not as usual."""
 USUAL = {LINEAR: "int8", ATTENTION: "int16"}
@@ -92,12 +91,16 @@ def main(arguments: list[str] | None = None) -> None:
         return
     print("| level | part of | part | s | fraction of the measured peak |\n|---|---|---|---|---|")
     for name in chosen.levels:
-        variables = os.environ | LEVELS[name].variables(chosen.folder)
-        variables["PYTHONPATH"] = str(TESTS)
+        shown = LEVELS[name].command(chosen.folder)
         for stage in chosen.stages:
-            command = [sys.executable, "-m", "comparisons.parts", "--here", stage]
+            command = [*shown, sys.executable, "-m", "comparisons.parts", "--here", stage]
             command += ["--engine", str(chosen.engine), "--threads", str(chosen.threads)]
-            done = subprocess.run(command, env=variables, check=True, stdout=subprocess.PIPE)
+            done = subprocess.run(
+                command,
+                env=os.environ | {"PYTHONPATH": str(TESTS)},
+                check=True,
+                stdout=subprocess.PIPE,
+            )
             for fields in json.loads(done.stdout.splitlines()[-1]):
                 print(Part(**fields).line(), flush=True)
 

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -29,7 +29,6 @@ class PeerProcess:
         module: str,
         arguments: Sequence[str],
         log: Path,
-        variables: Mapping[str, str] | None = None,
     ) -> None:
         """Start it; what it prints besides replies goes to `log`.
 
@@ -38,7 +37,6 @@ class PeerProcess:
             module: of this package
             arguments: of the module
             log: file that grows
-            variables: added to the environment
         """
         self.begin_s = time.perf_counter()
         self.log = log
@@ -51,9 +49,7 @@ class PeerProcess:
                 stderr=errors,
                 text=True,
                 cwd=TESTS.parent,
-                env=os.environ
-                | {"PYTHONPATH": str(TESTS), "HF_HUB_OFFLINE": "1"}
-                | dict(variables or {}),
+                env=os.environ | {"PYTHONPATH": str(TESTS), "HF_HUB_OFFLINE": "1"},
             )
 
     def ask(self, step: str, **request: object) -> dict[str, Any]:

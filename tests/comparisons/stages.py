@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,6 @@ class Contest:
     scan: Path
     threads: int
     cache_home: Path
-    variables: Mapping[str, str] = field(default_factory=dict)
     """Of every process, which show it the level."""
 
     def starts(self) -> tuple[tuple[Start, Costs], tuple[Start, Costs]]:
@@ -159,8 +158,7 @@ def measure_again(contest: Contest) -> None:
         *("--engine", str(contest.engine), "--slices", str(contest.slices)),
         *("--threads", str(contest.threads), "--max-tokens", "1", "--protocol", "head_ct"),
     ]
-    environment = os.environ | dict(contest.variables)
-    environment["XDG_CACHE_HOME"] = str(contest.cache_home)
+    environment = os.environ | {"XDG_CACHE_HOME": str(contest.cache_home)}
     costs = []
     for _ in range(1 + contest.repeat):
         begin_s = time.perf_counter()
