@@ -111,6 +111,26 @@ def test_sums_of_the_largest_numbers_are_exact():
         np.testing.assert_array_equal(out[0], x * inputs * layer.weights[0].astype(np.float32))
 
 
+def test_a_few_large_neighbours_among_small_numbers_are_exact():
+    """Where two products are added in int16, only such pairs saturate."""
+    pool, inputs = cpu_kernels.vision_threads(1), 4304
+    generator = np.random.default_rng(0)
+    layer = random_layer(pool, generator, inputs, 40)
+    layer.weights[:, ::3] = -128
+    layer.weights[:, 1::3] = 127
+    cpu_kernels.vision_pack(pool, layer.weights, inputs, 40, layer.packed, None)
+    one = Layer(layer.weights, np.ones(40, np.float32), np.zeros(40, np.float32), layer.packed)
+    x = generator.integers(-40, 41, (37, inputs))
+    places = [0, 2, 29, 4 * 511, 4 * 512, 4 * 513 + 1, inputs - 2]
+    for row, (place, pair) in enumerate(
+        (place, pair) for place in places for pair in ([127, 127], [-128, -128], [64, 65], [64, 64])
+    ):
+        x[row, place : place + 2] = pair
+    rows = quantised(pool, x.astype(np.float32), 1.0)
+    given = multiplied(pool, rows, one, (37, inputs, 40), STORED, np.empty((37, 40), np.float32))
+    np.testing.assert_array_equal(given, (x @ layer.weights.astype(np.int64)).astype(np.float32))
+
+
 @pytest.mark.parametrize("size", [5, 24, 1152])
 def test_norm_and_grid_are_those_of_onnxruntime(size):
     generator = np.random.default_rng(size)
