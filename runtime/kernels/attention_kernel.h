@@ -22,6 +22,7 @@ typedef struct {
   ptrdiff_t query_stride, key_stride, out_stride;
   ptrdiff_t query_count, key_count, group_size, size;
   float scale;       /* of scores */
+  int is_bytes;      /* scores are products of int8, which `bytes_suffice` allows */
   const float *mask; /* added to scores, a row for each of the queries; NULL where all see all */
   ptrdiff_t mask_stride;
 } Head;
@@ -31,6 +32,10 @@ enum { SEES_NOTHING, SEES_SOME, SEES_ALL };
 
 typedef struct {
   ptrdiff_t queries; /* that are attended at once */
+
+  /* Whether int8 queries and keys move no row's scores by more than 0.05, root mean square; NULL where
+   * they are no faster. */
+  int (*bytes_suffice)(const Head *head);
 
   /* Packs blocks `first` .. `last` of keys and values; [packed_words] each, best from 64 bytes on. */
   void (*pack_blocks)(const Head *head, ptrdiff_t first, ptrdiff_t last, uint32_t *keys,

@@ -128,6 +128,7 @@ def vision_attend(
     head_size: int,
     out: Buffer,
     packed: Buffer,
+    may_be_bytes: bool = False,
     /,
 ) -> None:
     """Softmax attention of all rows to all rows.
@@ -136,4 +137,6 @@ def vision_attend(
         joined: float32 [rows, 3, heads, head_size], queries, keys and values
         out: float32 [rows, heads, head_size]
         packed: scratch of `vision_packed_words`
+        may_be_bytes: scores of a head are products of int8 where that is faster and moves no row of
+            them by more than 0.05, root mean square
     """

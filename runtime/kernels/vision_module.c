@@ -258,6 +258,7 @@ typedef struct {
   float *out;          /* [row_count][heads][size] */
   uint32_t *packed;    /* [2][heads][packed_words] */
   ptrdiff_t row_count, heads, size, parts;
+  uint8_t are_bytes[LARGEST_HEADS]; /* scores of a head */
 } Attention;
 
 static Head head_of(const Attention *a, ptrdiff_t head) {
@@ -274,11 +275,18 @@ static Head head_of(const Attention *a, ptrdiff_t head) {
                 .key_count = a->row_count,
                 .group_size = 1,
                 .size = a->size,
-                .scale = 1 / sqrtf((float)a->size)};
+                .scale = 1 / sqrtf((float)a->size),
+                .is_bytes = a->are_bytes[head]};
 }
 
 static uint32_t *keys_of(const Attention *a, ptrdiff_t head) {
   return a->packed + 2 * head * packed_words(a->row_count, a->size);
+}
+
+static void choose_bytes(void *data, size_t head) {
+  Attention *a = data;
+  Head one = head_of(a, (ptrdiff_t)head);
+  a->are_bytes[head] = (uint8_t)a->kernel->bytes_suffice(&one);
 }
 
 static void pack_block(void *data, size_t index) {
@@ -319,9 +327,10 @@ static PyObject *vision_attend(PyObject *self, PyObject *args) {
   (void)self;
   PyObject *capsule;
   Py_buffer joined, out, packed;
-  Attention work;
-  if (!PyArg_ParseTuple(args, "Oy*nnnw*w*", &capsule, &joined, &work.row_count, &work.heads,
-                        &work.size, &out, &packed))
+  Attention work = {0};
+  int may_be_bytes = 0;
+  if (!PyArg_ParseTuple(args, "Oy*nnnw*w*|p", &capsule, &joined, &work.row_count, &work.heads,
+                        &work.size, &out, &packed, &may_be_bytes))
     return NULL;
   const Threads *threads = threads_of(capsule);
   int sound = threads && are_attention_sizes(work.row_count, work.heads, work.size);
@@ -334,6 +343,8 @@ static PyObject *vision_attend(PyObject *self, PyObject *args) {
     work.kernel = threads->level->attention;
     work.joined = joined.buf, work.out = out.buf, work.packed = packed.buf;
     Py_BEGIN_ALLOW_THREADS
+    if (may_be_bytes && work.kernel->bytes_suffice)
+      pool_run(threads->pool, choose_bytes, &work, (size_t)work.heads);
     work.parts = attention_blocks(work.row_count);
     pool_run(threads->pool, pack_block, &work, (size_t)(work.heads * work.parts));
     work.parts = (work.row_count + ATTENDED_ROWS - 1) / ATTENDED_ROWS;
@@ -358,5 +369,5 @@ PyMethodDef vision_methods[] = {
     {"vision_packed_words", vision_packed_words, METH_VARARGS,
      "(rows, heads, head_size): 32-bit words of packed keys and values."},
     {"vision_attend", vision_attend, METH_VARARGS,
-     "(threads, joined, rows, heads, head_size, out, packed)"},
+     "(threads, joined, rows, heads, head_size, out, packed, may_be_bytes)"},
     {NULL, NULL, 0, NULL}};

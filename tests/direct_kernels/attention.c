@@ -51,22 +51,24 @@ static void draw_mask(const Case *of, float *mask) {
     }
 }
 
-static double check_case(const AttentionKernel *kernel, const Case *of) {
+/* With scores of bytes, where these suffice for numbers up to `largest_input`. */
+static double check_case(const AttentionKernel *kernel, const Case *of, double largest_input,
+                         int is_bytes) {
   ptrdiff_t width = of->group_size * of->size, queries = of->rows * width;
   ptrdiff_t kv = of->key_count * of->size, blocks = attention_blocks(of->key_count);
   float *x = allocated(queries, sizeof *x), *y = allocated(queries, sizeof *y);
   float *keys = allocated(kv, sizeof *keys), *values = allocated(kv, sizeof *values);
   float *mask = allocated(of->rows * of->key_count, sizeof *mask);
   double *expected = allocated(queries, sizeof *expected);
-  draw_floats(x, queries, -3, 3);
-  draw_floats(keys, kv, -3, 3);
+  draw_floats(x, queries, -largest_input, largest_input);
+  draw_floats(keys, kv, -largest_input, largest_input);
   draw_floats(values, kv, -1, 1);
   draw_mask(of, mask);
   Head head = {.queries = x, .keys = keys, .values = values, .out = y, .query_stride = width,
                .key_stride = of->size, .out_stride = width,
                .query_count = of->rows * of->group_size, .key_count = of->key_count,
                .group_size = of->group_size, .size = of->size,
-               .scale = 1 / sqrtf((float)of->size),
+               .scale = 1 / sqrtf((float)of->size), .is_bytes = is_bytes,
                .mask = of->kind == NO_MASK ? NULL : mask, .mask_stride = of->key_count};
   attend(&head, expected);
   ptrdiff_t words = packed_words(of->key_count, of->size);
@@ -80,6 +82,9 @@ static double check_case(const AttentionKernel *kernel, const Case *of) {
     kernel->attend(&head, packed_keys, packed_values, head.mask ? visibility : NULL, first, count);
   }
   double largest = difference(y, expected, queries);
+  if (is_bytes && !kernel->bytes_suffice(&head)) largest = INFINITY;
+  if (is_bytes) x[0] = 300 * 300;
+  if (is_bytes && kernel->bytes_suffice(&head)) largest = INFINITY;
   void *all[] = {x, y, keys, values, mask, expected, packed_keys, packed_values, visibility};
   for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
   return largest;
@@ -88,6 +93,14 @@ static double check_case(const AttentionKernel *kernel, const Case *of) {
 double check_attention(const AttentionKernel *kernel) {
   double largest = 0;
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
-    largest = fmax(largest, check_case(kernel, cases + i));
+    largest = fmax(largest, check_case(kernel, cases + i, 3, 0));
+  return largest;
+}
+
+double check_attention_bytes(const AttentionKernel *kernel) {
+  double largest = 0;
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+    if (cases[i].kind == NO_MASK && kernel->bytes_suffice)
+      largest = fmax(largest, check_case(kernel, cases + i, 1, 1));
   return largest;
 }

@@ -57,6 +57,7 @@ int main(void) {
     report(*level, "decode", check_decode((*level)->decode), 1e-5);
     report(*level, "attention", check_attention((*level)->attention),
            *level == &level_amx ? 2e-2 : 2e-3); /* tiles are of bfloat16 */
+    report(*level, "attention-bytes", check_attention_bytes((*level)->attention), 2e-2);
     /* A number within rounding of halfway between two integers may become either. */
     report(*level, "vision", check_vision((*level)->vision), 5e-3);
   }

@@ -136,8 +136,9 @@ class NativeVision:
                 self._multiply(layer.qkv, buffers.narrow, _STORED, buffers.joined)
             with self._part("attention"):
                 shape = self._rows, vision.heads, vision.hidden_size // vision.heads
+                arrays = buffers.attended, buffers.keys_values
                 cpu_kernels.vision_attend(
-                    self._threads, buffers.joined, *shape, buffers.attended, buffers.keys_values
+                    self._threads, buffers.joined, *shape, *arrays, not self._is_float
                 )
             with self._part("norms"):
                 self._quantise(buffers.attended, None, layer.out, buffers.narrow)
