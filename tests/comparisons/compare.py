@@ -20,7 +20,7 @@ from comparisons.fidelity import kl_by_format, our_format, peer_runtime, with_kl
 from comparisons.levels import LEVELS, Level
 from comparisons.process import TESTS, PeerFailure, PeerProcess
 from comparisons.prompts import write_job
-from comparisons.stages import STAGES, Contest
+from comparisons.stages import DEPTHS, STAGES, Contest
 from comparisons.table import Pair, load_pairs, markdown, save_pairs
 
 from edge_medgemma.export.checkpoint.loader import open_checkpoint
@@ -83,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--shape", choices=("4b", "tiny"), default="tiny")
     parser.add_argument("--peers", nargs="+", choices=PEERS, metavar="PEER", default=list(PEERS))
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
+    parser.add_argument("--depths", nargs="+", choices=DEPTHS, default=list(DEPTHS))
     parser.add_argument("--level", choices=LEVELS, default="native", help="processor to show both")
     parser.add_argument("--resume", action="store_true", help="leave out stages measured earlier")
     parser.add_argument("--quick", action="store_true", help="2 slices, once, fewer stages")
@@ -170,6 +171,7 @@ def _contest(
         scan=SCAN,
         threads=chosen.threads,
         cache_home=folder / "cache",
+        depths=tuple(chosen.depths),
     )
 
 

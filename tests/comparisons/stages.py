@@ -45,7 +45,8 @@ class Contest:
     scan: Path
     threads: int
     cache_home: Path
-    """Of every process, which show it the level."""
+    depths: tuple[str, ...] = tuple(DEPTHS)
+    """Of those that are known"""
 
     def starts(self) -> tuple[tuple[Start, Costs], tuple[Start, Costs]]:
         """Ours and theirs: how to start it, and where its costs go."""
@@ -117,8 +118,9 @@ def measure_decode(contest: Contest) -> None:
         _decode(contest, "decode", sides)
 
 
-def measure_depths(contest: Contest, depths: Mapping[str, int] = DEPTHS) -> None:
+def measure_depths(contest: Contest, known: Mapping[str, int] = DEPTHS) -> None:
     """Reading the last tokens of a long text, and decoding behind it; the text grows by turns."""
+    depths = {name: depth for name, depth in known.items() if name in contest.depths}
     room = max(depths.values()) + (1 + contest.repeat) * len(depths) * DECODE_TOKENS
     keys = [f"{step}_{name}" for name in depths for step in ("prefill", "decode")]
     with contest.row(*keys), contest.both(room) as sides:

@@ -189,7 +189,7 @@ def test_stages_take_paired_samples(engine: Path, job_folder: Path, tmp_path: Pa
         (measure_vision, "vision"),
         (measure_prefill, "prefill"),
         (measure_decode, "decode"),
-        (partial(measure_depths, depths={"2k": 1030}), "prefill_2k"),
+        (partial(measure_depths, known={"2k": 1030}), "prefill_2k"),
     ):
         measure(contest)
         assert len(contest.pair.ours[key]) == len(contest.pair.theirs[key]) == 2
