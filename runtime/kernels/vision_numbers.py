@@ -114,14 +114,21 @@ def _read_back(layer: _Layer, rows: Bytes) -> Floats:
 
 
 def _attention(generator: np.random.Generator) -> tuple[Floats, Floats]:
+    """With scores of int16, then with those of the first head, which are small, of bytes."""
     rows, heads, size = 150, 2, 72
     joined = generator.standard_normal((rows, 3, heads, size), np.float32)
-    out = np.empty((rows, heads, size), np.float32)
+    joined[:, :2, 0] /= 2
+    out = np.empty((2, rows, heads, size), np.float32)
     packed = np.empty(cpu_kernels.vision_packed_words(rows, heads, size), np.uint32)
     threads = cpu_kernels.vision_threads(2)
-    cpu_kernels.vision_attend(threads, joined, rows, heads, size, out, packed)
+    for may_be_bytes in (False, True):
+        attended = out[int(may_be_bytes)]
+        cpu_kernels.vision_attend(
+            threads, joined, rows, heads, size, attended, packed, may_be_bytes
+        )
     queries, keys, values = (joined[:, place].transpose(1, 0, 2) for place in range(3))
     scores = queries @ keys.transpose(0, 2, 1) / np.float32(np.sqrt(size))
     weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
     weights /= weights.sum(axis=-1, keepdims=True)
-    return out, (weights @ values).transpose(1, 0, 2)
+    expected = (weights @ values).transpose(1, 0, 2)
+    return out, np.stack([expected, expected])
