@@ -232,11 +232,11 @@ def test_a_client_that_leaves_stops_the_engine(
         )
         next(iter(stream))
         stream.close()
-        impatient = client.with_options(timeout=0.3)
+        impatient = client.with_options(timeout=0.05)
         with pytest.raises(openai.APITimeoutError):
             impatient.chat.completions.create(
                 model="edge-medgemma", messages=[{"role": "user", "content": "x " * 1500}],
-                max_tokens=2000,
+                max_tokens=2000, **LIVELY,
             )  # fmt: skip
         deadline = time.monotonic() + 20
         while _left(state) and time.monotonic() < deadline:
