@@ -124,7 +124,12 @@ def test_killed_again_and_again_it_gives_the_same_table(phantoms, evaluated, tmp
         return results.read_bytes().count(b"\n") if results.exists() else 0
 
     for end in (signal.SIGKILL, signal.SIGINT, signal.SIGKILL):
-        child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        # A shell's background jobs ignore SIGINT, and their children with them.
+        child = subprocess.Popen(
+            ["env", "--default-signal=INT", *command],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         while child.poll() is None:
             if lines() > counts[-1]:
                 child.send_signal(end)
