@@ -258,26 +258,5 @@ static int characteristic(const OrtCustomOp *op, size_t index) {
   return (void)op, index > TOTAL ? ORT_OPTIONAL : ORT_REQUIRED;
 }
 
-#define CUSTOM_OP                                   \
-  {.version = ORT_VERSION,                          \
-   .GetName = name,                                 \
-   .GetExecutionProviderType = on_cpu,              \
-   .GetInputType = input_type,                      \
-   .GetInputTypeCount = input_count,                \
-   .GetOutputType = output_type,                    \
-   .GetOutputTypeCount = output_count,              \
-   .KernelDestroy = destroy,                        \
-   .GetInputCharacteristic = characteristic,        \
-   .GetOutputCharacteristic = is_required,          \
-   .GetInputMemoryType = in_memory,                 \
-   .GetVariadicInputMinArity = one,                 \
-   .GetVariadicInputHomogeneity = one,              \
-   .GetVariadicOutputMinArity = one,                \
-   .GetVariadicOutputHomogeneity = one,             \
-   .CreateKernelV2 = create,                        \
-   .KernelComputeV2 = compute,                      \
-   .GetStartVersion = one,                          \
-   .GetEndVersion = one}
-
-const OrtCustomOp attention_op = CUSTOM_OP;
-const OrtCustomOp attention_int8_op = CUSTOM_OP;
+const OrtCustomOp attention_op = CUSTOM_OP(name, destroy, characteristic);
+const OrtCustomOp attention_int8_op = CUSTOM_OP(name, destroy, characteristic);

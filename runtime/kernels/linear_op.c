@@ -131,25 +131,5 @@ static int output_type(const OrtCustomOp *op, size_t index) {
 }
 static size_t output_count(const OrtCustomOp *op) { return (void)op, 1; }
 
-#define LINEAR_OP(name_)                   \
-  {.version = ORT_VERSION,                 \
-   .GetName = name_,                       \
-   .GetExecutionProviderType = on_cpu,     \
-   .GetInputType = input_type,             \
-   .GetInputTypeCount = input_count,       \
-   .GetOutputType = output_type,           \
-   .GetOutputTypeCount = output_count,     \
-   .KernelDestroy = free,                  \
-   .GetInputCharacteristic = is_required,  \
-   .GetOutputCharacteristic = is_required, \
-   .GetInputMemoryType = in_memory,        \
-   .GetVariadicInputMinArity = one,        \
-   .GetVariadicInputHomogeneity = one,     \
-   .GetVariadicOutputMinArity = one,       \
-   .GetVariadicOutputHomogeneity = one,    \
-   .CreateKernelV2 = create,               \
-   .KernelComputeV2 = compute,             \
-   .GetStartVersion = one,                 \
-   .GetEndVersion = one}
-
-const OrtCustomOp linear_op = LINEAR_OP(name), gated_linear_op = LINEAR_OP(gated_name);
+const OrtCustomOp linear_op = CUSTOM_OP(name, free, is_required);
+const OrtCustomOp gated_linear_op = CUSTOM_OP(gated_name, free, is_required);

@@ -38,4 +38,27 @@ static inline int is_required(const OrtCustomOp *op, size_t index) {
   return (void)op, (void)index, ORT_REQUIRED;
 }
 static inline int one(const OrtCustomOp *op) { return (void)op, 1; }
+
+/* An operator of the file that uses it: its types, counts, `create` and `compute` have these names there. */
+#define CUSTOM_OP(name_, destroy_, input_kind_) \
+  {.version = ORT_VERSION,                      \
+   .GetName = name_,                            \
+   .GetExecutionProviderType = on_cpu,          \
+   .GetInputType = input_type,                  \
+   .GetInputTypeCount = input_count,            \
+   .GetOutputType = output_type,                \
+   .GetOutputTypeCount = output_count,          \
+   .KernelDestroy = destroy_,                   \
+   .GetInputCharacteristic = input_kind_,       \
+   .GetOutputCharacteristic = is_required,      \
+   .GetInputMemoryType = in_memory,             \
+   .GetVariadicInputMinArity = one,             \
+   .GetVariadicInputHomogeneity = one,          \
+   .GetVariadicOutputMinArity = one,            \
+   .GetVariadicOutputHomogeneity = one,         \
+   .CreateKernelV2 = create,                    \
+   .KernelComputeV2 = compute,                  \
+   .GetStartVersion = one,                      \
+   .GetEndVersion = one}
+
 #endif
