@@ -96,8 +96,8 @@ def test_what_ends_is_started_again_and_all_stop_on_sigterm(tmp_path: Path) -> N
     with supervised(tmp_path, "served", "other") as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "up\n"  # and no child's line before it
-        (first,) = pids(tmp_path, "other")
-        os.kill(first, signal.SIGKILL)
+        wait_for(lambda: pids(tmp_path, "other"))  # "up" is of the port alone
+        os.kill(pids(tmp_path, "other")[0], signal.SIGKILL)
         wait_for(lambda: len(pids(tmp_path, "other")) == 2)
         process.send_signal(signal.SIGTERM)
         _, log = process.communicate(timeout=30)
