@@ -22,7 +22,7 @@ typedef struct {
   ptrdiff_t query_stride, key_stride, out_stride;
   ptrdiff_t query_count, key_count, group_size, size;
   float scale;       /* of scores */
-  int is_bytes;      /* scores are products of int8, which `bytes_suffice` allows */
+  int is_bytes;      /* all products are of bytes, which `bytes_suffice` allows; without a mask */
   const float *mask; /* added to scores, a row for each of the queries; NULL where all see all */
   ptrdiff_t mask_stride;
 } Head;
@@ -33,8 +33,8 @@ enum { SEES_NOTHING, SEES_SOME, SEES_ALL };
 typedef struct {
   ptrdiff_t queries; /* that are attended at once */
 
-  /* Whether int8 queries and keys move no row's scores by more than 0.05, root mean square; NULL where
-   * they are no faster. */
+  /* Whether int8 queries and keys move no row's scores by more than 0.05, root mean square, and int8
+   * values are within 2 % of the values; NULL where they are no faster. */
   int (*bytes_suffice)(const Head *head);
 
   /* Packs blocks `first` .. `last` of keys and values; [packed_words] each, best from 64 bytes on. */

@@ -5,7 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define VISION_COLUMNS 64     /* inputs of a linear layer are padded to a multiple of it */
+#define VISION_COLUMNS 128    /* inputs of a linear layer are padded to a multiple of it */
 #define VISION_ROWS 32        /* and its rows to one of this */
 #define VISION_BLOCK_ROWS 256 /* rows of one task */
 #define VISION_PANELS 16      /* panels of outputs of one task */
@@ -16,7 +16,7 @@ typedef struct {
   const float *weight, *bias; /* [size] of a layer norm; NULL for none */
   ptrdiff_t row_count, size;
   float epsilon, inverse_scale;
-  uint32_t *out;     /* [row_count][row_words or pair_words of size] */
+  uint32_t *out;     /* [row_count][row_stride or pair_words of size], zeros before they are first written */
   float *row_scales; /* [row_count], written, and rows are int16; NULL for int8 */
 } Quantisation;
 
@@ -24,7 +24,7 @@ typedef struct {
 enum { STORED, ADDED, ACTIVATED };
 
 typedef struct {
-  const uint32_t *rows;   /* [row_count, padded][row_words(inputs)] */
+  const uint32_t *rows;   /* [row_count, padded][row_stride of inputs] */
   const uint8_t *weights; /* packed */
   const float *scales;    /* [outputs], those of the inputs included */
   const float *bias;      /* [outputs] */
@@ -34,14 +34,24 @@ typedef struct {
   uint32_t *activated;    /* GELU of them, ACTIVATED, as rows of the next layer */
   float inverse_scale;    /* of the next layer's inputs */
   const float *row_scales; /* [row_count] of int16 rows, whose GELU goes to `out`; NULL for int8 */
+  int32_t *notes;          /* [row_count][note_words], where the kernel notes rows; NULL elsewhere */
 } Linear;
 
+/* What a kernel notes of a row before it is multiplied. */
 typedef struct {
-  ptrdiff_t panel;  /* outputs whose weights lie side by side */
+  int32_t begin;             /* of each of its sums */
+  int32_t count, long_count; /* of words and of groups that need more than the tile does */
+  int32_t numbers[];         /* those words from the first number on, those groups from the last back */
+} RowNote;
+
+typedef struct {
+  ptrdiff_t panel; /* outputs whose weights lie side by side */
+  ptrdiff_t notes; /* words that a row of int8 holds beside each 16 of its inputs */
   void (*pack)(const int8_t *weights, ptrdiff_t inputs, ptrdiff_t outputs, ptrdiff_t panel,
                uint8_t *packed); /* one panel of [inputs][outputs] */
   void (*pack_pairs)(const float *weights, ptrdiff_t inputs, ptrdiff_t outputs, ptrdiff_t panel,
                      uint8_t *packed, float *scales); /* likewise, and [outputs] scales */
+  void (*note)(const Linear *work, ptrdiff_t first, ptrdiff_t last); /* rows in int8; NULL: no need */
   void (*quantise)(const Quantisation *work, ptrdiff_t first, ptrdiff_t last);
   void (*multiply)(const Linear *work, ptrdiff_t first, ptrdiff_t last, ptrdiff_t first_panel,
                    ptrdiff_t last_panel); /* up to VISION_BLOCK_ROWS from a multiple of VISION_ROWS */
@@ -55,9 +65,24 @@ static inline ptrdiff_t rounded_up(ptrdiff_t number, ptrdiff_t multiple) {
 
 static inline ptrdiff_t row_words(ptrdiff_t inputs) { return rounded_up(inputs, VISION_COLUMNS) / 4; }
 
-/* Bytes of a packed panel: weights, then what each output's products begin with. */
-static inline ptrdiff_t panel_bytes(const VisionKernel *kernel, ptrdiff_t inputs) {
-  return (rounded_up(inputs, VISION_COLUMNS) + (ptrdiff_t)sizeof(int32_t)) * kernel->panel;
+/* Words from a row of int8 to the next, which holds `notes` beside each 16 inputs, and a last one. */
+static inline ptrdiff_t row_stride(ptrdiff_t inputs, ptrdiff_t notes) {
+  return row_words(inputs) / 4 * (4 + notes) + (notes ? VISION_COLUMNS / 4 : 0);
+}
+
+/* Bytes of `panel` packed outputs: weights, then what each output's products begin with, then, where rows
+ * have notes, a limit for each 16 inputs and one more, padded. */
+static inline ptrdiff_t panel_bytes(ptrdiff_t inputs, ptrdiff_t panel, ptrdiff_t notes) {
+  ptrdiff_t limits = notes ? rounded_up(row_words(inputs) / 4 + 1, 16) : 0;
+  ptrdiff_t words = (row_words(inputs) + 1) * panel + limits;
+  return words * (ptrdiff_t)sizeof(int32_t);
+}
+
+/* Numbers of a row's note. */
+static inline ptrdiff_t note_words(ptrdiff_t inputs) { return 3 + row_words(inputs) / 4 * 5; }
+
+static inline RowNote *row_note(const Linear *work, ptrdiff_t row) {
+  return (RowNote *)(work->notes + row * note_words(work->inputs));
 }
 
 static inline ptrdiff_t pair_words(ptrdiff_t inputs) { return rounded_up(inputs, VISION_COLUMNS) / 2; }

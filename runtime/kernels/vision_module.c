@@ -1,21 +1,10 @@
 #include "vision_module.h"
 
-#include <math.h>
-
-#include "level.h"
-#include "pool.h"
+#include <stdlib.h>
 
 #define NAME "edge_medgemma.vision_threads"
 #define MOST_THREADS 1024
-#define ATTENDED_ROWS 256 /* of a head in one task */
-#define LARGEST_HEADS 1024
 #define LARGEST_SIZE (1 << 24) /* rows, inputs or outputs: no product of two overflows */
-
-/* Threads and the level that they compute with. */
-typedef struct {
-  Pool *pool;
-  const Level *level;
-} Threads;
 
 static void free_threads(PyObject *capsule) {
   Threads *threads = PyCapsule_GetPointer(capsule, NAME);
@@ -42,12 +31,11 @@ static PyObject *vision_threads(PyObject *self, PyObject *args) {
   return NULL;
 }
 
-static Threads *threads_of(PyObject *capsule) { return PyCapsule_GetPointer(capsule, NAME); }
+Threads *threads_of(PyObject *capsule) { return PyCapsule_GetPointer(capsule, NAME); }
 
 static int is_size(Py_ssize_t size) { return size > 0 && size <= LARGEST_SIZE; }
 
-/* Whether a buffer has so many bytes; sets ValueError. */
-static int has_bytes(const Py_buffer *buffer, Py_ssize_t bytes) {
+int has_bytes(const Py_buffer *buffer, Py_ssize_t bytes) {
   if (buffer->len == bytes) return 1;
   PyErr_Format(PyExc_ValueError, "a buffer has %zd bytes, %zd are expected", buffer->len, bytes);
   return 0;
@@ -61,21 +49,22 @@ static int is_written(const Py_buffer *buffer, Py_ssize_t bytes) {
   return 0;
 }
 
-static int are_sizes(Py_ssize_t a, Py_ssize_t b, Py_ssize_t c) {
+int are_sizes(Py_ssize_t a, Py_ssize_t b, Py_ssize_t c) {
   if (is_size(a) && is_size(b) && is_size(c)) return 1;
   PyErr_SetString(PyExc_ValueError, "rows, inputs or outputs out of range");
   return 0;
 }
 
-static Py_ssize_t input_bytes(Py_ssize_t rows, Py_ssize_t size, int are_pairs) {
-  Py_ssize_t words = are_pairs ? pair_words(size) : row_words(size);
+static Py_ssize_t input_bytes(const VisionKernel *kernel, Py_ssize_t rows, Py_ssize_t size,
+                              int are_pairs) {
+  Py_ssize_t words = are_pairs ? pair_words(size) : row_stride(size, kernel->notes);
   return rounded_up(rows, VISION_ROWS) * words * 4;
 }
 
 static Py_ssize_t weight_bytes(const VisionKernel *kernel, Py_ssize_t inputs, Py_ssize_t outputs,
                                int are_pairs) {
   return panels(kernel, outputs) *
-         (are_pairs ? pair_panel_bytes(kernel, inputs) : panel_bytes(kernel, inputs));
+         (are_pairs ? pair_panel_bytes(kernel, inputs) : panel_bytes(inputs, kernel->panel, kernel->notes));
 }
 
 static PyObject *vision_sizes(PyObject *self, PyObject *args) {
@@ -87,7 +76,7 @@ static PyObject *vision_sizes(PyObject *self, PyObject *args) {
   const Threads *threads = threads_of(capsule);
   if (!threads || !are_sizes(rows, inputs, outputs)) return NULL;
   const VisionKernel *kernel = threads->level->vision;
-  return Py_BuildValue("nn", input_bytes(rows, inputs, are_pairs),
+  return Py_BuildValue("nn", input_bytes(kernel, rows, inputs, are_pairs),
                        weight_bytes(kernel, inputs, outputs, are_pairs));
 }
 
@@ -107,7 +96,7 @@ static void pack_panel(void *data, size_t index) {
                           a->packed + panel * pair_panel_bytes(a->kernel, a->inputs), a->scales);
   else
     a->kernel->pack(a->weights, a->inputs, a->outputs, panel,
-                    a->packed + panel * panel_bytes(a->kernel, a->inputs));
+                    a->packed + panel * panel_bytes(a->inputs, a->kernel->panel, a->kernel->notes));
 }
 
 static PyObject *vision_pack(PyObject *self, PyObject *args) {
@@ -168,7 +157,7 @@ static PyObject *vision_quantise(PyObject *self, PyObject *args) {
     Py_ssize_t size = 4 * work->size;
     sound = has_bytes(&rows, work->row_count * size) &&
             (!weight.buf || (has_bytes(&weight, size) && has_bytes(&bias, size))) &&
-            has_bytes(&out, input_bytes(work->row_count, work->size, !!row_scales.buf)) &&
+            has_bytes(&out, input_bytes(task.kernel, work->row_count, work->size, !!row_scales.buf)) &&
             is_written(&row_scales, 4 * work->row_count);
     if (sound) {
       Py_BEGIN_ALLOW_THREADS
@@ -202,6 +191,28 @@ static void multiply_block(void *data, size_t index) {
   else task->kernel->multiply(work, row, last, panel, end);
 }
 
+static void note_block(void *data, size_t index) {
+  const LinearTask *task = data;
+  ptrdiff_t first = (ptrdiff_t)index * VISION_ROWS, last = first + VISION_ROWS;
+  task->kernel->note(&task->work, first, last < task->work.row_count ? last : task->work.row_count);
+}
+
+/* Zero where memory is too little. */
+static int run_linear(Pool *pool, LinearTask *task) {
+  Linear *work = &task->work;
+  size_t blocks = (size_t)((work->row_count + VISION_ROWS - 1) / VISION_ROWS);
+  if (task->kernel->note && !work->row_scales) {
+    work->notes = malloc(sizeof(int32_t) * (size_t)(work->row_count * note_words(work->inputs)));
+    if (!work->notes) return 0;
+    pool_run(pool, note_block, task, blocks);
+  }
+  task->blocks = (work->row_count + VISION_BLOCK_ROWS - 1) / VISION_BLOCK_ROWS;
+  ptrdiff_t groups = (panels(task->kernel, work->outputs) + VISION_PANELS - 1) / VISION_PANELS;
+  pool_run(pool, multiply_block, task, (size_t)(task->blocks * groups));
+  free(work->notes);
+  return 1;
+}
+
 static int is_sound_linear(const VisionKernel *kernel, const Linear *work, const Py_buffer *rows,
                            const Py_buffer *weights, const Py_buffer *scales,
                            const Py_buffer *bias, const Py_buffer *out,
@@ -209,12 +220,12 @@ static int is_sound_linear(const VisionKernel *kernel, const Linear *work, const
   int are_pairs = row_scales->buf != NULL;
   Py_ssize_t outputs = 4 * work->outputs;
   Py_ssize_t written = work->after == ACTIVATED && !are_pairs
-                           ? input_bytes(work->row_count, work->outputs, 0)
+                           ? input_bytes(kernel, work->row_count, work->outputs, 0)
                            : work->row_count * outputs;
   if (work->after < STORED || work->after > ACTIVATED)
     return PyErr_SetString(PyExc_ValueError, "no such use of products"), 0;
   return (!are_pairs || has_bytes(row_scales, 4 * work->row_count)) &&
-         has_bytes(rows, input_bytes(work->row_count, work->inputs, are_pairs)) &&
+         has_bytes(rows, input_bytes(kernel, work->row_count, work->inputs, are_pairs)) &&
          has_bytes(weights, weight_bytes(kernel, work->inputs, work->outputs, are_pairs)) &&
          has_bytes(scales, outputs) && has_bytes(bias, outputs) && has_bytes(out, written);
 }
@@ -238,120 +249,14 @@ static PyObject *vision_linear(PyObject *self, PyObject *args) {
   if (sound) {
     work->rows = rows.buf, work->weights = weights.buf, work->scales = scales.buf;
     work->bias = bias.buf, work->out = out.buf, work->activated = out.buf;
-    work->row_scales = row_scales.buf;
-    task.blocks = (work->row_count + VISION_BLOCK_ROWS - 1) / VISION_BLOCK_ROWS;
-    ptrdiff_t groups = (panels(task.kernel, work->outputs) + VISION_PANELS - 1) / VISION_PANELS;
+    work->row_scales = row_scales.buf, work->notes = NULL;
     Py_BEGIN_ALLOW_THREADS
-    pool_run(threads->pool, multiply_block, &task, (size_t)(task.blocks * groups));
+    sound = run_linear(threads->pool, &task);
     Py_END_ALLOW_THREADS
+    if (!sound) PyErr_NoMemory();
   }
   PyBuffer_Release(&rows), PyBuffer_Release(&weights), PyBuffer_Release(&scales);
   PyBuffer_Release(&bias), PyBuffer_Release(&out), PyBuffer_Release(&row_scales);
-  if (!sound) return NULL;
-  Py_RETURN_NONE;
-}
-
-/* Attention of all rows to all rows. Heads lie side by side. */
-typedef struct {
-  const AttentionKernel *kernel;
-  const float *joined; /* [row_count][3][heads][size] */
-  float *out;          /* [row_count][heads][size] */
-  uint32_t *packed;    /* [2][heads][packed_words] */
-  ptrdiff_t row_count, heads, size, parts;
-  uint8_t are_bytes[LARGEST_HEADS]; /* scores of a head */
-} Attention;
-
-static Head head_of(const Attention *a, ptrdiff_t head) {
-  ptrdiff_t width = a->heads * a->size;
-  const float *queries = a->joined + head * a->size;
-  return (Head){.queries = queries,
-                .keys = queries + width,
-                .values = queries + 2 * width,
-                .out = a->out + head * a->size,
-                .query_stride = 3 * width,
-                .key_stride = 3 * width,
-                .out_stride = width,
-                .query_count = a->row_count,
-                .key_count = a->row_count,
-                .group_size = 1,
-                .size = a->size,
-                .scale = 1 / sqrtf((float)a->size),
-                .is_bytes = a->are_bytes[head]};
-}
-
-static uint32_t *keys_of(const Attention *a, ptrdiff_t head) {
-  return a->packed + 2 * head * packed_words(a->row_count, a->size);
-}
-
-static void choose_bytes(void *data, size_t head) {
-  Attention *a = data;
-  Head one = head_of(a, (ptrdiff_t)head);
-  a->are_bytes[head] = (uint8_t)a->kernel->bytes_suffice(&one);
-}
-
-static void pack_block(void *data, size_t index) {
-  const Attention *a = data;
-  ptrdiff_t head = (ptrdiff_t)index / a->parts, block = (ptrdiff_t)index % a->parts;
-  Head one = head_of(a, head);
-  uint32_t *keys = keys_of(a, head);
-  a->kernel->pack_blocks(&one, block, block + 1, keys,
-                         keys + packed_words(a->row_count, a->size));
-}
-
-static void attend_part(void *data, size_t index) {
-  const Attention *a = data;
-  ptrdiff_t head = (ptrdiff_t)index / a->parts, first = (ptrdiff_t)index % a->parts * ATTENDED_ROWS;
-  ptrdiff_t last = first + ATTENDED_ROWS < a->row_count ? first + ATTENDED_ROWS : a->row_count;
-  Head one = head_of(a, head);
-  const uint32_t *keys = keys_of(a, head), *values = keys + packed_words(a->row_count, a->size);
-  for (ptrdiff_t row = first, queries = a->kernel->queries; row < last; row += queries)
-    a->kernel->attend(&one, keys, values, NULL, row, last - row < queries ? last - row : queries);
-}
-
-static int are_attention_sizes(Py_ssize_t rows, Py_ssize_t heads, Py_ssize_t size) {
-  if (!are_sizes(rows, heads, size)) return 0;
-  if (size <= ATTENTION_LARGEST_HEAD && heads <= LARGEST_HEADS) return 1;
-  PyErr_SetString(PyExc_ValueError, "heads are too many or too large");
-  return 0;
-}
-
-static PyObject *vision_packed_words(PyObject *self, PyObject *args) {
-  (void)self;
-  Py_ssize_t rows, heads, size;
-  if (!PyArg_ParseTuple(args, "nnn", &rows, &heads, &size)) return NULL;
-  if (!are_attention_sizes(rows, heads, size)) return NULL;
-  return PyLong_FromSsize_t(2 * heads * packed_words(rows, size));
-}
-
-static PyObject *vision_attend(PyObject *self, PyObject *args) {
-  (void)self;
-  PyObject *capsule;
-  Py_buffer joined, out, packed;
-  Attention work = {0};
-  int may_be_bytes = 0;
-  if (!PyArg_ParseTuple(args, "Oy*nnnw*w*|p", &capsule, &joined, &work.row_count, &work.heads,
-                        &work.size, &out, &packed, &may_be_bytes))
-    return NULL;
-  const Threads *threads = threads_of(capsule);
-  int sound = threads && are_attention_sizes(work.row_count, work.heads, work.size);
-  if (sound) {
-    Py_ssize_t numbers = work.row_count * work.heads * work.size;
-    sound = has_bytes(&joined, 3 * numbers * 4) && has_bytes(&out, numbers * 4) &&
-            has_bytes(&packed, 8 * work.heads * packed_words(work.row_count, work.size));
-  }
-  if (sound) {
-    work.kernel = threads->level->attention;
-    work.joined = joined.buf, work.out = out.buf, work.packed = packed.buf;
-    Py_BEGIN_ALLOW_THREADS
-    if (may_be_bytes && work.kernel->bytes_suffice)
-      pool_run(threads->pool, choose_bytes, &work, (size_t)work.heads);
-    work.parts = attention_blocks(work.row_count);
-    pool_run(threads->pool, pack_block, &work, (size_t)(work.heads * work.parts));
-    work.parts = (work.row_count + ATTENDED_ROWS - 1) / ATTENDED_ROWS;
-    pool_run(threads->pool, attend_part, &work, (size_t)(work.heads * work.parts));
-    Py_END_ALLOW_THREADS
-  }
-  PyBuffer_Release(&joined), PyBuffer_Release(&out), PyBuffer_Release(&packed);
   if (!sound) return NULL;
   Py_RETURN_NONE;
 }

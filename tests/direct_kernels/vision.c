@@ -18,23 +18,27 @@ static double gelu(double x) {
 }
 
 static uint8_t *packed_weights(const VisionKernel *kernel, const Case *of, const int8_t *weights) {
-  ptrdiff_t bytes = panel_bytes(kernel, of->inputs), count = panels(kernel, of->outputs);
+  ptrdiff_t bytes = panel_bytes(of->inputs, kernel->panel, kernel->notes);
+  ptrdiff_t count = panels(kernel, of->outputs);
   uint8_t *packed = allocated(bytes * count, 1);
   for (ptrdiff_t p = 0; p < count; p++)
     kernel->pack(weights, of->inputs, of->outputs, p, packed + p * bytes);
   return packed;
 }
 
-static uint32_t *allocated_rows(ptrdiff_t rows, ptrdiff_t size) {
-  return allocated(rounded_up(rows, VISION_ROWS) * row_words(size), sizeof(uint32_t));
+static uint32_t *allocated_rows(const VisionKernel *kernel, ptrdiff_t rows, ptrdiff_t size) {
+  return allocated(rounded_up(rows, VISION_ROWS) * row_stride(size, kernel->notes), sizeof(uint32_t));
 }
 
-static void multiply(const VisionKernel *kernel, const Linear *work) {
+static void multiply(const VisionKernel *kernel, Linear *work) {
+  work->notes = allocated(work->row_count * note_words(work->inputs), sizeof(int32_t));
+  if (kernel->note) kernel->note(work, 0, work->row_count);
   for (ptrdiff_t first = 0; first < work->row_count; first += VISION_ROWS) {
     ptrdiff_t last = first + VISION_ROWS;
     kernel->multiply(work, first, last < work->row_count ? last : work->row_count, 0,
                      panels(kernel, work->outputs));
   }
+  free(work->notes);
 }
 
 /* integers[rows][inputs] of the formula; a norm has an epsilon. */
@@ -80,8 +84,8 @@ static double check_case(const VisionKernel *kernel, const Case *of, int is_norm
   draw_floats(per_output, 2 * of->outputs, 1e-3, 2e-3);
   draw_bytes(weights, of->inputs * of->outputs, -128, 127);
   for (ptrdiff_t i = 0; i < in; i++) x[i] = rintf(x[i]);
-  uint32_t *rows = allocated_rows(of->rows, of->inputs);
-  uint32_t *activated = allocated_rows(of->rows, of->outputs);
+  uint32_t *rows = allocated_rows(kernel, of->rows, of->inputs);
+  uint32_t *activated = allocated_rows(kernel, of->rows, of->outputs);
   uint8_t *packed = packed_weights(kernel, of, weights);
   uint8_t *packed_second = packed_weights(kernel, &second, weights);
 

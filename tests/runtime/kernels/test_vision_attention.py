@@ -53,19 +53,44 @@ def test_it_is_softmax_attention(rows, heads, size, level):
 
 
 @SHAPES
-def test_scores_of_bytes_are_taken_where_they_suffice(rows, heads, size, level):
+def test_bytes_are_taken_where_they_suffice(rows, heads, size, level):
     """Of the first head scores are small; those of the others int8 would move by more than 0.05."""
     joined = drawn(rows, heads, size).reshape(rows, 3, heads, size)
-    joined[:, :2, 0] *= 2
+    joined[:, :2, 0] *= 1.4
     joined[:, :2, 1:] *= 8
     flat = joined.reshape(rows, -1)
     words, given = attended(flat, heads), attended(flat, heads, may_be_bytes=True)
     np.testing.assert_array_equal(given[:, size:], words[:, size:])
     difference = np.abs(given - reference(flat, heads))[:, :size]
     figures = f"max {difference.max():.2e}, mean {difference.mean():.2e}"
-    assert difference.max() < 0.1 and difference.mean() < 0.01, figures
-    if rows > 2 and level in ("avx512", "avx_vnni", "i8mm", "dotprod"):
+    assert difference.max() < 0.15 and difference.mean() < 0.015, figures
+    if rows > 2 and level != "amx":
         assert (given[:, :size] != words[:, :size]).any()
+
+
+@pytest.mark.usefixtures("level")
+def test_values_of_which_some_are_far_above_the_others_are_not_bytes():
+    joined = drawn(300, 1, 16)
+    joined[::100, 32:] *= 1000
+    np.testing.assert_array_equal(attended(joined, 1, may_be_bytes=True), attended(joined, 1))
+
+
+@pytest.mark.parametrize("size", [16, 72, 256])
+@pytest.mark.parametrize("values", ["as keys", "alternating"])
+def test_the_largest_sums_of_bytes_overflow_nowhere(size, values, level):
+    """Queries, keys and values all as long as their scales let them be, and weights at their peak."""
+    rows = 200
+    signs = np.where(np.arange(rows) % 3 == 0, -1, 1)[:, None]
+    joined = np.ones((rows, 3 * size), np.float32)
+    joined[:, size : 2 * size] *= signs
+    joined[:, 2 * size :] *= (
+        signs if values == "as keys" else np.where(np.arange(rows) % 2 == 0, 1, -0.5)[:, None]
+    )
+    given, expected = attended(joined, 1, may_be_bytes=True), reference(joined, 1)
+    difference = np.abs(given - expected)
+    assert difference.max() < 0.01, f"max {difference.max():.2e}, mean {difference.mean():.2e}"
+    if level != "amx" and values == "alternating":
+        assert (given != attended(joined, 1)).any(), "these are not sums of bytes"
 
 
 def test_steep_scores_take_the_value_of_one_key():
