@@ -4,6 +4,7 @@ import hashlib
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import ml_dtypes
 import numpy as np
@@ -16,21 +17,28 @@ from edge_medgemma.export.checkpoint.tensor_names import EMBEDDING, expected_sha
 from edge_medgemma.runtime.errors import CheckpointError
 from edge_medgemma.runtime.model_shape import TextSpec, TokenSpec, VisionSpec
 
-VERSION = 1
+VERSION = 2
 """Goes up when the same seed gives other weights."""
 
-SPREAD = 0.1
-"""Half-width of norm weights around their neutral value and of biases around zero."""
+SPREAD = 0.06
+"""Standard deviation of norm weights around their neutral value and of biases around zero."""
+
+_QUANTILES = [NormalDist().inv_cdf((byte + 0.5) / 256) for byte in range(256)]
+_NORMAL = (np.array(_QUANTILES) / np.std(_QUANTILES)).astype(np.float32)
+"""The number that stands for each value of a random byte: as near to normal as 256 numbers are."""
 
 
 @dataclass(frozen=True, slots=True)
 class RandomTensor:
-    """Uniform weights around a centre, the same whichever part of them is read."""
+    """Normal weights, as trained ones nearly are, the same whichever part of them is read.
+
+    None is further from the centre than 2.9 deviations.
+    """
 
     name: str
     shape: tuple[int, ...]
     centre: float
-    half_width: float
+    deviation: float
     seed: int
 
     def read(self, *index: slice) -> NDArray[np.float32]:
@@ -62,12 +70,11 @@ class RandomTensor:
         )
 
     def _tile(self, row: int, column: int, rows: int, columns: int) -> NDArray[np.float32]:
-        """Bytes of a generator seeded by the tile's place, as steps of half_width / 128."""
-        place = (self.seed, zlib.crc32(self.name.encode()), row, column)
-        words = np.random.SFC64(place).random_raw(-(-rows * columns // 8))
-        steps = words.astype("<u8", copy=False).view(np.int8)[: rows * columns]
-        values = steps.astype(np.float32)
-        values *= np.float32(self.half_width / 128)
+        """Bytes of a generator seeded by the tile's place, as quantiles of the distribution."""
+        seed = (self.seed, zlib.crc32(self.name.encode()), row, column)
+        words = np.random.SFC64(seed).random_raw(-(-rows * columns // 8))
+        places = words.astype("<u8", copy=False).view(np.uint8)[: rows * columns]
+        values = np.take(_NORMAL * np.float32(self.deviation), places)
         if self.centre:
             values += np.float32(self.centre)
         return values.reshape(rows, columns)
@@ -110,7 +117,7 @@ def _tensors(text: TextSpec, vision: VisionSpec, seed: int) -> Mapping[str, Tens
 
 
 def _distribution(name: str, shape: tuple[int, ...]) -> tuple[float, float]:
-    """Centre and half-width that keep activations near 1: variance 1 / inputs for linear layers."""
+    """Centre and deviation that keep activations near 1: variance 1 / inputs for linear layers."""
     if len(shape) == 1:
         is_layer_norm = name.startswith("vision.") and "norm" in name and name.endswith(".weight")
         return (1.0 if is_layer_norm else 0.0), SPREAD
@@ -120,7 +127,7 @@ def _distribution(name: str, shape: tuple[int, ...]) -> tuple[float, float]:
         inputs = shape[0]
     else:
         inputs = int(np.prod(shape[1:]))
-    return 0.0, (3.0 / inputs) ** 0.5
+    return 0.0, inputs**-0.5
 
 
 def _text(

@@ -25,6 +25,15 @@ def test_any_part_of_a_tensor_is_the_same_as_in_the_whole():
     assert whole.std() == pytest.approx(2560**-0.5, rel=0.02)
 
 
+def test_weights_are_as_normal_as_256_numbers_can_be():
+    weights = synthetic_checkpoint("4b").tensors["text.layers.3.self_attn.k_proj.weight"].read()
+    deviations = np.abs(weights - weights.mean()) / weights.std()
+    assert weights.mean() == pytest.approx(0, abs=1e-4)
+    for limit, share in ((0.5, 0.383), (1, 0.683), (2, 0.954)):
+        assert np.mean(deviations < limit) == pytest.approx(share, abs=0.01)
+    assert 2.8 < deviations.max() < 3
+
+
 def test_tiles_below_the_first_differ():
     rows = synthetic_checkpoint("4b").tensors["text.embed_tokens.weight"].read(slice(507, 517))
     assert len({row.tobytes() for row in rows}) == 10
