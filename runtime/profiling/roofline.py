@@ -168,34 +168,42 @@ class Speeds:
     floats: float | None
     """Layers of float weights."""
     attention: float | None
+    int8_attention: float | None
+    """Of a vision tower whose layers are int8."""
 
 
 def onnxruntime_speeds(peaks: Peaks) -> Speeds:
     """Of onnxruntime's own operators, and of a GPU."""
-    return Speeds(peaks.int8_flop_per_s, peaks.f32_flop_per_s, peaks.f32_flop_per_s)
+    floats = peaks.f32_flop_per_s
+    return Speeds(peaks.int8_flop_per_s, floats, floats, floats)
 
 
 def openvino_speeds(peaks: Peaks) -> Speeds:
     """Of OpenVINO: floats are bfloat16 where the processor multiplies that."""
     floats = peaks.bf16_flop_per_s or peaks.f32_flop_per_s
-    return Speeds(peaks.int8_flop_per_s, floats, floats)
+    return Speeds(peaks.int8_flop_per_s, floats, floats, floats)
 
 
 def kernel_speeds(peaks: Peaks) -> Speeds:
     """Of our kernels: floats are int16, attention is bfloat16 where there are tiles of it."""
     loops = peaks.instruction_flop_per_s
-    pairs = loops.get("int16")
+    pairs, byte_products, tiles = map(loops.get, ("int16", "int8", "bfloat16 tiles"))
     return Speeds(
-        loops.get("int8 tiles") or loops.get("int8"), pairs, loops.get("bfloat16 tiles") or pairs
+        int8=loops.get("int8 tiles") or byte_products,
+        floats=pairs,
+        attention=tiles or pairs,
+        int8_attention=tiles or byte_products,
     )
 
 
 def vision_ceiling(
     manifest: Manifest, slices: int, peaks: Peaks, median_s: float, speeds: Speeds
 ) -> Ceiling | None:
-    """Ceiling of `slices` slices; attention is in float also where the linear layers are int8."""
-    layers = speeds.int8 if manifest.precision.vision == "int8" else speeds.floats
-    return _ceiling(vision_work(manifest, slices), layers, speeds.attention, peaks, median_s)
+    """Ceiling of `slices` slices; all heads of an int8 tower are taken to attend in int8."""
+    layers, attention = speeds.floats, speeds.attention
+    if manifest.precision.vision == "int8":
+        layers, attention = speeds.int8, speeds.int8_attention
+    return _ceiling(vision_work(manifest, slices), layers, attention, peaks, median_s)
 
 
 def decoder_ceiling(

@@ -49,7 +49,9 @@ INSTRUCTIONS: Mapping[str, Mapping[tuple[str, str], str]] = {
     },
 }
 """By level, stage and part: what it multiplies with, where that is not as usual."""
-USUAL = {LINEAR: "int8", ATTENTION: "int16"}
+USUAL = {("vision", ATTENTION): "int8", ("prefill", ATTENTION): "int16"}
+USUAL |= {(stage, LINEAR): "int8" for stage in ("vision", "prefill")}
+"""Where a head's products of bytes do not suffice, its attention is in int16."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +176,7 @@ def _parts(
     level, peaks = kernel_level() or "none", kernel_peaks(threads)
     parts = []
     for part, taken_s in seconds.items():
-        instruction = INSTRUCTIONS.get(level, {}).get((stage, part), USUAL.get(part, ""))
+        instruction = INSTRUCTIONS.get(level, {}).get((stage, part), USUAL.get((stage, part), ""))
         if part in flop and instruction in peaks:
             known = flop[part], instruction, peaks[instruction]
             parts.append(Part(level, stage, part, taken_s, *known))
