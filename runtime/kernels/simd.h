@@ -10,7 +10,7 @@
  *   Ints add_pair_dots(Ints, Ints a, Ints b)  two products of int16 by int16 are added to each lane
  *   Ints pairs_of(Floats even, Floats odd)    numbers rounded to int16, as pairs for add_pair_dots
  *
- * Without a dot instruction (AVX2), Sums are int16: DOTS says how many additions of products up to
+ * Without a dot instruction (AVX2), Sums are int16, which wrap: DOTS says how many additions of products up to
  * LARGEST_DOT they hold. Elsewhere they are int32.
  */
 #ifndef SIMD_H
@@ -201,7 +201,7 @@ INLINE Ints add_pair_dots(Ints sums, Ints a, Ints b) {
 #define LARGEST_DOT (INT16_MAX / DOTS) /* of two products */
 typedef int16_t Sums __attribute__((vector_size(LANES * 4)));
 INLINE Sums add_dots(Sums sums, Bytes u, Bytes s) {
-  return sums + (Sums)_mm256_maddubs_epi16((__m256i)u, (__m256i)s);
+  return (Sums)_mm256_add_epi16((__m256i)sums, _mm256_maddubs_epi16((__m256i)u, (__m256i)s));
 }
 INLINE Ints add_pair_dots(Ints sums, Ints a, Ints b) {
   return sums + (Ints)_mm256_madd_epi16((__m256i)a, (__m256i)b);
