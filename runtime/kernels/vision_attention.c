@@ -12,7 +12,7 @@ typedef struct {
   float *out;          /* [row_count][heads][size] */
   uint32_t *packed;    /* [2][heads][packed_words] */
   ptrdiff_t row_count, heads, size, parts;
-  uint8_t are_bytes[LARGEST_HEADS]; /* scores of a head */
+  uint8_t are_bytes[LARGEST_HEADS]; /* products of a head */
 } Attention;
 
 static Head head_of(const Attention *a, ptrdiff_t head) {

@@ -237,7 +237,7 @@ def test_buffers_of_the_wrong_size_are_refused():
     layer = random_layer(pool, np.random.default_rng(0), 8, 8)
     rows = quantised(pool, np.zeros((2, 8), np.float32), 1.0)
     out = np.empty((2, 8), np.float32)
-    for wrong in [(3, 8, 8), (2, 200, 8), (2, 8, 9), (0, 8, 8), (2, -8, 8), (2**40, 8, 8)]:
+    for wrong in [(3, 8, 8), (2, 100, 8), (2, 8, 9), (0, 8, 8), (2, -8, 8), (2**40, 8, 8)]:
         with pytest.raises(ValueError, match=r"a buffer has|out of range"):
             multiplied(pool, rows, layer, wrong, STORED, out)
     with pytest.raises(ValueError, match="use of products"):
