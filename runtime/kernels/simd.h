@@ -33,6 +33,7 @@
 typedef float Floats __attribute__((vector_size(LANES * 4)));
 typedef int32_t Ints __attribute__((vector_size(LANES * 4)));
 typedef int8_t Bytes __attribute__((vector_size(LANES * 4)));
+typedef uint64_t Longs __attribute__((vector_size(LANES * 4)));
 
 INLINE Floats load_floats(const void *from) {
   Floats x;
@@ -74,6 +75,19 @@ INLINE Floats load_first_floats(const float *from, ptrdiff_t count) {
 /* The same of any count. */
 INLINE Floats load_some_floats(const float *from, ptrdiff_t count) {
   return count >= LANES ? load_floats(from) : load_first_floats(from, count);
+}
+
+/* The same, but that two or four numbers are in all lanes, again and again: masks are slower. */
+INLINE Floats load_repeated_floats(const float *from, ptrdiff_t count) {
+  if (count == 2) {
+    uint64_t two;
+    memcpy(&two, from, sizeof two);
+    return (Floats)(two - (Longs){0});
+  }
+#if LANES == 16
+  if (count == 4) return (Floats)_mm512_broadcast_f32x4(_mm_loadu_ps(from));
+#endif
+  return load_first_floats(from, count);
 }
 
 /* The lanes of `x` at `places`. */
