@@ -9,7 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_medgemma.runtime.backends.protobuf import bytes_field, integer_field, text_field
+from edge_medgemma.runtime.backends.protobuf import (
+    bytes_field,
+    float_field,
+    integer_field,
+    text_field,
+)
 
 IR_VERSION = 10
 OPSET = 21
@@ -18,6 +23,7 @@ _TYPES = {"float32": 1, "uint8": 2, "int8": 3, "int32": 6, "float16": 10, "bfloa
 """TensorProto.DataType"""
 _ACCURACY_INT8 = 4
 """accuracy_level of MatMulNBits that multiplies in int8, as the decoder's nodes ask for"""
+_FLOAT_ATTRIBUTE = 1
 _INT_ATTRIBUTE = 2
 _STRING_ATTRIBUTE = 3
 """AttributeProto.AttributeType"""
@@ -37,7 +43,7 @@ def one_node_model(
     inputs: Mapping[str, Value | None],
     weights: Mapping[str, NDArray[np.generic]],
     outputs: Mapping[str, Value],
-    attributes: Mapping[str, int | str],
+    attributes: Mapping[str, int | float | str],
 ) -> bytes:
     """A model whose node takes the inputs and then the weights.
 
@@ -47,7 +53,7 @@ def one_node_model(
         inputs: in the node's order; None for what it is not given
         weights: name to array, kept in the model
         outputs: in the node's order
-        attributes: integers and texts
+        attributes: integers, numbers and texts
     """
     given = {name: value for name, value in inputs.items() if value is not None}
     node = b"".join(
@@ -121,9 +127,11 @@ def blocks_product_model(
     )
 
 
-def _attribute(name: str, value: int | str) -> bytes:
+def _attribute(name: str, value: float | str) -> bytes:
     if isinstance(value, str):
         return text_field(1, name) + text_field(4, value) + integer_field(20, _STRING_ATTRIBUTE)
+    if isinstance(value, float):
+        return text_field(1, name) + float_field(2, value) + integer_field(20, _FLOAT_ATTRIBUTE)
     return text_field(1, name) + integer_field(3, value) + integer_field(20, _INT_ATTRIBUTE)
 
 

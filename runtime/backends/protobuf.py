@@ -3,6 +3,7 @@
 Wire format: protobuf.dev, "Encoding".
 """
 
+import struct
 from collections.abc import Iterator
 
 Field = tuple[int, int | bytes]
@@ -73,6 +74,11 @@ def varints(message: bytes) -> Iterator[int]:
 def integer_field(field: int, value: int) -> bytes:
     """A number; a negative one is two's complement of 64 bits."""
     return _varint_bytes(field << 3) + _varint_bytes(value)
+
+
+def float_field(field: int, value: float) -> bytes:
+    """A number of 32 bits."""
+    return _varint_bytes(field << 3 | 5) + struct.pack("<f", value)
 
 
 def text_field(field: int, value: str) -> bytes:

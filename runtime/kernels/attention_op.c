@@ -1,5 +1,5 @@
 /* GroupQueryAttention as decoder graphs write it: a mask that is given, no rotation, keys and values
- * written in place. All else, few rows over float32 and many over int8, is left to onnxruntime.
+ * written in place. All else, as a few rows, and many over int8, is left to onnxruntime.
  */
 #include <limits.h>
 #include <math.h>
@@ -108,14 +108,13 @@ static void destroy(void *data) {
   free(kernel);
 }
 
+/* Shapes of at most CALL_AXES axes. */
 static OrtStatus *read_shape(const OrtApi *api, const OrtValue *value, int64_t *shape, size_t *axes) {
-  OrtShape *info;
-  TRY(api->GetTensorTypeAndShape(value, &info));
-  OrtStatus *status = api->GetDimensionsCount(info, axes);
-  if (!status && *axes > CALL_AXES) status = api->CreateStatus(ORT_FAIL, "at most 4 axes");
-  if (!status) status = api->GetDimensions(info, shape, *axes);
-  api->ReleaseTensorTypeAndShapeInfo(info);
-  return status;
+  int64_t whole[LARGEST_AXES];
+  TRY(tensor_shape(api, value, whole, axes));
+  if (*axes > CALL_AXES) return api->CreateStatus(ORT_FAIL, "at most 4 axes");
+  memcpy(shape, whole, *axes * sizeof *shape);
+  return NULL;
 }
 
 /* Whether a mask covers what is attended; there may be one for each of batch and heads. */
@@ -234,7 +233,7 @@ static OrtStatus *compute(void *data, OrtKernelContext *context) {
   TRY(read_call(kernel, context, &call));
   if (read_sizes(kernel, &call)) {
     if (is_prefill(kernel, &call)) return prefill_attention(kernel, &call, context);
-    if (is_decode(kernel, &call)) return decode_attention(kernel, &call, context);
+    if (is_decode(&call)) return decode_attention(kernel, &call, context);
   }
   return kernel->api->InvokeOp(context, kernel->fallback_op, call.inputs, INPUTS, call.outputs,
                                OUTPUTS);

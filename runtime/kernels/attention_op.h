@@ -50,7 +50,7 @@ int is_prefill(const AttentionOp *kernel, const Call *call);
 OrtStatus *prefill_attention(const AttentionOp *kernel, const Call *call,
                              OrtKernelContext *context);
 
-/* Whether a call is decode, one row over caches in int8, and its computation. */
-int is_decode(const AttentionOp *kernel, const Call *call);
+/* Whether a call is decode, one row, and its computation. */
+int is_decode(const Call *call);
 OrtStatus *decode_attention(const AttentionOp *kernel, const Call *call, OrtKernelContext *context);
 #endif

@@ -17,6 +17,8 @@ __attribute__((visibility("default"))) OrtStatus *RegisterCustomOps(OrtSessionOp
     TRY(api->CreateCustomOpDomain(DOMAIN, &domain));
     TRY(api->CustomOpDomain_Add(domain, &linear_op));
     TRY(api->CustomOpDomain_Add(domain, &gated_linear_op));
+    TRY(api->CustomOpDomain_Add(domain, &residual_norm_op));
+    TRY(api->CustomOpDomain_Add(domain, &head_norm_op));
     TRY(api->CustomOpDomain_Add(domain, &attention_op));
     TRY(api->CustomOpDomain_Add(domain, &attention_int8_op));
   }

@@ -1,10 +1,12 @@
-/* GroupQueryAttention of one row over caches in int8: decode. */
+/* GroupQueryAttention of one row: decode. */
 #include <stdlib.h>
 
 #include "attention_op.h"
 
-int is_decode(const AttentionOp *kernel, const Call *call) {
-  return kernel->is_int8 && call->rows == 1 && call->size <= DECODE_LARGEST_HEAD &&
+#define FEW (1 << 16) /* numbers of keys that are read in less time than they are handed out */
+
+int is_decode(const Call *call) {
+  return call->rows == 1 && call->size <= DECODE_LARGEST_HEAD &&
          call->size % DECODE_UNIT == 0;
 }
 
@@ -35,7 +37,11 @@ OrtStatus *decode_attention(const AttentionOp *kernel, const Call *call, OrtKern
   step.totals = step.highest + parts;
   const DecodeKernel *decode = kernel->level->decode;
   decode->begin(&step);
-  OrtStatus *status = api->KernelContext_ParallelFor(context, decode->attend, tasks, tasks, &step);
+  OrtStatus *status = NULL;
+  if (step.kv_heads * step.key_count * step.size < FEW)
+    for (size_t task = 0; task < tasks; task++) decode->attend(&step, task);
+  else
+    status = api->KernelContext_ParallelFor(context, decode->attend, tasks, tasks, &step);
   if (!status) decode->end(&step);
   free(scratch);
   return status;

@@ -1,4 +1,4 @@
-/* Softmax attention of one row over keys and values in int8, which have a scale for every channel. */
+/* Softmax attention of one row over keys and values in float32, or in int8 with a scale for every channel. */
 #ifndef DECODE_KERNEL_H
 #define DECODE_KERNEL_H
 #include <stddef.h>
@@ -10,8 +10,8 @@
 
 typedef struct {
   const float *query, *new_key, *new_value; /* [kv_heads * group_size][size], twice [kv_heads][size] */
-  int8_t *keys, *values;                    /* [kv_heads][capacity][size] */
-  const float *key_scales, *value_scales;   /* [kv_heads][size] */
+  void *keys, *values;                      /* [kv_heads][capacity][size] */
+  const float *key_scales, *value_scales;   /* [kv_heads][size]; NULL of float32 */
   const float *mask;                        /* [key_count], added to scores */
   float *out;                               /* like the query */
   ptrdiff_t kv_heads, group_size, size, capacity, key_count;
@@ -21,6 +21,8 @@ typedef struct {
   float *highest; /* [kv_heads][spans][group_size], scores */
   float *totals;  /* likewise, of weights: powers of two of scores less the highest */
 } DecodeStep;
+
+static inline int has_int8_caches(const DecodeStep *step) { return step->key_scales != NULL; }
 
 static inline ptrdiff_t decode_spans(const DecodeStep *step) {
   return (step->key_count + DECODE_SPAN - 1) / DECODE_SPAN;

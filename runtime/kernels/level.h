@@ -5,6 +5,7 @@
 #include "decode_kernel.h"
 #include "vision_kernel.h"
 #include "linear_kernel.h"
+#include "norm_kernel.h"
 #include "peaks.h"
 
 typedef struct {
@@ -13,6 +14,7 @@ typedef struct {
   const AttentionKernel *attention;
   const VisionKernel *vision;
   const LinearKernel *linear;
+  const NormKernel *norm;
   const Peaks *peaks;
 } Level;
 

@@ -4,8 +4,6 @@
 #include "level.h"
 #include "ort_ops.h"
 
-#define LARGEST_AXES 8
-
 static size_t tiles(int64_t count, int64_t size) { return (size_t)((count + size - 1) / size); }
 
 /* Few rows: products, then the gate. */
@@ -77,16 +75,10 @@ static OrtStatus *compute(void *kernel, OrtKernelContext *context) {
   }
   TRY(check_counts(&p.layer, inputs[1], inputs[2]));
   p.x = data[0], p.weights = data[1], p.scales = data[2];
-  OrtShape *shape;
   int64_t dimensions[LARGEST_AXES];
-  size_t count = 0;
-  TRY(api->GetTensorTypeAndShape(inputs[0], &shape));
-  OrtStatus *status = api->GetDimensionsCount(shape, &count);
-  if (!status && (count < 1 || count > LARGEST_AXES))
-    status = api->CreateStatus(ORT_FAIL, "1 to 8 axes");
-  if (!status) status = api->GetDimensions(shape, dimensions, count);
-  api->ReleaseTensorTypeAndShapeInfo(shape);
-  if (status) return status;
+  size_t count;
+  TRY(tensor_shape(api, inputs[0], dimensions, &count));
+  if (count < 1) return api->CreateStatus(ORT_FAIL, "1 to 8 axes");
   if (dimensions[count - 1] != p.layer.inputs)
     return api->CreateStatus(ORT_FAIL, "the input's last axis is not K");
   p.rows = 1;

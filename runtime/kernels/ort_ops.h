@@ -20,6 +20,26 @@ extern const OrtCustomOp gated_linear_op;
 /* GroupQueryAttention over caches of float32 and over caches in int8. */
 extern const OrtCustomOp attention_op, attention_int8_op;
 
+/* Norms of ours alone. ResidualNormalization of (residual, product, weight, next weight) gives their sum,
+ * the product normed, and that normed; RotaryHeadNormalization of (product, query weight, key weight,
+ * cosines, sines) gives queries and keys, whose heads are normed and then rotated.
+ */
+extern const OrtCustomOp residual_norm_op, head_norm_op;
+
+#define LARGEST_AXES 8
+
+/* The shape of a tensor, of at most LARGEST_AXES axes. */
+static inline OrtStatus *tensor_shape(const OrtApi *api, const OrtValue *value,
+                                      int64_t shape[LARGEST_AXES], size_t *axes) {
+  OrtShape *info;
+  TRY(api->GetTensorTypeAndShape(value, &info));
+  OrtStatus *status = api->GetDimensionsCount(info, axes);
+  if (!status && *axes > LARGEST_AXES) status = api->CreateStatus(ORT_FAIL, "at most 8 axes");
+  if (!status) status = api->GetDimensions(info, shape, *axes);
+  api->ReleaseTensorTypeAndShapeInfo(info);
+  return status;
+}
+
 /* Numbers in a tensor. */
 static inline OrtStatus *element_count(const OrtApi *api, const OrtValue *value, size_t *count) {
   OrtShape *shape;

@@ -21,6 +21,7 @@ double difference(const float *given, const double *expected, ptrdiff_t count);
 /* The largest difference over all cases of a kernel. */
 double check_decode(const DecodeKernel *kernel);
 double check_linear(const LinearKernel *kernel);
+double check_norm(const NormKernel *kernel);
 double check_attention(const AttentionKernel *kernel);
 double check_attention_bytes(const AttentionKernel *kernel); /* 0 where scores are none of bytes */
 double check_vision(const VisionKernel *kernel);

@@ -1,4 +1,4 @@
-/* The decode kernel: one row of attention over caches in int8. */
+/* The decode kernel: one row of attention over caches in int8 or float32. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,60 +18,81 @@ static const Case cases[] = {{1, 1, 16, 1, NOTHING},    {2, 1, 64, 7, NOTHING},
 
 static double clipped(double x) { return x < -128 ? -128 : x > 127 ? 127 : x; }
 
+/* Number `d` of a row of a head that begins at `row` of a cache. */
+static double stored(const void *cache, const float *scales, ptrdiff_t row, ptrdiff_t d) {
+  if (!scales) return ((const float *)cache)[row + d];
+  return ((const int8_t *)cache)[row + d] * (double)scales[d];
+}
+
+static const float *scales_of(const DecodeStep *a, const float *scales, ptrdiff_t head) {
+  return scales ? scales + head * a->size : NULL;
+}
+
 /* out[heads][size]; keys and values are the caches with the new row in them. */
-static void attend(const DecodeStep *a, const int8_t *keys, const int8_t *values, double *out) {
+static void attend(const DecodeStep *a, const void *keys, const void *values, double *out) {
   for (ptrdiff_t q = 0; q < a->kv_heads * a->group_size; q++) {
     ptrdiff_t head = q / a->group_size, row = head * a->capacity * a->size;
-    const float *query = a->query + q * a->size, *scales = a->key_scales + head * a->size;
+    const float *key_scales = scales_of(a, a->key_scales, head);
+    const float *value_scales = scales_of(a, a->value_scales, head);
     double *scores = allocated(a->key_count, sizeof *scores), best = -INFINITY, total = 0;
     for (ptrdiff_t k = 0; k < a->key_count; k++) {
       double sum = 0;
       for (ptrdiff_t d = 0; d < a->size; d++)
-        sum += (double)query[d] * keys[row + k * a->size + d] * scales[d];
+        sum += a->query[q * a->size + d] * stored(keys, key_scales, row + k * a->size, d);
       scores[k] = sum * a->scale + a->mask[k];
       best = fmax(best, scores[k]);
     }
     for (ptrdiff_t k = 0; k < a->key_count; k++) total += scores[k] = exp(scores[k] - best);
     for (ptrdiff_t d = 0; d < a->size; d++) {
       double sum = 0;
-      for (ptrdiff_t k = 0; k < a->key_count; k++) sum += scores[k] * values[row + k * a->size + d];
-      out[q * a->size + d] = sum * a->value_scales[head * a->size + d] / total;
+      for (ptrdiff_t k = 0; k < a->key_count; k++)
+        sum += scores[k] * stored(values, value_scales, row + k * a->size, d);
+      out[q * a->size + d] = sum / total;
     }
     free(scores);
   }
 }
 
-static void store_new(const DecodeStep *a, const float *row, const float *scales, int8_t *cache) {
+static void store_new(const DecodeStep *a, const float *new, const float *scales, void *cache) {
   for (ptrdiff_t h = 0; h < a->kv_heads; h++)
-    for (ptrdiff_t d = 0; d < a->size; d++)
-      cache[(h * a->capacity + a->key_count - 1) * a->size + d] =
-          (int8_t)rint(clipped(row[h * a->size + d] / scales[h * a->size + d]));
+    for (ptrdiff_t d = 0; d < a->size; d++) {
+      ptrdiff_t from = h * a->size + d, to = (h * a->capacity + a->key_count - 1) * a->size + d;
+      if (scales) ((int8_t *)cache)[to] = (int8_t)rint(clipped(new[from] / scales[from]));
+      else ((float *)cache)[to] = new[from];
+    }
 }
 
-static int8_t *copy_of(const int8_t *from, ptrdiff_t count) {
-  return memcpy(allocated(count, 1), from, (size_t)count);
+static void *drawn_cache(ptrdiff_t count, int is_int8) {
+  void *cache = allocated(count, is_int8 ? 1 : sizeof(float));
+  if (is_int8) draw_bytes(cache, count, -128, 127);
+  else draw_floats(cache, count, -2, 2);
+  return cache;
 }
 
-static double check_case(const DecodeKernel *kernel, const Case *of) {
+static void *copy_of(const void *from, ptrdiff_t bytes) {
+  return memcpy(allocated(bytes, 1), from, (size_t)bytes);
+}
+
+static double check_case(const DecodeKernel *kernel, const Case *of, int is_int8) {
   ptrdiff_t kv_row = of->kv_heads * of->size, row = kv_row * of->group_size;
   ptrdiff_t capacity = of->key_count + 1, cache = kv_row * capacity;
+  ptrdiff_t bytes = cache * (is_int8 ? 1 : (ptrdiff_t)sizeof(float));
   float *query = allocated(row, sizeof *query), *out = allocated(row, sizeof *out);
   float *kv = allocated(4 * kv_row, sizeof *kv), *mask = allocated(of->key_count, sizeof *mask);
-  int8_t *keys = allocated(cache, 1), *values = allocated(cache, 1);
+  void *keys = drawn_cache(cache, is_int8), *values = drawn_cache(cache, is_int8);
   draw_floats(query, row, -2, 2);
   draw_floats(kv, 2 * kv_row, -2, 2);
   draw_floats(kv + 2 * kv_row, 2 * kv_row, 0.01, 0.02);
-  draw_bytes(keys, cache, -128, 127);
-  draw_bytes(values, cache, -128, 127);
   for (ptrdiff_t k = 0; k < of->key_count; k++)
     mask[k] = (of->hidden == WINDOW && k < 530) || (of->hidden == HOLES && k % 3) ? -1e30f : 0;
   DecodeStep step = {.query = query, .new_key = kv, .new_value = kv + kv_row,
                      .keys = keys, .values = values,
-                     .key_scales = kv + 2 * kv_row, .value_scales = kv + 3 * kv_row,
+                     .key_scales = is_int8 ? kv + 2 * kv_row : NULL,
+                     .value_scales = is_int8 ? kv + 3 * kv_row : NULL,
                      .mask = mask, .out = out, .kv_heads = of->kv_heads,
                      .group_size = of->group_size, .size = of->size, .capacity = capacity,
                      .key_count = of->key_count, .scale = 1 / sqrtf((float)of->size)};
-  int8_t *own_keys = copy_of(keys, cache), *own_values = copy_of(values, cache);
+  void *own_keys = copy_of(keys, bytes), *own_values = copy_of(values, bytes);
   store_new(&step, step.new_key, step.key_scales, own_keys);
   store_new(&step, step.new_value, step.value_scales, own_values);
   double *expected = allocated(row, sizeof *expected);
@@ -86,7 +107,7 @@ static double check_case(const DecodeKernel *kernel, const Case *of) {
   for (ptrdiff_t task = 0; task < tasks; task++) kernel->attend(&step, (size_t)task);
   kernel->end(&step);
   double largest = difference(out, expected, row);
-  if (memcmp(keys, own_keys, (size_t)cache) || memcmp(values, own_values, (size_t)cache))
+  if (memcmp(keys, own_keys, (size_t)bytes) || memcmp(values, own_values, (size_t)bytes))
     largest = INFINITY;
   void *all[] = {query, out,        kv,       mask,         keys,      values,       own_keys,
                  own_values, expected, step.queries, step.sums, step.highest, step.totals};
@@ -97,6 +118,7 @@ static double check_case(const DecodeKernel *kernel, const Case *of) {
 double check_decode(const DecodeKernel *kernel) {
   double largest = 0;
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
-    largest = fmax(largest, check_case(kernel, cases + i));
+    for (int is_int8 = 0; is_int8 < 2; is_int8++)
+      largest = fmax(largest, check_case(kernel, cases + i, is_int8));
   return largest;
 }

@@ -54,6 +54,7 @@ int main(void) {
     if (!level_is_claimed(*level)) continue;
     state = SEED;
     report(*level, "linear", check_linear((*level)->linear), 1e-5);
+    report(*level, "norm", check_norm((*level)->norm), 2e-6);
     report(*level, "decode", check_decode((*level)->decode), 1e-5);
     report(*level, "attention", check_attention((*level)->attention),
            *level == &level_amx ? 2e-2 : 2e-3); /* tiles are of bfloat16 */

@@ -8,7 +8,7 @@ from support.device_imports import REFERENCE_MODULES, HidingFinder
 
 NEED_EXPORT = [
     "backends/cuda/test_session.py",
-    "backends/onnxruntime/test_gated_graph.py",
+    "backends/onnxruntime/test_fused_graph.py",
     "backends/tensorrt/test_cache_axes.py",
     "backends/tensorrt/test_library.py",
     "backends/tensorrt/test_plan_files.py",

@@ -4,6 +4,9 @@ onnxruntime rearranges the weights of MatMulNBits at every start and multiplies 
 what the processor's 8-bit products allow. The linear kernel reads them as they lie in the engine's
 file; its numbers are onnxruntime's but for the order of float32 sums.
 
+Norms of a decoder's layers are joined with the sums and rotations beside them: of one row, most of their
+time is spent between operators.
+
 It computes attention in float32, with all scores in memory. Scores of 48 rows and more are products
 of int16 here, closer to float32 than bfloat16, the type that the model was trained in (and that of
 AMX tiles), and never leave the cache. Decode reads its int8 caches at nearly the bandwidth of memory; its
@@ -12,7 +15,7 @@ numbers are onnxruntime's but for the order of float32 sums. Other attention is 
 
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -24,7 +27,11 @@ from edge_medgemma.runtime.backends.onnx_writer import (
     blocks_product_model,
     one_node_model,
 )
-from edge_medgemma.runtime.backends.onnxruntime.gated_graph import OPERATOR as GATED
+from edge_medgemma.runtime.backends.onnxruntime.fused_graph import (
+    GATED_PRODUCT,
+    HEAD_NORM,
+    RESIDUAL_NORM,
+)
 from edge_medgemma.runtime.kernels.level import (
     KERNELS,
     ONNXRUNTIME,
@@ -51,8 +58,15 @@ _ROWS = (1, 23)
 """The kernel has one path for few rows and another for many."""
 _GATED_OUTPUTS = 2 * _OUTPUTS
 
+_NORM_SIZE = 70
+"""Half of it, too, is no multiple of a vector."""
+_EPSILON = 1e-6
+
 _HEADS, _KEY_HEADS = 6, 2
 _SPARE_ROWS = 10
+
+_HEAD_NORM_INPUTS = {"product": 2, "query_weight": 1, "key_weight": 1, "cosines": 2, "sines": 2}
+"""With their axes."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +84,8 @@ _PREFILL = _Attention(queries=50, keys=150, head_size=40, cache="float32")
 
 _DECODE = _Attention(queries=1, keys=600, head_size=144, cache="int8")
 """More than one span of keys; head and heads are cut into parts, the last of them smaller."""
+
+_FLOAT_DECODE = replace(_DECODE, cache="float32")
 
 _HIDDEN = np.float32(-1e30)
 """Added to the score of a hidden key, as in `generation.masks`."""
@@ -124,9 +140,15 @@ def operators_fault(library: str | None) -> str | None:
         )
         for rows in _ROWS
     ]
+    attempts += [
+        (f"{what} of {rows} rows", partial(compute, onnxruntime, rows), LARGEST_DIFFERENCE, np.inf)
+        for what, compute in (("norms", _residual_norms), ("rotated heads", _rotated_heads))
+        for rows in _ROWS
+    ]
     for what, attention, allowed, norm in (
         ("attention of many rows", _PREFILL, LARGEST_PREFILL_DIFFERENCE, None),
         ("attention of one row", _DECODE, LARGEST_DIFFERENCE, np.inf),
+        ("attention of one row in float32", _FLOAT_DECODE, LARGEST_DIFFERENCE, np.inf),
     ):
         attempts.append((what, partial(_attended, onnxruntime, attention), allowed, norm))
     for what, compute, allowed, norm in attempts:
@@ -155,7 +177,7 @@ def _product(module: Any, bits: int, rows: int, library: str | None) -> NDArray[
 def _gated_product(module: Any, rows: int, library: str | None) -> NDArray[np.float32]:
     """Without a library, onnxruntime's product with the gate in numpy."""
     if library is not None:
-        return _multiplied(module, GATED, _GATED_OUTPUTS, 4, rows, library)
+        return _multiplied(module, GATED_PRODUCT, _GATED_OUTPUTS, 4, rows, library)
     product = _multiplied(module, "MatMulNBits", _GATED_OUTPUTS, 4, rows, None)
     gate, up = np.split(product, 2, axis=-1)
     root = np.float32(np.sqrt(2 / np.pi))
@@ -174,6 +196,61 @@ def _multiplied(
     x = np.random.default_rng(rows).standard_normal((rows, _INPUTS), np.float32)
     product: NDArray[np.float32] = _session(module, model, library).run(None, {"x": x})[0]
     return product
+
+
+def _residual_norms(module: Any, rows: int, library: str | None) -> NDArray[np.float32]:
+    """A residual plus a normed product, and the norm of that; without a library in numpy."""
+    draw = np.random.default_rng(rows).standard_normal
+    residual, product = draw((2, rows, _NORM_SIZE), np.float32)
+    weight, following = draw((2, _NORM_SIZE), np.float32)
+    if library is None:
+        total = residual + _normed(product) * weight
+        return np.stack([total, _normed(total) * following])
+    model = one_node_model(
+        RESIDUAL_NORM,
+        "com.microsoft",
+        {"residual": Value("float32"), "product": Value("float32")},
+        {"weight": weight, "following": following},
+        {"sum": Value("float32"), "normed": Value("float32")},
+        {"epsilon": _EPSILON},
+    )
+    feeds = {"residual": residual, "product": product}
+    return np.stack(_session(module, model, library).run(None, feeds))
+
+
+def _rotated_heads(module: Any, rows: int, library: str | None) -> NDArray[np.float32]:
+    """Queries and keys, whose heads are normed and rotated; without a library in numpy."""
+    draw = np.random.default_rng(rows).standard_normal
+    heads = _HEADS + _KEY_HEADS
+    product = draw((rows, heads * _NORM_SIZE), np.float32)
+    weights = draw((2, _NORM_SIZE), np.float32)
+    angles = draw((rows, _NORM_SIZE // 2), np.float32)
+    cosines, sines = np.cos(angles), np.sin(angles)
+    if library is None:
+        normed = _normed(product.reshape(rows, heads, _NORM_SIZE))
+        normed[:, :_HEADS] *= weights[0]
+        normed[:, _HEADS:] *= weights[1]
+        low, high = np.split(normed, 2, axis=2)
+        cosine, sine = cosines[:, None], sines[:, None]
+        rotated = np.concatenate([low * cosine - high * sine, high * cosine + low * sine], axis=2)
+        return rotated.reshape(rows, -1)
+    model = one_node_model(
+        HEAD_NORM,
+        "com.microsoft",
+        {name: Value("float32", axes) for name, axes in _HEAD_NORM_INPUTS.items()},
+        {},
+        {"queries": Value("float32"), "keys": Value("float32")},
+        {"epsilon": _EPSILON, "num_heads": _HEADS, "kv_num_heads": _KEY_HEADS},
+    )
+    arrays = (product, *weights, cosines, sines)
+    feeds = dict(zip(_HEAD_NORM_INPUTS, arrays, strict=True))
+    return np.concatenate(_session(module, model, library).run(None, feeds), axis=1)
+
+
+def _normed(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    squares = np.mean(x * x, axis=-1, keepdims=True)
+    normed: NDArray[np.float32] = x / np.sqrt(squares + np.float32(_EPSILON))
+    return normed
 
 
 def _attended(module: Any, attention: _Attention, library: str | None) -> NDArray[np.float32]:

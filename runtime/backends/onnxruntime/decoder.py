@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from edge_medgemma.runtime.backends.base import AttentionKind, Caches
 from edge_medgemma.runtime.backends.decoder_inputs import chunk_feeds
 from edge_medgemma.runtime.backends.onnxruntime.custom_ops import custom_ops_library
-from edge_medgemma.runtime.backends.onnxruntime.gated_graph import gated_graph
+from edge_medgemma.runtime.backends.onnxruntime.fused_graph import fused_graph
 from edge_medgemma.runtime.backends.onnxruntime.graph_check import check_decoder
 from edge_medgemma.runtime.backends.onnxruntime.session import import_onnxruntime, open_session
 from edge_medgemma.runtime.errors import EngineError
@@ -136,7 +136,7 @@ def _open_with_operators(directory: Path, manifest: Manifest, threads: int | Non
     if library is None:
         return None
     try:
-        model = gated_graph(directory / GRAPH_NAME)
+        model = fused_graph(directory / GRAPH_NAME)
         return open_session(directory / GRAPH_NAME, threads, model=model, library=library)
     except EngineError as error:
         LOG.warning("the decoder runs without its kernels: %s", error)

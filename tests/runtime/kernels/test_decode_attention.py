@@ -1,4 +1,4 @@
-"""Attention of a token of an answer, over caches in bytes, is the formula's and onnxruntime's."""
+"""Attention of a token of an answer, over caches in bytes or float32, is the formula's and onnxruntime's."""
 
 import numpy as np
 import pytest
@@ -26,11 +26,15 @@ LIMIT = 1e-5
 more."""
 
 CASES = [
-    Case(1, 1, is_int8=True),
-    Case(1, 7, heads=2, kv_heads=2, size=16, is_int8=True),
-    Case(1, 512, heads=3, kv_heads=1, size=64, is_int8=True),
-    Case(1, 513, heads=8, kv_heads=4, size=256, is_int8=True),
-    Case(1, 1999, heads=10, kv_heads=2, size=144, is_int8=True),
+    case
+    for is_int8 in (False, True)
+    for case in (
+        Case(1, 1, is_int8=is_int8),
+        Case(1, 7, heads=2, kv_heads=2, size=16, is_int8=is_int8),
+        Case(1, 512, heads=3, kv_heads=1, size=64, is_int8=is_int8),
+        Case(1, 513, heads=8, kv_heads=4, size=256, is_int8=is_int8),
+        Case(1, 1999, heads=10, kv_heads=2, size=144, is_int8=is_int8),
+    )
 ]
 
 
@@ -66,9 +70,10 @@ def test_it_is_what_computes():
 
 
 @needs_kernel
+@pytest.mark.parametrize("is_int8", [False, True])
 @pytest.mark.parametrize("kind", ["window", "hole", "last", "added"])
-def test_masks(kind):
-    case = Case(1, 1500, is_int8=True)
+def test_masks(kind, is_int8):
+    case = Case(1, 1500, is_int8=is_int8)
     arrays = drawn(case)
     mask = arrays["mask"][0, 0, 0]
     if kind == "window":
@@ -84,8 +89,9 @@ def test_masks(kind):
 
 
 @needs_kernel
-def test_the_scale_is_the_nodes():
-    case = Case(1, 130, is_int8=True, attributes=(("scale", 0.7),))
+@pytest.mark.parametrize("is_int8", [False, True])
+def test_the_scale_is_the_nodes(is_int8):
+    case = Case(1, 130, is_int8=is_int8, attributes=(("scale", 0.7),))
     arrays = drawn(case)
     compare(attended(case, arrays, LIBRARY), reference(case, arrays, 0.7))
 
@@ -110,7 +116,8 @@ def test_new_rows_beyond_the_range_are_clipped():
         Case(1, 300, is_int8=True, has_sink=True),
         Case(1, 300, is_int8=True, attributes=(("causal", 1),)),
         Case(1, 300, is_int8=True, attributes=(("softcap", 2.0),)),
-        Case(1, 300),
+        Case(2, 300),
+        Case(1, 300, size=24),
     ],
     ids=str,
 )
@@ -119,8 +126,8 @@ def test_what_it_does_not_compute_is_onnxruntimes(case):
 
 
 @needs_kernel
-def test_threads_change_nothing():
-    case = CASES[-1]
+@pytest.mark.parametrize("case", [CASES[4], CASES[-1]], ids=str)
+def test_threads_change_nothing(case):
     expected = attended(case, drawn(case), LIBRARY, threads=1)
     for threads in (2, 3):
         given = attended(case, drawn(case), LIBRARY, threads=threads)
@@ -143,8 +150,9 @@ def test_steep_scores_take_the_value_of_one_key():
 
 
 @needs_kernel
-def test_what_is_not_a_number_stays_in_its_head():
-    case = Case(1, 700, is_int8=True)
+@pytest.mark.parametrize("is_int8", [False, True])
+def test_what_is_not_a_number_stays_in_its_head(is_int8):
+    case = Case(1, 700, is_int8=is_int8)
     arrays = drawn(case)
     arrays["query"][0, 0, case.size + 3] = np.nan
     given = attended(case, arrays, LIBRARY)[0].reshape(case.heads, case.size)
@@ -153,8 +161,9 @@ def test_what_is_not_a_number_stays_in_its_head():
 
 
 @needs_kernel
-def test_a_row_that_sees_nothing_is_not_a_number():
-    case = Case(1, 700, is_int8=True)
+@pytest.mark.parametrize("is_int8", [False, True])
+def test_a_row_that_sees_nothing_is_not_a_number(is_int8):
+    case = Case(1, 700, is_int8=is_int8)
     arrays = drawn(case)
     arrays["mask"][:] = HIDDEN
     assert np.isnan(attended(case, arrays, LIBRARY)).all()

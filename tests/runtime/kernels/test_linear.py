@@ -6,7 +6,7 @@ import pytest
 
 from edge_medgemma.runtime.backends.onnx_writer import blocks_product_model
 from edge_medgemma.runtime.backends.onnxruntime.custom_ops import cpu_kernels
-from edge_medgemma.runtime.backends.onnxruntime.gated_graph import OPERATOR as GATED
+from edge_medgemma.runtime.backends.onnxruntime.fused_graph import GATED_PRODUCT
 
 LIBRARY = cpu_kernels and cpu_kernels.__file__
 
@@ -79,7 +79,7 @@ def test_it_is_the_product_with_rounded_inputs(inputs, outputs, block, bits):
 )
 def test_a_gate_is_gelu_of_one_half_times_the_other(inputs, width, block, bits):
     model, _ = drawn(inputs, 2 * width, bits, block)
-    gated, _ = drawn(inputs, 2 * width, bits, block, GATED)
+    gated, _ = drawn(inputs, 2 * width, bits, block, GATED_PRODUCT)
     kernel, own = opened(gated, LIBRARY), opened(model, None)
     for rows in (1, 6, 7, 40):
         x = np.random.default_rng(rows).standard_normal((rows, inputs), np.float32) / 16
@@ -93,7 +93,7 @@ def test_a_gate_is_gelu_of_one_half_times_the_other(inputs, width, block, bits):
 
 
 def test_an_odd_number_of_outputs_has_no_halves():
-    model, _ = drawn(256, 33, 4, 32, GATED)
+    model, _ = drawn(256, 33, 4, 32, GATED_PRODUCT)
     with pytest.raises(Exception, match="two halves"):
         opened(model, LIBRARY)
 
@@ -113,7 +113,7 @@ def test_no_rows_and_what_is_not_a_number():
     model, _ = drawn(256, 40, 4, 32)
     session = opened(model, LIBRARY)
     assert session.run(None, {"x": np.zeros((0, 256), np.float32)})[0].shape == (0, 40)
-    gated = opened(drawn(256, 40, 4, 32, GATED)[0], LIBRARY)
+    gated = opened(drawn(256, 40, 4, 32, GATED_PRODUCT)[0], LIBRARY)
     assert gated.run(None, {"x": np.zeros((0, 256), np.float32)})[0].shape == (0, 20)
     for rows in (1, 9):
         x = np.ones((rows, 256), np.float32)
