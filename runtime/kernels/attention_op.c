@@ -1,5 +1,5 @@
 /* GroupQueryAttention as decoder graphs write it: a mask that is given, no rotation, keys and values
- * written in place. All else, as a few rows, and many over int8, is left to onnxruntime.
+ * written in place. All else, such as a few rows or many over int8, is left to onnxruntime.
  */
 #include <limits.h>
 #include <math.h>

@@ -126,10 +126,10 @@ def measure_depths(contest: Contest, known: Mapping[str, int] = DEPTHS) -> None:
     with contest.row(*keys), contest.both(room) as sides:
         for name, depth in depths.items():
             key = f"prefill_{name}"
-            begin = depth - contest.repeat * PREFILL_TOKENS
+            ends = range(depth, max(1, depth - contest.repeat * PREFILL_TOKENS), -PREFILL_TOKENS)
             for worker, _ in sides:
-                worker.ask("fill", tokens=begin)
-            for end in range(begin + PREFILL_TOKENS, depth + 1, PREFILL_TOKENS):
+                worker.ask("fill", tokens=max(1, ends[-1] - PREFILL_TOKENS))
+            for end in reversed(ends):
                 for worker, costs in sides:
                     reply = worker.ask("fill", tokens=end)
                     contest.record_others(key, reply)

@@ -6,6 +6,7 @@ That they are onnxruntime's operators is tested with the graphs that are fused, 
 import numpy as np
 import onnxruntime
 import pytest
+from support.linear_layers import opened
 
 from edge_medgemma.runtime.backends.onnx_writer import Value, one_node_model
 from edge_medgemma.runtime.backends.onnxruntime.custom_ops import cpu_kernels
@@ -20,10 +21,8 @@ RESIDUAL_AXES = {"residual": 3, "product": 3, "weight": 1, "following": 1}
 HEAD_AXES = {"product": 3, "query_weight": 1, "key_weight": 1, "cosines": 3, "sines": 3}
 
 
-def opened(
-    operator: str, axes: dict[str, int], threads: int = 2, **attributes: float
-) -> onnxruntime.InferenceSession:
-    model = one_node_model(
+def norm_model(operator: str, axes: dict[str, int], **attributes: float) -> bytes:
+    return one_node_model(
         operator,
         "com.microsoft",
         {name: Value("float32", count) for name, count in axes.items()},
@@ -31,19 +30,15 @@ def opened(
         {"first": Value("float32", 3), "second": Value("float32", 3)},
         {"epsilon": EPSILON, **attributes},
     )
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.enable_cpu_mem_arena = False  # each tensor then has ends that a sanitizer sees
-    options.register_custom_ops_library(LIBRARY)
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def residual_session(threads: int = 2) -> onnxruntime.InferenceSession:
-    return opened(RESIDUAL_NORM, RESIDUAL_AXES, threads)
+    return opened(norm_model(RESIDUAL_NORM, RESIDUAL_AXES), LIBRARY, threads)
 
 
 def head_session(heads: int, key_heads: int) -> onnxruntime.InferenceSession:
-    return opened(HEAD_NORM, HEAD_AXES, num_heads=heads, kv_num_heads=key_heads)
+    model = norm_model(HEAD_NORM, HEAD_AXES, num_heads=heads, kv_num_heads=key_heads)
+    return opened(model, LIBRARY)
 
 
 def normed(x: np.ndarray) -> np.ndarray:

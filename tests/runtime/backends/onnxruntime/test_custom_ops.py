@@ -3,12 +3,11 @@
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pytest
 from support.decoder_logits import decoder_logits
 from support.kernel_levels import level  # noqa: F401 - each test runs at every level
+from support.linear_layers import drawn, rounded
 
-from edge_medgemma.runtime.backends.onnx_writer import blocks_product_model
 from edge_medgemma.runtime.backends.onnxruntime import custom_ops as operators
 from edge_medgemma.runtime.backends.onnxruntime import decoder as ort_decoder
 from edge_medgemma.runtime.backends.onnxruntime.custom_ops import (
@@ -28,46 +27,9 @@ LIBRARY = operators.cpu_kernels and operators.cpu_kernels.__file__
 """Not `custom_ops_library`, which is None where a kernel is wrong."""
 
 
-def drawn_map(inputs: int, outputs: int, bits: int, block: int) -> tuple[bytes, np.ndarray]:
-    """A model of one map, and its weights [outputs, inputs] in float64."""
-    generator = np.random.default_rng(inputs + outputs)
-    packed = generator.integers(
-        0, 256, (outputs, inputs // block, block * bits // 8), dtype=np.uint8
-    )
-    scales = generator.random((outputs, inputs // block), np.float32) + np.float32(0.1)
-    model = blocks_product_model(packed, scales, bits)
-    halves = np.stack([packed & 15, packed >> 4], axis=-1)
-    integers = (halves if bits == 4 else packed).reshape(outputs, -1, block).astype(np.float64)
-    weights = (integers - 2 ** (bits - 1)) * scales[:, :, None]
-    return model, weights.reshape(outputs, inputs)
-
-
-def rounded(x: np.ndarray, block: int) -> np.ndarray:
-    """Inputs as the product sees them: within 127 steps of 0, a step for each block of a row."""
-    blocks = x.reshape(len(x), -1, block).astype(np.float64)
-    steps = np.abs(blocks).max(axis=2, keepdims=True) / 127
-    return (np.rint(blocks / np.where(steps > 0, steps, 1)) * steps).reshape(x.shape)
-
-
-def opened(model: bytes, library: str | None, threads: int = 2) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.enable_cpu_mem_arena = False  # each tensor then has ends that a sanitizer sees
-    if library:
-        options.register_custom_ops_library(library)
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-
-
-@needs_kernel
-def test_a_wrong_width_is_an_error():
-    model, _ = drawn_map(256, 40, 4, 32)
-    with pytest.raises(Exception, match="last axis"):
-        opened(model, LIBRARY).run(None, {"x": np.zeros((1, 128), np.float32)})
-
-
 @needs_kernel
 def test_sessions_that_ask_for_it_take_it(tmp_path: Path):
-    model, _ = drawn_map(256, 40, 4, 32)
+    model, _ = drawn(256, 40, 4, 32)
     path = tmp_path / "decoder.onnx"
     path.write_bytes(model)
     wrong = {"x": np.zeros((1, 128), np.float32)}
@@ -94,6 +56,9 @@ def test_what_this_processor_can_is_in_use():
         ("_gated_product", 23, np.inf, "1.0e-02"),
         ("_attended", operators._PREFILL, None, "1."),
         ("_attended", operators._DECODE, np.inf, "1.0e-02"),
+        ("_attended", operators._FLOAT_DECODE, np.inf, "1.0e-02"),
+        ("_residual_norms", 1, np.inf, "1.0e-02"),
+        ("_rotated_heads", 23, np.inf, "1.0e-02"),
     ],
 )
 def test_a_kernel_that_is_wrong_is_found(name, which, order, words, monkeypatch):
@@ -152,7 +117,7 @@ def test_a_decoder_says_with_them_what_it_says_without(
 def test_without_them_onnxruntime_computes_alone(monkeypatch, tmp_path):
     monkeypatch.setattr(operators, "level_absence", lambda: "no C compiler")
     assert "no C compiler" in str(custom_ops_absence())
-    model, weights = drawn_map(256, 40, 4, 32)
+    model, weights = drawn(256, 40, 4, 32)
     (tmp_path / "decoder.onnx").write_bytes(model)
     x = np.random.default_rng(0).standard_normal((2, 256), np.float32)
     given = open_session(tmp_path / "decoder.onnx", 1).run(None, {"x": x})[0]
