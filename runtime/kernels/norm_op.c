@@ -1,5 +1,6 @@
 /* ResidualNormalization and RotaryHeadNormalization: the norms of a decoder's layers. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "level.h"
 #include "ort_ops.h"
@@ -15,11 +16,12 @@ typedef struct {
   float epsilon;
 } NormOp;
 
-/* The inputs of a call, and the shape of the first. */
+/* The inputs of a call, and the shape of the first; of the second whether it is the same. */
 typedef struct {
   void *data[HEAD_INPUTS];
   size_t counts[HEAD_INPUTS], axes;
   int64_t shape[LARGEST_AXES], rows;
+  int is_second_alike;
 } Call;
 
 static OrtStatus *read_call(const NormOp *op, OrtKernelContext *context, size_t count, Call *call) {
@@ -30,7 +32,13 @@ static OrtStatus *read_call(const NormOp *op, OrtKernelContext *context, size_t 
     if (!value) return api->CreateStatus(ORT_FAIL, "an input is missing");
     TRY(api->GetTensorMutableData((OrtValue *)value, &call->data[i]));
     TRY(element_count(api, value, &call->counts[i]));
-    if (!i) TRY(tensor_shape(api, value, call->shape, &call->axes));
+    int64_t shape[LARGEST_AXES];
+    size_t axes;
+    TRY(tensor_shape(api, value, shape, &axes));
+    if (!i) memcpy(call->shape, shape, sizeof shape), call->axes = axes;
+    if (i == 1)
+      call->is_second_alike =
+          axes == call->axes && !memcmp(call->shape, shape, axes * sizeof *shape);
   }
   if (!call->axes) return api->CreateStatus(ORT_FAIL, "1 to 8 axes");
   call->rows = 1;
@@ -60,7 +68,7 @@ static OrtStatus *add_residual(const NormOp *op, OrtKernelContext *context) {
   Call call;
   TRY(read_call(op, context, RESIDUAL_INPUTS, &call));
   int64_t size = call.shape[call.axes - 1];
-  if (call.counts[PRODUCT] != call.counts[RESIDUAL] || call.counts[PRODUCT_WEIGHT] != (size_t)size ||
+  if (!call.is_second_alike || call.counts[PRODUCT_WEIGHT] != (size_t)size ||
       call.counts[NEXT_WEIGHT] != (size_t)size)
     return op->api->CreateStatus(ORT_FAIL, "product or weights are not as large as the residual");
   ResidualNorm norm = {.residual = call.data[RESIDUAL],
@@ -86,7 +94,9 @@ static OrtStatus *rotate_heads(const NormOp *op, OrtKernelContext *context) {
                    .heads = {op->heads[NORM_QUERIES], op->heads[NORM_KEYS]},
                    .size = (int64_t)call.counts[QUERY_WEIGHT],
                    .epsilon = op->epsilon};
-  int64_t heads = norm.heads[NORM_QUERIES] + norm.heads[NORM_KEYS], width = call.shape[call.axes - 1];
+  if (call.axes != 3 || call.shape[0] != 1)
+    return op->api->CreateStatus(ORT_FAIL, "the product is not [1, rows, heads times their size]");
+  int64_t heads = norm.heads[NORM_QUERIES] + norm.heads[NORM_KEYS], width = call.shape[2];
   size_t angles = (size_t)(norm.rows * norm.size / 2);
   if (norm.size % 2 || width % heads || width / heads != norm.size ||
       call.counts[KEY_WEIGHT] != (size_t)norm.size)

@@ -9,7 +9,7 @@ time is spent between operators.
 
 It computes attention in float32, with all scores in memory. Scores of 48 rows and more are products
 of int16 here, closer to float32 than bfloat16, the type that the model was trained in (and that of
-AMX tiles), and never leave the cache. Decode reads its int8 caches at nearly the bandwidth of memory; its
+AMX tiles), and never leave the cache. Decode reads its caches at nearly the bandwidth of memory; its
 numbers are onnxruntime's but for the order of float32 sums. Other attention is onnxruntime's.
 """
 
@@ -65,7 +65,7 @@ _EPSILON = 1e-6
 _HEADS, _KEY_HEADS = 6, 2
 _SPARE_ROWS = 10
 
-_HEAD_NORM_INPUTS = {"product": 2, "query_weight": 1, "key_weight": 1, "cosines": 2, "sines": 2}
+_HEAD_NORM_INPUTS = {"product": 3, "query_weight": 1, "key_weight": 1, "cosines": 2, "sines": 2}
 """With their axes."""
 
 
@@ -239,12 +239,12 @@ def _rotated_heads(module: Any, rows: int, library: str | None) -> NDArray[np.fl
         "com.microsoft",
         {name: Value("float32", axes) for name, axes in _HEAD_NORM_INPUTS.items()},
         {},
-        {"queries": Value("float32"), "keys": Value("float32")},
+        {"queries": Value("float32", 3), "keys": Value("float32", 3)},
         {"epsilon": _EPSILON, "num_heads": _HEADS, "kv_num_heads": _KEY_HEADS},
     )
-    arrays = (product, *weights, cosines, sines)
+    arrays = (product[None], *weights, cosines, sines)
     feeds = dict(zip(_HEAD_NORM_INPUTS, arrays, strict=True))
-    return np.concatenate(_session(module, model, library).run(None, feeds), axis=1)
+    return np.concatenate(_session(module, model, library).run(None, feeds), axis=2)
 
 
 def _normed(x: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -82,7 +82,7 @@ def _graph(message: bytes, path: Path) -> bytes:
     for node in nodes:
         find = _FUSIONS.get(node.operator)
         fusion = find(node, known) if find else None
-        if fusion is None or not known.can_join(fusion.parts, fusion.outputs):
+        if fusion is None or not known.can_join(fusion.parts, fusion.inputs, fusion.outputs):
             continue
         messages = [part.message for part in fusion.parts]
         if not joined.keys() & set(messages):
@@ -121,8 +121,8 @@ def _residual(following: Node, known: GraphNodes) -> _Fusion | None:
     if norm is None or epsilon is None or _epsilon(norm) != epsilon:
         return None
     size = known.length(norm.inputs[1])
-    if size is None or known.length(following.inputs[1]) != size:
-        return None
+    if size is None or size == 1 or known.length(following.inputs[1]) != size:
+        return None  # one number is for all
     inputs = (residual, norm.inputs[0], norm.inputs[1], following.inputs[1])
     outputs = (*add.outputs, *following.outputs)
     return _Fusion((norm, add, following), RESIDUAL_NORM, inputs, outputs, (epsilon,))

@@ -103,9 +103,13 @@ class GraphNodes:
         tensor = self._stored.tensors.get(name)
         return tensor.shape[0] if tensor is not None and len(tensor.shape) == 1 else None
 
-    def can_join(self, parts: Sequence[Node], outputs: Sequence[str]) -> bool:
+    def can_join(
+        self, parts: Sequence[Node], inputs: Sequence[str], outputs: Sequence[str]
+    ) -> bool:
         """Whether one node in the last part's place could give `outputs` and nobody misses the rest."""
         places = {self._places[part.outputs] for part in parts}
+        if any(name in part.outputs for part in parts for name in inputs):
+            return False
         for name in (name for part in parts for name in part.outputs):
             others = [place for place in self._readers[name] if place not in places]
             if others and (name not in outputs or min(others) < max(places)):

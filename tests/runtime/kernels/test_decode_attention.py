@@ -161,6 +161,19 @@ def test_what_is_not_a_number_stays_in_its_head(is_int8):
 
 
 @needs_kernel
+@pytest.mark.parametrize("place", [0, 100, 639, 699])
+def test_a_key_that_is_not_a_number_stays_in_its_head(place):
+    case = Case(1, 700)
+    arrays = drawn(case)
+    arrays["past_key"][0, 1, place, 3] = np.nan
+    arrays["key"][0, 0, case.size + 3] = np.nan if place == 699 else 0
+    given = attended(case, arrays, LIBRARY)[0].reshape(case.heads, case.size)
+    shared = case.heads // case.kv_heads
+    assert np.isnan(given[shared:]).all()
+    assert np.isfinite(given[:shared]).all()
+
+
+@needs_kernel
 @pytest.mark.parametrize("is_int8", [False, True])
 def test_a_row_that_sees_nothing_is_not_a_number(is_int8):
     case = Case(1, 700, is_int8=is_int8)

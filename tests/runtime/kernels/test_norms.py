@@ -141,6 +141,20 @@ def test_heads_of_another_size_are_an_error(name, message):
         head_session(3, 2).run(None, arrays)
 
 
+def test_a_residual_of_another_shape_is_an_error():
+    arrays = residual_arrays(3, 32)
+    arrays["residual"] = arrays["residual"].reshape(3, 1, 32)
+    with pytest.raises(Exception, match="as large as the residual"):
+        residual_session().run(None, arrays)
+
+
+def test_heads_of_several_sequences_are_an_error():
+    arrays = head_arrays(2, 5, 32)
+    arrays["product"] = arrays["product"].reshape(2, 1, -1)
+    with pytest.raises(Exception, match="rows, heads"):
+        head_session(3, 2).run(None, arrays)
+
+
 def test_no_heads_are_an_error():
     with pytest.raises(Exception, match="1 and more"):
         head_session(0, 2)

@@ -189,6 +189,16 @@ def the_sum_is_the_other_way_round(model: onnx.ModelProto) -> None:
     add.input[:] = ["normed", "residual"]
 
 
+def a_normed_product_is_its_own_residual(model: onnx.ModelProto) -> None:
+    model.graph.node[1].input[:] = ["normed", "normed"]
+
+
+def weights_for_all(model: onnx.ModelProto) -> None:
+    for place, name in enumerate(("w", "v")):
+        one = numpy_helper.from_array(np.ones(1, np.float32), name)
+        model.graph.initializer[place].CopyFrom(one)
+
+
 def weights_of_two_sizes(model: onnx.ModelProto) -> None:
     model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.ones(1, np.float32), "w"))
 
@@ -254,6 +264,8 @@ NOT_QUITE = {
         the_sum_is_read_before_its_norm,
         the_sum_is_the_other_way_round,
         weights_of_two_sizes,
+        weights_for_all,
+        a_normed_product_is_its_own_residual,
     ),
     head_model: (
         queries_are_read_before_keys,
