@@ -62,7 +62,7 @@ def one_node_model(
             *(text_field(1, name) for name in weights),
             *(text_field(2, name) for name in outputs),
             text_field(4, operator),
-            *(bytes_field(5, _attribute(name, value)) for name, value in attributes.items()),
+            *(bytes_field(5, attribute_message(name, value)) for name, value in attributes.items()),
             text_field(7, domain),
         ]
     )
@@ -127,7 +127,8 @@ def blocks_product_model(
     )
 
 
-def _attribute(name: str, value: float | str) -> bytes:
+def attribute_message(name: str, value: float | str) -> bytes:
+    """An AttributeProto of an integer, a number or a text: 1 name, 2 to 4 the value, 20 its type."""
     if isinstance(value, str):
         return text_field(1, name) + text_field(4, value) + integer_field(20, _STRING_ATTRIBUTE)
     if isinstance(value, float):

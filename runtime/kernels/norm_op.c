@@ -31,10 +31,11 @@ static OrtStatus *read_call(const NormOp *op, OrtKernelContext *context, size_t 
     TRY(api->KernelContext_GetInput(context, i, &value));
     if (!value) return api->CreateStatus(ORT_FAIL, "an input is missing");
     TRY(api->GetTensorMutableData((OrtValue *)value, &call->data[i]));
-    TRY(element_count(api, value, &call->counts[i]));
     int64_t shape[LARGEST_AXES];
     size_t axes;
     TRY(tensor_shape(api, value, shape, &axes));
+    call->counts[i] = 1;
+    for (size_t axis = 0; axis < axes; axis++) call->counts[i] *= (size_t)shape[axis];
     if (!i) memcpy(call->shape, shape, sizeof shape), call->axes = axes;
     if (i == 1)
       call->is_second_alike =

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_medgemma.runtime.backends.onnx_reader import read_graph
+from edge_medgemma.runtime.backends.onnx_writer import attribute_message
 from edge_medgemma.runtime.backends.onnxruntime.graph_nodes import GraphNodes, Node, node_of
 from edge_medgemma.runtime.backends.protobuf import (
     bytes_field,
@@ -29,8 +30,6 @@ HEAD_NORM = "RotaryHeadNormalization"
 """Queries and keys of one product, each head normed and then rotated."""
 
 _DOMAIN = "com.microsoft"
-_INTEGER_TYPE = 2
-"""AttributeProto.AttributeType"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,8 +181,8 @@ def _head_norms(rotary: Node, known: GraphNodes) -> _Fusion | None:
     if _split_lengths(split, known) != lengths:
         return None
     attributes = (
-        _integer("num_heads", queries.count),
-        _integer("kv_num_heads", keys.count),
+        attribute_message("num_heads", queries.count),
+        attribute_message("kv_num_heads", keys.count),
         keys.epsilon,
     )
     inputs = (split.inputs[0], queries.weight, keys.weight, *keys.angles)
@@ -223,11 +222,6 @@ def _epsilon(norm: Node) -> bytes | None:
     if norm.attributes.keys() != {"axis", "epsilon"} or norm.integer("axis") != -1:
         return None
     return norm.attributes["epsilon"]
-
-
-def _integer(name: str, value: int) -> bytes:
-    """An AttributeProto: 1 name, 3 integer, 20 type."""
-    return text_field(1, name) + integer_field(3, value) + integer_field(20, _INTEGER_TYPE)
 
 
 def _same(field: int, value: int | bytes) -> bytes:

@@ -177,11 +177,16 @@ def a_norm_of_another_axis(model: onnx.ModelProto) -> None:
     model.graph.node[2].attribute[0].i = 1
 
 
-def the_sum_is_read_before_its_norm(model: onnx.ModelProto) -> None:
+def read_before(model: onnx.ModelProto, name: str, place: int) -> None:
+    """A node that reads `name`, before the node at `place`."""
     nodes = list(model.graph.node)
-    early = helper.make_node("Relu", ["sum"], ["early"])
+    early = helper.make_node("Relu", [name], ["early"])
     del model.graph.node[:]
-    model.graph.node.extend([*nodes[:2], early, *nodes[2:]])
+    model.graph.node.extend([*nodes[:place], early, *nodes[place:]])
+
+
+def the_sum_is_read_before_its_norm(model: onnx.ModelProto) -> None:
+    read_before(model, "sum", 2)
 
 
 def the_sum_is_the_other_way_round(model: onnx.ModelProto) -> None:
@@ -204,10 +209,7 @@ def weights_of_two_sizes(model: onnx.ModelProto) -> None:
 
 
 def queries_are_read_before_keys(model: onnx.ModelProto) -> None:
-    nodes = list(model.graph.node)
-    early = helper.make_node("Relu", ["q"], ["early"])
-    del model.graph.node[:]
-    model.graph.node.extend([*nodes[:5], early, *nodes[5:]])
+    read_before(model, "q", 5)
 
 
 def interleaved(model: onnx.ModelProto) -> None:
