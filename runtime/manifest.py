@@ -77,7 +77,7 @@ from edge_medgemma.runtime.errors import EngineError
 from edge_medgemma.runtime.model_shape import TextSpec, TokenSpec, VisionSpec, require
 from edge_medgemma.runtime.slicing.volume import BodyPart, Modality
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 MANIFEST_NAME = "manifest.json"
 
 SEALED_SINCE = 3

@@ -91,6 +91,10 @@ class GraphBuilder:
         """Append a node with one output and return it."""
         return self.nodes(op_type, inputs, attributes, outputs=1, domain=domain, name=name)[0]
 
+    def floats(self, value: ir.Value, name: str) -> ir.Value:
+        """`value` in float32."""
+        return self.node("Cast", [value], {"to": int(ir.DataType.FLOAT)}, name=name)
+
     def constant(self, name: str, array: NDArray[np.generic]) -> ir.Value:
         """A small tensor kept in the graph file itself, such as a shape."""
         if name not in self._weights:

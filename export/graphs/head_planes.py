@@ -1,6 +1,6 @@
 """The head as two planes of 4 bits: both together are its int8 weights, the first alone a draft of them.
 
-weight = scale * integer, with one float32 scale for `block_size` inputs of an output, and
+weight = scale * integer, with one bfloat16 scale for `block_size` inputs of an output, and
 integer + PLANES_ZERO a byte: its upper half is in the high plane, its lower half in the low one. With
 MatMulNBits' own zero point of 8 the integer is 16 * high + low.
 """
@@ -20,6 +20,7 @@ from edge_medgemma.export.graphs.weights import (
     check_blocks,
     slabs,
 )
+from edge_medgemma.runtime.bfloat16 import bfloat16_bits, rounded_to_bfloat16
 from edge_medgemma.runtime.generation.embedding import PLANES_ZERO
 
 LOWEST, HIGHEST = -PLANES_ZERO, 255 - PLANES_ZERO
@@ -28,7 +29,7 @@ LOWEST, HIGHEST = -PLANES_ZERO, 255 - PLANES_ZERO
 def planes_blob(matrix: Matrix, weight_format: WeightFormat) -> WeightBlob:
     """The planes as MatMulNBits takes them: uint8 [N, K / block, block / 2] each, then the scales.
 
-    The weights are read once for each plane, so that neither is held whole. Scales are float32
+    The weights are read once for each plane, so that neither is held whole. Scales are bfloat16
     [N, K / block], those of both planes.
 
     Raises:
@@ -45,7 +46,7 @@ def planes_blob(matrix: Matrix, weight_format: WeightFormat) -> WeightBlob:
     def pieces() -> Iterator[NDArray[np.generic]]:
         scales = []
         for integers, scale in quantized():
-            scales.append(scale)
+            scales.append(bfloat16_bits(scale))
             yield split_planes(integers)[0]
         for integers, _ in quantized():
             yield split_planes(integers)[1]
@@ -56,7 +57,7 @@ def planes_blob(matrix: Matrix, weight_format: WeightFormat) -> WeightBlob:
     initializers = (
         Initializer(f"{matrix.name}.high", ir.DataType.UINT8, plane),
         Initializer(f"{matrix.name}.low", ir.DataType.UINT8, plane),
-        Initializer(f"{matrix.name}.scales", ir.DataType.FLOAT, blocks),
+        Initializer(f"{matrix.name}.scales", ir.DataType.BFLOAT16, blocks),
     )
     return WeightBlob(initializers, pieces)
 
@@ -78,6 +79,7 @@ def quantize_bytes(
     scale = np.where(scale == 0, np.float32(1), scale)
     # A subnormal block rounds its scale to zero or so: clip what the division then gives.
     scale = np.copysign(np.maximum(np.abs(scale), np.finfo(np.float32).tiny), scale)
+    scale = rounded_to_bfloat16(scale)
     scaled = blocks / scale[:, :, None]
     np.rint(scaled, out=scaled)
     np.clip(scaled, LOWEST, HIGHEST, out=scaled)

@@ -26,7 +26,10 @@ def blocks_product(
     matrix: Matrix,
     weight_format: WeightFormat,
 ) -> ir.Value:
-    """MatMulNBits of x [.., K] and the `weights` of `blocks_blob`."""
+    """MatMulNBits of x [.., K] and the `weights` of `blocks_blob`.
+
+    onnxruntime casts narrow scales once, as it opens the graph.
+    """
     attributes = {
         "K": matrix.inputs,
         "N": matrix.outputs,
@@ -34,8 +37,13 @@ def blocks_product(
         "block_size": weight_format.block_size,
         "accuracy_level": INT8_ACTIVATIONS,
     }
-    name = f"{matrix.name}.product"
-    return graph.node("MatMulNBits", [x, *weights], attributes, domain=CONTRIB, name=name)
+    integers, scales = weights
+    if scales.dtype != ir.DataType.FLOAT:
+        scales = graph.floats(scales, f"{matrix.name}.scales_float")
+    inputs = [x, integers, scales]
+    return graph.node(
+        "MatMulNBits", inputs, attributes, domain=CONTRIB, name=f"{matrix.name}.product"
+    )
 
 
 def cached_attention(

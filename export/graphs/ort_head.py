@@ -27,8 +27,6 @@ to find them packed in a file: the head of MedGemma 4B in one piece takes 0.7 GB
 HEAD_TILE_UNIT = 256
 """Tiles are multiples of it, so that they begin where a page of the file does."""
 
-FLOAT = ir.DataType.FLOAT
-
 Weights = Sequence[ir.Value]
 """High plane, low plane and scales of `planes_blob`, or some rows of each."""
 
@@ -107,11 +105,12 @@ def _with_exact_candidates(
         node("Unsqueeze", [one, last], f"{one.name}.column") for one in _joined(graph, high, low)
     ]
     pairs = node("Concat", columns, "pairs", axis=-1)  # [R, candidates, blocks, block size / 2, 2]
-    integers = node("Cast", [pairs], "float", to=int(FLOAT))
+    integers = graph.floats(pairs, "head.candidates.float")
     zero = graph.constant("head.zero", np.array(PLANES_ZERO, np.float32))
     blocks = graph.constant("head.blocks_shape", np.array([0, 0, 0, -1], np.int64))
     centred = node("Reshape", [node("Sub", [integers, zero], "centred"), blocks], "blocks")
-    row_scales = node("Unsqueeze", [node("Gather", [weights[2], rows], "scales"), last], "steps")
+    scales = graph.floats(node("Gather", [weights[2], rows], "scales"), "head.candidates.floats")
+    row_scales = node("Unsqueeze", [scales, last], "steps")
     shape = graph.constant("head.row_shape", np.array([0, number, head.inputs], np.int64))
     matrix = node("Reshape", [node("Mul", [centred, row_scales], "scaled"), shape], "rows")
     column = node("Unsqueeze", [x, last], "column")

@@ -1,5 +1,8 @@
 """Integers and scales of weights in blocks along the input axis: value = scale * integer.
 
+Scales are bfloat16 numbers: as the integers are chosen by them, their rounding costs nothing, and a
+scale is half as many bytes to read.
+
 8 bits are rounded to nearest on a symmetric grid. The 16 values of 4 bits are searched: the largest
 weight of a block, whatever its sign, lies near -8, and of a few steps around that the one is taken
 whose squared error is least, each input weighted by how large it is.
@@ -10,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_medgemma.runtime.bfloat16 import rounded_to_bfloat16
 from edge_medgemma.runtime.host import usable_cores
 
 Array = NDArray[np.float32]
@@ -35,6 +39,8 @@ def quantize_blocks(
     is_searched: bool = True,
 ) -> tuple[NDArray[np.int8], Array]:
     """Integers [N, K] and scales [N, K / block_size] of `values` [N, K]; a zero block has scale 1.
+
+    Scales are float32 that bfloat16 holds exactly.
 
     Args:
         values: weights of N outputs
@@ -93,7 +99,7 @@ def searched_step(
         is_better = gain > best_gain
         best = np.where(is_better, step, best)
         best_gain = np.where(is_better, gain, best_gain)
-    return _normal(best * first)
+    return rounded_to_bfloat16(_normal(best * first))
 
 
 def round_int4(values: Array, step: Array) -> NDArray[np.int8]:
@@ -128,7 +134,7 @@ def _nearest_int8(blocks: Array) -> tuple[NDArray[np.int8], Array]:
     largest = np.maximum(blocks.max(axis=2), -blocks.min(axis=2))
     scale = np.where(largest > 0, largest / np.float32(INT8_LARGEST), np.float32(1))
     # A subnormal block rounds its scale to zero or so: clip what the division then gives.
-    scale = np.maximum(scale, np.finfo(np.float32).tiny)
+    scale = rounded_to_bfloat16(np.maximum(scale, np.finfo(np.float32).tiny))
     scaled = blocks / scale[:, :, None]
     np.rint(scaled, out=scaled)
     np.clip(scaled, -INT8_LARGEST, INT8_LARGEST, out=scaled)

@@ -1,7 +1,6 @@
 """Weights on their way to a file: linear layers read in slabs, quantised, and never held whole.
 
-Quantisation is in blocks along the input axis, one float32 scale for `block_size` inputs of an
-output; `rounding` chooses scales and integers.
+Quantisation is in blocks along the input axis, one scale for `block_size` inputs of an output; `rounding` chooses scales and integers.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from edge_medgemma.export.checkpoint.checkpoint import TILE_INPUTS, TILE_OUTPUTS, Tensor
 from edge_medgemma.export.graphs.rounding import BITS, quantize_blocks
+from edge_medgemma.runtime.bfloat16 import bfloat16_bits
 from edge_medgemma.runtime.errors import CheckpointError
 
 SLAB_BYTES = 1 << 26
@@ -40,6 +40,8 @@ class WeightFormat:
     """Whether a scale may be negative, which gives 4 bits one more value; TensorRT takes none."""
     is_searched: bool = True
     """Whether several scales are tried where no quantizer chooses; random weights need none."""
+    scale_kind: str = "fp32"
+    """`fp32`, or `bf16`, which holds them as exactly"""
 
 
 FLOAT32 = WeightFormat("fp32", 0)
@@ -119,17 +121,18 @@ def dense_blob(matrix: Matrix) -> WeightBlob:
 
 
 def blocks_blob(matrix: Matrix, weight_format: WeightFormat) -> WeightBlob:
-    """The matrix as MatMulNBits takes it: uint8 [N, K / block, bytes], float32 scales [N, K / block].
+    """The matrix as MatMulNBits takes it: uint8 [N, K / block, bytes] and scales [N, K / block].
 
     Raises:
         CheckpointError: the block size does not divide the matrix's inputs.
     """
     check_blocks(matrix, weight_format)
+    is_narrow = weight_format.scale_kind == "bf16"
 
     def pieces() -> Iterator[NDArray[np.generic]]:
-        scales = []
+        scales: list[NDArray[np.generic]] = []
         for integers, scale in quantized_slabs(matrix, weight_format, TILE_OUTPUTS):
-            scales.append(scale)
+            scales.append(bfloat16_bits(scale) if is_narrow else scale)
             yield pack_unsigned(integers, weight_format.kind)
         yield from scales
 
@@ -139,7 +142,11 @@ def blocks_blob(matrix: Matrix, weight_format: WeightFormat) -> WeightBlob:
         Initializer(
             f"{matrix.name}.blocks", ir.DataType.UINT8, (matrix.outputs, blocks, block_bytes)
         ),
-        Initializer(f"{matrix.name}.scales", ir.DataType.FLOAT, (matrix.outputs, blocks)),
+        Initializer(
+            f"{matrix.name}.scales",
+            ir.DataType.BFLOAT16 if is_narrow else ir.DataType.FLOAT,
+            (matrix.outputs, blocks),
+        ),
     )
     return WeightBlob(initializers, pieces)
 

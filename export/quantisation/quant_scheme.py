@@ -120,6 +120,7 @@ def plan_export(
         block_size,
         is_signed=target.dialect == CPU.dialect,
         is_searched=checkpoint.kind != "synthetic",
+        scale_kind="bf16" if target == CPU else "fp32",
     )
 
     is_whole = checkpoint.text.hidden_size % HEAD_BLOCK_SIZE == 0

@@ -1,4 +1,4 @@
-"""ONNX models of one node, written byte by byte: a device has no onnx package.
+"""ONNX models of a node or two, written byte by byte: a device has no onnx package.
 
 Field numbers are those of onnx.proto (onnx/onnx, IR version 10).
 """
@@ -15,12 +15,14 @@ from edge_medgemma.runtime.backends.protobuf import (
     integer_field,
     text_field,
 )
+from edge_medgemma.runtime.bfloat16 import bfloat16_bits
 
 IR_VERSION = 10
 OPSET = 21
 
 _TYPES = {"float32": 1, "uint8": 2, "int8": 3, "int32": 6, "float16": 10, "bfloat16": 16}
 """TensorProto.DataType"""
+_CONTRIB = "com.microsoft"
 _ACCURACY_INT8 = 4
 """accuracy_level of MatMulNBits that multiplies in int8, as the decoder's nodes ask for"""
 _FLOAT_ATTRIBUTE = 1
@@ -56,22 +58,93 @@ def one_node_model(
         attributes: integers, numbers and texts
     """
     given = {name: value for name, value in inputs.items() if value is not None}
-    node = b"".join(
+    names = [name if name in given else "" for name in inputs]
+    node = _node(operator, domain, [*names, *weights], list(outputs), attributes)
+    tensors = [_tensor(name, array, array.dtype.name) for name, array in weights.items()]
+    return _model([node], tensors, given, outputs, domain)
+
+
+def product_model(matrix: NDArray[np.float32]) -> bytes:
+    """`a` times a matrix, in float32."""
+    a, product = {"a": Value("float32")}, {"product": Value("float32")}
+    return one_node_model("MatMul", "", a, {"b": matrix}, product, {})
+
+
+def blocks_product_model(
+    weights: NDArray[np.uint8],
+    scales: NDArray[np.float32],
+    bits: int,
+    operator: str = "MatMulNBits",
+) -> bytes:
+    """`x` times weights in blocks, as a decoder has it: activations in 8 bits, scales in bfloat16, cast.
+
+    Args:
+        weights: [outputs, blocks, bytes of a block]
+        scales: [outputs, blocks], rounded to bfloat16
+        bits: of a weight, 4 or 8
+        operator: or another one of the same inputs and attributes
+    """
+    outputs, blocks, block_bytes = weights.shape
+    block_size = block_bytes * 8 // bits
+    attributes = {
+        "K": blocks * block_size,
+        "N": outputs,
+        "bits": bits,
+        "block_size": block_size,
+        "accuracy_level": _ACCURACY_INT8,
+    }
+    nodes = [
+        _node("Cast", "", ["scales"], ["scales_float"], {"to": _TYPES["float32"]}),
+        _node(operator, _CONTRIB, ["x", "weights", "scales_float"], ["y"], attributes),
+    ]
+    tensors = [
+        _tensor("weights", weights, "uint8"),
+        _tensor("scales", bfloat16_bits(scales), "bfloat16"),
+    ]
+    x, y = {"x": Value("float32")}, {"y": Value("float32")}
+    return _model(nodes, tensors, x, y, _CONTRIB)
+
+
+def attribute_message(name: str, value: float | str) -> bytes:
+    """An AttributeProto of an integer, a number or a text: 1 name, 2 to 4 the value, 20 its type."""
+    if isinstance(value, str):
+        return text_field(1, name) + text_field(4, value) + integer_field(20, _STRING_ATTRIBUTE)
+    if isinstance(value, float):
+        return text_field(1, name) + float_field(2, value) + integer_field(20, _FLOAT_ATTRIBUTE)
+    return text_field(1, name) + integer_field(3, value) + integer_field(20, _INT_ATTRIBUTE)
+
+
+def _node(
+    operator: str,
+    domain: str,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    attributes: Mapping[str, int | float | str],
+) -> bytes:
+    return b"".join(
         [
-            *(text_field(1, name if name in given else "") for name in inputs),
-            *(text_field(1, name) for name in weights),
+            *(text_field(1, name) for name in inputs),
             *(text_field(2, name) for name in outputs),
             text_field(4, operator),
             *(bytes_field(5, attribute_message(name, value)) for name, value in attributes.items()),
             text_field(7, domain),
         ]
     )
+
+
+def _model(
+    nodes: Sequence[bytes],
+    weights: Sequence[bytes],
+    inputs: Mapping[str, Value],
+    outputs: Mapping[str, Value],
+    domain: str,
+) -> bytes:
     graph = b"".join(
         [
-            bytes_field(1, node),
-            text_field(2, "one_node"),
-            *(bytes_field(5, _tensor(name, array)) for name, array in weights.items()),
-            *(bytes_field(11, _value(name, value)) for name, value in given.items()),
+            *(bytes_field(1, node) for node in nodes),
+            text_field(2, "part"),
+            *(bytes_field(5, weight) for weight in weights),
+            *(bytes_field(11, _value(name, value)) for name, value in inputs.items()),
             *(bytes_field(12, _value(name, value)) for name, value in outputs.items()),
         ]
     )
@@ -88,57 +161,9 @@ def one_node_model(
     )
 
 
-def product_model(matrix: NDArray[np.float32]) -> bytes:
-    """`a` times a matrix, in float32."""
-    a, product = {"a": Value("float32")}, {"product": Value("float32")}
-    return one_node_model("MatMul", "", a, {"b": matrix}, product, {})
-
-
-def blocks_product_model(
-    weights: NDArray[np.uint8],
-    scales: NDArray[np.float32],
-    bits: int,
-    operator: str = "MatMulNBits",
-) -> bytes:
-    """`x` times weights in blocks, as the decoder's MatMulNBits nodes: activations in 8 bits.
-
-    Args:
-        weights: [outputs, blocks, bytes of a block]
-        scales: [outputs, blocks]
-        bits: of a weight, 4 or 8
-        operator: or another one of the same inputs and attributes
-    """
-    outputs, blocks, block_bytes = weights.shape
-    block_size = block_bytes * 8 // bits
-    attributes = {
-        "K": blocks * block_size,
-        "N": outputs,
-        "bits": bits,
-        "block_size": block_size,
-        "accuracy_level": _ACCURACY_INT8,
-    }
-    return one_node_model(
-        operator,
-        "com.microsoft",
-        {"x": Value("float32")},
-        {"weights": weights, "scales": scales},
-        {"y": Value("float32")},
-        attributes,
-    )
-
-
-def attribute_message(name: str, value: float | str) -> bytes:
-    """An AttributeProto of an integer, a number or a text: 1 name, 2 to 4 the value, 20 its type."""
-    if isinstance(value, str):
-        return text_field(1, name) + text_field(4, value) + integer_field(20, _STRING_ATTRIBUTE)
-    if isinstance(value, float):
-        return text_field(1, name) + float_field(2, value) + integer_field(20, _FLOAT_ATTRIBUTE)
-    return text_field(1, name) + integer_field(3, value) + integer_field(20, _INT_ATTRIBUTE)
-
-
-def _tensor(name: str, array: NDArray[np.generic]) -> bytes:
+def _tensor(name: str, array: NDArray[np.generic], dtype: str) -> bytes:
     dims = b"".join(integer_field(1, size) for size in array.shape)
-    kind = integer_field(2, _TYPES[array.dtype.name])
+    kind = integer_field(2, _TYPES[dtype])
     return dims + kind + text_field(8, name) + bytes_field(9, array.tobytes())
 
 

@@ -26,7 +26,7 @@ typedef struct {
   int64_t rows;
   const float *x;         /* [rows][inputs] */
   const uint8_t *weights; /* [outputs][inputs * bits / 8] */
-  const float *scales;    /* [outputs][blocks] */
+  const uint16_t *scales; /* bfloat16, [outputs][blocks] */
   float *products;        /* [rows][outputs]: `y`, but where few rows are gated */
   float *y;               /* [rows][given_outputs] */
   int8_t *integers;       /* x in int8, in the order in which it is multiplied */

@@ -1,4 +1,4 @@
-/* MatMulNBits and GatedMatMulNBits, computed by the linear kernel. */
+/* MatMulNBits with bfloat16 scales and GatedMatMulNBits, computed by the linear kernel. */
 #include <stdlib.h>
 
 #include "level.h"
@@ -115,7 +115,8 @@ static OrtStatus *create(const OrtCustomOp *op, const OrtApi *api, const OrtKern
 static const char *name(const OrtCustomOp *op) { return (void)op, "MatMulNBits"; }
 static const char *gated_name(const OrtCustomOp *op) { return (void)op, "GatedMatMulNBits"; }
 static int input_type(const OrtCustomOp *op, size_t index) {
-  return (void)op, index == 1 ? ORT_UINT8 : ORT_FLOAT;
+  static const int types[] = {ORT_FLOAT, ORT_UINT8, ORT_BFLOAT16};
+  return (void)op, types[index];
 }
 static size_t input_count(const OrtCustomOp *op) { return (void)op, 3; }
 static int output_type(const OrtCustomOp *op, size_t index) {

@@ -21,7 +21,7 @@ typedef struct OrtOp OrtOp;
 typedef struct OrtOpAttr OrtOpAttr;
 
 /* ONNXTensorElementDataType */
-enum { ORT_FLOAT = 1, ORT_UINT8 = 2, ORT_INT8 = 3, ORT_INT32 = 6, ORT_INT64 = 7 };
+enum { ORT_FLOAT = 1, ORT_UINT8 = 2, ORT_INT8 = 3, ORT_INT32 = 6, ORT_INT64 = 7, ORT_BFLOAT16 = 16 };
 enum { ORT_ATTR_INT = 1, ORT_ATTR_FLOAT = 3, ORT_ATTR_STRING = 5 }; /* OrtOpAttrType */
 enum { ORT_REQUIRED = 0, ORT_OPTIONAL = 1 }; /* OrtCustomOpInputOutputCharacteristic */
 

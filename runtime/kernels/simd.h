@@ -115,6 +115,22 @@ INLINE Ints lanes_of_two(Ints x, Ints y, Ints places) {
 #endif
 }
 
+/* Numbers [column][row] to [row][column]. */
+INLINE void transpose_square(Ints r[LANES]) {
+  Ints low, high, t[LANES];
+  for (int i = 0; i < LANES; i++) {
+    low[i] = i / 2 + i % 2 * LANES;
+    high[i] = LANES / 2 + i / 2 + i % 2 * LANES;
+  }
+  for (int step = 1; step < LANES; step *= 2) {
+    for (int i = 0; i < LANES / 2; i++) {
+      t[2 * i] = lanes_of_two(r[i], r[i + LANES / 2], low);
+      t[2 * i + 1] = lanes_of_two(r[i], r[i + LANES / 2], high);
+    }
+    for (int i = 0; i < LANES; i++) r[i] = t[i];
+  }
+}
+
 INLINE void store_some_floats(float *to, Floats x, ptrdiff_t count) {
   if (count >= LANES) store_floats(to, x);
   else

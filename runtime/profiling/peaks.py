@@ -15,6 +15,7 @@ from edge_medgemma.runtime.backends.onnx_writer import (
     product_model,
 )
 from edge_medgemma.runtime.backends.onnxruntime.custom_ops import custom_ops_library
+from edge_medgemma.runtime.backends.onnxruntime.stored_scales import with_stored_scales
 from edge_medgemma.runtime.backends.openvino.vision import has_bfloat16, openvino_core
 from edge_medgemma.runtime.errors import DependencyError
 from edge_medgemma.runtime.kernels.level import kernel_level
@@ -101,6 +102,7 @@ def _product(
     try:
         if library is not None:
             options.register_custom_ops_library(library)
+            model = with_stored_scales(model)
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         session.run(None, dict(feeds))
     except Exception:  # noqa: BLE001 onnxruntime's exceptions share no base

@@ -7,6 +7,7 @@ needs: no padding, no masked pairs, every weight read once. FLOP = two per multi
 from dataclasses import dataclass, field
 
 from edge_medgemma.runtime.backends.onnxruntime.decoder import INT8_MINIMUM_ROWS
+from edge_medgemma.runtime.generation.embedding import head_scale_bytes
 from edge_medgemma.runtime.manifest import Manifest
 from edge_medgemma.runtime.model_shape import TextSpec, VisionSpec
 
@@ -109,7 +110,7 @@ def decoder_bytes(manifest: Manifest, *, is_decode: bool = False) -> int:
         return size
     if is_decode:
         return size - parameters // 2
-    return size + parameters // precision.head_block_size * 4  # each plane reads the scales
+    return size + head_scale_bytes(manifest)  # each plane reads them
 
 
 def cache_row_bytes(manifest: Manifest, *, is_int8: bool = False) -> int:

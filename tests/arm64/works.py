@@ -20,6 +20,8 @@ from edge_medgemma.runtime.backends.onnx_writer import (
     blocks_product_model,
     one_node_model,
 )
+from edge_medgemma.runtime.backends.onnxruntime.stored_scales import with_stored_scales
+from edge_medgemma.runtime.bfloat16 import rounded_to_bfloat16
 from edge_medgemma.runtime.kernels import cpu_kernels
 
 INPUTS, OUTPUTS, BLOCK = 1024, 256, 64
@@ -35,7 +37,7 @@ def linear(rows: int, bits: int) -> tuple[bytes, Feeds]:
     draw = np.random.default_rng(bits)
     shape = (OUTPUTS, INPUTS // BLOCK)
     weights = draw.integers(0, 256, (*shape, BLOCK * bits // 8), np.uint8)
-    model = blocks_product_model(weights, draw.random(shape, np.float32), bits)
+    model = blocks_product_model(weights, rounded_to_bfloat16(draw.random(shape, np.float32)), bits)
     return model, {"x": draw.standard_normal((rows, INPUTS), np.float32)}
 
 
@@ -168,7 +170,7 @@ def bound(session: Any, feeds: Feeds) -> Any:
 
 
 def node_run(options: Any, model: bytes, feeds: Feeds) -> Callable[[], object]:
-    """What runs a model of one node."""
+    """What runs a model."""
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     return partial(session.run_with_iobinding, bound(session, feeds))
 
@@ -183,7 +185,11 @@ def main() -> None:
         cpu_kernels.use_level(sys.argv[1])
         options.register_custom_ops_library(cpu_kernels.__file__)
     for name, make in NODES.items():
-        run = OURS[name]() if is_ours and name in OURS else node_run(options, *make())
+        if is_ours and name in OURS:
+            run = OURS[name]()
+        else:
+            model, feeds = make()
+            run = node_run(options, with_stored_scales(model) if is_ours else model, feeds)
         run()
         mark()
         run()

@@ -1,6 +1,7 @@
 /* The linear kernel: weights of 4 or 8 bits in blocks, few rows and many. */
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "check.h"
 
@@ -14,6 +15,14 @@ static const Case cases[] = {
     {7, 160, 40, 4, 32, 0}, {23, 256, 45, 4, 128, 0}, {13, 48, 65, 8, 16, 0},  {40, 512, 20, 8, 256, 0},
     {2, 96, 34, 4, 32, 1},  {9, 96, 134, 4, 32, 1},   {24, 64, 256, 8, 64, 1},
 };
+
+/* The number of a bfloat16. */
+static float number_of(uint16_t upper_half) {
+  uint32_t bits = (uint32_t)upper_half << 16;
+  float number;
+  memcpy(&number, &bits, sizeof number);
+  return number;
+}
 
 /* y[rows][outputs]; inputs are rounded block by block, as the kernel documents. */
 static void multiply(const Product *p, double *y) {
@@ -35,7 +44,7 @@ static void multiply(const Product *p, double *y) {
           else weight -= 128;
           products += weight * (int64_t)rintf(x[i] * inverse);
         }
-        sum += (double)products * (largest / 127) * p->scales[n * blocks + b];
+        sum += (double)products * (largest / 127) * number_of(p->scales[n * blocks + b]);
       }
       y[r * layer->outputs + n] = sum;
     }
@@ -73,11 +82,12 @@ static double check_case(const LinearKernel *kernel, const Case *of) {
   int64_t outs = of->rows * of->outputs, given = of->rows * given_outputs(&layer);
   float *x = allocated(of->rows * of->inputs, sizeof *x), *y = allocated(given, sizeof *y);
   float *products = of->is_gated ? allocated(outs, sizeof *products) : y;
-  float *scales = allocated(of->outputs * blocks, sizeof *scales);
+  uint16_t *scales = allocated(of->outputs * blocks, sizeof *scales);
   int8_t *weights = allocated(of->outputs * bytes, 1);
   double *expected = allocated(outs, sizeof *expected);
   draw_floats(x, of->rows * of->inputs, -2, 2);
-  draw_floats(scales, of->outputs * blocks, 0.01, 0.02);
+  draw_bytes((int8_t *)scales, of->outputs * blocks * 2, 0, 127);
+  for (int64_t i = 0; i < of->outputs * blocks; i++) scales[i] = 0x3c00 | (scales[i] & 0xff);
   draw_bytes(weights, of->outputs * bytes, -128, 127);
   Product p = {.layer = layer, .rows = of->rows, .x = x, .weights = (const uint8_t *)weights,
                .scales = scales, .products = products, .y = y,

@@ -109,7 +109,7 @@ def test_searched_int4_loses_less_than_nearest(export, tiny_checkpoint, calibrat
     with Engine.open(tmp_path / "nearest", threads=1) as engine:
         nearest = measure_loss(engine, calibration, threads=1)
     print(f"KL nearest {nearest.kl_nats:.2e}, searched {searched.kl_nats:.2e}")
-    assert searched.kl_nats < 0.6 * nearest.kl_nats
+    assert searched.kl_nats < 0.75 * nearest.kl_nats
     last = [loss.layers[-1].sqnr_db for loss in (searched, nearest)]
     assert last[0] > last[1] + 3
 

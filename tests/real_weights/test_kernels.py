@@ -15,6 +15,7 @@ from real_weights.table import add_row
 
 from edge_medgemma.runtime.backends.onnx_writer import blocks_product_model
 from edge_medgemma.runtime.backends.onnxruntime.custom_ops import cpu_kernels
+from edge_medgemma.runtime.backends.onnxruntime.stored_scales import with_stored_scales
 
 needs_kernel = pytest.mark.skipif(
     cpu_kernels is None or not cpu_kernels.claimed_levels(),
@@ -60,6 +61,7 @@ def session(model: bytes, library: str | None) -> onnxruntime.InferenceSession:
     options.intra_op_num_threads = 2
     if library:
         options.register_custom_ops_library(library)
+        model = with_stored_scales(model)
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
@@ -83,7 +85,8 @@ def test_linear_layers(
     for name in names:
         x, blocks = activations[name], read(f"{name}.blocks")
         bits = 8 * blocks.size // (len(blocks) * x.shape[-1])
-        model = blocks_product_model(blocks, read(f"{name}.scales"), bits)
+        scales = read(f"{name}.scales").astype(np.float32)
+        model = blocks_product_model(blocks, scales, bits)
         own, kernel = session(model, None), session(model, cpu_kernels.__file__)
         for rows in (x, x[-1:]):
             expected, given = own.run(None, {"x": rows})[0], kernel.run(None, {"x": rows})[0]

@@ -58,13 +58,13 @@ def test_later_version_asks_for_an_upgrade(engine_copy: Path) -> None:
 def test_a_manifest_from_before_seals_asks_for_another_export(engine_copy: Path) -> None:
     path = engine_copy / MANIFEST_NAME
     path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": 2}))
-    with pytest.raises(EngineError, match=r"version 2, this program reads 4; export the engine"):
+    with pytest.raises(EngineError, match=r"version 2, this program reads 5; export the engine"):
         Engine.open(engine_copy)
 
 
 def test_a_sealed_manifest_of_an_earlier_layout_asks_for_another_export(engine_copy: Path) -> None:
-    _edit(engine_copy, schema_version=3)
-    with pytest.raises(EngineError, match=r"version 3, this program reads 4; export the engine"):
+    _edit(engine_copy, schema_version=4)
+    with pytest.raises(EngineError, match=r"version 4, this program reads 5; export the engine"):
         Engine.open(engine_copy)
 
 

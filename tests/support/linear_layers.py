@@ -4,10 +4,12 @@ import numpy as np
 import onnxruntime
 
 from edge_medgemma.runtime.backends.onnx_writer import blocks_product_model
+from edge_medgemma.runtime.backends.onnxruntime.stored_scales import with_stored_scales
+from edge_medgemma.runtime.bfloat16 import rounded_to_bfloat16
 
 
 def product_model(weights: np.ndarray, scales: np.ndarray, bits: int, *operator: str) -> bytes:
-    """Of integers [outputs, inputs] and scales [outputs, blocks]."""
+    """Of integers [outputs, inputs] and scales [outputs, blocks] of bfloat16."""
     packed = weights.reshape(*scales.shape, -1).astype(np.uint8)
     if bits == 4:
         packed = packed[..., ::2] | packed[..., 1::2] << 4
@@ -27,6 +29,7 @@ def drawn(
     generator = np.random.default_rng(inputs + outputs)
     weights = generator.integers(0, 2**bits, (outputs, inputs))
     scales = generator.random((outputs, inputs // block), np.float32) + np.float32(0.1)
+    scales = rounded_to_bfloat16(scales)
     model = product_model(weights, scales, bits, *operator)
     return model, dequantized(weights, scales, bits)
 
@@ -44,4 +47,5 @@ def opened(model: bytes, library: str | None, threads: int = 2) -> onnxruntime.I
     options.enable_cpu_mem_arena = False  # each tensor then has ends that a sanitizer sees
     if library:
         options.register_custom_ops_library(library)
+        model = with_stored_scales(model)
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

@@ -28,10 +28,15 @@ from edge_medgemma.runtime.backends.onnx_writer import (
     one_node_model,
 )
 from edge_medgemma.runtime.backends.onnxruntime.fused_graph import (
-    GATED_PRODUCT,
     HEAD_NORM,
     RESIDUAL_NORM,
 )
+from edge_medgemma.runtime.backends.onnxruntime.stored_scales import (
+    GATED_PRODUCT,
+    PRODUCT,
+    with_stored_scales,
+)
+from edge_medgemma.runtime.bfloat16 import rounded_to_bfloat16
 from edge_medgemma.runtime.kernels.level import (
     KERNELS,
     ONNXRUNTIME,
@@ -171,14 +176,14 @@ def operators_fault(library: str | None) -> str | None:
 
 def _product(module: Any, bits: int, rows: int, library: str | None) -> NDArray[np.float32]:
     """Random rows times random weights."""
-    return _multiplied(module, "MatMulNBits", _OUTPUTS, bits, rows, library)
+    return _multiplied(module, PRODUCT, _OUTPUTS, bits, rows, library)
 
 
 def _gated_product(module: Any, rows: int, library: str | None) -> NDArray[np.float32]:
     """Without a library, onnxruntime's product with the gate in numpy."""
     if library is not None:
         return _multiplied(module, GATED_PRODUCT, _GATED_OUTPUTS, 4, rows, library)
-    product = _multiplied(module, "MatMulNBits", _GATED_OUTPUTS, 4, rows, None)
+    product = _multiplied(module, PRODUCT, _GATED_OUTPUTS, 4, rows, None)
     gate, up = np.split(product, 2, axis=-1)
     root = np.float32(np.sqrt(2 / np.pi))
     gate *= (1 + np.tanh(root * (gate + np.float32(0.044715) * gate**3))) / 2
@@ -191,7 +196,7 @@ def _multiplied(
     generator = np.random.default_rng(bits)
     shape = (outputs, _INPUTS // _BLOCK_SIZE, _BLOCK_SIZE * bits // 8)
     weights = generator.integers(0, 256, shape, np.uint8)
-    scales = generator.random(shape[:2], np.float32)
+    scales = rounded_to_bfloat16(generator.random(shape[:2], np.float32))
     model = blocks_product_model(weights, scales, bits, operator)
     x = np.random.default_rng(rows).standard_normal((rows, _INPUTS), np.float32)
     product: NDArray[np.float32] = _session(module, model, library).run(None, {"x": x})[0]
@@ -333,4 +338,5 @@ def _session(module: Any, model: bytes, library: str | None) -> Any:
     options.log_severity_level = 4
     if library is not None:
         options.register_custom_ops_library(library)
+        model = with_stored_scales(model)
     return module.InferenceSession(model, options, providers=["CPUExecutionProvider"])

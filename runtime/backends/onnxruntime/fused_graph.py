@@ -1,4 +1,4 @@
-"""A decoder's graph with operators joined that the kernels' library computes as one.
+"""A decoder's graph for the kernels' library, with operators joined that it computes as one.
 
 The file stays plain ONNX, which any runtime computes. Apart, a gate's operators read and write each
 product of a layer three times, a tenth of the time of a prefill; and norms, sums and rotations of one row
@@ -12,6 +12,11 @@ from pathlib import Path
 from edge_medgemma.runtime.backends.onnx_reader import read_graph
 from edge_medgemma.runtime.backends.onnx_writer import attribute_message
 from edge_medgemma.runtime.backends.onnxruntime.graph_nodes import GraphNodes, Node, node_of
+from edge_medgemma.runtime.backends.onnxruntime.stored_scales import (
+    GATED_PRODUCT,
+    PRODUCT,
+    with_stored_scales,
+)
 from edge_medgemma.runtime.backends.protobuf import (
     bytes_field,
     bytes_of,
@@ -22,8 +27,6 @@ from edge_medgemma.runtime.backends.protobuf import (
 )
 from edge_medgemma.runtime.errors import EngineError
 
-GATED_PRODUCT = "GatedMatMulNBits"
-"""MatMulNBits; GELU by tanh of the first half of its outputs, times the other."""
 RESIDUAL_NORM = "ResidualNormalization"
 """A residual plus the norm of a product, and the norm of that sum."""
 HEAD_NORM = "RotaryHeadNormalization"
@@ -57,7 +60,7 @@ class _Fusion:
 
 
 def fused_graph(path: Path) -> bytes:
-    """The model in `path` whose weights lie in a file beside it, with what can be joined joined.
+    """The model in `path` for the library, with what can be joined joined; its weights lie beside it.
 
     Raises:
         EngineError: the file is cut or no ONNX.
@@ -65,7 +68,7 @@ def fused_graph(path: Path) -> bytes:
     try:
         return b"".join(
             bytes_field(7, _graph(bytes_of(value), path)) if field == 7 else _same(field, value)
-            for field, value in fields(path.read_bytes())
+            for field, value in fields(with_stored_scales(path.read_bytes()))
         )
     except (ValueError, TypeError, IndexError, KeyError, OSError) as error:
         raise EngineError(f"'{path}' does not load ({error!r}); export the engine again") from None
@@ -101,7 +104,7 @@ def _gate(multiply: Node, known: GraphNodes) -> _Fusion | None:
         return None
     if split.outputs != (gelu.inputs[0], up) or _split_lengths(split, known, equal=True) is None:
         return None
-    product = known.maker(split.inputs[0], "MatMulNBits")
+    product = known.maker(split.inputs[0], PRODUCT)
     if product is None or len(product.inputs) != 3:
         return None
     attributes = tuple(product.attributes.values())

@@ -2,7 +2,6 @@
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime
 import pytest
 
 from edge_medgemma.export.graphs import ort_head
@@ -13,6 +12,8 @@ from edge_medgemma.export.graphs.ort_head import drafted_head
 from edge_medgemma.export.graphs.weights import Matrix, WeightFormat
 from edge_medgemma.export.graphs.writer import write_data
 from edge_medgemma.runtime.backends.onnxruntime.custom_ops import custom_ops_library
+from edge_medgemma.runtime.backends.onnxruntime.fused_graph import fused_graph
+from edge_medgemma.runtime.backends.onnxruntime.session import open_session
 from edge_medgemma.runtime.generation.embedding import PLANES_ZERO, join_planes
 
 ROWS, INPUTS, OUTPUTS = 5, 256, 1000
@@ -22,6 +23,10 @@ def matrix_of(values: np.ndarray) -> Matrix:
     return Matrix(
         "head", values.shape[1], values.shape[0], lambda some, inputs: values[some, inputs]
     )
+
+
+BFLOAT16_ERROR = 2**-8
+"""Of a scale's rounding"""
 
 
 def dequantised(integers: np.ndarray, scales: np.ndarray) -> np.ndarray:
@@ -47,11 +52,13 @@ def test_weights_are_within_half_a_step_and_the_step_is_no_larger_than_symmetric
     found = dequantised(integers.astype(np.float32) - PLANES_ZERO, scales)
     step = np.repeat(np.abs(scales), 32, axis=1)
     error = np.abs(found - values) / step
-    assert error.max() <= 0.5 + 1e-4, f"max {error.max():.4f}, mean {error.mean():.4f} steps"
+    assert error.max() <= max(0.5, 136 * BFLOAT16_ERROR) + 1e-4, (
+        f"max {error.max():.4f}, mean {error.mean():.4f} steps"
+    )
     largest = np.abs(values).reshape(50, 3, 32).max(axis=2)
-    assert (np.abs(scales)[3:] <= largest[3:] / 119 * (1 + 1e-6)).all()
+    assert (np.abs(scales)[3:] <= largest[3:] / 119 * (1 + BFLOAT16_ERROR)).all()
     one_sided = largest[:2] / 136
-    np.testing.assert_allclose(scales[:2], one_sided * [[-1], [1]], rtol=1e-6)
+    np.testing.assert_allclose(scales[:2], one_sided * [[-1], [1]], rtol=BFLOAT16_ERROR)
     assert integers[2, :32].tolist() == [PLANES_ZERO] * 32
 
 
@@ -94,14 +101,10 @@ def test_both_forms_are_products_of_the_stored_weights(
     )
     graph.output(head, "logits", ir.DataType.FLOAT, ["R", OUTPUTS])
     write_data(tmp_path / "head.data", graph.blobs, lambda _: None)
-    (tmp_path / "head.onnx").write_bytes(graph.serialize("head.data"))
-    options = onnxruntime.SessionOptions()
+    path = tmp_path / "head.onnx"
+    path.write_bytes(graph.serialize("head.data"))
     library = custom_ops_library() if has_kernel else None
-    if library is not None:
-        options.register_custom_ops_library(library)
-    session = onnxruntime.InferenceSession(
-        tmp_path / "head.onnx", options, providers=["CPUExecutionProvider"]
-    )
+    session = open_session(path, None, model=library and fused_graph(path), library=library)
 
     integers, scales = quantize_bytes(values, block_size)
     centred = integers.astype(np.float32) - PLANES_ZERO

@@ -2,6 +2,7 @@
 
 import itertools
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -76,3 +77,13 @@ def test_blocks_at_the_ends_of_the_range_stay_finite(value):
     back = integers * scales
     assert np.isfinite(back).all()
     assert np.abs(back - np.float32(value)).max() <= max(abs(value) * 0.08, 1e-37)
+
+
+@pytest.mark.parametrize("kind", ["int4", "int8"])
+def test_scales_are_bfloat16_and_integers_are_the_nearest_for_them(kind):
+    values = np.random.default_rng(0).standard_normal((40, 128), np.float32)
+    integers, scales = quantize_blocks(values, kind, 32)
+    np.testing.assert_array_equal(scales.astype(ml_dtypes.bfloat16).astype(np.float32), scales)
+    steps = values / np.repeat(scales, 32, axis=1)
+    lowest, highest = (-8, 7) if kind == "int4" else (-127, 127)
+    np.testing.assert_array_equal(integers, np.clip(np.rint(steps), lowest, highest))

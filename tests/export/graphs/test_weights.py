@@ -1,5 +1,6 @@
 import tracemalloc
 
+import ml_dtypes
 import numpy as np
 import onnx
 import onnx.numpy_helper
@@ -33,8 +34,10 @@ def reference_quantization(values, largest, block_size):
             inputs = slice(block * block_size, (block + 1) * block_size)
             part = values[output, inputs]
             if np.abs(part).max() > 0:
-                scales[output, block] = np.abs(part).max() / np.float32(largest)
-            integers[output, inputs] = np.rint(part / scales[output, block])
+                step = np.abs(part).max() / np.float32(largest)
+                scales[output, block] = ml_dtypes.bfloat16(step)
+            nearest = np.rint(part / scales[output, block])
+            integers[output, inputs] = np.clip(nearest, -largest, largest)
     return integers, scales
 
 
@@ -55,10 +58,11 @@ def test_packing_raises_and_puts_the_first_element_low():
     assert pack_unsigned(integers, "int8").tolist() == [[129, 126], [121, 135]]
 
 
+@pytest.mark.parametrize("scale_kind", ["fp32", "bf16"])
 @pytest.mark.parametrize(
     ("kind", "block_size"), [("int4", 32), ("int4", 128), ("int8", 32), ("int8", 128)]
 )
-def test_onnxruntime_multiplies_by_the_dequantised_weights(tmp_path, kind, block_size):
+def test_onnxruntime_multiplies_by_the_dequantised_weights(tmp_path, kind, block_size, scale_kind):
     """Inputs of whole numbers up to 127 in every block survive the rounding of activations."""
     rng = np.random.default_rng(0)
     values = rng.standard_normal((96, 256), np.float32)
@@ -66,7 +70,8 @@ def test_onnxruntime_multiplies_by_the_dequantised_weights(tmp_path, kind, block
     x[:, ::32] = 127
     integers, scales = quantize_blocks(values, kind, block_size)
     expected = x @ (integers * np.repeat(scales, block_size, axis=1)).T
-    found = run(write_graph(tmp_path, matrix_of(values), WeightFormat(kind, block_size)), x)
+    weight_format = WeightFormat(kind, block_size, scale_kind=scale_kind)
+    found = run(write_graph(tmp_path, matrix_of(values), weight_format), x)
     relative = np.abs(found - expected) / np.abs(expected).mean()
     assert relative.max() < 1e-5, f"max {relative.max():.2e}, mean {relative.mean():.2e}"
 

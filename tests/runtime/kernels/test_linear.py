@@ -5,7 +5,7 @@ import pytest
 from support.linear_layers import dequantized, drawn, opened, product_model, rounded
 
 from edge_medgemma.runtime.backends.onnxruntime.custom_ops import cpu_kernels
-from edge_medgemma.runtime.backends.onnxruntime.fused_graph import GATED_PRODUCT
+from edge_medgemma.runtime.backends.onnxruntime.stored_scales import GATED_PRODUCT
 
 LIBRARY = cpu_kernels and cpu_kernels.__file__
 

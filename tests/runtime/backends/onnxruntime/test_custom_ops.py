@@ -15,6 +15,7 @@ from edge_medgemma.runtime.backends.onnxruntime.custom_ops import (
     custom_ops_in_use,
     custom_ops_library,
 )
+from edge_medgemma.runtime.backends.onnxruntime.fused_graph import fused_graph
 from edge_medgemma.runtime.backends.onnxruntime.session import open_session
 from edge_medgemma.runtime.commands.options import BUILTIN_ENGINE
 from edge_medgemma.runtime.manifest import load_manifest
@@ -34,7 +35,7 @@ def test_sessions_that_ask_for_it_take_it(tmp_path: Path):
     path.write_bytes(model)
     wrong = {"x": np.zeros((1, 128), np.float32)}
     with pytest.raises(Exception, match="last axis is not K"):  # the kernel's own words
-        open_session(path, 1, library=LIBRARY).run(None, wrong)
+        open_session(path, 1, model=fused_graph(path), library=LIBRARY).run(None, wrong)
     with pytest.raises(Exception, match="dimension mismatch"):
         open_session(path, 1).run(None, wrong)
 

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import onnx
 import pytest
@@ -12,12 +13,15 @@ from support.kernel_levels import level  # noqa: F401 - each test runs at every 
 
 from edge_medgemma.runtime.backends.onnxruntime.custom_ops import cpu_kernels
 from edge_medgemma.runtime.backends.onnxruntime.fused_graph import (
-    GATED_PRODUCT,
     HEAD_NORM,
     RESIDUAL_NORM,
     fused_graph,
 )
 from edge_medgemma.runtime.backends.onnxruntime.session import open_session
+from edge_medgemma.runtime.backends.onnxruntime.stored_scales import (
+    GATED_PRODUCT,
+    with_stored_scales,
+)
 from edge_medgemma.runtime.commands.options import BUILTIN_ENGINE
 from edge_medgemma.runtime.errors import EngineError
 
@@ -31,6 +35,7 @@ def gate_model() -> onnx.ModelProto:
     blocks = INPUTS // BLOCK
     attributes = {"K": INPUTS, "N": 2 * WIDTH, "bits": 4, "block_size": BLOCK, "accuracy_level": 4}
     nodes = [
+        helper.make_node("Cast", ["stored"], ["s"], to=TensorProto.FLOAT),
         helper.make_node(
             "MatMulNBits", ["x", "w", "s"], ["both"], domain="com.microsoft", **attributes
         ),
@@ -40,7 +45,7 @@ def gate_model() -> onnx.ModelProto:
     ]
     weights = {
         "w": draw.integers(0, 256, (2 * WIDTH, blocks, BLOCK // 2), np.uint8),
-        "s": draw.random((2 * WIDTH, blocks), np.float32),
+        "stored": draw.random((2 * WIDTH, blocks), np.float32).astype(ml_dtypes.bfloat16),
         "halves": np.array([WIDTH, WIDTH], np.int64),
     }
     return model_of(nodes, {"x": ["rows", INPUTS]}, {"y": ["rows", None]}, weights)
@@ -149,20 +154,20 @@ def unequal_parts(model: onnx.ModelProto) -> None:
 
 
 def another_axis(model: onnx.ModelProto) -> None:
-    model.graph.node[1].attribute[0].i = 0
+    model.graph.node[2].attribute[0].i = 0
 
 
 def erf(model: onnx.ModelProto) -> None:
-    model.graph.node[2].attribute[0].s = b"none"
+    model.graph.node[3].attribute[0].s = b"none"
 
 
 def the_other_half_is_activated(model: onnx.ModelProto) -> None:
-    model.graph.node[2].input[0] = "up"
-    model.graph.node[3].input[1] = "gate"
+    model.graph.node[3].input[0] = "up"
+    model.graph.node[4].input[1] = "gate"
 
 
 def a_bias(model: onnx.ModelProto) -> None:
-    model.graph.node[0].input.extend(["", "", "b"])
+    model.graph.node[1].input.extend(["", "", "b"])
 
 
 def the_normed_product_is_an_output(model: onnx.ModelProto) -> None:
@@ -290,7 +295,8 @@ def test_what_is_not_quite_that_stays(
 ) -> None:
     model = build()
     alter(model)
-    assert onnx.load_from_string(fused_graph(saved(model, tmp_path))) == model
+    left = onnx.load_from_string(with_stored_scales(model.SerializeToString()))
+    assert onnx.load_from_string(fused_graph(saved(model, tmp_path))) == left
 
 
 @pytest.mark.skipif(
