@@ -75,7 +75,10 @@ def _show(level: Level, folder: Path) -> None:
         command = level.command(folder)
     except (OSError, subprocess.CalledProcessError) as reason:
         raise SystemExit(f"this machine cannot show level {level.name}: {reason}") from None
-    os.execvp(command[0], [*command, sys.executable, "-m", "comparisons.compare", *sys.argv[1:]])
+    if command:
+        os.execvp(
+            command[0], [*command, sys.executable, "-m", "comparisons.compare", *sys.argv[1:]]
+        )
 
 
 def _parser() -> argparse.ArgumentParser:

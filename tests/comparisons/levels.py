@@ -13,6 +13,8 @@ from pathlib import Path
 
 from comparisons.trapping_copies import command_with_copies
 
+from edge_medgemma.runtime.kernels.level import cpu_kernels
+
 SOURCE = Path(__file__).with_name("older_cpu.c")
 
 LAPTOP = "-DGGML_NATIVE=OFF -DGGML_OPENMP=ON -DGGML_SSE42=ON -DGGML_AVX=ON -DGGML_AVX2=ON"
@@ -32,7 +34,9 @@ class Level:
     """Options that llama.cpp is compiled with."""
 
     def command(self, folder: Path) -> list[str]:
-        """Words before a program that it and its children are shown this level with; none of `native`.
+        """Words before a program that it and its children are shown this level with.
+
+        None for `native`, and where this processor is of the level.
 
         Args:
             folder: where libraries are written with its first use
@@ -41,7 +45,8 @@ class Level:
             OSError: this machine has no gcc, objdump or unshare.
             subprocess.CalledProcessError: one of them failed.
         """
-        if self.cpu is None:
+        claimed = cpu_kernels.claimed_levels() if cpu_kernels else []
+        if self.cpu is None or self.name in claimed[:1]:
             return []
         shown = [f"OLDER_CPU={self.cpu}", f"LD_PRELOAD={_library(folder)}"]
         if "cpuid_fault" in Path("/proc/cpuinfo").read_text(encoding="ascii").split():
