@@ -12,6 +12,7 @@ typedef struct {
   float *out;          /* [row_count][heads][size] */
   uint32_t *packed;    /* [2][heads][packed_words] */
   ptrdiff_t row_count, heads, size, parts;
+  int may_be_bytes;
   uint8_t are_bytes[LARGEST_HEADS]; /* products of a head */
 } Attention;
 
@@ -37,18 +38,14 @@ static uint32_t *keys_of(const Attention *a, ptrdiff_t head) {
   return a->packed + 2 * head * packed_words(a->row_count, a->size);
 }
 
-static void choose_bytes(void *data, size_t head) {
+/* A head is packed as soon as its products are chosen: its rows are then still in a cache. */
+static void pack_head(void *data, size_t index) {
   Attention *a = data;
-  Head one = head_of(a, (ptrdiff_t)head);
-  a->are_bytes[head] = (uint8_t)a->kernel->bytes_suffice(&one);
-}
-
-static void pack_block(void *data, size_t index) {
-  const Attention *a = data;
-  ptrdiff_t head = (ptrdiff_t)index / a->parts, block = (ptrdiff_t)index % a->parts;
+  ptrdiff_t head = (ptrdiff_t)index;
   Head one = head_of(a, head);
+  if (a->may_be_bytes) one.is_bytes = a->are_bytes[head] = (uint8_t)a->kernel->bytes_suffice(&one);
   uint32_t *keys = keys_of(a, head);
-  a->kernel->pack_blocks(&one, block, block + 1, keys,
+  a->kernel->pack_blocks(&one, 0, attention_blocks(a->row_count), keys,
                          keys + packed_words(a->row_count, a->size));
 }
 
@@ -97,10 +94,8 @@ PyObject *vision_attend(PyObject *self, PyObject *args) {
     work.kernel = threads->level->attention;
     work.joined = joined.buf, work.out = out.buf, work.packed = packed.buf;
     Py_BEGIN_ALLOW_THREADS
-    if (may_be_bytes && work.kernel->bytes_suffice)
-      pool_run(threads->pool, choose_bytes, &work, (size_t)work.heads);
-    work.parts = attention_blocks(work.row_count);
-    pool_run(threads->pool, pack_block, &work, (size_t)(work.heads * work.parts));
+    work.may_be_bytes = may_be_bytes && work.kernel->bytes_suffice;
+    pool_run(threads->pool, pack_head, &work, (size_t)work.heads);
     work.parts = (work.row_count + ATTENDED_ROWS - 1) / ATTENDED_ROWS;
     pool_run(threads->pool, attend_part, &work, (size_t)(work.heads * work.parts));
     Py_END_ALLOW_THREADS

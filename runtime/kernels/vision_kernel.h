@@ -34,15 +34,9 @@ typedef struct {
   uint32_t *activated;    /* GELU of them, ACTIVATED, as rows of the next layer */
   float inverse_scale;    /* of the next layer's inputs */
   const float *row_scales; /* [row_count] of int16 rows, whose GELU goes to `out`; NULL for int8 */
-  int32_t *notes;          /* [row_count][note_words], where the kernel notes rows; NULL elsewhere */
+  int32_t *notes;          /* [row_count, padded][note_words], where the kernel notes rows; NULL elsewhere */
+  int32_t *least_limits;   /* then, of groups of inputs, at most one for each 16 */
 } Linear;
-
-/* What a kernel notes of a row before it is multiplied. */
-typedef struct {
-  int32_t begin;             /* of each of its sums */
-  int32_t count, long_count; /* of words and of groups that need more than the tile does */
-  int32_t numbers[];         /* those words from the first number on, those groups from the last back */
-} RowNote;
 
 typedef struct {
   ptrdiff_t panel; /* outputs whose weights lie side by side */
@@ -51,6 +45,7 @@ typedef struct {
                uint8_t *packed); /* one panel of [inputs][outputs] */
   void (*pack_pairs)(const float *weights, ptrdiff_t inputs, ptrdiff_t outputs, ptrdiff_t panel,
                      uint8_t *packed, float *scales); /* likewise, and [outputs] scales */
+  void (*least_limits)(const Linear *work, int32_t *least); /* before rows are noted */
   void (*note)(const Linear *work, ptrdiff_t first, ptrdiff_t last); /* rows in int8; NULL: no need */
   void (*quantise)(const Quantisation *work, ptrdiff_t first, ptrdiff_t last);
   void (*multiply)(const Linear *work, ptrdiff_t first, ptrdiff_t last, ptrdiff_t first_panel,
@@ -71,19 +66,16 @@ static inline ptrdiff_t row_stride(ptrdiff_t inputs, ptrdiff_t notes) {
 }
 
 /* Bytes of `panel` packed outputs: weights, then what each output's products begin with, then, where rows
- * have notes, a limit for each 16 inputs and one more, padded. */
+ * have notes, a limit for each 16 inputs at most, padded. */
 static inline ptrdiff_t panel_bytes(ptrdiff_t inputs, ptrdiff_t panel, ptrdiff_t notes) {
-  ptrdiff_t limits = notes ? rounded_up(row_words(inputs) / 4 + 1, 16) : 0;
+  ptrdiff_t limits = notes ? rounded_up(row_words(inputs) / 4, 16) : 0;
   ptrdiff_t words = (row_words(inputs) + 1) * panel + limits;
   return words * (ptrdiff_t)sizeof(int32_t);
 }
 
-/* Numbers of a row's note. */
-static inline ptrdiff_t note_words(ptrdiff_t inputs) { return 3 + row_words(inputs) / 4 * 5; }
-
-static inline RowNote *row_note(const Linear *work, ptrdiff_t row) {
-  return (RowNote *)(work->notes + row * note_words(work->inputs));
-}
+/* Numbers that may be noted of a row: a few, and one for each word and group of words. */
+#define NOTE_HEAD 3
+static inline ptrdiff_t note_words(ptrdiff_t inputs) { return NOTE_HEAD + row_words(inputs) / 4 * 5; }
 
 static inline ptrdiff_t pair_words(ptrdiff_t inputs) { return rounded_up(inputs, VISION_COLUMNS) / 2; }
 

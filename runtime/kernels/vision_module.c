@@ -1,9 +1,11 @@
 #include "vision_module.h"
 
 #include <stdlib.h>
+#include <unistd.h>
 
 #define NAME "edge_medgemma.vision_threads"
 #define MOST_THREADS 1024
+#define USUAL_CACHE_BYTES (512 << 10) /* where the system does not say */
 #define LARGEST_SIZE (1 << 24) /* rows, inputs or outputs: no product of two overflows */
 
 static void free_threads(PyObject *capsule) {
@@ -175,14 +177,26 @@ static PyObject *vision_quantise(PyObject *self, PyObject *args) {
 typedef struct {
   const VisionKernel *kernel;
   Linear work;
-  ptrdiff_t blocks;
+  ptrdiff_t block_rows, blocks;
 } LinearTask;
+
+/* Rows of one task, of which VISION_ROWS have so many bytes: all panels of the task read them again, from
+ * half of the second-level cache if they can. */
+static ptrdiff_t block_rows(Py_ssize_t bytes) {
+  long cache = 0;
+#ifdef _SC_LEVEL2_CACHE_SIZE
+  cache = sysconf(_SC_LEVEL2_CACHE_SIZE);
+#endif
+  if (cache <= 0) cache = USUAL_CACHE_BYTES;
+  ptrdiff_t rows = cache / 2 / bytes * VISION_ROWS;
+  return rows < VISION_ROWS ? VISION_ROWS : rows > VISION_BLOCK_ROWS ? VISION_BLOCK_ROWS : rows;
+}
 
 /* Neighbouring tasks read the same weights. */
 static void multiply_block(void *data, size_t index) {
   const LinearTask *task = data;
   const Linear *work = &task->work;
-  ptrdiff_t row = (ptrdiff_t)index % task->blocks * VISION_BLOCK_ROWS, last = row + VISION_BLOCK_ROWS;
+  ptrdiff_t row = (ptrdiff_t)index % task->blocks * task->block_rows, last = row + task->block_rows;
   ptrdiff_t panel = (ptrdiff_t)index / task->blocks * VISION_PANELS, end = panel + VISION_PANELS;
   ptrdiff_t all = panels(task->kernel, work->outputs);
   if (last > work->row_count) last = work->row_count;
@@ -202,11 +216,16 @@ static int run_linear(Pool *pool, LinearTask *task) {
   Linear *work = &task->work;
   size_t blocks = (size_t)((work->row_count + VISION_ROWS - 1) / VISION_ROWS);
   if (task->kernel->note && !work->row_scales) {
-    work->notes = malloc(sizeof(int32_t) * (size_t)(work->row_count * note_words(work->inputs)));
+    ptrdiff_t notes = rounded_up(work->row_count, VISION_ROWS) * note_words(work->inputs);
+    work->notes = malloc(sizeof(int32_t) * (size_t)(notes + row_words(work->inputs) / 4));
     if (!work->notes) return 0;
+    work->least_limits = work->notes + notes;
+    task->kernel->least_limits(work, work->least_limits);
     pool_run(pool, note_block, task, blocks);
   }
-  task->blocks = (work->row_count + VISION_BLOCK_ROWS - 1) / VISION_BLOCK_ROWS;
+  int are_pairs = work->row_scales != NULL;
+  task->block_rows = block_rows(input_bytes(task->kernel, VISION_ROWS, work->inputs, are_pairs));
+  task->blocks = (work->row_count + task->block_rows - 1) / task->block_rows;
   ptrdiff_t groups = (panels(task->kernel, work->outputs) + VISION_PANELS - 1) / VISION_PANELS;
   pool_run(pool, multiply_block, task, (size_t)(task->blocks * groups));
   free(work->notes);

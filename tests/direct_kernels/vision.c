@@ -31,14 +31,16 @@ static uint32_t *allocated_rows(const VisionKernel *kernel, ptrdiff_t rows, ptrd
 }
 
 static void multiply(const VisionKernel *kernel, Linear *work) {
-  work->notes = allocated(work->row_count * note_words(work->inputs), sizeof(int32_t));
+  work->notes = allocated(rounded_up(work->row_count, VISION_ROWS) * note_words(work->inputs), sizeof(int32_t));
+  work->least_limits = allocated(row_words(work->inputs) / 4, sizeof(int32_t));
+  if (kernel->note) kernel->least_limits(work, work->least_limits);
   if (kernel->note) kernel->note(work, 0, work->row_count);
   for (ptrdiff_t first = 0; first < work->row_count; first += VISION_ROWS) {
     ptrdiff_t last = first + VISION_ROWS;
     kernel->multiply(work, first, last < work->row_count ? last : work->row_count, 0,
                      panels(kernel, work->outputs));
   }
-  free(work->notes);
+  free(work->notes), free(work->least_limits);
 }
 
 /* integers[rows][inputs] of the formula; a norm has an epsilon. */
