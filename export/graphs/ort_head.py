@@ -24,7 +24,7 @@ HEAD_TILE_ROWS = 1 << 16
 """Rows of the head in one product. onnxruntime packs a whole product's weights at every start, even
 to find them packed in a file: the head of MedGemma 4B in one piece takes 0.7 GB for that moment."""
 
-HEAD_TILE_UNIT = 256
+HEAD_TILE_UNIT = 512
 """Tiles are multiples of it, so that they begin where a page of the file does."""
 
 Weights = Sequence[ir.Value]

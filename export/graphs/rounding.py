@@ -1,7 +1,7 @@
 """Integers and scales of weights in blocks along the input axis: value = scale * integer.
 
-Scales are bfloat16 numbers: as the integers are chosen by them, their rounding costs nothing, and a
-scale is half as many bytes to read.
+Scales are bfloat16 numbers, for every target; engines for the CPU store them in so many bytes. Integers
+are chosen by the rounded scale, so that it is a grid as good as the one beside it.
 
 8 bits are rounded to nearest on a symmetric grid. The 16 values of 4 bits are searched: the largest
 weight of a block, whatever its sign, lies near -8, and of a few steps around that the one is taken

@@ -1,6 +1,7 @@
 """Weights on their way to a file: linear layers read in slabs, quantised, and never held whole.
 
-Quantisation is in blocks along the input axis, one scale for `block_size` inputs of an output; `rounding` chooses scales and integers.
+Quantisation is in blocks along the input axis, one scale for `block_size` inputs of an output;
+`rounding` chooses scales and integers.
 """
 
 from collections.abc import Callable, Iterator

@@ -91,6 +91,11 @@ def bytes_field(field: int, value: bytes) -> bytes:
     return _varint_bytes(field << 3 | 2) + _varint_bytes(len(value)) + value
 
 
+def same_field(number: int, value: int | bytes) -> bytes:
+    """A field of `fields` again, if it is not of fixed width."""
+    return integer_field(number, value) if isinstance(value, int) else bytes_field(number, value)
+
+
 def _varint(message: bytes, position: int) -> tuple[int, int]:
     value = shift = 0
     while True:

@@ -38,14 +38,15 @@ static uint32_t *keys_of(const Attention *a, ptrdiff_t head) {
   return a->packed + 2 * head * packed_words(a->row_count, a->size);
 }
 
-/* A head is packed as soon as its products are chosen: its rows are then still in a cache. */
-static void pack_head(void *data, size_t index) {
+/* A head whose products are chosen is packed at once, in one part: its rows are then still in a cache. */
+static void pack_part(void *data, size_t index) {
   Attention *a = data;
-  ptrdiff_t head = (ptrdiff_t)index;
+  ptrdiff_t head = (ptrdiff_t)index / a->parts, part = (ptrdiff_t)index % a->parts;
+  ptrdiff_t blocks = attention_blocks(a->row_count) / a->parts;
   Head one = head_of(a, head);
   if (a->may_be_bytes) one.is_bytes = a->are_bytes[head] = (uint8_t)a->kernel->bytes_suffice(&one);
   uint32_t *keys = keys_of(a, head);
-  a->kernel->pack_blocks(&one, 0, attention_blocks(a->row_count), keys,
+  a->kernel->pack_blocks(&one, part * blocks, (part + 1) * blocks, keys,
                          keys + packed_words(a->row_count, a->size));
 }
 
@@ -95,7 +96,8 @@ PyObject *vision_attend(PyObject *self, PyObject *args) {
     work.joined = joined.buf, work.out = out.buf, work.packed = packed.buf;
     Py_BEGIN_ALLOW_THREADS
     work.may_be_bytes = may_be_bytes && work.kernel->bytes_suffice;
-    pool_run(threads->pool, pack_head, &work, (size_t)work.heads);
+    work.parts = work.may_be_bytes ? 1 : attention_blocks(work.row_count);
+    pool_run(threads->pool, pack_part, &work, (size_t)(work.heads * work.parts));
     work.parts = (work.row_count + ATTENDED_ROWS - 1) / ATTENDED_ROWS;
     pool_run(threads->pool, attend_part, &work, (size_t)(work.heads * work.parts));
     Py_END_ALLOW_THREADS

@@ -7,7 +7,7 @@
 
 #define VISION_COLUMNS 64     /* inputs of a linear layer are padded to a multiple of it */
 #define VISION_ROWS 32        /* and its rows to one of this */
-#define VISION_BLOCK_ROWS 256 /* rows of one task */
+#define VISION_BLOCK_ROWS 256 /* rows of one task, at most */
 #define VISION_PANELS 16      /* panels of outputs of one task */
 
 /* Rows to int8, as a linear layer takes them; normed before where there is a weight. */

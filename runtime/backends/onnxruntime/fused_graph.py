@@ -21,7 +21,7 @@ from edge_medgemma.runtime.backends.protobuf import (
     bytes_field,
     bytes_of,
     fields,
-    integer_field,
+    same_field,
     text_field,
     text_of,
 )
@@ -67,7 +67,9 @@ def fused_graph(path: Path) -> bytes:
     """
     try:
         return b"".join(
-            bytes_field(7, _graph(bytes_of(value), path)) if field == 7 else _same(field, value)
+            bytes_field(7, _graph(bytes_of(value), path))
+            if field == 7
+            else same_field(field, value)
             for field, value in fields(with_stored_scales(path.read_bytes()))
         )
     except (ValueError, TypeError, IndexError, KeyError, OSError) as error:
@@ -91,7 +93,7 @@ def _graph(message: bytes, path: Path) -> bytes:
             joined |= dict.fromkeys(messages, b"")
             joined[node.message] = bytes_field(1, fusion.message())
     return b"".join(
-        joined[bytes_of(value)] if field == 1 and value in joined else _same(field, value)
+        joined[bytes_of(value)] if field == 1 and value in joined else same_field(field, value)
         for field, value in graph
     )
 
@@ -225,8 +227,3 @@ def _epsilon(norm: Node) -> bytes | None:
     if norm.attributes.keys() != {"axis", "epsilon"} or norm.integer("axis") != -1:
         return None
     return norm.attributes["epsilon"]
-
-
-def _same(field: int, value: int | bytes) -> bytes:
-    """Neither models nor graphs have fields of fixed width."""
-    return integer_field(field, value) if isinstance(value, int) else bytes_field(field, value)

@@ -1,6 +1,7 @@
 """A graph whose products in blocks read bfloat16 scales as they are stored.
 
 The file casts them to the float32 that onnxruntime's MatMulNBits takes; the kernels' own takes bfloat16.
+Models, graphs, nodes and attributes with graphs have no fields of fixed width.
 """
 
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from edge_medgemma.runtime.backends.protobuf import (
     bytes_field,
     bytes_of,
     fields,
-    integer_field,
+    same_field,
     text_field,
     text_of,
 )
@@ -41,7 +42,9 @@ def with_stored_scales(model: bytes) -> bytes:
         ValueError, TypeError, IndexError, KeyError: it is cut short, or no model.
     """
     return b"".join(
-        bytes_field(7, _graph(bytes_of(value), _Known())) if number == 7 else _same(number, value)
+        bytes_field(7, _graph(bytes_of(value), _Known()))
+        if number == 7
+        else same_field(number, value)
         for number, value in fields(model)
     )
 
@@ -64,7 +67,7 @@ def _graph(message: bytes, outer: _Known) -> bytes:
     return b"".join(
         b""
         if number == 1 and node_of(bytes_of(value)).outputs[0] in casts.keys() - read
-        else _same(number, messages[bytes_of(value)] if number == 1 else value)
+        else same_field(number, messages[bytes_of(value)] if number == 1 else value)
         for number, value in graph
     )
 
@@ -82,17 +85,17 @@ def _node(node: Node, known: _Known) -> bytes:
         elif number == 5:
             new.append(bytes_field(5, _attribute(bytes_of(value), known)))
         else:
-            new.append(_same(number, value))
+            new.append(same_field(number, value))
     return b"".join(new)
 
 
 def _attribute(message: bytes, known: _Known) -> bytes:
-    """An AttributeProto: 6 holds a graph, 2 a number of fixed width."""
+    """An AttributeProto: 6 holds a graph."""
     parts = list(fields(message))
     if not any(number == 6 for number, _ in parts):
         return message
     return b"".join(
-        bytes_field(6, _graph(bytes_of(value), known)) if number == 6 else _same(number, value)
+        bytes_field(6, _graph(bytes_of(value), known)) if number == 6 else same_field(number, value)
         for number, value in parts
     )
 
@@ -101,8 +104,3 @@ def _bfloat16_name(message: bytes) -> str | None:
     """Of a TensorProto: 2 holds its type, 8 its name; None of another type."""
     parts = dict(fields(message))
     return bytes_of(parts[8]).decode() if parts.get(2) == _BFLOAT16 else None
-
-
-def _same(number: int, value: int | bytes) -> bytes:
-    """Models, graphs and nodes have no fields of fixed width."""
-    return integer_field(number, value) if isinstance(value, int) else bytes_field(number, value)
