@@ -19,7 +19,7 @@ def test_a_line_of_the_table() -> None:
 
 @pytest.mark.parametrize(
     ("precision", "expected"),
-    [("int4", (16 / 3, 8.25)), ("int8", (9.0, 8.25)), ("fp32", (32.0, 32.0))],
+    [("int4", (29 / 6, 8.125)), ("int8", (8.5, 8.125)), ("fp32", (32.0, 32.0))],
 )
 def test_bits_of_a_weight_with_a_scale_for_32(
     precision: str, expected: tuple[float, float], tmp_path: Path
