@@ -3,7 +3,7 @@
 Field numbers are those of onnx.proto (onnx/onnx, IR version 10).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +22,7 @@ OPSET = 21
 
 _TYPES = {"float32": 1, "uint8": 2, "int8": 3, "int32": 6, "float16": 10, "bfloat16": 16}
 """TensorProto.DataType"""
-_CONTRIB = "com.microsoft"
+CONTRIB = "com.microsoft"
 _ACCURACY_INT8 = 4
 """accuracy_level of MatMulNBits that multiplies in int8, as the decoder's nodes ask for"""
 _FLOAT_ATTRIBUTE = 1
@@ -59,7 +59,8 @@ def one_node_model(
     """
     given = {name: value for name, value in inputs.items() if value is not None}
     names = [name if name in given else "" for name in inputs]
-    node = _node(operator, domain, [*names, *weights], list(outputs), attributes)
+    parts = _attribute_messages(attributes)
+    node = node_message(operator, domain, [*names, *weights], outputs, parts)
     tensors = [_tensor(name, array, array.dtype.name) for name, array in weights.items()]
     return _model([node], tensors, given, outputs, domain)
 
@@ -93,16 +94,23 @@ def blocks_product_model(
         "block_size": block_size,
         "accuracy_level": _ACCURACY_INT8,
     }
+    cast = {"to": _TYPES["float32"]}
     nodes = [
-        _node("Cast", "", ["scales"], ["scales_float"], {"to": _TYPES["float32"]}),
-        _node(operator, _CONTRIB, ["x", "weights", "scales_float"], ["y"], attributes),
+        node_message("Cast", "", ["scales"], ["scales_float"], _attribute_messages(cast)),
+        node_message(
+            operator,
+            CONTRIB,
+            ["x", "weights", "scales_float"],
+            ["y"],
+            _attribute_messages(attributes),
+        ),
     ]
     tensors = [
         _tensor("weights", weights, "uint8"),
         _tensor("scales", bfloat16_bits(scales), "bfloat16"),
     ]
     x, y = {"x": Value("float32")}, {"y": Value("float32")}
-    return _model(nodes, tensors, x, y, _CONTRIB)
+    return _model(nodes, tensors, x, y, CONTRIB)
 
 
 def attribute_message(name: str, value: float | str) -> bytes:
@@ -114,22 +122,27 @@ def attribute_message(name: str, value: float | str) -> bytes:
     return text_field(1, name) + integer_field(3, value) + integer_field(20, _INT_ATTRIBUTE)
 
 
-def _node(
+def node_message(
     operator: str,
     domain: str,
-    inputs: Sequence[str],
-    outputs: Sequence[str],
-    attributes: Mapping[str, int | float | str],
+    inputs: Iterable[str],
+    outputs: Iterable[str],
+    attributes: Iterable[bytes],
 ) -> bytes:
+    """A NodeProto: 1 input, 2 output, 4 operator, 5 attribute, 7 domain."""
     return b"".join(
         [
             *(text_field(1, name) for name in inputs),
             *(text_field(2, name) for name in outputs),
             text_field(4, operator),
-            *(bytes_field(5, attribute_message(name, value)) for name, value in attributes.items()),
+            *(bytes_field(5, attribute) for attribute in attributes),
             text_field(7, domain),
         ]
     )
+
+
+def _attribute_messages(attributes: Mapping[str, int | float | str]) -> list[bytes]:
+    return [attribute_message(name, value) for name, value in attributes.items()]
 
 
 def _model(

@@ -10,7 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_medgemma.runtime.backends.onnx_reader import read_graph
-from edge_medgemma.runtime.backends.onnx_writer import attribute_message
+from edge_medgemma.runtime.backends.onnx_writer import (
+    CONTRIB,
+    attribute_message,
+    node_message,
+)
 from edge_medgemma.runtime.backends.onnxruntime.graph_nodes import GraphNodes, Node, node_of
 from edge_medgemma.runtime.backends.onnxruntime.stored_scales import (
     GATED_PRODUCT,
@@ -32,8 +36,6 @@ RESIDUAL_NORM = "ResidualNormalization"
 HEAD_NORM = "RotaryHeadNormalization"
 """Queries and keys of one product, each head normed and then rotated."""
 
-_DOMAIN = "com.microsoft"
-
 
 @dataclass(frozen=True, slots=True)
 class _Fusion:
@@ -46,17 +48,9 @@ class _Fusion:
     attributes: tuple[bytes, ...]
 
     def message(self) -> bytes:
-        """A NodeProto: 1 input, 2 output, 3 name, 4 operator, 5 attribute, 7 domain."""
-        return b"".join(
-            [
-                *(text_field(1, name) for name in self.inputs),
-                *(text_field(2, name) for name in self.outputs),
-                text_field(3, self.outputs[-1]),
-                text_field(4, self.operator),
-                *(bytes_field(5, attribute) for attribute in self.attributes),
-                text_field(7, _DOMAIN),
-            ]
-        )
+        """A NodeProto, named after its last output."""
+        node = node_message(self.operator, CONTRIB, self.inputs, self.outputs, self.attributes)
+        return node + text_field(3, self.outputs[-1])
 
 
 def fused_graph(path: Path) -> bytes:

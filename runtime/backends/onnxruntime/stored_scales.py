@@ -17,7 +17,9 @@ from edge_medgemma.runtime.backends.protobuf import (
     text_of,
 )
 
-PRODUCT, GATED_PRODUCT = "MatMulNBits", "GatedMatMulNBits"
+PRODUCT = "MatMulNBits"
+GATED_PRODUCT = "GatedMatMulNBits"
+"""MatMulNBits; GELU by tanh of the first half of its outputs, times the other."""
 
 _BFLOAT16 = 16
 """TensorProto.DataType"""
@@ -64,11 +66,13 @@ def _graph(message: bytes, outer: _Known) -> bytes:
     messages = {node.message: _node(node, known) for node in nodes}
     read = {name for new in messages.values() for name in node_of(new).names_read()}
     read |= {text_of(bytes_of(value), 1) for number, value in graph if number == 12}
+    for node in nodes:
+        if node.outputs[0] in casts and node.outputs[0] not in read:
+            del messages[node.message]
     return b"".join(
-        b""
-        if number == 1 and node_of(bytes_of(value)).outputs[0] in casts.keys() - read
-        else same_field(number, messages[bytes_of(value)] if number == 1 else value)
+        same_field(number, messages[bytes_of(value)] if number == 1 else value)
         for number, value in graph
+        if number != 1 or value in messages
     )
 
 
