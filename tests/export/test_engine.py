@@ -198,6 +198,7 @@ def test_a_head_in_tiles_answers_as_one_in_one_piece(tiny_checkpoint, tmp_path, 
     checkpoint = open_checkpoint(str(tiny_checkpoint))
     export(checkpoint, tmp_path / "whole")
     monkeypatch.setattr(ort_head, "HEAD_TILE_ROWS", 300)
+    monkeypatch.setattr(ort_head, "HEAD_TILE_UNIT", 256)
     export(checkpoint, tmp_path / "tiled")
     graph = onnx.load(tmp_path / "tiled" / "decoder.onnx", load_external_data=False).graph
     for part in ("high", "low", "scales"):
