@@ -21,6 +21,7 @@
 #include <string.h>
 
 #define INLINE static inline __attribute__((always_inline))
+#define EACH_OF(count, i) _Pragma("GCC unroll 16") for (int i = 0; i < (count); i++)
 
 #if defined(LEVEL_AVX2) || defined(LEVEL_AVX_VNNI)
 #define LANES 8
@@ -293,33 +294,66 @@ INLINE Ints pairs_of(Floats even, Floats odd) {
 INLINE Ints widened(Sums sums) {
   return (Ints)_mm256_madd_epi16((__m256i)sums, _mm256_set1_epi16(1));
 }
+/* The sums of all lanes, as they lie in one. */
+INLINE uint32_t lane_total(Sums sums) {
+  __m128i four = _mm_add_epi16(_mm256_castsi256_si128((__m256i)sums),
+                               _mm256_extracti128_si256((__m256i)sums, 1));
+  __m128i two = _mm_add_epi16(four, _mm_unpackhi_epi64(four, four));
+  return (uint32_t)_mm_cvtsi128_si32(_mm_add_epi16(two, _mm_srli_epi64(two, 32)));
+}
 #else
 INLINE Ints widened(Sums sums) { return sums; }
+INLINE uint32_t lane_total(Sums sums) {
+  uint32_t total = 0;
+  for (int i = 0; i < LANES; i++) total += (uint32_t)sums[i];
+  return total;
+}
 #endif
 
 INLINE Floats absolute(Floats x) { return (Floats)((Ints)x & 0x7fffffff); }
 
-/* 2 to the power of x <= 0, by `count` terms of which the last is that of x to the power of 0. */
-INLINE Floats power_by_terms(Floats x, const float *terms, int count) {
-  x = larger(x, all_floats(-126));
-  Ints whole = rounded(x);
-  Floats rest = x - floats_of(whole), sum = all_floats(terms[0]);
-  for (int i = 1; i < count; i++) sum = sum * rest + terms[i];
-  return (Floats)((Ints)sum + (whole << 23)); /* the exponent of a float32 */
+#define AT_ONCE 4 /* vectors of a function of some, at most */
+
+/* 2 to the power of each x <= 0, by `terms` of which the last is that of x to the power of 0. Step by step for
+ * all of them, for no step of one can begin before its last one has ended. */
+INLINE void powers_by_terms(Floats *x, const int count, const float *terms, const int term_count) {
+  Floats sums[AT_ONCE];
+  Ints whole[AT_ONCE];
+  EACH_OF(count, i) {
+    x[i] = larger(x[i], all_floats(-126));
+    sums[i] = all_floats(terms[0]);
+  }
+  EACH_OF(count, i) whole[i] = rounded(x[i]);
+  EACH_OF(count, i) x[i] -= floats_of(whole[i]);
+  for (int term = 1; term < term_count; term++)
+    EACH_OF(count, i) sums[i] = sums[i] * x[i] + terms[term];
+  EACH_OF(count, i) x[i] = (Floats)((Ints)sums[i] + (whole[i] << 23)); /* the exponent of a float32 */
 }
 
 /* To 1e-7 of it, as Cephes' exp2f; 2^-126 for less than that. */
-INLINE Floats power_of_two(Floats x) {
+INLINE void powers_of_two(Floats *x, const int count) {
   static const float terms[] = {1.535336188e-4f, 1.339887440e-3f, 9.618437357e-3f, 5.550332471e-2f,
                                 2.402264791e-1f, 6.931472028e-1f, 1};
-  return power_by_terms(x, terms, 7);
+  powers_by_terms(x, count, terms, 7);
+}
+
+INLINE Floats power_of_two(Floats x) {
+  powers_of_two(&x, 1);
+  return x;
 }
 
 /* GELU by tanh: x times the logistic function of 2 * sqrt(2 / pi) * (x + 0.044715 x^3). */
-INLINE Floats gelu(Floats x) {
+INLINE void gelus(Floats *x, const int count) {
   const float factor = 2.302208198f; /* 2 * sqrt(2 / pi) * log2(e) */
-  Floats power = power_of_two(-absolute((x * x * 0.044715f + 1) * x) * factor), zero = {0};
-  return (larger(x, zero) + smaller(x, zero) * power) / (power + 1);
+  Floats powers[AT_ONCE], zero = {0};
+  EACH_OF(count, i) powers[i] = -absolute((x[i] * x[i] * 0.044715f + 1) * x[i]) * factor;
+  powers_of_two(powers, count);
+  EACH_OF(count, i) x[i] = (larger(x[i], zero) + smaller(x[i], zero) * powers[i]) / (powers[i] + 1);
+}
+
+INLINE Floats gelu(Floats x) {
+  gelus(&x, 1);
+  return x;
 }
 
 /* To 1e-4 of it. */
@@ -334,7 +368,8 @@ INLINE Floats rough_power_of_two(Floats x) {
 #else
 INLINE Floats rough_power_of_two(Floats x) {
   static const float terms[] = {0.05550327f, 0.24226275f, 0.6931472f, 0.99992996f};
-  return power_by_terms(x, terms, 4);
+  powers_by_terms(&x, 1, terms, 4);
+  return x;
 }
 #endif
 #endif

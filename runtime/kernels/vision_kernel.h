@@ -7,8 +7,8 @@
 
 #define VISION_COLUMNS 64     /* inputs of a linear layer are padded to a multiple of it */
 #define VISION_ROWS 32        /* and its rows to one of this */
-#define VISION_BLOCK_ROWS 256 /* rows of one task, at most */
-#define VISION_PANELS 16      /* panels of outputs of one task */
+#define VISION_BLOCK_ROWS 256 /* rows of one task */
+#define VISION_PANELS 16      /* panels of outputs of one task, at most */
 
 /* Rows to int8, as a linear layer takes them; normed before where there is a weight. */
 typedef struct {
@@ -60,9 +60,9 @@ static inline ptrdiff_t rounded_up(ptrdiff_t number, ptrdiff_t multiple) {
 
 static inline ptrdiff_t row_words(ptrdiff_t inputs) { return rounded_up(inputs, VISION_COLUMNS) / 4; }
 
-/* Words from a row of int8 to the next, which holds `notes` beside each 16 inputs, and a last one. */
+/* Words from a row of int8 to the next, which holds `notes` beside each 16 inputs. */
 static inline ptrdiff_t row_stride(ptrdiff_t inputs, ptrdiff_t notes) {
-  return row_words(inputs) / 4 * (4 + notes) + (notes ? VISION_COLUMNS / 4 : 0);
+  return row_words(inputs) / 4 * (4 + notes);
 }
 
 /* Bytes of `panel` packed outputs: weights, then what each output's products begin with, then, where rows
@@ -73,9 +73,9 @@ static inline ptrdiff_t panel_bytes(ptrdiff_t inputs, ptrdiff_t panel, ptrdiff_t
   return words * (ptrdiff_t)sizeof(int32_t);
 }
 
-/* Numbers that may be noted of a row: a few, and one for each word and group of words. */
+/* Numbers that may be noted of a row: a few, and two for each word and group of words. */
 #define NOTE_HEAD 3
-static inline ptrdiff_t note_words(ptrdiff_t inputs) { return NOTE_HEAD + row_words(inputs) / 4 * 5; }
+static inline ptrdiff_t note_words(ptrdiff_t inputs) { return NOTE_HEAD + row_words(inputs) / 4 * 10; }
 
 static inline ptrdiff_t pair_words(ptrdiff_t inputs) { return rounded_up(inputs, VISION_COLUMNS) / 2; }
 

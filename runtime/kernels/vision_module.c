@@ -177,27 +177,27 @@ static PyObject *vision_quantise(PyObject *self, PyObject *args) {
 typedef struct {
   const VisionKernel *kernel;
   Linear work;
-  ptrdiff_t block_rows, blocks;
+  ptrdiff_t groups, panels; /* of panels; panels of one */
 } LinearTask;
 
-/* Rows of one task, of which VISION_ROWS have so many bytes: all panels of the task read them again, from
- * half of the second-level cache if they can. */
-static ptrdiff_t block_rows(Py_ssize_t bytes) {
+/* Panels of a task, one of which has so many bytes: all its rows read them again, from half of what a thread
+ * has of the second-level cache, where two share one. */
+static ptrdiff_t task_panels(ptrdiff_t bytes) {
   long cache = 0;
 #ifdef _SC_LEVEL2_CACHE_SIZE
   cache = sysconf(_SC_LEVEL2_CACHE_SIZE);
 #endif
   if (cache <= 0) cache = USUAL_CACHE_BYTES;
-  ptrdiff_t rows = cache / 2 / bytes * VISION_ROWS;
-  return rows < VISION_ROWS ? VISION_ROWS : rows > VISION_BLOCK_ROWS ? VISION_BLOCK_ROWS : rows;
+  ptrdiff_t count = cache / 4 / bytes;
+  return count < 1 ? 1 : count > VISION_PANELS ? VISION_PANELS : count;
 }
 
-/* Neighbouring tasks read the same weights. */
+/* Neighbouring tasks read the same rows. */
 static void multiply_block(void *data, size_t index) {
   const LinearTask *task = data;
   const Linear *work = &task->work;
-  ptrdiff_t row = (ptrdiff_t)index % task->blocks * task->block_rows, last = row + task->block_rows;
-  ptrdiff_t panel = (ptrdiff_t)index / task->blocks * VISION_PANELS, end = panel + VISION_PANELS;
+  ptrdiff_t row = (ptrdiff_t)index / task->groups * VISION_BLOCK_ROWS, last = row + VISION_BLOCK_ROWS;
+  ptrdiff_t panel = (ptrdiff_t)index % task->groups * task->panels, end = panel + task->panels;
   ptrdiff_t all = panels(task->kernel, work->outputs);
   if (last > work->row_count) last = work->row_count;
   if (end > all) end = all;
@@ -223,11 +223,11 @@ static int run_linear(Pool *pool, LinearTask *task) {
     task->kernel->least_limits(work, work->least_limits);
     pool_run(pool, note_block, task, blocks);
   }
-  int are_pairs = work->row_scales != NULL;
-  task->block_rows = block_rows(input_bytes(task->kernel, VISION_ROWS, work->inputs, are_pairs));
-  task->blocks = (work->row_count + task->block_rows - 1) / task->block_rows;
-  ptrdiff_t groups = (panels(task->kernel, work->outputs) + VISION_PANELS - 1) / VISION_PANELS;
-  pool_run(pool, multiply_block, task, (size_t)(task->blocks * groups));
+  ptrdiff_t all = panels(task->kernel, work->outputs);
+  task->panels = task_panels(weight_bytes(task->kernel, work->inputs, 1, work->row_scales != NULL));
+  task->groups = (all + task->panels - 1) / task->panels;
+  ptrdiff_t row_blocks = (work->row_count + VISION_BLOCK_ROWS - 1) / VISION_BLOCK_ROWS;
+  pool_run(pool, multiply_block, task, (size_t)(row_blocks * task->groups));
   free(work->notes);
   return 1;
 }
