@@ -77,11 +77,13 @@ def test_values_of_which_some_are_far_above_the_others_are_not_bytes():
 
 @pytest.mark.parametrize("size", [16, 72, 256])
 @pytest.mark.parametrize("values", ["as keys", "alternating"])
-def test_the_largest_sums_of_bytes_overflow_nowhere(size, values, level):
+@pytest.mark.parametrize("neighbours", [1, -1], ids=["alike", "opposite"])
+def test_the_largest_sums_of_bytes_overflow_nowhere(size, values, neighbours, level):
     """Queries, keys and values all as long as their scales let them be, and weights at their peak."""
     rows = 200
     signs = np.where(np.arange(rows) % 3 == 0, -1, 1)[:, None]
     joined = np.ones((rows, 3 * size), np.float32)
+    joined[:, 1 : 2 * size : 2] = neighbours
     joined[:, size : 2 * size] *= signs
     joined[:, 2 * size :] *= (
         signs if values == "as keys" else np.where(np.arange(rows) % 2 == 0, 1, -0.5)[:, None]

@@ -112,7 +112,7 @@ def test_sums_of_the_largest_numbers_are_exact():
 
 
 def test_a_few_large_neighbours_among_small_numbers_are_exact():
-    """Where two products are added in int16, only such pairs saturate."""
+    """Where two products are added in int16, only pairs of one sign saturate."""
     pool, inputs = cpu_kernels.vision_threads(1), 4304
     generator = np.random.default_rng(0)
     layer = random_layer(pool, generator, inputs, 40)
@@ -120,14 +120,16 @@ def test_a_few_large_neighbours_among_small_numbers_are_exact():
     layer.weights[:, 1::3] = 127
     cpu_kernels.vision_pack(pool, layer.weights, inputs, 40, layer.packed, None)
     one = Layer(layer.weights, np.ones(40, np.float32), np.zeros(40, np.float32), layer.packed)
-    x = generator.integers(-40, 41, (37, inputs))
     places = [0, 2, 29, 4 * 511, 4 * 512, 4 * 513 + 1, inputs - 2]
-    for row, (place, pair) in enumerate(
-        (place, pair) for place in places for pair in ([127, 127], [-128, -128], [64, 65], [64, 64])
-    ):
+    pairs = [[127, 127], [-128, -128], [64, 65], [64, 64], [-64, -65], [-64, -64]]
+    pairs += [[127, -128], [-128, 127], [127, 1], [127, 2], [-128, -1]]
+    count = len(places) * len(pairs)
+    x = generator.integers(-40, 41, (count, inputs))
+    for row, (place, pair) in enumerate((place, pair) for place in places for pair in pairs):
         x[row, place : place + 2] = pair
     rows = quantised(pool, x.astype(np.float32), 1.0)
-    given = multiplied(pool, rows, one, (37, inputs, 40), STORED, np.empty((37, 40), np.float32))
+    shape = count, inputs, 40
+    given = multiplied(pool, rows, one, shape, STORED, np.empty((count, 40), np.float32))
     np.testing.assert_array_equal(given, (x @ layer.weights.astype(np.int64)).astype(np.float32))
 
 
