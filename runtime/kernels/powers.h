@@ -18,7 +18,7 @@ INLINE void powers_by_terms(Floats *x, const int count, const float *terms, cons
   EACH_OF(count, i) x[i] -= floats_of(whole[i]);
   for (int term = 1; term < term_count; term++)
     EACH_OF(count, i) sums[i] = sums[i] * x[i] + terms[term];
-  EACH_OF(count, i) x[i] = (Floats)((Ints)sums[i] + (whole[i] << 23)); /* the exponent of a float32 */
+  EACH_OF(count, i) x[i] = (Floats)((Words)sums[i] + ((Words)whole[i] << 23)); /* a float32's exponent */
 }
 
 /* To 1e-7 of it, as Cephes' exp2f; 2^-126 for less than that. */
@@ -33,13 +33,14 @@ INLINE Floats power_of_two(Floats x) {
   return x;
 }
 
-/* GELU by tanh: x times the logistic function of 2 * sqrt(2 / pi) * (x + 0.044715 x^3). */
+/* GELU by tanh: x times the logistic function of 2 * sqrt(2 / pi) * (x + 0.044715 x^3). What is not a number
+ * stays none: x86 returns the second number where one is none. */
 INLINE void gelus(Floats *x, const int count) {
   const float factor = 2.302208198f; /* 2 * sqrt(2 / pi) * log2(e) */
   Floats powers[AT_ONCE], zero = {0};
   EACH_OF(count, i) powers[i] = -absolute((x[i] * x[i] * 0.044715f + 1) * x[i]) * factor;
   powers_of_two(powers, count);
-  EACH_OF(count, i) x[i] = (larger(x[i], zero) + smaller(x[i], zero) * powers[i]) / (powers[i] + 1);
+  EACH_OF(count, i) x[i] = (larger(zero, x[i]) + smaller(zero, x[i]) * powers[i]) / (powers[i] + 1);
 }
 
 INLINE Floats gelu(Floats x) {

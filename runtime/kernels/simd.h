@@ -33,6 +33,7 @@
 
 typedef float Floats __attribute__((vector_size(LANES * 4)));
 typedef int32_t Ints __attribute__((vector_size(LANES * 4)));
+typedef uint32_t Words __attribute__((vector_size(LANES * 4)));
 typedef int8_t Bytes __attribute__((vector_size(LANES * 4)));
 typedef uint8_t UBytes __attribute__((vector_size(LANES * 4)));
 typedef uint64_t Longs __attribute__((vector_size(LANES * 4)));
@@ -294,18 +295,19 @@ INLINE Ints pairs_of(Floats even, Floats odd) {
 INLINE Ints widened(Sums sums) {
   return (Ints)_mm256_madd_epi16((__m256i)sums, _mm256_set1_epi16(1));
 }
-/* The sums of all lanes, as they lie in one. */
-INLINE uint32_t lane_total(Sums sums) {
+/* Minus the sums of all lanes, as they lie in one. */
+INLINE uint32_t minus_lane_total(Sums sums) {
   __m128i four = _mm_add_epi16(_mm256_castsi256_si128((__m256i)sums),
                                _mm256_extracti128_si256((__m256i)sums, 1));
   __m128i two = _mm_add_epi16(four, _mm_unpackhi_epi64(four, four));
-  return (uint32_t)_mm_cvtsi128_si32(_mm_add_epi16(two, _mm_srli_epi64(two, 32)));
+  __m128i one = _mm_add_epi16(two, _mm_srli_epi64(two, 32));
+  return (uint32_t)_mm_cvtsi128_si32(_mm_sub_epi16(_mm_setzero_si128(), one));
 }
 #else
 INLINE Ints widened(Sums sums) { return sums; }
-INLINE uint32_t lane_total(Sums sums) {
+INLINE uint32_t minus_lane_total(Sums sums) {
   uint32_t total = 0;
-  for (int i = 0; i < LANES; i++) total += (uint32_t)sums[i];
+  for (int i = 0; i < LANES; i++) total -= (uint32_t)sums[i];
   return total;
 }
 #endif

@@ -95,6 +95,16 @@ def test_the_largest_sums_of_bytes_overflow_nowhere(size, values, neighbours, le
         assert (given != attended(joined, 1)).any(), "these are not sums of bytes"
 
 
+@pytest.mark.usefixtures("level")
+def test_what_an_offset_adds_to_a_group_may_be_the_lowest_int16():
+    """Sixty-fours at places whose sums one lane adds: 128 times their sum is 2^15."""
+    joined = drawn(40, 1, 72)
+    joined[:, :144] = 0
+    joined[:, [0, 1, 32, 33, 72, 73, 104, 105]] = 1
+    difference = np.abs(attended(joined, 1, may_be_bytes=True) - reference(joined, 1))
+    assert difference.max() < 0.05, f"max {difference.max():.2e}, mean {difference.mean():.2e}"
+
+
 def test_steep_scores_take_the_value_of_one_key():
     """Scores of +-2000: exponentials that no float holds. Later blocks bring higher maxima."""
     rows, size = 300, 8

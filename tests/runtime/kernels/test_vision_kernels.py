@@ -248,8 +248,9 @@ def test_buffers_of_the_wrong_size_are_refused():
         cpu_kernels.vision_threads(0)
 
 
+@pytest.mark.parametrize("after", [STORED, ADDED, ACTIVATED])
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
-def test_what_is_not_a_number_in_float32_stays_in_its_row_or_output(wrong):
+def test_what_is_not_a_number_in_float32_stays_in_its_row_or_output(wrong, after):
     generator = np.random.default_rng(0)
     shape = count, inputs, outputs = 5, 70, 40
     pool = cpu_kernels.vision_threads(1)
@@ -261,10 +262,8 @@ def test_what_is_not_a_number_in_float32_stays_in_its_row_or_output(wrong):
     scales, row_scales = np.empty(outputs, np.float32), np.empty(count, np.float32)
     cpu_kernels.vision_pack(pool, weights, inputs, outputs, packed, scales)
     cpu_kernels.vision_quantise(pool, x, None, None, count, inputs, 0.0, 1.0, rows, row_scales)
-    out, bias = np.empty((count, outputs), np.float32), np.zeros(outputs, np.float32)
-    cpu_kernels.vision_linear(
-        pool, rows, packed, scales, bias, *shape, STORED, out, 1.0, row_scales
-    )
+    out, bias = np.zeros((count, outputs), np.float32), np.zeros(outputs, np.float32)
+    cpu_kernels.vision_linear(pool, rows, packed, scales, bias, *shape, after, out, 1.0, row_scales)
     assert not np.isfinite(out[2]).any() and not np.isfinite(out[:, 7]).any()
     assert np.isfinite(np.delete(np.delete(out, 2, 0), 7, 1)).all()
 
