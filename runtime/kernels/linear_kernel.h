@@ -31,7 +31,8 @@ typedef struct {
   float *y;               /* [rows][given_outputs] */
   int8_t *integers;       /* x in int8, in the order in which it is multiplied */
   float *x_scales;        /* of `integers`, for each block of a row */
-  int32_t *zero_terms;    /* likewise: minus the zero point times the integers' sum */
+  int32_t *zero_terms;    /* what the zero point takes from products with them: one a block for few rows, one
+                           * for the inputs of a sum for many */
   int lacks_memory;
 } Product;
 
@@ -52,6 +53,11 @@ static inline int64_t blocks_of(const LinearLayer *layer) { return layer->inputs
 
 static inline int64_t given_outputs(const LinearLayer *layer) {
   return layer->is_gated ? layer->outputs / 2 : layer->outputs;
+}
+
+/* Of a row, at most: one for each block, and for each 64 inputs of a longer one. */
+static inline int64_t zero_term_count(const LinearLayer *layer) {
+  return layer->inputs / (layer->block < 64 ? layer->block : 64);
 }
 
 /* Inputs of a row, with those that pad it. */

@@ -36,11 +36,12 @@ static OrtStatus *multiply_many(Product *p, OrtKernelContext *context) {
 
 static OrtStatus *multiply_all(Product *p, OrtKernelContext *context) {
   size_t numbers = (size_t)(p->rows * padded_inputs(&p->layer));
-  size_t all = (size_t)(p->rows * blocks_of(&p->layer));
-  p->integers = malloc(numbers + all * 8);
+  size_t scales = (size_t)(p->rows * blocks_of(&p->layer));
+  size_t zero_terms = (size_t)(p->rows * zero_term_count(&p->layer));
+  p->integers = malloc(numbers + (scales + zero_terms) * 4);
   if (!p->integers) return p->layer.api->CreateStatus(ORT_FAIL, NO_MEMORY);
   p->x_scales = (float *)(p->integers + numbers);
-  p->zero_terms = (int32_t *)(p->x_scales + all);
+  p->zero_terms = (int32_t *)(p->x_scales + scales);
   OrtStatus *status =
       p->rows <= LINEAR_FEW_ROWS ? multiply_few(p, context) : multiply_many(p, context);
   free(p->integers);

@@ -93,7 +93,7 @@ static double check_case(const LinearKernel *kernel, const Case *of) {
                .scales = scales, .products = products, .y = y,
                .integers = allocated(of->rows * padded_inputs(&layer), 1),
                .x_scales = allocated(of->rows * blocks, sizeof(float)),
-               .zero_terms = allocated(of->rows * blocks, sizeof(int32_t))};
+               .zero_terms = allocated(of->rows * zero_term_count(&layer), sizeof(int32_t))};
   multiply(&p, expected);
   if (of->is_gated) gate(&p, expected);
   run(kernel, &p);
