@@ -273,6 +273,12 @@ INLINE Sums add_dots(Sums sums, Bytes u, Bytes s) {
   return (Ints)vdotq_s32((int32x4_t)sums, (int8x16_t)u, (int8x16_t)s);
 }
 
+/* Of two rows times two outputs, and times the two that follow: the first row, or the last, of all four. */
+INLINE Ints row_of_squares(int32x4_t left, int32x4_t right, const int is_last) {
+  int64x2_t a = (int64x2_t)left, b = (int64x2_t)right;
+  return (Ints)(is_last ? vzip2q_s64(a, b) : vzip1q_s64(a, b));
+}
+
 /* Pairs lie in planes: the even numbers of all lanes, then the odd ones. A pair of `b` is the same in
  * all lanes. */
 INLINE Ints add_pair_dots(Ints sums, Ints a, Ints b) {
