@@ -3,14 +3,17 @@
 #define BFLOAT_H
 #include "simd.h"
 
-typedef uint32_t UInts __attribute__((vector_size(LANES * 4)));
 typedef uint16_t Bfloats __attribute__((vector_size(LANES * 2)));
 typedef uint32_t BfloatPairs __attribute__((vector_size(LANES * 2)));
 typedef uint64_t BfloatFours __attribute__((vector_size(LANES * 2)));
 
 /* bfloat16 is the upper half of a float. */
 INLINE Floats floats_of_bfloats(Bfloats x) {
-  return (Floats)(__builtin_convertvector(x, UInts) << 16);
+#if LANES == 4
+  return (Floats)vshll_n_u16((uint16x4_t)x, 16); /* gcc 12 converts these lane by lane */
+#else
+  return (Floats)(__builtin_convertvector(x, Words) << 16);
+#endif
 }
 
 INLINE float float_of_bfloat(uint16_t x) {
