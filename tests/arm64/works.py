@@ -24,10 +24,10 @@ from edge_medgemma.runtime.backends.onnxruntime.stored_scales import with_stored
 from edge_medgemma.runtime.bfloat16 import rounded_to_bfloat16
 from edge_medgemma.runtime.kernels import cpu_kernels
 
-INPUTS, OUTPUTS, BLOCK = 1024, 256, 64
+INPUTS, OUTPUTS, BLOCK = 2560, 2560, 64
 HEADS, KEY_HEADS, HEAD_SIZE, KEYS = 4, 2, 256, 1024
 VISION_TOKENS, VISION_HEADS, VISION_HEAD_SIZE = 512, 2, 72
-VISION_INPUTS, VISION_OUTPUTS = 1152, 128
+VISION_INPUTS, VISION_OUTPUTS = 1152, 1152
 
 Feeds = dict[str, np.ndarray]
 
@@ -133,8 +133,8 @@ def our_vision_attention() -> Callable[[], object]:
 
 
 NODES = {
-    "prefill linear, 64 rows, 4 bits": partial(linear, 64, 4),
-    "prefill linear, 64 rows, 8 bits": partial(linear, 64, 8),
+    "prefill linear, 256 rows, 4 bits": partial(linear, 256, 4),
+    "prefill linear, 256 rows, 8 bits": partial(linear, 256, 8),
     "decode linear, 4 bits": partial(linear, 1, 4),
     "decode linear, 8 bits": partial(linear, 1, 8),
     "prefill attention, 64 rows": partial(decoder_attention, 64, "float32"),
