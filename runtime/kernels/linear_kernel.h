@@ -31,8 +31,8 @@ typedef struct {
   float *y;               /* [rows][given_outputs] */
   int8_t *integers;       /* x in int8, in the order in which it is multiplied */
   float *x_scales;        /* of `integers`, for each block of a row */
-  int32_t *zero_terms;    /* what the zero point takes from products with them: one a block for few rows, one
-                           * for the inputs of a sum for many */
+  int32_t *zero_terms;    /* what the zero point takes from products with them: one a block for few rows; for
+                           * many what each sum begins with, where that is of int16 two of them */
   int lacks_memory;
 } Product;
 

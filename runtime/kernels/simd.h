@@ -6,7 +6,7 @@
  *
  *   Sums add_dots(Sums, Bytes u, Bytes s)     four products of u8 by s8 are added to each lane; u is
  *                                             below 128, or an int8 plus DOT_OFFSET (none on Arm)
- *   Ints widened(Sums)                        the sums as int32, after at most DOTS additions
+ *   Ints widened(Sums)                        the sums as int32, where int16 holds what they end with
  *   Ints add_pair_dots(Ints, Ints a, Ints b)  two products of int16 by int16 are added to each lane
  *   Ints pairs_of(Floats even, Floats odd)    numbers rounded to int16, as pairs for add_pair_dots
  *

@@ -8,12 +8,15 @@
 typedef struct {
   int64_t rows, inputs, outputs, bits, block;
   int is_gated;
+  int is_extreme; /* inputs and weights are as large as they get, of signs that make sums so */
 } Case;
 
 static const Case cases[] = {
-    {1, 16, 1, 4, 16, 0},   {1, 256, 70, 4, 64, 0},   {2, 192, 130, 8, 32, 0}, {6, 512, 33, 8, 128, 0},
-    {7, 160, 40, 4, 32, 0}, {23, 256, 45, 4, 128, 0}, {13, 48, 65, 8, 16, 0},  {40, 512, 20, 8, 256, 0},
-    {2, 96, 34, 4, 32, 1},  {9, 96, 134, 4, 32, 1},   {24, 64, 256, 8, 64, 1},
+    {1, 16, 1, 4, 16, 0, 0}, {1, 256, 70, 4, 64, 0, 0}, {2, 192, 130, 8, 32, 0, 0}, {6, 512, 33, 8, 128, 0, 0},
+    {7, 160, 40, 4, 32, 0, 0}, {23, 256, 45, 4, 128, 0, 0}, {13, 48, 65, 8, 16, 0, 0}, {40, 512, 20, 8, 256, 0, 0},
+    {2, 96, 34, 4, 32, 1, 0}, {9, 96, 134, 4, 32, 1, 0}, {24, 64, 256, 8, 64, 1, 0}, {10, 1024, 70, 8, 512, 0, 0},
+    {12, 2048, 5, 4, 1024, 0, 0}, {14, 512, 66, 4, 64, 0, 1}, {14, 512, 66, 4, 512, 0, 1}, {14, 512, 66, 8, 512, 0, 1},
+    {5, 512, 66, 4, 512, 0, 1}, {5, 512, 66, 8, 64, 0, 1},
 };
 
 /* The number of a bfloat16. */
@@ -89,6 +92,11 @@ static double check_case(const LinearKernel *kernel, const Case *of) {
   draw_bytes((int8_t *)scales, of->outputs * blocks * 2, 0, 127);
   for (int64_t i = 0; i < of->outputs * blocks; i++) scales[i] = 0x3c00 | (scales[i] & 0xff);
   draw_bytes(weights, of->outputs * bytes, -128, 127);
+  if (of->is_extreme) {
+    int8_t largest = of->bits == 4 ? -1 : 127, least = of->bits == 4 ? 0 : -128;
+    for (int64_t i = 0; i < of->rows * of->inputs; i++) x[i] = i / of->inputs % 2 ? 2 : -2;
+    for (int64_t i = 0; i < of->outputs * bytes; i++) weights[i] = i / bytes % 2 ? largest : least;
+  }
   Product p = {.layer = layer, .rows = of->rows, .x = x, .weights = (const uint8_t *)weights,
                .scales = scales, .products = products, .y = y,
                .integers = allocated(of->rows * padded_inputs(&layer), 1),
