@@ -10,6 +10,7 @@
 #define LINEAR_SPAN 128 /* outputs of few rows that one call computes */
 #define LINEAR_TILE 64  /* outputs of many rows that one call computes */
 #define LINEAR_LARGEST_BLOCK 4096 /* whose sums fit into 32 bits */
+#define LINEAR_SUM_INPUTS 64 /* of a block, whose products a level with sums of int16 adds before it widens them */
 #define LINEAR_UNIT 128 /* rows of inputs are padded to a multiple of it */
 
 /* A linear layer, as its node describes it. */
@@ -55,9 +56,9 @@ static inline int64_t given_outputs(const LinearLayer *layer) {
   return layer->is_gated ? layer->outputs / 2 : layer->outputs;
 }
 
-/* Of a row, at most: one for each block, and for each 64 inputs of a longer one. */
+/* Of a row, at most: one for each block, and for LINEAR_SUM_INPUTS of a longer one. */
 static inline int64_t zero_term_count(const LinearLayer *layer) {
-  return layer->inputs / (layer->block < 64 ? layer->block : 64);
+  return layer->inputs / (layer->block < LINEAR_SUM_INPUTS ? layer->block : LINEAR_SUM_INPUTS);
 }
 
 /* Inputs of a row, with those that pad it. */

@@ -320,5 +320,15 @@ INLINE uint32_t minus_lane_total(Sums sums) {
 }
 #endif
 
+/* Minus the products of `count` bytes, zeros after them, with `factor`: what sums begin with that have them too
+ * much. */
+INLINE uint32_t minus_products(const int8_t *bytes, ptrdiff_t count, const int32_t factor) {
+  const Bytes factors = (Bytes)all_ints((int32_t)((uint32_t)factor * 0x1010101u));
+  Sums sums = {0};
+  for (ptrdiff_t i = 0; i < count; i += 4 * LANES)
+    sums = add_dots(sums, factors, (Bytes)load_ints(bytes + i));
+  return minus_lane_total(sums);
+}
+
 INLINE Floats absolute(Floats x) { return (Floats)((Ints)x & 0x7fffffff); }
 #endif
