@@ -22,6 +22,7 @@ OnStage = Callable[[str, int, int], None]
 STAGE_WORDS = {
     "discover": "reading headers",
     "decode": "decoding slices",
+    "open vision": "opening the tower",
     "vision": "encoding slices",
     "control": "prefilling blank slices",
     "prefill": "prefilling slices",

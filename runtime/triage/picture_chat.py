@@ -56,6 +56,7 @@ def prefill_pictures(
     if pictures:
         rows, columns = (max(one.shape[axis] for one in pictures) for axis in (0, 1))
         engine.require_memory(len(pictures), (rows, columns))
+        on_progress("vision", 0, len(pictures))
     features = []
     for done, picture in enumerate(pictures, start=1):
         features.append(engine.encode_images(picture[None]))

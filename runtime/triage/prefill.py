@@ -106,7 +106,7 @@ class SlicePrefiller:
             instruction: the protocol's, never text of the scan.
             stack: slices to encode and prefill.
             cache: results of earlier runs; None computes everything and keeps nothing.
-            tracker: gets the stages `recall` (the scan cache), `vision` and `prefill`.
+            tracker: gets the stages `recall` (the scan cache), `vision` and `prefill`; shows `open vision`.
         """
         self._engine = engine
         self._instruction = instruction
@@ -151,6 +151,9 @@ class SlicePrefiller:
         if features.blank is None:
             with self._tracker.stage("vision"):
                 cached = self._cached_features(blank.pixels[0], blank.preset)
+                if cached is None:
+                    self._open_tower()
+                    self._tracker.show("vision", 0, 1)
                 encoded = self._encode(blank.pixels, blank.preset) if cached is None else [cached]
                 features.blank = encoded[0]
         return features.blank
@@ -208,7 +211,8 @@ class SlicePrefiller:
                 else:
                     features.slices[indices[row]] = cached
             done = num_cached = len(missing) - len(uncached)
-            batch = self._engine.vision_batch_size if uncached else 1  # asking loads the tower
+            batch = self._open_tower() if uncached else 1
+            self._tracker.show("vision", done, len(missing))
             for first in range(0, len(uncached), batch):
                 rows = uncached[first : first + batch]
                 encoded = self._encode(pixels[rows], preset)
@@ -216,6 +220,11 @@ class SlicePrefiller:
                 done += len(rows)
                 self._tracker.step("vision", done, len(missing))
         return num_cached
+
+    def _open_tower(self) -> int:
+        """Slices that the tower takes at a time. Its first use on a machine tries its kernels, a minute or two."""
+        self._tracker.show("open vision", 0, 1)
+        return self._engine.vision_batch_size
 
     def _cached_features(self, pixels: NDArray[np.uint8], preset: str) -> Features | None:
         if self._cache is None:

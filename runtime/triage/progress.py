@@ -43,6 +43,10 @@ class StageTracker:
         self._recorder.step(f"{stage} {done}")
         self._on_progress(stage, done, total)
 
+    def show(self, stage: str, done: int, total: int) -> None:
+        """Report where a stage stands, without recording a step."""
+        self._on_progress(stage, done, total)
+
     def steps_of(self, stage: str) -> Callable[[int, int], None]:
         """A function to call with (done, total) after each step of `stage`."""
         return partial(self.step, stage)

@@ -60,8 +60,8 @@ def triage_scan(
         engine: an open engine.
         scan: a folder, or one file.
         options: the user's choices.
-        on_progress: called with `discover`, `decode`, `vision`, `prefill`, `control` (the blank
-            baseline), `score` or `evidence`.
+        on_progress: called with `discover`, `decode`, `open vision`, `vision`, `prefill`, `control` (the
+            blank baseline), `score` or `evidence`.
         on_report: called with the whole report after every pass, if there is a coarse one first.
 
     Returns:

@@ -13,6 +13,7 @@ from support.fake_engine import known_domain
 from support.synthetic_series import CANARIES, CANARY, write_head_ct
 
 from edge_medgemma.runtime.commands.options import BUILTIN_ENGINE
+from edge_medgemma.runtime.commands.progress import STAGE_WORDS
 from edge_medgemma.runtime.generation.engine import Engine
 from edge_medgemma.runtime.reporting.json_report import dump_report
 from edge_medgemma.runtime.slicing.scan import find_series, read_volume
@@ -57,6 +58,23 @@ def read(
     features = FeatureStore()
     done = prefiller.prefill(features, prefiller.encode(features))
     return done.prefix.score([engine.prompt.question(QUESTION)]), done.cache_hits
+
+
+def test_what_takes_long_is_shown_before_it_begins(phantom, stack, cache):
+    """Nothing stands still under the words of what was done before."""
+    shown: list[tuple[str, int, int]] = []
+    tracker = StageTracker(lambda *event: shown.append(event))
+    prefiller = SlicePrefiller(phantom, INSTRUCTION, stack, cache, tracker)
+    prefiller.encode(FeatureStore())
+    count = len(stack.pixels)
+    assert shown[:2] == [("open vision", 0, 1), ("vision", 0, count)]
+    assert shown[-1] == ("vision", count, count)
+    shown.clear()
+    first = replace(stack, pixels=stack.pixels[:1] // 2)
+    for _ in range(2):  # the second time its features are cached
+        prefiller.encode_blank(first, FeatureStore())
+    assert shown == [("open vision", 0, 1), ("vision", 0, 1)]
+    assert {stage for stage, *_ in shown} <= STAGE_WORDS.keys()
 
 
 def files(cache: ScanCache, kind: Kind) -> list[Path]:
