@@ -40,6 +40,7 @@ class Environment:
 PEERS = {
     "llama.cpp-q4_0": PeerKind("llamacpp", "q4_0", "llama_cpp"),
     "llama.cpp-q4_k_m": PeerKind("llamacpp", "q4_k_m", "llama_cpp"),
+    "llama.cpp-iq4_nl": PeerKind("llamacpp", "iq4_nl", "llama_cpp"),
     "llama.cpp-q8_0": PeerKind("llamacpp", "q8_0", "llama_cpp"),
     "llama.cpp-bf16": PeerKind("llamacpp", "bf16", "llama_cpp"),
     "transformers-bf16": PeerKind("hf", "bfloat16", "transformers"),

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from comparisons.environments import REPOSITORY, PeerKind
+from comparisons.formats import WHOLE
 
 from edge_medgemma.runtime.manifest import Precision
 
@@ -42,5 +43,7 @@ def with_kl(name: str, runtime: str, losses: Mapping[str, str]) -> str:
 
 
 def peer_runtime(kind: PeerKind) -> str:
-    """Name of a peer's format in that table, which knows llama.cpp's only."""
-    return f"llama.cpp {kind.variant}" if kind.module == "llamacpp" else ""
+    """Name of a peer's format in that table, which knows llama.cpp's only; of K formats as MedGemma has them."""
+    if kind.module != "llamacpp":
+        return ""
+    return f"llama.cpp {kind.variant}{WHOLE if '_k_' in kind.variant else ''}"

@@ -11,6 +11,9 @@ FILE_TYPES = {
     "bf16": llama.LLAMA_FTYPE_MOSTLY_BF16,
     "q8_0": llama.LLAMA_FTYPE_MOSTLY_Q8_0,
     "q4_k_m": llama.LLAMA_FTYPE_MOSTLY_Q4_K_M,
+    "q4_k_s": llama.LLAMA_FTYPE_MOSTLY_Q4_K_S,
+    "q4_1": llama.LLAMA_FTYPE_MOSTLY_Q4_1,
+    "iq4_nl": llama.LLAMA_FTYPE_MOSTLY_IQ4_NL,
     "q4_0": llama.LLAMA_FTYPE_MOSTLY_Q4_0,
 }
 

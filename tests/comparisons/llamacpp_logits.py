@@ -8,15 +8,15 @@ prints the stored sizes as JSON. Runs in llama.cpp's environment.
 import ctypes
 import json
 import sys
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import llama_cpp as llama
 import numpy as np
+from comparisons.formats import HEAD, WHOLE
 from comparisons.llamacpp_files import language_model
+from comparisons.whole_blocks import Tensors, whole_blocks_model, whole_blocks_tensors
 
-EMBEDDING = "token_embd.weight"
 PASS_TOKENS = 128
 """Read at once, with the logits of all."""
 
@@ -79,13 +79,13 @@ def _decode(context: llama.llama_context_p, ids: np.ndarray, position: int) -> N
         raise RuntimeError(f"llama_decode failed at position {position}")
 
 
-def sizes(path: Path) -> dict[str, Matrices]:
-    """Matrices of the linear layers and of the embedding, as the file stores them."""
+def sizes(tensors: Tensors) -> dict[str, Matrices]:
+    """Matrices of the linear layers and of the embedding."""
     groups = {"linear": Matrices(kinds={}), "embedding": Matrices(kinds={})}
-    for name, kind, weights, stored_bytes in _tensors(path):
+    for name, kind, weights, stored_bytes in tensors:
         if name.endswith("norm.weight"):
             continue
-        group = groups["embedding" if name == EMBEDDING else "linear"]
+        group = groups["embedding" if name == HEAD else "linear"]
         group.weights += weights
         group.stored_bytes += stored_bytes
         assert group.kinds is not None
@@ -93,8 +93,8 @@ def sizes(path: Path) -> dict[str, Matrices]:
     return groups
 
 
-def _tensors(path: Path) -> Iterator[tuple[str, str, int, int]]:
-    """Name, type, weights and bytes of every tensor."""
+def stored_tensors(path: Path) -> Tensors:
+    """As the file stores them."""
     ggml = llama.llama_cpp._lib
     ggml.gguf_init_from_file.argtypes = (ctypes.c_char_p, GgufSettings)
     ggml.gguf_init_from_file.restype = ctypes.c_void_p
@@ -125,10 +125,14 @@ def main() -> None:
     Path(folder).mkdir(parents=True, exist_ok=True)
     quiet = llama.llama_log_callback(lambda level, text, data: None)
     llama.llama_log_set(quiet, None)
-    path = language_model(Path(checkpoint), Path(folder), variant, int(threads))
+    is_whole = variant.endswith(WHOLE)
+    model = whole_blocks_model if is_whole else language_model
+    path = model(Path(checkpoint), Path(folder), variant, int(threads))
     np.save(target, logits_of(path, np.load(ids), int(threads)))
-    groups = {name: asdict(group) for name, group in sizes(path).items()}
-    print(json.dumps({"file_bytes": path.stat().st_size} | groups))
+    found = sizes(whole_blocks_tensors(path, variant) if is_whole else stored_tensors(path))
+    saved = sum(4 * one.weights - one.stored_bytes for one in found.values()) if is_whole else 0
+    groups = {name: asdict(group) for name, group in found.items()}
+    print(json.dumps({"file_bytes": path.stat().st_size - saved} | groups))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from click.testing import CliRunner
 from comparisons.environments import environment_python
+from comparisons.formats import FORMATS
 from comparisons.process import TESTS
 from comparisons.stored_bits import stored_bits
 from numpy.typing import NDArray
@@ -30,7 +31,6 @@ from edge_medgemma.runtime.cli import cli
 from edge_medgemma.runtime.generation.engine import Engine
 
 CHECKPOINTS = {"stored": real_checkpoint, "shuffled": shuffled_checkpoint}
-PEERS = ("f32", "bf16", "q8_0", "q4_k_m", "q4_0")
 OURS = {
     "fp32": ("fp32",),
     "int8": ("int8",),
@@ -100,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m comparisons.quality", description=__doc__)
     parser.add_argument("--weights", nargs="+", choices=CHECKPOINTS, default=list(CHECKPOINTS))
     parser.add_argument("--ours", nargs="*", choices=OURS, default=list(OURS))
-    parser.add_argument("--peers", nargs="*", choices=PEERS, default=list(PEERS))
+    parser.add_argument("--peers", nargs="*", choices=FORMATS, default=list(FORMATS))
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--folder", type=Path, default=TESTS.parent / "build" / "comparisons")
     return parser

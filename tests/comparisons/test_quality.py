@@ -1,6 +1,8 @@
+from collections import Counter
 from pathlib import Path
 
 import pytest
+from comparisons.formats import HEAD, whole_kind
 from comparisons.quality import Row, markdown
 from comparisons.stored_bits import stored_bits
 from real_weights.scores import Score
@@ -28,3 +30,18 @@ def test_bits_of_a_weight_with_a_scale_for_32(
     checkpoint = synthetic_checkpoint("tiny")
     export_engine(checkpoint, tmp_path / "engine", precision=precision, block_size=32)
     assert stored_bits(tmp_path / "engine") == expected
+
+
+@pytest.mark.parametrize(
+    ("variant", "expected"),
+    [
+        ("q4_k_m-whole", {"Q4_K": 204, "Q6_K": 35}),
+        ("q4_k_s-whole", {"Q4_K": 230, "Q5_K": 8, "Q6_K": 1}),
+    ],
+)
+def test_k_formats_of_the_4b_shape_are_those_that_llama_cpp_chose(
+    variant: str, expected: dict[str, int]
+) -> None:
+    parts = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
+    names = [HEAD, *(f"blk.{layer}.{part}.weight" for layer in range(34) for part in parts)]
+    assert Counter(whole_kind(name, variant, 34) for name in names) == expected
